@@ -1,0 +1,12 @@
+//! The `KafkaConsumer` resource: its types, defaults and rules, and the
+//! librdkafka configuration that follows from it.
+//!
+//! Data flows one way: [`manifest`] reads YAML, [`validate`] turns it into a
+//! [`validate::ValidatedConsumer`], and the operator, the runtime and the
+//! command line work from that.
+
+#![forbid(unsafe_code)]
+
+pub mod names;
+pub mod spec;
+pub mod validate;

@@ -1,0 +1,88 @@
+//! The program that is given each message.
+
+use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, Probe, ResourceRequirements, VolumeMount};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::HumanDuration;
+
+/// The handler's image and how messages reach it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Handler {
+    /// Container image of the handler.
+    pub image: String,
+
+    /// Http: each message is one POST to the handler's container. Embedded: the
+    /// image is built on the Penstock runtime library and is the consumer itself.
+    #[serde(default)]
+    pub protocol: Protocol,
+
+    /// TCP port that an Http handler listens on, on the pod's loopback address.
+    /// Default: 8080, unless socket is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<i32>,
+
+    /// Path of the Unix socket that an Http handler listens on, instead of port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<String>,
+
+    /// URL path of the POST.
+    #[serde(default = "default_path")]
+    pub path: String,
+
+    /// Longest time for one attempt at one message.
+    #[serde(default = "default_timeout")]
+    pub timeout: HumanDuration,
+
+    /// Entry point of the container, instead of the image's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+
+    /// Arguments of the entry point.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+
+    /// Environment of the container.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<EnvVar>,
+
+    /// ConfigMaps and Secrets whose entries become the container's environment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env_from: Vec<EnvFromSource>,
+
+    /// CPU and memory of the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+
+    /// Tells when the handler has started. Default: its port or socket accepts
+    /// a connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub startup_probe: Option<Probe>,
+
+    /// Tells when the handler must be restarted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub liveness_probe: Option<Probe>,
+
+    /// Volumes of the pod that the container sees.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volume_mounts: Vec<VolumeMount>,
+}
+
+/// How messages reach the handler.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Protocol {
+    /// One POST a message, CloudEvents 1.0 in binary mode.
+    #[default]
+    Http,
+    /// A call within the process.
+    Embedded,
+}
+
+fn default_path() -> String {
+    "/".into()
+}
+
+fn default_timeout() -> HumanDuration {
+    HumanDuration::from_secs(30)
+}

@@ -1,0 +1,126 @@
+//! From what a user wrote to a consumer that can run: every rule has been
+//! checked, every default filled in, and what does not apply is gone.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use crate::names::{ConsumerName, GroupId, TopicName};
+use crate::spec::{Format, Handler, Kafka, OffsetReset};
+
+/// A `KafkaConsumer` that has passed every rule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedConsumer {
+    /// The consumer group.
+    pub group: GroupId,
+    /// The consumer's name in spans and metrics.
+    pub name: ConsumerName,
+    /// The topics, at least one, none twice.
+    pub topics: Vec<TopicName>,
+    /// How messages are given to handlers.
+    pub mode: ConsumeMode,
+    /// Most messages taken in one read, 1 to 10,000.
+    pub consume_batch_size: NonZeroU32,
+    /// Where a group without a committed offset begins.
+    pub offset_reset: OffsetReset,
+    /// How values are read.
+    pub format: Format,
+    /// The label `kafka_client_name`; may be blank.
+    pub prometheus_client_name: String,
+    /// Longest wait for messages in flight at a stop or a rebalance.
+    pub stop_timeout: Duration,
+    /// The cluster and how to connect to it.
+    pub kafka: Kafka,
+    /// The handler's image and transport.
+    pub handler: Handler,
+    /// How the handler is reached.
+    pub endpoint: Endpoint,
+    /// What happens when a message can't be handled.
+    pub delivery: DeliveryPolicy,
+}
+
+/// The modes, each with the settings that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConsumeMode {
+    /// One handler in one replica; each message is committed once handled.
+    InOrder,
+    /// Handlers side by side.
+    Fast {
+        /// Handlers in each replica.
+        handlers: Concurrency,
+        /// Pods.
+        replicas: u32,
+        /// What is committed.
+        commit: crate::spec::Commit,
+    },
+}
+
+impl ConsumeMode {
+    /// Handlers in one replica.
+    pub fn handlers(&self) -> usize {
+        match self {
+            Self::InOrder => 1,
+            Self::Fast { handlers, .. } => handlers.get(),
+        }
+    }
+}
+
+/// A number of handlers: 1 to 10,000.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Concurrency(u16);
+
+impl Concurrency {
+    /// The most handlers that one replica may have.
+    pub const MAX: u16 = 10_000;
+
+    /// Takes a number in range.
+    pub fn new(handlers: i64) -> Option<Self> {
+        u16::try_from(handlers)
+            .ok()
+            .filter(|n| (1..=Self::MAX).contains(n))
+            .map(Self)
+    }
+
+    /// The number.
+    pub fn get(self) -> usize {
+        self.0.into()
+    }
+}
+
+/// How the handler is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// HTTP/1.1 over TCP on the loopback address.
+    HttpPort(u16),
+    /// HTTP/1.1 over a Unix socket.
+    HttpSocket(std::path::PathBuf),
+    /// Within the process.
+    Embedded,
+}
+
+/// Attempts, waits and what follows the last attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeliveryPolicy {
+    /// Attempts in all, 1 to 1,000.
+    pub max_attempts: NonZeroU32,
+    /// First wait.
+    pub initial: Duration,
+    /// Longest wait.
+    pub max: Duration,
+    /// Growth of the waits, 1 to 100.
+    pub factor: f64,
+    /// Share of each wait that is random, 0 to 1.
+    pub jitter: f64,
+    /// What follows the last attempt.
+    pub on_failure: FailureAction,
+}
+
+/// What follows the last attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FailureAction {
+    /// End the process.
+    Stop,
+    /// Log, count and go on.
+    Skip,
+    /// Write the message to this topic and go on.
+    DeadLetter(TopicName),
+}
