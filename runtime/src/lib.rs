@@ -1,1 +1,48 @@
-//! wip
+//! The Penstock consumer runtime: reads Kafka topics as a group and gives each
+//! message to a handler.
+//!
+//! ```text
+//! pump ─► work queue ─► handler × n ─► http | embedded
+//!   ▲                      │
+//!   └────── offsets ◄──────┘
+//! ```
+//!
+//! The binary `penstock-runtime` runs it for handlers in any language. To embed
+//! a handler, implement [`handler::Handler`], or make one of a function with
+//! [`handler::handler_fn`], and give it to [`Runtime::run`] or [`run_main`].
+
+mod assignment;
+mod commit;
+mod commits;
+mod dead_letter;
+pub mod decode;
+mod delivery;
+pub mod handler;
+mod http;
+mod kafka;
+mod main_program;
+pub mod metrics;
+mod oauth;
+mod observation;
+pub mod offsets;
+mod partition;
+mod progress;
+mod pump;
+mod queue;
+mod rebalance;
+pub mod record;
+mod server;
+pub mod signals;
+pub mod telemetry;
+mod worker;
+
+pub use self::http::{HealthCheck, HealthCheckError, ListenError};
+pub use dead_letter::DeadLetterError;
+pub use delivery::stop_at_once;
+pub use kafka::ConnectError;
+pub use main_program::{Arguments, run_main, run_main_http};
+pub use metrics::Metrics;
+pub use server::{HEALTH_ADDRESS, METRICS_ADDRESS, RunError, Runtime, SECRETS_DIRECTORY};
+pub use worker::Failure;
+
+pub use penstock_crds as crds;

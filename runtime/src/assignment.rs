@@ -1,0 +1,120 @@
+//! The partitions that this process has.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use crate::kafka::{Consumer, PartitionHandle, TopicPartition};
+use crate::metrics::Metrics;
+use crate::partition::Partition;
+
+/// All assigned partitions, found by name or, for each message, by handle.
+pub(crate) struct Assignment {
+    partitions: HashMap<(String, i32), Arc<Partition>>,
+    handles: HashMap<PartitionHandle, Arc<Partition>>,
+    /// Messages come in runs of one partition.
+    last: Option<(PartitionHandle, Arc<Partition>)>,
+    epoch: u64,
+    metrics: Metrics,
+    pump: Arc<Notify>,
+}
+
+impl Assignment {
+    pub(crate) fn new(metrics: Metrics, pump: Arc<Notify>) -> Self {
+        Self {
+            partitions: HashMap::new(),
+            handles: HashMap::new(),
+            last: None,
+            epoch: 0,
+            metrics,
+            pump,
+        }
+    }
+
+    /// Takes partitions on, under an epoch of their own.
+    pub(crate) fn add(
+        &mut self,
+        partitions: &[TopicPartition],
+        client: Option<&Arc<Consumer>>,
+    ) -> Vec<Arc<Partition>> {
+        self.epoch += 1;
+        self.forget_handles();
+        let added: Vec<_> = partitions
+            .iter()
+            .map(|TopicPartition { topic, partition }| {
+                Arc::new(Partition::new(
+                    topic,
+                    *partition,
+                    self.epoch,
+                    &self.metrics,
+                    Arc::clone(&self.pump),
+                    client.cloned(),
+                ))
+            })
+            .collect();
+        for partition in &added {
+            let name = (partition.topic.clone(), partition.number);
+            self.partitions.insert(name, Arc::clone(partition));
+        }
+        self.publish();
+        added
+    }
+
+    /// Lets partitions go. Their messages find no owner from now on.
+    pub(crate) fn remove(&mut self, partitions: &[TopicPartition]) -> Vec<Arc<Partition>> {
+        self.forget_handles();
+        let removed = partitions
+            .iter()
+            .filter_map(|TopicPartition { topic, partition }| {
+                self.partitions.remove(&(topic.clone(), *partition))
+            })
+            .collect();
+        self.publish();
+        removed
+    }
+
+    /// A partition by its name.
+    pub(crate) fn get(&self, topic: &str, partition: i32) -> Option<&Arc<Partition>> {
+        self.partitions.get(&(topic.to_owned(), partition))
+    }
+
+    /// The partition that a message belongs to. `topic` is asked only once for
+    /// each handle.
+    pub(crate) fn owner(
+        &mut self,
+        handle: PartitionHandle,
+        topic: &dyn Fn() -> String,
+    ) -> Option<Arc<Partition>> {
+        if let Some((last, partition)) = &self.last
+            && *last == handle
+        {
+            return Some(Arc::clone(partition));
+        }
+        let partition = match self.handles.get(&handle) {
+            Some(partition) => Arc::clone(partition),
+            None => {
+                let partition = self.partitions.get(&(topic(), handle.partition()))?;
+                self.handles.insert(handle, Arc::clone(partition));
+                Arc::clone(partition)
+            }
+        };
+        self.last = Some((handle, Arc::clone(&partition)));
+        Some(partition)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Partition>> {
+        self.partitions.values()
+    }
+
+    fn forget_handles(&mut self) {
+        self.handles.clear();
+        self.last = None;
+    }
+
+    fn publish(&self) {
+        let count = i64::try_from(self.partitions.len()).unwrap_or(i64::MAX);
+        self.metrics.assigned.set(count);
+        self.metrics.rebalances.inc();
+    }
+}

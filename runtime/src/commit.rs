@@ -1,0 +1,81 @@
+//! The commit after each message that is handled in order.
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, mpsc, oneshot};
+use tracing::Instrument as _;
+
+use crate::partition::Partition;
+use crate::record::Record;
+use crate::worker::Failure;
+
+/// How a commit ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum CommitResult {
+    /// The brokers have it.
+    Committed,
+    /// The partition is no longer ours: the message will come again elsewhere.
+    Revoked,
+    /// It failed, and the message must come again here.
+    Failed(String),
+}
+
+/// A commit that a handler waits for.
+pub(crate) struct CommitRequest {
+    /// The assignment that the message came by.
+    pub(crate) partition: Arc<Partition>,
+    /// The offset to commit: one past the message.
+    pub(crate) offset: i64,
+    pub(crate) reply: oneshot::Sender<CommitResult>,
+}
+
+/// Lets a handler ask the pump, which alone speaks to Kafka, for a commit.
+pub(crate) struct Committer {
+    requests: mpsc::UnboundedSender<CommitRequest>,
+    wake: Arc<Notify>,
+}
+
+impl Committer {
+    /// A committer whose requests arrive at the receiver; `wake` is notified of each.
+    pub(crate) fn new(
+        wake: Arc<Notify>,
+    ) -> (Self, mpsc::UnboundedReceiver<CommitRequest>) {
+        let (requests, receiver) = mpsc::unbounded_channel();
+        (Self { requests, wake }, receiver)
+    }
+
+    /// Commits a handled message and waits until the brokers have it. `false`:
+    /// its partition was revoked meanwhile, so nothing was committed.
+    pub(crate) async fn commit(&self, record: &Record) -> Result<bool, Failure> {
+        let (topic, partition, offset) = (record.topic(), record.partition(), record.offset());
+        tracing::debug!("committing topic {topic} partition {partition} offset {offset}");
+        let span = tracing::info_span!(target: crate::telemetry::SPANS, "kafka.commit");
+        let (reply, result) = oneshot::channel();
+        let request = CommitRequest {
+            partition: Arc::clone(record.assignment()),
+            offset: offset + 1,
+            reply,
+        };
+        let sent = self.requests.send(request).is_ok();
+        self.wake.notify_one();
+        let result = match sent {
+            true => result.instrument(span).await.ok(),
+            false => None,
+        };
+        match result {
+            Some(CommitResult::Committed) => Ok(true),
+            Some(CommitResult::Revoked) => Ok(false),
+            Some(CommitResult::Failed(reason)) => Err(failure(record, reason)),
+            None => Err(failure(record, "the pump has ended".into())),
+        }
+    }
+}
+
+fn failure(record: &Record, reason: String) -> Failure {
+    Failure::Commit {
+        topic: record.topic().to_owned(),
+        partition: record.partition(),
+        offset: record.offset(),
+        reason,
+    }
+}

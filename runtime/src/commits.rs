@@ -1,0 +1,144 @@
+//! The commits that handlers wait for, on the pump's side.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{CommitMode, Consumer as _};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::commit::{CommitRequest, CommitResult};
+use crate::kafka::{CommitOutcome, Consumer};
+
+/// Wait before a commit that met a rebalance is sent again.
+const RETRY_WAIT: Duration = Duration::from_millis(100);
+
+/// How long a commit is sent again before the consumer ends: longer than any
+/// rebalance, at which members have `session.timeout.ms` (10 s) to be missed.
+const RETRY_LIMIT: Duration = Duration::from_secs(30);
+
+/// Commits that are asked for and not answered.
+pub(crate) struct Commits {
+    requests: UnboundedReceiver<CommitRequest>,
+    waiting: Vec<Waiting>,
+}
+
+struct Waiting {
+    request: CommitRequest,
+    since: Instant,
+    /// When to send again; absent while the brokers have it.
+    retry_at: Option<Instant>,
+}
+
+impl Commits {
+    pub(crate) fn new(requests: UnboundedReceiver<CommitRequest>) -> Self {
+        Self {
+            requests,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Sends what is asked for and what is due again.
+    pub(crate) fn serve(&mut self, consumer: &Consumer) {
+        while let Ok(request) = self.requests.try_recv() {
+            self.waiting.push(Waiting {
+                request,
+                since: Instant::now(),
+                retry_at: Some(Instant::now()),
+            });
+        }
+        let mut place = 0;
+        while let Some(waiting) = self.waiting.get_mut(place) {
+            let due = waiting.retry_at.is_some_and(|at| at <= Instant::now());
+            if !due {
+                place += 1;
+            } else if waiting.request.partition.is_revoked() {
+                self.reply(place, CommitResult::Revoked);
+            } else {
+                waiting.retry_at = None;
+                match send(consumer, &waiting.request) {
+                    Ok(()) => place += 1,
+                    Err(reason) => self.reply(place, CommitResult::Failed(reason)),
+                }
+            }
+        }
+    }
+
+    /// Takes the brokers' answer to a commit.
+    pub(crate) fn answer(&mut self, outcome: &CommitOutcome) {
+        let Some(place) = self.waiting.iter().position(|waiting| {
+            waiting.request.partition.topic == outcome.topic
+                && waiting.request.partition.number == outcome.partition
+                && Some(waiting.request.offset) == outcome.offset
+        }) else {
+            return;
+        };
+        let waiting = &mut self.waiting[place];
+        match outcome.result {
+            Ok(()) => self.reply(place, CommitResult::Committed),
+            Err(_) if waiting.request.partition.is_revoked() => {
+                self.reply(place, CommitResult::Revoked);
+            }
+            Err(code) if passes(code) && waiting.since.elapsed() < RETRY_LIMIT => {
+                tracing::warn!("the commit met a rebalance ({code}) and is sent again");
+                waiting.retry_at = Some(Instant::now() + RETRY_WAIT);
+            }
+            Err(code) => self.reply(place, CommitResult::Failed(code.to_string())),
+        }
+    }
+
+    /// Answers those whose partition was given up.
+    pub(crate) fn drop_revoked(&mut self) {
+        let mut place = 0;
+        while let Some(waiting) = self.waiting.get(place) {
+            if waiting.request.partition.is_revoked() {
+                self.reply(place, CommitResult::Revoked);
+            } else {
+                place += 1;
+            }
+        }
+    }
+
+    /// How long until a commit is to be sent again.
+    pub(crate) fn next_retry(&self) -> Option<Duration> {
+        let due = self.waiting.iter().filter_map(|waiting| waiting.retry_at);
+        due.min()
+            .map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    fn reply(&mut self, place: usize, result: CommitResult) {
+        let waiting = self.waiting.swap_remove(place);
+        // Fails only when the handler was given up meanwhile.
+        let _ = waiting.request.reply.send(result);
+    }
+}
+
+fn send(consumer: &Consumer, request: &CommitRequest) -> Result<(), String> {
+    let mut offsets = TopicPartitionList::with_capacity(1);
+    offsets
+        .add_partition_offset(
+            &request.partition.topic,
+            request.partition.number,
+            Offset::Offset(request.offset),
+        )
+        .and_then(|()| consumer.commit(&offsets, CommitMode::Async))
+        .map_err(|error| error.to_string())
+}
+
+/// Answers that mean "not now": the group is between two generations, or its
+/// coordinator is moving.
+fn passes(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::RebalanceInProgress
+            | RDKafkaErrorCode::IllegalGeneration
+            | RDKafkaErrorCode::UnknownMemberId
+            | RDKafkaErrorCode::CoordinatorLoadInProgress
+            | RDKafkaErrorCode::CoordinatorNotAvailable
+            | RDKafkaErrorCode::NotCoordinator
+            | RDKafkaErrorCode::WaitingForCoordinator
+            | RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::RequestTimedOut
+            | RDKafkaErrorCode::OperationTimedOut
+    )
+}

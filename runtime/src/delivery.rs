@@ -1,0 +1,154 @@
+//! Attempts at one message: when to try again, how long to wait, and what
+//! follows the last.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use penstock_crds::validate::{DeliveryPolicy, FailureAction};
+use rand::RngExt as _;
+
+use crate::handler::{FailureKind, HandlerError};
+
+/// What follows a failed attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Try again after this wait.
+    Retry(Duration),
+    /// No more attempts.
+    GiveUp,
+}
+
+/// The attempts at one message.
+pub(crate) struct Attempts<'a> {
+    policy: &'a DeliveryPolicy,
+    waits: Option<backon::ExponentialBackoff>,
+    made: u32,
+}
+
+impl<'a> Attempts<'a> {
+    pub(crate) fn new(policy: &'a DeliveryPolicy) -> Self {
+        Self {
+            policy,
+            waits: None,
+            made: 1,
+        }
+    }
+
+    /// Which attempt is being made, from 1.
+    pub(crate) fn number(&self) -> u32 {
+        self.made
+    }
+
+    /// Takes the failure of an attempt and counts the next one, if there is one.
+    pub(crate) fn failed(&mut self, error: &HandlerError) -> Next {
+        let tried_enough = self.made >= self.policy.max_attempts.get();
+        if tried_enough || error.kind() == FailureKind::Permanent {
+            return Next::GiveUp;
+        }
+        self.made += 1;
+        let policy = self.policy;
+        let waits = self.waits.get_or_insert_with(|| exponential(policy));
+        let wait = waits.next().unwrap_or(policy.max);
+        let wait = jittered(wait, policy.jitter);
+        Next::Retry(wait.max(error.retry_after().unwrap_or_default().min(policy.max)))
+    }
+}
+
+fn exponential(policy: &DeliveryPolicy) -> backon::ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(policy.initial)
+        .with_max_delay(policy.max)
+        .with_factor(policy.factor as f32)
+        .without_max_times()
+        .build()
+}
+
+/// Draws a share of the wait at random, so that it is never longer than asked.
+fn jittered(wait: Duration, share: f64) -> Duration {
+    wait.mul_f64(1.0 - share * rand::rng().random::<f64>())
+}
+
+/// One attempt, then stop: the source's behaviour, and the default.
+pub fn stop_at_once() -> DeliveryPolicy {
+    DeliveryPolicy {
+        max_attempts: NonZeroU32::MIN,
+        initial: Duration::from_millis(100),
+        max: Duration::from_secs(30),
+        factor: 2.0,
+        jitter: 0.2,
+        on_failure: FailureAction::Stop,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn policy(attempts: u32, jitter: f64) -> DeliveryPolicy {
+        DeliveryPolicy {
+            max_attempts: NonZeroU32::new(attempts).unwrap(),
+            max: Duration::from_secs(1),
+            jitter,
+            ..stop_at_once()
+        }
+    }
+
+    fn waits(policy: &DeliveryPolicy) -> Vec<u128> {
+        let mut attempts = Attempts::new(policy);
+        let mut waits = Vec::new();
+        while let Next::Retry(wait) = attempts.failed(&HandlerError::retryable("x")) {
+            waits.push(wait.as_millis());
+        }
+        waits
+    }
+
+    #[test]
+    fn waits_grow_by_the_factor_up_to_the_longest() {
+        assert_eq!(waits(&policy(7, 0.0)), [100, 200, 400, 800, 1000, 1000]);
+    }
+
+    #[test]
+    fn a_permanent_failure_is_not_tried_again() {
+        let policy = policy(7, 0.0);
+        let mut attempts = Attempts::new(&policy);
+        assert_eq!(
+            attempts.failed(&HandlerError::permanent("x")),
+            Next::GiveUp
+        );
+    }
+
+    #[test]
+    fn one_attempt_is_the_default() {
+        assert!(waits(&stop_at_once()).is_empty());
+    }
+
+    #[test]
+    fn a_handler_may_ask_for_a_longer_wait_up_to_the_longest() {
+        let policy = policy(3, 0.0);
+        let mut attempts = Attempts::new(&policy);
+        let ask = |seconds| HandlerError::retryable("x").after(Duration::from_secs(seconds));
+        assert_eq!(
+            attempts.failed(&ask(60)),
+            Next::Retry(Duration::from_secs(1))
+        );
+        assert_eq!(
+            attempts.failed(&ask(0)),
+            Next::Retry(Duration::from_millis(200))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn attempts_never_exceed_the_limit_and_waits_never_the_longest(
+            attempts in 1u32..50,
+            jitter in 0.0f64..=1.0,
+        ) {
+            let waits = waits(&policy(attempts, jitter));
+            prop_assert_eq!(waits.len() as u32, attempts - 1);
+            prop_assert!(waits.iter().all(|wait| *wait <= 1000));
+        }
+    }
+}

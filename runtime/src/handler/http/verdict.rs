@@ -1,0 +1,97 @@
+//! From an HTTP status to a verdict.
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+
+use super::connection::Answer;
+use crate::handler::HandlerError;
+
+/// Characters of an answer that are shown.
+const SHOWN: usize = 200;
+
+/// 2xx: handled. 408, 425, 429 and 5xx: may pass. Anything else: will not.
+pub(super) fn of(answer: &Answer) -> Result<(), HandlerError> {
+    let status = answer.status;
+    if status.is_success() {
+        return Ok(());
+    }
+    let mut reason = format!("the handler answered {status}");
+    if !answer.text.trim().is_empty() {
+        let shown: String = answer.text.trim().chars().take(SHOWN).collect();
+        reason = format!("{reason}: {shown}");
+    }
+    if !passes(status) {
+        return Err(HandlerError::permanent(reason));
+    }
+    let error = HandlerError::retryable(reason);
+    Err(match wait(answer) {
+        Some(wait) => error.after(wait),
+        None => error,
+    })
+}
+
+fn passes(status: StatusCode) -> bool {
+    status.is_server_error()
+        || matches!(
+            status,
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS
+        )
+}
+
+/// The wait that `Retry-After` asks for, where it is given in seconds.
+fn wait(answer: &Answer) -> Option<Duration> {
+    let seconds = answer.retry_after.as_ref()?.to_str().ok()?;
+    seconds.trim().parse().ok().map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+    use crate::handler::FailureKind;
+
+    fn answer(status: u16, text: &str) -> Answer {
+        Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            retry_after: None,
+            text: text.into(),
+            reusable: true,
+        }
+    }
+
+    #[test]
+    fn every_status_has_its_verdict() {
+        for status in 200..600 {
+            let verdict = of(&answer(status, "")).map_err(|error| error.kind());
+            let expected = match status {
+                200..=299 => Ok(()),
+                408 | 425 | 429 | 500.. => Err(FailureKind::Retryable),
+                _ => Err(FailureKind::Permanent),
+            };
+            assert_eq!(verdict, expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn the_reason_shows_the_status_and_the_beginning_of_the_answer() {
+        let error = of(&answer(422, &"no amount ".repeat(100))).unwrap_err();
+        let reason = error.reason();
+        assert!(
+            reason.starts_with("the handler answered 422 Unprocessable Entity: no amount"),
+            "{reason}"
+        );
+        assert!(reason.len() < 300);
+    }
+
+    #[test]
+    fn retry_after_in_seconds_is_a_wait() {
+        let mut answer = answer(503, "");
+        answer.retry_after = Some(HeaderValue::from_static("7"));
+        let error = of(&answer).unwrap_err();
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
+        answer.retry_after = Some(HeaderValue::from_static("Fri, 31 Dec 1999 23:59:59 GMT"));
+        assert_eq!(of(&answer).unwrap_err().retry_after(), None);
+    }
+}

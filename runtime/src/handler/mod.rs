@@ -1,0 +1,147 @@
+//! What a handler is, and the ways to be one.
+
+pub mod http;
+
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
+
+use crate::record::Message;
+
+/// Handles messages, one a call. Many calls run side by side in Fast mode.
+///
+/// A call may be given up at any `await`: when its time is over, and when its
+/// partition goes to another consumer. The message then comes again, so a
+/// handler must bear to see a message twice.
+pub trait Handler<T>: Send + Sync + 'static {
+    /// Handles one message. What an error leads to is set by `spec.delivery`.
+    fn handle(
+        &self,
+        message: Message<'_, T>,
+    ) -> impl Future<Output = Result<(), HandlerError>> + Send;
+}
+
+/// Handles several messages a call: those that wait, up to `consumeBatchSize`.
+pub trait BatchHandler<T>: Send + Sync + 'static {
+    /// Handles some messages, in their order, and gives a verdict for each, in
+    /// the same order. Fewer verdicts than messages leave the rest failed.
+    fn handle_batch(
+        &self,
+        messages: &[Message<'_, T>],
+    ) -> impl Future<Output = Vec<Result<(), HandlerError>>> + Send;
+}
+
+/// Why a message could not be handled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandlerError {
+    kind: FailureKind,
+    reason: String,
+    retry_after: Option<Duration>,
+}
+
+/// Whether another attempt may help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// It may: something else was unavailable.
+    Retryable,
+    /// It will not: the message itself can't be handled.
+    Permanent,
+}
+
+impl HandlerError {
+    /// A failure that may pass: tried again while attempts are left.
+    pub fn retryable(reason: impl fmt::Display) -> Self {
+        Self {
+            kind: FailureKind::Retryable,
+            reason: reason.to_string(),
+            retry_after: None,
+        }
+    }
+
+    /// A failure that stays: not tried again.
+    pub fn permanent(reason: impl fmt::Display) -> Self {
+        Self {
+            kind: FailureKind::Permanent,
+            reason: reason.to_string(),
+            retry_after: None,
+        }
+    }
+
+    /// Asks for at least this wait before the next attempt.
+    #[must_use]
+    pub fn after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// Whether another attempt may help.
+    pub fn kind(&self) -> FailureKind {
+        self.kind
+    }
+
+    /// What went wrong.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// The wait that was asked for.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+}
+
+impl fmt::Display for HandlerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+/// Any error of a handler's own may pass, unless it says otherwise.
+impl<E: std::error::Error> From<E> for HandlerError {
+    fn from(error: E) -> Self {
+        Self::retryable(error)
+    }
+}
+
+/// A handler made of a function. See [`handler_fn`].
+pub struct HandlerFn<F>(F);
+
+/// Makes a handler of a function that takes a message and gives a future. The
+/// future can't borrow from the message: take what it needs first.
+///
+/// ```
+/// use penstock_runtime::handler::{HandlerError, handler_fn};
+/// use penstock_runtime::record::Message;
+///
+/// let handler = handler_fn(|order: Message<'_, serde_json::Value>| {
+///     let id = order.data()["id"].as_u64();
+///     async move {
+///         let id = id.ok_or_else(|| HandlerError::permanent("an order has an id"))?;
+///         println!("order {id}");
+///         Ok(())
+///     }
+/// });
+/// # fn check<T>(_: impl penstock_runtime::handler::Handler<T>) {}
+/// # check::<serde_json::Value>(handler);
+/// ```
+pub fn handler_fn<T, F, R>(function: F) -> HandlerFn<F>
+where
+    F: Fn(Message<'_, T>) -> R + Send + Sync + 'static,
+    R: Future<Output = Result<(), HandlerError>> + Send,
+{
+    HandlerFn(function)
+}
+
+impl<T, F, R> Handler<T> for HandlerFn<F>
+where
+    F: Fn(Message<'_, T>) -> R + Send + Sync + 'static,
+    R: Future<Output = Result<(), HandlerError>> + Send,
+    T: Sync,
+{
+    fn handle(
+        &self,
+        message: Message<'_, T>,
+    ) -> impl Future<Output = Result<(), HandlerError>> + Send {
+        (self.0)(message)
+    }
+}

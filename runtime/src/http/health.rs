@@ -1,0 +1,163 @@
+//! Health: the source's check with its callback, and probes for Kubernetes.
+
+use std::error::Error;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use crate::progress::Progress;
+
+/// Why a health check could not tell.
+pub type HealthCheckError = Box<dyn Error + Send + Sync>;
+
+/// Says whether the application is healthy. Called at each request of `/health`.
+pub type HealthCheck = Arc<dyn Fn() -> Result<bool, HealthCheckError> + Send + Sync>;
+
+/// The pump goes round at least every second; this long without is a standstill.
+const PUMP_SILENCE: Duration = Duration::from_secs(60);
+
+/// An attempt is ended by its timeout; one that outlasts it by this much can't
+/// be ended, so its thread is blocked.
+const ATTEMPT_GRACE: Duration = Duration::from_secs(60);
+
+/// Commits are tried every 5 seconds, so this long without success is no
+/// passing trouble, and long enough for a broker to restart.
+const COMMITS_FAILING: Duration = Duration::from_secs(300);
+
+/// What the probes look at.
+#[derive(Clone)]
+pub(crate) struct Health {
+    pub(crate) name: String,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) check: Option<HealthCheck>,
+    /// Longest time for one attempt.
+    pub(crate) timeout: Duration,
+}
+
+type Answer = (StatusCode, Json<Value>);
+
+impl Health {
+    /// The source's check: 200 when healthy, 503 when the callback says no, 500
+    /// when it fails.
+    fn health(&self) -> Answer {
+        let Some(check) = &self.check else {
+            return self.answer(StatusCode::OK, "healthy", None);
+        };
+        match catch_unwind(AssertUnwindSafe(|| check())) {
+            Ok(Ok(true)) => self.answer(StatusCode::OK, "healthy", None),
+            Ok(Ok(false)) => self.answer(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "unhealthy",
+                Some("the health check says no".into()),
+            ),
+            Ok(Err(error)) => self.answer(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "unknown",
+                Some(format!("the health check failed: {error}")),
+            ),
+            Err(_) => self.answer(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "unknown",
+                Some("the health check panicked".into()),
+            ),
+        }
+    }
+
+    /// Fails when no progress is possible; never because of a rebalance.
+    fn live(&self) -> Answer {
+        let silence = self.progress.pump_silence();
+        let attempt = self.progress.longest_attempt().unwrap_or_default();
+        let failing = self.progress.commits_failing_for().unwrap_or_default();
+        let stuck = if silence > PUMP_SILENCE {
+            Some(format!("the pump has been silent for {silence:?}"))
+        } else if attempt > self.timeout + ATTEMPT_GRACE {
+            Some(format!("a handler has been at one message for {attempt:?}"))
+        } else if failing > COMMITS_FAILING {
+            Some(format!("commits have been failing for {failing:?}"))
+        } else {
+            None
+        };
+        match stuck {
+            None => self.answer(StatusCode::OK, "alive", None),
+            Some(reason) => self.answer(StatusCode::SERVICE_UNAVAILABLE, "stuck", Some(reason)),
+        }
+    }
+
+    /// Ready once the group has told which partitions are ours, even if none.
+    fn ready(&self) -> Answer {
+        match self.progress.assigned() {
+            true => self.answer(StatusCode::OK, "ready", None),
+            false => self.answer(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "joining",
+                Some("waiting for the group to assign partitions".into()),
+            ),
+        }
+    }
+
+    fn answer(&self, code: StatusCode, status: &str, reason: Option<String>) -> Answer {
+        let mut body = json!({ "status": status, "consumer": self.name });
+        if let Some(reason) = reason {
+            body["reason"] = reason.into();
+        }
+        (code, Json(body))
+    }
+}
+
+/// `/health`, `/livez` and `/readyz`.
+pub(crate) fn health_pages(health: Health) -> Router {
+    let (live, ready) = (health.clone(), health.clone());
+    Router::new()
+        .route("/health", get(move || async move { health.health() }))
+        .route("/livez", get(move || async move { live.live() }))
+        .route("/readyz", get(move || async move { ready.ready() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn health(check: Option<HealthCheck>) -> Health {
+        Health {
+            name: "kafka_consumer.test".into(),
+            progress: Progress::new(1),
+            check,
+            timeout: Duration::from_secs(1),
+        }
+    }
+
+    fn code(check: impl Fn() -> Result<bool, HealthCheckError> + Send + Sync + 'static) -> u16 {
+        let (code, body) = health(Some(Arc::new(check))).health();
+        assert!(body.is_object());
+        code.as_u16()
+    }
+
+    #[test]
+    fn without_a_callback_it_is_healthy_and_gives_a_json_object() {
+        let (code, body) = health(None).health();
+        assert_eq!(code, StatusCode::OK);
+        assert_eq!(body["consumer"], "kafka_consumer.test");
+    }
+
+    #[test]
+    fn the_callback_decides() {
+        assert_eq!(code(|| Ok(true)), 200);
+        assert_eq!(code(|| Ok(false)), 503);
+        assert_eq!(code(|| Err("database".into())), 500);
+        assert_eq!(code(|| panic!("callback")), 500);
+    }
+
+    #[test]
+    fn it_is_ready_once_partitions_are_assigned_and_alive_before() {
+        let health = health(None);
+        assert_eq!(health.ready().0, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(health.live().0, StatusCode::OK);
+        health.progress.set_assigned(true);
+        assert_eq!(health.ready().0, StatusCode::OK);
+    }
+}

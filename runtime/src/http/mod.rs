@@ -1,0 +1,9 @@
+//! The pages that the runtime serves: metrics and health.
+
+mod health;
+mod pages;
+
+pub use health::{HealthCheck, HealthCheckError};
+pub(crate) use health::{Health, health_pages};
+pub use pages::ListenError;
+pub(crate) use pages::{Server, listen, metrics_page};

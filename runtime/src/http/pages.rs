@@ -1,0 +1,88 @@
+//! Listening, the metrics page, and serving until told to stop.
+
+use std::io;
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+
+/// A port that can't be listened on.
+#[derive(Debug, Error)]
+#[error("the {page} page can't be served at {address}: {source}; choose another address with --{page}-address")]
+pub struct ListenError {
+    /// Which page: "metrics" or "health".
+    page: &'static str,
+    /// The address that was asked for.
+    address: SocketAddr,
+    /// What the system said.
+    source: io::Error,
+}
+
+/// Takes an address before anything is consumed, so that a conflict is told early.
+pub(crate) async fn listen(
+    page: &'static str,
+    address: SocketAddr,
+) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| ListenError {
+            page,
+            address,
+            source,
+        })
+}
+
+/// A page that is being served.
+pub(crate) struct Server {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    /// Serves until `stop` is called.
+    pub(crate) fn start(listener: TcpListener, router: Router) -> Self {
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move {
+            let serving = axum::serve(listener, router)
+                .with_graceful_shutdown(async move { stopped.cancelled().await });
+            if let Err(error) = serving.await {
+                tracing::warn!("serving a page ended: {error}");
+            }
+        });
+        Self { stop, task }
+    }
+
+    /// Stops serving. Connections that are kept alive by clients are cut.
+    pub(crate) fn stop(self) {
+        self.stop.cancel();
+        self.task.abort();
+    }
+}
+
+/// `/metrics` in Prometheus' text format.
+pub(crate) fn metrics_page(metrics: Metrics) -> Router {
+    Router::new().route(
+        "/metrics",
+        get(move || async move {
+            match metrics.render() {
+                Ok(page) => (
+                    [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+                    page,
+                )
+                    .into_response(),
+                Err(error) => {
+                    (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
+                }
+            }
+        }),
+    )
+}

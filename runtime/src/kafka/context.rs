@@ -1,0 +1,245 @@
+//! What librdkafka tells us, turned into events for the pump.
+//!
+//! Callbacks run inside the pump's poll. They only take notes: a rebalance is
+//! answered later, once the messages in flight are dealt with, and polling goes
+//! on meanwhile.
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use rdkafka::client::{ClientContext, OAuthToken};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{Consumer as _, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
+
+use super::Consumer;
+use crate::oauth;
+
+/// A partition's name.
+#[derive(Debug, Clone)]
+pub(crate) struct TopicPartition {
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+}
+
+/// How one partition's commit ended.
+#[derive(Debug, Clone)]
+pub(crate) struct CommitOutcome {
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+    /// The committed offset; absent where there was nothing to commit.
+    pub(crate) offset: Option<i64>,
+    pub(crate) result: Result<(), RDKafkaErrorCode>,
+}
+
+/// What happened in the client since the last poll, in order.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// These partitions are ours once the assignment is confirmed.
+    Assign(Vec<TopicPartition>),
+    /// These partitions must be given up. `lost`: they already belong to others.
+    Revoke {
+        partitions: Vec<TopicPartition>,
+        lost: bool,
+    },
+    /// A commit came to an end.
+    Commit(Vec<CommitOutcome>),
+}
+
+/// Our callbacks.
+pub(crate) struct Context {
+    events: Mutex<VecDeque<Event>>,
+    closing: AtomicBool,
+    /// Callbacks so far: a poll that adds none found nothing to do.
+    calls: AtomicU64,
+    /// Set when librdkafka announces events.
+    announced: Arc<AtomicBool>,
+    oauth_token: Option<PathBuf>,
+}
+
+impl Context {
+    pub(crate) fn new(announced: Arc<AtomicBool>, oauth_token: Option<PathBuf>) -> Self {
+        Self {
+            announced,
+            events: Mutex::default(),
+            closing: AtomicBool::new(false),
+            calls: AtomicU64::new(0),
+            oauth_token,
+        }
+    }
+
+    /// The oldest event that was not taken yet.
+    pub(crate) fn next_event(&self) -> Option<Event> {
+        self.events.lock().pop_front()
+    }
+
+    /// From now on revocations are answered at once: the consumer is closing
+    /// and nothing is in flight.
+    pub(crate) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    /// Whether events were announced since this was last asked.
+    pub(crate) fn take_announcement(&self) -> bool {
+        self.announced.swap(false, Ordering::AcqRel)
+    }
+
+    /// Number of callbacks so far.
+    pub(crate) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    fn called(&self) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn push(&self, event: Event) {
+        self.events.lock().push_back(event);
+    }
+}
+
+impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.called();
+        log_librdkafka(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.called();
+        log_client_error(&error, reason);
+    }
+
+    /// Statistics are published as metrics of our own; librdkafka's are not used.
+    fn stats_raw(&self, _: &[u8]) {
+        self.called();
+    }
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.called();
+        Ok(oauth::read_token(self.oauth_token.as_deref())?)
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(
+        &self,
+        consumer: &Consumer,
+        error: RDKafkaRespErr,
+        partitions: &mut TopicPartitionList,
+    ) {
+        self.called();
+        let assign = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if self.closing.load(Ordering::Acquire) {
+            let given_up = match consumer.rebalance_protocol() {
+                RebalanceProtocol::Cooperative if assign => Ok(()),
+                RebalanceProtocol::Cooperative => consumer.incremental_unassign(partitions),
+                _ => consumer.unassign(),
+            };
+            if let Err(error) = given_up {
+                tracing::warn!("giving up the partitions at the close failed: {error}");
+            }
+            if !assign {
+                log_revoked(&topic_partitions(partitions));
+            }
+        } else if assign {
+            self.push(Event::Assign(topic_partitions(partitions)));
+        } else {
+            self.push(Event::Revoke {
+                partitions: topic_partitions(partitions),
+                lost: consumer.assignment_lost(),
+            });
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        self.called();
+        let failure = result.err().and_then(|error| error.rdkafka_error_code());
+        let outcomes: Vec<_> = offsets
+            .elements()
+            .iter()
+            .map(|element| CommitOutcome {
+                topic: element.topic().to_owned(),
+                partition: element.partition(),
+                offset: match element.offset() {
+                    Offset::Offset(offset) => Some(offset),
+                    _ => None,
+                },
+                result: match element.error().err().and_then(|e| e.rdkafka_error_code()) {
+                    Some(code) => Err(code),
+                    None => failure.map_or(Ok(()), Err),
+                },
+            })
+            .collect();
+        log_commits(&outcomes);
+        self.push(Event::Commit(outcomes));
+    }
+}
+
+fn topic_partitions(list: &TopicPartitionList) -> Vec<TopicPartition> {
+    list.elements()
+        .iter()
+        .map(|element| TopicPartition {
+            topic: element.topic().to_owned(),
+            partition: element.partition(),
+        })
+        .collect()
+}
+
+/// One line a partition, in the source's words.
+pub(crate) fn log_revoked(partitions: &[TopicPartition]) {
+    for TopicPartition { topic, partition } in partitions {
+        tracing::info!("revoked {topic}/{partition}");
+    }
+}
+
+/// The source's commit callback: errors, silence where nothing was committed,
+/// and successes for those who debug.
+fn log_commits(outcomes: &[CommitOutcome]) {
+    for outcome in outcomes {
+        let CommitOutcome {
+            topic, partition, ..
+        } = outcome;
+        // What librdkafka calls "invalid": this partition had nothing to commit.
+        let offset = outcome.offset.unwrap_or(-1001);
+        match (outcome.result, outcome.offset) {
+            (Err(code), _) if code != RDKafkaErrorCode::NoOffset => {
+                tracing::error!("commit error topic {topic} partition {partition} offset {offset}");
+                tracing::debug!("the commit failed with {code}");
+            }
+            (Ok(()), Some(_)) => {
+                tracing::debug!(
+                    "commit success topic {topic} partition {partition} offset {offset}"
+                );
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Passes a line of librdkafka's own log on.
+pub(crate) fn log_librdkafka(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg
+        | RDKafkaLogLevel::Alert
+        | RDKafkaLogLevel::Critical
+        | RDKafkaLogLevel::Error => tracing::error!(target: "librdkafka", "{facility} {message}"),
+        RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", "{facility} {message}"),
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+            tracing::info!(target: "librdkafka", "{facility} {message}");
+        }
+        RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", "{facility} {message}"),
+    }
+}
+
+/// Logs an error of the client as a whole. librdkafka goes on trying by itself.
+pub(crate) fn log_client_error(error: &KafkaError, reason: &str) {
+    tracing::warn!(target: "librdkafka", "{error}: {reason}");
+}

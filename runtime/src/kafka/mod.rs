@@ -1,0 +1,15 @@
+//! The Kafka client: connecting, events, and the messages themselves.
+
+mod connect;
+mod context;
+mod native;
+
+pub use connect::ConnectError;
+pub(crate) use connect::{Target, connect};
+pub(crate) use context::{CommitOutcome, Context, Event, TopicPartition, log_client_error, log_librdkafka, log_revoked};
+pub(crate) use native::{
+    ConsumeError, MessageQueue, NativeMessage, PartitionHandle, c_name, high_watermark,
+};
+
+/// The librdkafka consumer with our callbacks.
+pub(crate) type Consumer = rdkafka::consumer::BaseConsumer<Context>;

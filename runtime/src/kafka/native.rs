@@ -1,0 +1,281 @@
+//! The one place that calls librdkafka's C interface directly.
+//!
+//! The safe bindings hand out one message at a time, borrowed from the
+//! consumer and each wrapped in an event. The pump needs two things they do not
+//! offer: all partitions' messages on a queue of their own, so that a full work
+//! queue never keeps rebalances from being served; and reads of many messages
+//! in one call, each of which may then travel to a handler without a copy.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_void};
+use std::ptr::{self, NonNull};
+use std::slice;
+use std::sync::Arc;
+
+use rdkafka::consumer::Consumer as _;
+use rdkafka_sys::bindings as sys;
+use rdkafka_sys::types::RDKafkaErrorCode;
+
+use super::Consumer;
+
+/// A message as librdkafka holds it. Freed when dropped.
+///
+/// Keeps the client alive: librdkafka's messages point into it.
+pub(crate) struct NativeMessage<K> {
+    message: NonNull<sys::rd_kafka_message_t>,
+    /// Whatever owns the client; dropped after the message.
+    keeper: K,
+}
+
+// SAFETY: a message belongs to one owner, and librdkafka neither writes to it
+// after handing it out nor ties it to a thread.
+unsafe impl<K: Send> Send for NativeMessage<K> {}
+// SAFETY: all access through a shared reference is reading.
+unsafe impl<K: Sync> Sync for NativeMessage<K> {}
+
+impl<K> NativeMessage<K> {
+    fn raw(&self) -> &sys::rd_kafka_message_t {
+        // SAFETY: the pointer is valid until `drop`.
+        unsafe { self.message.as_ref() }
+    }
+
+    pub(crate) fn keeper(&self) -> &K {
+        &self.keeper
+    }
+
+    pub(crate) fn offset(&self) -> i64 {
+        self.raw().offset
+    }
+
+    pub(crate) fn payload(&self) -> Option<&[u8]> {
+        let raw = self.raw();
+        // SAFETY: librdkafka keeps `len` bytes at `payload` as long as the message.
+        unsafe { bytes(raw.payload, raw.len) }
+    }
+
+    pub(crate) fn key(&self) -> Option<&[u8]> {
+        let raw = self.raw();
+        // SAFETY: as for the payload.
+        unsafe { bytes(raw.key, raw.key_len) }
+    }
+
+    /// Milliseconds since the epoch; absent where the broker keeps none.
+    pub(crate) fn timestamp(&self) -> Option<i64> {
+        let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        // SAFETY: both pointers are valid for the call.
+        let timestamp = unsafe { sys::rd_kafka_message_timestamp(self.message.as_ptr(), &mut kind) };
+        (kind != sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE
+            && timestamp >= 0)
+            .then_some(timestamp)
+    }
+
+    /// The header at a place, counted from 0: its name and, unless null, value.
+    pub(crate) fn header(&self, index: usize) -> Option<(&str, Option<&[u8]>)> {
+        let mut headers = ptr::null_mut();
+        let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
+        // SAFETY: the message owns its headers, names are zero-terminated, and
+        // `size` bytes are at `value`, all as long as the message lives.
+        unsafe {
+            let found = sys::rd_kafka_message_headers(self.message.as_ptr(), &mut headers);
+            if found != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return None;
+            }
+            let found =
+                sys::rd_kafka_header_get_all(headers, index, &mut name, &mut value, &mut size);
+            if found != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return None;
+            }
+            let name = CStr::from_ptr(name).to_str().unwrap_or("");
+            Some((name, bytes(value.cast_mut(), size)))
+        }
+    }
+}
+
+impl<K> Drop for NativeMessage<K> {
+    fn drop(&mut self) {
+        // SAFETY: the message is ours, and its client lives on in the keeper.
+        unsafe { sys::rd_kafka_message_destroy(self.message.as_ptr()) }
+    }
+}
+
+/// SAFETY: where `data` is not null, `len` bytes must stay readable at it for `'a`.
+unsafe fn bytes<'a>(data: *mut c_void, len: usize) -> Option<&'a [u8]> {
+    // SAFETY: by the contract above.
+    (!data.is_null()).then(|| unsafe { slice::from_raw_parts(data.cast(), len) })
+}
+
+/// An error that librdkafka put where a message would be.
+#[derive(Debug, Clone)]
+pub(crate) struct ConsumeError {
+    pub(crate) code: RDKafkaErrorCode,
+    pub(crate) text: String,
+    pub(crate) topic: String,
+}
+
+/// Names a partition without allocating: the topic's handle in librdkafka, and
+/// the partition's number.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct PartitionHandle(usize, i32);
+
+impl PartitionHandle {
+    pub(crate) fn partition(self) -> i32 {
+        self.1
+    }
+}
+
+/// The queue that all assigned partitions' messages arrive on.
+pub(crate) struct MessageQueue {
+    queue: NonNull<sys::rd_kafka_queue_t>,
+    buffer: Vec<*mut sys::rd_kafka_message_t>,
+    /// Called by librdkafka's threads; boxed twice to have a thin address.
+    on_nonempty: Box<Box<dyn Fn() + Send + Sync>>,
+    consumer: Arc<Consumer>,
+}
+
+// SAFETY: librdkafka's queues may be used from any thread, and the buffer is
+// empty but during a read.
+unsafe impl Send for MessageQueue {}
+
+impl MessageQueue {
+    /// A queue that calls `on_nonempty` whenever it stops being empty.
+    pub(crate) fn new(
+        consumer: Arc<Consumer>,
+        on_nonempty: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        unsafe extern "C" fn call(_: *mut sys::rd_kafka_t, opaque: *mut c_void) {
+            // SAFETY: `opaque` is the `on_nonempty` of a queue that still exists.
+            let on_nonempty = unsafe { &*opaque.cast::<Box<dyn Fn() + Send + Sync>>() };
+            on_nonempty();
+        }
+        let on_nonempty: Box<Box<dyn Fn() + Send + Sync>> = Box::new(Box::new(on_nonempty));
+        // SAFETY: the client is alive, and librdkafka aborts rather than return
+        // null; the callback is taken back in `drop`, before its box goes.
+        let queue = unsafe {
+            let queue = sys::rd_kafka_queue_new(consumer.client().native_ptr());
+            sys::rd_kafka_queue_cb_event_enable(
+                queue,
+                Some(call),
+                (&raw const *on_nonempty).cast_mut().cast(),
+            );
+            NonNull::new_unchecked(queue)
+        };
+        Self {
+            queue,
+            buffer: Vec::new(),
+            on_nonempty,
+            consumer,
+        }
+    }
+
+    /// Sends a partition's messages here from now on. To be called before the
+    /// partition is assigned, or its first messages go to the consumer's queue.
+    pub(crate) fn attach(&self, topic: &CStr, partition: i32) {
+        // SAFETY: both queues are alive; the reference to the partition's is
+        // given back at once.
+        unsafe {
+            let source = sys::rd_kafka_queue_get_partition(
+                self.consumer.client().native_ptr(),
+                topic.as_ptr(),
+                partition,
+            );
+            if !source.is_null() {
+                sys::rd_kafka_queue_forward(source, self.queue.as_ptr());
+                sys::rd_kafka_queue_destroy(source);
+            }
+        }
+    }
+
+    /// Takes what is there, at most `most` messages, and gives each to `sink`
+    /// with what `keeper` says owns its partition. Does not wait. Messages of
+    /// partitions without an owner are dropped.
+    pub(crate) fn read<K>(
+        &mut self,
+        most: usize,
+        mut keeper: impl FnMut(PartitionHandle, &dyn Fn() -> String) -> Option<K>,
+        mut sink: impl FnMut(Result<NativeMessage<K>, ConsumeError>),
+    ) -> usize {
+        self.buffer.resize(most, ptr::null_mut());
+        // SAFETY: the buffer has room for `most` pointers.
+        let read = unsafe {
+            sys::rd_kafka_consume_batch_queue(
+                self.queue.as_ptr(),
+                0,
+                self.buffer.as_mut_ptr(),
+                self.buffer.len(),
+            )
+        };
+        let read = usize::try_from(read).unwrap_or(0);
+        for raw in self.buffer.drain(..).take(read) {
+            // SAFETY: librdkafka filled the first `read` places with messages
+            // that are now ours.
+            let (message, topic) = unsafe { (NonNull::new_unchecked(raw), (*raw).rkt) };
+            // SAFETY: the message refers to its topic while it lives.
+            let topic_name = || unsafe {
+                if topic.is_null() {
+                    return String::new();
+                }
+                CStr::from_ptr(sys::rd_kafka_topic_name(topic))
+                    .to_string_lossy()
+                    .into_owned()
+            };
+            // SAFETY: as above; the text is copied before the message is freed.
+            unsafe {
+                let error = (*raw).err;
+                if error != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                    let text = CStr::from_ptr(sys::rd_kafka_message_errstr(raw));
+                    let error = ConsumeError {
+                        code: error.into(),
+                        text: text.to_string_lossy().into_owned(),
+                        topic: topic_name(),
+                    };
+                    sys::rd_kafka_message_destroy(raw);
+                    sink(Err(error));
+                    continue;
+                }
+            }
+            // SAFETY: as above.
+            let handle = PartitionHandle(topic as usize, unsafe { (*raw).partition });
+            match keeper(handle, &topic_name) {
+                Some(keeper) => sink(Ok(NativeMessage { message, keeper })),
+                // SAFETY: the message is ours and goes no further.
+                None => unsafe { sys::rd_kafka_message_destroy(raw) },
+            }
+        }
+        read
+    }
+}
+
+impl Drop for MessageQueue {
+    fn drop(&mut self) {
+        // SAFETY: the queue is ours. librdkafka holds its lock while it calls
+        // back, so once this returns the callback can't run any more.
+        unsafe {
+            sys::rd_kafka_queue_cb_event_enable(self.queue.as_ptr(), None, ptr::null_mut());
+            sys::rd_kafka_queue_destroy(self.queue.as_ptr());
+        }
+        let _ = &self.on_nonempty;
+    }
+}
+
+/// The partition's high watermark as of the last fetch: the offset that the
+/// next message produced will get. Asks no broker; absent before a fetch.
+pub(crate) fn high_watermark(consumer: &Consumer, topic: &CStr, partition: i32) -> Option<i64> {
+    let (mut low, mut high) = (-1, -1);
+    // SAFETY: all pointers are valid for the call.
+    let error = unsafe {
+        sys::rd_kafka_get_watermark_offsets(
+            consumer.client().native_ptr(),
+            topic.as_ptr(),
+            partition,
+            &mut low,
+            &mut high,
+        )
+    };
+    (error == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
+}
+
+/// A topic's name for the C interface. Kafka allows no zero byte in it.
+pub(crate) fn c_name(topic: &str) -> CString {
+    CString::new(topic).unwrap_or_default()
+}

@@ -1,0 +1,210 @@
+//! What a program does that is nothing but a consumer: the runtime's binary,
+//! and programs with an embedded handler.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use penstock_crds::manifest::{self, ManifestErrors};
+use penstock_crds::spec::Format;
+use penstock_crds::validate::{Endpoint, ValidatedConsumer};
+use thiserror::Error;
+
+use crate::decode::{Decoder, JsonText, Raw};
+use crate::handler::Handler;
+use crate::handler::http::{HttpHandler, HttpHandlerError};
+use crate::server::{HEALTH_ADDRESS, METRICS_ADDRESS, RunError, Runtime, SECRETS_DIRECTORY};
+use crate::signals::stop_on_signal;
+use crate::telemetry::{self, LogFormat, TelemetryError};
+
+/// How long a handler outside the process may take to accept connections
+/// before the runtime gives up and is restarted.
+const HANDLER_START_LIMIT: Duration = Duration::from_secs(120);
+
+/// Consumes Kafka topics as a KafkaConsumer manifest says, and gives each
+/// message to its handler.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Arguments {
+    /// File with one KafkaConsumer manifest
+    #[arg(long, env = "PENSTOCK_CONFIG", default_value = "/etc/penstock/consumer.yaml")]
+    config: PathBuf,
+
+    /// Directory with the Secrets that the manifest names, as SECRET/ENTRY
+    #[arg(long, env = "PENSTOCK_SECRETS", default_value = SECRETS_DIRECTORY)]
+    secrets: PathBuf,
+
+    /// Brokers to use instead of the manifest's
+    #[arg(long, env = "PENSTOCK_BOOTSTRAP_SERVERS")]
+    bootstrap_servers: Option<String>,
+
+    /// Where to serve the metrics
+    #[arg(long, env = "PENSTOCK_METRICS_ADDRESS", default_value_t = METRICS_ADDRESS)]
+    metrics_address: SocketAddr,
+
+    /// Where to serve the health pages
+    #[arg(long, env = "PENSTOCK_HEALTH_ADDRESS", default_value_t = HEALTH_ADDRESS)]
+    health_address: SocketAddr,
+
+    /// Which log lines to write, in the syntax of RUST_LOG
+    #[arg(long, env = "PENSTOCK_LOG", default_value = "info")]
+    log: String,
+
+    /// How to write log lines
+    #[arg(long, env = "PENSTOCK_LOG_FORMAT", value_enum, default_value_t)]
+    log_format: LogFormat,
+}
+
+/// Why the program ended.
+#[derive(Debug, Error)]
+enum MainError {
+    #[error("the manifest can't be read from {path}: {source}; give its file with --config")]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("{path} is not a valid KafkaConsumer:\n{errors}")]
+    Invalid {
+        path: PathBuf,
+        errors: ManifestErrors,
+    },
+    #[error(
+        "spec.handler.protocol: the manifest says {found}, but this program {expected}; run it as its handler's protocol says"
+    )]
+    WrongProtocol {
+        found: &'static str,
+        expected: &'static str,
+    },
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    #[error("signals can't be received: {0}")]
+    Signals(io::Error),
+    #[error(transparent)]
+    Http(#[from] HttpHandlerError),
+    #[error("{0}; start the handler, or correct spec.handler.port or spec.handler.socket")]
+    HandlerDown(crate::handler::HandlerError),
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
+
+/// The whole of a program with an embedded handler: reads the arguments, logs,
+/// consumes until a signal, and ends with the exit code of [`std::process`].
+///
+/// ```no_run
+/// use penstock_runtime::decode::Json;
+/// use penstock_runtime::handler::handler_fn;
+/// use penstock_runtime::record::Message;
+///
+/// #[tokio::main]
+/// async fn main() -> std::process::ExitCode {
+///     let handler = handler_fn(|order: Message<'_, serde_json::Value>| {
+///         println!("{}", order.data());
+///         async { Ok(()) }
+///     });
+///     penstock_runtime::run_main(Json::new(), handler).await
+/// }
+/// ```
+pub async fn run_main<D, H>(decoder: D, handler: H) -> ExitCode
+where
+    D: Decoder,
+    H: Handler<D::Data>,
+{
+    let arguments = Arguments::parse();
+    exit_code(embedded(arguments, decoder, handler).await)
+}
+
+/// The whole of the runtime's own binary: a handler that is reached over HTTP.
+pub async fn run_main_http() -> ExitCode {
+    let arguments = Arguments::parse();
+    exit_code(http(arguments).await)
+}
+
+fn exit_code(result: Result<(), MainError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn embedded<D, H>(arguments: Arguments, decoder: D, handler: H) -> Result<(), MainError>
+where
+    D: Decoder,
+    H: Handler<D::Data>,
+{
+    let consumer = arguments.read()?;
+    if consumer.endpoint != Endpoint::Embedded {
+        return Err(MainError::WrongProtocol {
+            found: "Http",
+            expected: "has its handler embedded",
+        });
+    }
+    let _telemetry = arguments.telemetry(&consumer)?;
+    let stop = stop_on_signal().map_err(MainError::Signals)?;
+    Ok(arguments.runtime(consumer).run(decoder, handler, stop).await?)
+}
+
+async fn http(arguments: Arguments) -> Result<(), MainError> {
+    let consumer = arguments.read()?;
+    if consumer.endpoint == Endpoint::Embedded {
+        return Err(MainError::WrongProtocol {
+            found: "Embedded",
+            expected: "has no handler embedded",
+        });
+    }
+    let _telemetry = arguments.telemetry(&consumer)?;
+    let stop = stop_on_signal().map_err(MainError::Signals)?;
+    let json = consumer.format == Format::Json;
+    let handler = HttpHandler::new(
+        &consumer.endpoint,
+        &consumer.handler.path,
+        json,
+        consumer.handler.timeout.get(),
+    )?;
+    tracing::info!("waiting for the handler at {}", handler.target());
+    tokio::select! {
+        up = handler.wait_until_up(HANDLER_START_LIMIT) => up.map_err(MainError::HandlerDown)?,
+        () = stop.cancelled() => return Ok(()),
+    }
+    let runtime = arguments.runtime(consumer);
+    match json {
+        true => runtime.run(JsonText, handler, stop).await?,
+        false => runtime.run(Raw, handler, stop).await?,
+    }
+    Ok(())
+}
+
+impl Arguments {
+    fn read(&self) -> Result<ValidatedConsumer, MainError> {
+        let text = fs::read_to_string(&self.config).map_err(|source| MainError::Unreadable {
+            path: self.config.clone(),
+            source,
+        })?;
+        let (_, mut consumer) =
+            manifest::read_one(&text).map_err(|errors| MainError::Invalid {
+                path: self.config.clone(),
+                errors,
+            })?;
+        if let Some(brokers) = &self.bootstrap_servers {
+            consumer.kafka.bootstrap_servers.clone_from(brokers);
+        }
+        Ok(consumer)
+    }
+
+    fn telemetry(
+        &self,
+        consumer: &ValidatedConsumer,
+    ) -> Result<telemetry::Telemetry, TelemetryError> {
+        telemetry::init(self.log_format, &self.log, consumer.group.service())
+    }
+
+    fn runtime(&self, consumer: ValidatedConsumer) -> Runtime {
+        Runtime::new(consumer)
+            .secrets(&self.secrets)
+            .metrics_address(Some(self.metrics_address))
+            .health_address(Some(self.health_address))
+    }
+}

@@ -1,0 +1,297 @@
+//! The Prometheus series. Names, labels and help of the first three are the
+//! source's and an interface; the others carry on its statsd series or are ours.
+
+use std::sync::{Arc, OnceLock};
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// Upper bounds of the processing-time buckets in seconds, the source's.
+pub const PROCESSING_BUCKETS: [f64; 15] = [
+    0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 30.0,
+];
+
+/// Upper bounds of the end-to-end latency buckets in seconds: from a message
+/// that is handled at once to one that lay in the topic for an hour.
+pub const LATENCY_BUCKETS: [f64; 12] = [
+    0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0, 600.0, 3600.0,
+];
+
+const TOPIC_LABELS: [&str; 2] = ["kafka_client_name", "kafka_topic"];
+const OUTCOME_LABELS: [&str; 3] = ["kafka_client_name", "kafka_topic", "kafka_success"];
+const CONSUMER_LABELS: [&str; 2] = ["consumer", "kafka_topic"];
+const PARTITION_LABELS: [&str; 3] = ["consumer", "kafka_topic", "kafka_partition"];
+
+/// Every series of one consumer.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Registry,
+    client_name: Arc<str>,
+    consumer: Arc<str>,
+    processing_time: HistogramVec,
+    processed: IntCounterVec,
+    active: IntGaugeVec,
+    latency: HistogramVec,
+    offset: IntGaugeVec,
+    invalid: IntCounterVec,
+    retried: IntCounterVec,
+    skipped: IntCounterVec,
+    dead_lettered: IntCounterVec,
+    abandoned: IntCounterVec,
+    committed: IntGaugeVec,
+    lag: IntGaugeVec,
+    /// Partitions that this process has now.
+    pub(crate) assigned: IntGauge,
+    /// Assignments and revocations.
+    pub(crate) rebalances: IntCounter,
+    /// Commits that the brokers refused or did not answer.
+    pub(crate) commit_failures: IntCounter,
+    /// Messages that wait for a handler.
+    pub(crate) queued: IntGauge,
+    /// Bytes of the messages that wait for a handler.
+    pub(crate) queued_bytes: IntGauge,
+}
+
+impl Metrics {
+    /// Registers the series of a consumer. `client_name` is the label
+    /// `kafka_client_name`, perhaps blank; `consumer` the label `consumer`.
+    pub fn new(client_name: &str, consumer: &str) -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let register = Register(&registry);
+        let one = |name: &str, help: &str| Opts::new(name, help).const_label("consumer", consumer);
+        Ok(Self {
+            processing_time: register.histograms(
+                "kafka_consumer_message_processing_time_seconds",
+                "latency histogram of how long it takes to process a message",
+                &OUTCOME_LABELS,
+                &PROCESSING_BUCKETS,
+            )?,
+            processed: register.counters(
+                "kafka_consumer_messages_processed_total",
+                "total count of messages processed by this host",
+                &OUTCOME_LABELS,
+            )?,
+            active: register.gauges(
+                "kafka_consumer_active_messages",
+                "gauge that reflects the number of messages currently being processed",
+                &TOPIC_LABELS,
+            )?,
+            latency: register.histograms(
+                "penstock_message_latency_seconds",
+                "time from a message's endpoint_timestamp to the start of its handling",
+                &CONSUMER_LABELS,
+                &LATENCY_BUCKETS,
+            )?,
+            offset: register.gauges(
+                "penstock_handled_offset",
+                "offset of the message handled last",
+                &PARTITION_LABELS,
+            )?,
+            invalid: register.counters(
+                "penstock_invalid_messages_total",
+                "messages skipped because their value could not be decoded",
+                &CONSUMER_LABELS,
+            )?,
+            retried: register.counters(
+                "penstock_retries_total",
+                "attempts at a message after its first",
+                &CONSUMER_LABELS,
+            )?,
+            skipped: register.counters(
+                "penstock_skipped_messages_total",
+                "messages given up by onFailure: Skip",
+                &CONSUMER_LABELS,
+            )?,
+            dead_lettered: register.counters(
+                "penstock_dead_lettered_messages_total",
+                "messages written to the dead-letter topic",
+                &CONSUMER_LABELS,
+            )?,
+            abandoned: register.counters(
+                "penstock_abandoned_messages_total",
+                "messages left unhandled by a revocation or a stop, to be delivered again",
+                &CONSUMER_LABELS,
+            )?,
+            committed: register.gauges(
+                "penstock_committed_offset",
+                "offset committed last",
+                &PARTITION_LABELS,
+            )?,
+            lag: register.gauges(
+                "penstock_lag",
+                "messages between the committed offset and the end of the partition",
+                &PARTITION_LABELS,
+            )?,
+            assigned: register.add(IntGauge::with_opts(one(
+                "penstock_assigned_partitions",
+                "partitions assigned to this process",
+            ))?)?,
+            rebalances: register.add(IntCounter::with_opts(one(
+                "penstock_rebalances_total",
+                "assignments and revocations of partitions",
+            ))?)?,
+            commit_failures: register.add(IntCounter::with_opts(one(
+                "penstock_commit_failures_total",
+                "commits that failed",
+            ))?)?,
+            queued: register.add(IntGauge::with_opts(one(
+                "penstock_queued_messages",
+                "messages that wait for a handler",
+            ))?)?,
+            queued_bytes: register.add(IntGauge::with_opts(one(
+                "penstock_queued_bytes",
+                "bytes of the messages that wait for a handler",
+            ))?)?,
+            registry,
+            client_name: client_name.into(),
+            consumer: consumer.into(),
+        })
+    }
+
+    /// The registry, for series of your own beside these.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The page, in Prometheus' text format 0.0.4.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        let mut page = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut page)?;
+        String::from_utf8(page).map_err(|error| prometheus::Error::Msg(error.to_string()))
+    }
+
+    /// The series of one topic, looked up once.
+    pub(crate) fn topic(&self, topic: &str) -> TopicMetrics {
+        let outcome = |success| {
+            let labels = [&*self.client_name, topic, success];
+            Outcome {
+                time: self.processing_time.with_label_values(&labels),
+                count: self.processed.with_label_values(&labels),
+            }
+        };
+        let consumer = [&*self.consumer, topic];
+        TopicMetrics {
+            success: outcome("true"),
+            failure: outcome("false"),
+            active: self.active.with_label_values(&[&*self.client_name, topic]),
+            latency: self.latency.with_label_values(&consumer),
+            invalid: self.invalid.with_label_values(&consumer),
+            retried: self.retried.with_label_values(&consumer),
+            skipped: self.skipped.with_label_values(&consumer),
+            dead_lettered: self.dead_lettered.with_label_values(&consumer),
+            abandoned: self.abandoned.with_label_values(&consumer),
+        }
+    }
+
+    /// The series of one partition, looked up once.
+    pub(crate) fn partition(&self, topic: &str, partition: i32) -> PartitionMetrics {
+        let labels = [&*self.consumer, topic, &partition.to_string()].map(str::to_owned);
+        let gauge = |series: &IntGaugeVec| LazyGauge {
+            series: series.clone(),
+            labels: labels.clone(),
+            gauge: OnceLock::new(),
+        };
+        PartitionMetrics {
+            offset: gauge(&self.offset),
+            committed: gauge(&self.committed),
+            lag: gauge(&self.lag),
+        }
+    }
+
+    /// Removes a partition that is no longer ours, so that its last values are
+    /// not taken for news.
+    pub(crate) fn forget_partition(&self, topic: &str, partition: i32) {
+        let number = partition.to_string();
+        let labels = [&*self.consumer, topic, &number];
+        for series in [&self.offset, &self.committed, &self.lag] {
+            // Fails only where the series is gone already.
+            let _ = series.remove_label_values(&labels);
+        }
+    }
+}
+
+/// The series of one topic.
+#[derive(Clone)]
+pub(crate) struct TopicMetrics {
+    pub(crate) success: Outcome,
+    pub(crate) failure: Outcome,
+    pub(crate) active: IntGauge,
+    pub(crate) latency: Histogram,
+    pub(crate) invalid: IntCounter,
+    pub(crate) retried: IntCounter,
+    pub(crate) skipped: IntCounter,
+    pub(crate) dead_lettered: IntCounter,
+    pub(crate) abandoned: IntCounter,
+}
+
+/// Time and count of the messages that ended one way.
+#[derive(Clone)]
+pub(crate) struct Outcome {
+    pub(crate) time: Histogram,
+    pub(crate) count: IntCounter,
+}
+
+/// The series of one partition.
+pub(crate) struct PartitionMetrics {
+    pub(crate) offset: LazyGauge,
+    pub(crate) committed: LazyGauge,
+    pub(crate) lag: LazyGauge,
+}
+
+/// A gauge that appears with its first value: what is not known yet is absent,
+/// not zero.
+pub(crate) struct LazyGauge {
+    series: IntGaugeVec,
+    labels: [String; 3],
+    gauge: OnceLock<IntGauge>,
+}
+
+impl LazyGauge {
+    pub(crate) fn set(&self, value: i64) {
+        self.gauge
+            .get_or_init(|| self.series.with_label_values(&self.labels))
+            .set(value);
+    }
+}
+
+/// Makes series and registers them.
+struct Register<'a>(&'a Registry);
+
+impl Register<'_> {
+    fn add<C: Collector + Clone + 'static>(&self, series: C) -> Result<C, prometheus::Error> {
+        self.0.register(Box::new(series.clone()))?;
+        Ok(series)
+    }
+
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        self.add(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntGaugeVec, prometheus::Error> {
+        self.add(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> Result<HistogramVec, prometheus::Error> {
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.add(HistogramVec::new(options, labels)?)
+    }
+}

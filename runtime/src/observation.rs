@@ -1,0 +1,58 @@
+//! The timer, gauge and counter around the work on one message.
+
+use std::time::Instant;
+
+use prometheus::IntGauge;
+
+use crate::metrics::TopicMetrics;
+
+/// The timer and the counter of one message: each is recorded exactly once,
+/// last of all, however the work on it ends, even when it is cut short.
+pub(crate) struct Observation<'a> {
+    topic: &'a TopicMetrics,
+    started: Instant,
+    success: bool,
+}
+
+impl<'a> Observation<'a> {
+    /// Starts the timer.
+    pub(crate) fn start(topic: &'a TopicMetrics) -> Self {
+        Self {
+            topic,
+            started: Instant::now(),
+            success: false,
+        }
+    }
+
+    /// Counts the message as active until the guard goes.
+    pub(crate) fn active(&self) -> Active<'a> {
+        self.topic.active.inc();
+        Active(&self.topic.active)
+    }
+
+    /// Ends the observation with the value of the label `kafka_success`.
+    pub(crate) fn finish(mut self, success: bool) {
+        self.success = success;
+    }
+}
+
+impl Drop for Observation<'_> {
+    fn drop(&mut self) {
+        let outcome = if self.success {
+            &self.topic.success
+        } else {
+            &self.topic.failure
+        };
+        outcome.time.observe(self.started.elapsed().as_secs_f64());
+        outcome.count.inc();
+    }
+}
+
+/// A message that is being worked on.
+pub(crate) struct Active<'a>(&'a IntGauge);
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,405 @@
+//! The pump: reads messages from Kafka into the work queue. It owns the client
+//! and alone speaks to it; handlers report, and it stores or commits.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use penstock_crds::spec::Commit;
+use penstock_crds::validate::ConsumeMode;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::assignment::Assignment;
+use crate::commits::Commits;
+use crate::kafka::{CommitOutcome, ConsumeError, Consumer, Event, MessageQueue, TopicPartition, high_watermark};
+use crate::metrics::Metrics;
+use crate::progress::Progress;
+use crate::queue::WorkQueue;
+use crate::rebalance::{self, Revocation};
+use crate::record::Record;
+use crate::worker::Delivery;
+
+/// Longest wait when there is nothing to do, as in the source.
+const IDLE_WAIT: Duration = Duration::from_secs(1);
+
+/// How often events are looked for without being announced: librdkafka counts a
+/// consumer that does not poll as dead after `max.poll.interval.ms`.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often handled offsets are stored and the lag is measured. librdkafka
+/// commits what is stored every `auto.commit.interval.ms`.
+const STORE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What is committed, and by whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Strategy {
+    /// librdkafka, whatever was read.
+    Read,
+    /// librdkafka, what the pump stores: the handled prefix.
+    Handled,
+    /// The pump, each message once it is handled.
+    EachMessage,
+}
+
+impl From<ConsumeMode> for Strategy {
+    fn from(mode: ConsumeMode) -> Self {
+        match mode {
+            ConsumeMode::InOrder => Self::EachMessage,
+            ConsumeMode::Fast {
+                commit: Commit::Handled,
+                ..
+            } => Self::Handled,
+            ConsumeMode::Fast {
+                commit: Commit::Read,
+                ..
+            } => Self::Read,
+        }
+    }
+}
+
+impl Strategy {
+    /// Whether a message that is given up comes again: nothing is committed
+    /// before it is handled.
+    pub(crate) fn redelivers(self) -> bool {
+        self != Self::Read
+    }
+}
+
+/// What a pump is made of.
+pub(crate) struct PumpParts {
+    pub(crate) name: String,
+    pub(crate) consumer: Arc<Consumer>,
+    pub(crate) queue: Arc<WorkQueue<Delivery>>,
+    pub(crate) wake: Arc<Notify>,
+    pub(crate) strategy: Strategy,
+    pub(crate) commits: Commits,
+    /// Most messages in one read.
+    pub(crate) batch_size: usize,
+    /// Longest wait for messages in flight at a revocation.
+    pub(crate) drain_limit: Duration,
+    pub(crate) metrics: Metrics,
+    pub(crate) progress: Arc<Progress>,
+    /// Ends reading.
+    pub(crate) stop: CancellationToken,
+    /// Ends the pump: every handler has ended.
+    pub(crate) finish: CancellationToken,
+}
+
+/// The pump. See the module.
+pub(crate) struct Pump {
+    parts: PumpParts,
+    span: String,
+    messages: MessageQueue,
+    assignment: Assignment,
+    revocation: Option<Revocation>,
+    /// Read and not yet in the queue.
+    pending: VecDeque<Delivery>,
+    /// Nothing more is read.
+    stopping: bool,
+    last_poll: Instant,
+    last_store: Instant,
+}
+
+impl Pump {
+    pub(crate) fn new(parts: PumpParts) -> Self {
+        let wake = Arc::clone(&parts.wake);
+        let messages = MessageQueue::new(Arc::clone(&parts.consumer), move || wake.notify_one());
+        Self {
+            span: format!("{}.pump", parts.name),
+            messages,
+            assignment: Assignment::new(parts.metrics.clone(), Arc::clone(&parts.wake)),
+            revocation: None,
+            pending: VecDeque::new(),
+            stopping: false,
+            last_poll: Instant::now(),
+            last_store: Instant::now(),
+            parts,
+        }
+    }
+
+    /// Pumps until told to finish, then gives the client back for closing.
+    pub(crate) async fn run(mut self) -> Arc<Consumer> {
+        tracing::debug!("Starting the pump.");
+        loop {
+            self.parts.progress.pumped();
+            self.serve_events();
+            self.parts.commits.serve(&self.parts.consumer);
+            self.advance_revocation();
+            self.store_handled();
+            if self.parts.stop.is_cancelled() && !self.stopping {
+                self.begin_stop();
+            }
+            if self.parts.finish.is_cancelled() {
+                break;
+            }
+            if !self.pump() {
+                self.wait().await;
+            }
+        }
+        self.end()
+    }
+
+    /// Moves messages from Kafka to the queue: one read, one put. Whether there
+    /// may be more to do at once.
+    fn pump(&mut self) -> bool {
+        let span = tracing::info_span!(
+            target: crate::telemetry::SPANS,
+            "pump",
+            otel.name = self.span
+        );
+        let _entered = span.enter();
+        let read = if self.pending.is_empty() && !self.stopping && self.parts.queue.has_room() {
+            self.read()
+        } else {
+            0
+        };
+        if !self.pending.is_empty() {
+            let _put =
+                tracing::info_span!(target: crate::telemetry::SPANS, "kafka.work_queue_put")
+                    .entered();
+            self.parts.queue.put(&mut self.pending);
+        }
+        if self.stopping && self.pending.is_empty() {
+            self.parts.queue.close();
+        }
+        read > 0 && self.pending.is_empty()
+    }
+
+    fn read(&mut self) -> usize {
+        let _consume =
+            tracing::info_span!(target: crate::telemetry::SPANS, "kafka.consume").entered();
+        let Self {
+            messages,
+            assignment,
+            pending,
+            parts,
+            ..
+        } = self;
+        messages.read(
+            parts.batch_size,
+            |handle, topic| assignment.owner(handle, topic),
+            |message| match message {
+                Ok(message) => {
+                    let record = Record::native(message);
+                    record.assignment().deliver(record.offset());
+                    pending.push_back(Delivery::Message(record));
+                }
+                // The end of a partition is no error.
+                Err(error) if error.code == RDKafkaErrorCode::PartitionEOF => {}
+                Err(error) => pending.push_back(Delivery::Error(error)),
+            },
+        )
+    }
+
+    async fn wait(&mut self) {
+        let (queued, bytes) = self.parts.queue.load();
+        self.parts.metrics.queued.set(queued as i64);
+        self.parts.metrics.queued_bytes.set(bytes as i64);
+        // Ends by time too: intervals, limits and retries are looked at then.
+        let limit = self.parts.commits.next_retry().unwrap_or(IDLE_WAIT);
+        let limit = limit.min(match (&self.revocation, self.parts.strategy) {
+            (None, Strategy::Read | Strategy::EachMessage) => IDLE_WAIT,
+            _ => STORE_INTERVAL,
+        });
+        let woken = tokio::time::timeout(limit, self.parts.wake.notified()).await;
+        if woken.is_err() && self.parts.queue.load().0 == 0 {
+            tracing::trace!("waited and received no messages, waiting again");
+        }
+    }
+
+    /// Serves whatever librdkafka has to tell, but messages.
+    fn serve_events(&mut self) {
+        let announced = self.parts.consumer.context().take_announcement();
+        if !announced && self.last_poll.elapsed() < POLL_INTERVAL {
+            return;
+        }
+        self.last_poll = Instant::now();
+        let consumer = Arc::clone(&self.parts.consumer);
+        loop {
+            let before = consumer.context().calls();
+            match consumer.poll(Duration::ZERO) {
+                Some(Ok(message)) => {
+                    // Partitions are attached before they are assigned.
+                    tracing::error!("a message came past the message queue: {message:?}");
+                    self.pending.push_back(Delivery::Error(ConsumeError {
+                        code: RDKafkaErrorCode::BadMessage,
+                        text: "a message came past the message queue".into(),
+                        topic: String::new(),
+                    }));
+                }
+                Some(Err(error)) => self.take_error(&error),
+                None => {}
+            }
+            if consumer.context().calls() == before {
+                break;
+            }
+        }
+        while let Some(event) = consumer.context().next_event() {
+            match event {
+                Event::Assign(partitions) => self.assign(&partitions),
+                Event::Revoke { partitions, lost } => self.revoke(&partitions, lost),
+                Event::Commit(outcomes) => self.take_commits(outcomes),
+            }
+        }
+    }
+
+    /// Errors that librdkafka mends by itself were logged; the others end the
+    /// consumer as a message with an error does.
+    fn take_error(&mut self, error: &KafkaError) {
+        let Some(code) = error.rdkafka_error_code() else {
+            return;
+        };
+        if !mends_itself(code) {
+            self.pending.push_back(Delivery::Error(ConsumeError {
+                code,
+                text: code.to_string(),
+                topic: String::new(),
+            }));
+        }
+    }
+
+    fn assign(&mut self, partitions: &[TopicPartition]) {
+        let added = self
+            .assignment
+            .add(partitions, Some(&self.parts.consumer));
+        for partition in &added {
+            self.messages.attach(&partition.topic_c, partition.number);
+            if self.stopping {
+                partition.drain(self.parts.strategy.redelivers());
+            }
+        }
+        rebalance::confirm(&self.parts.consumer, partitions);
+        self.parts.progress.set_assigned(true);
+    }
+
+    fn revoke(&mut self, partitions: &[TopicPartition], lost: bool) {
+        let removed = self.assignment.remove(partitions);
+        let redelivers = self.parts.strategy.redelivers();
+        for partition in &removed {
+            partition.drain(redelivers);
+        }
+        if redelivers {
+            self.drop_queued(|record| !record.assignment().is_active());
+        }
+        // What was lost belongs to others already: only what would be gone for
+        // good is still worth finishing.
+        let limit = match lost && redelivers {
+            true => Duration::ZERO,
+            false => self.parts.drain_limit,
+        };
+        self.revocation = Some(Revocation::new(partitions.to_vec(), removed, lost, limit));
+    }
+
+    /// Gives revoked partitions up once nothing of theirs is in flight.
+    fn advance_revocation(&mut self) {
+        let Some(revocation) = self.revocation.take_if(|revocation| revocation.is_due()) else {
+            return;
+        };
+        revocation.complete(&self.parts.consumer, self.parts.strategy, &self.parts.metrics);
+        self.parts.commits.drop_revoked();
+    }
+
+    fn take_commits(&mut self, outcomes: Vec<CommitOutcome>) {
+        for outcome in outcomes {
+            let Some(offset) = outcome.offset else {
+                continue;
+            };
+            let success = outcome.result.is_ok();
+            self.parts.progress.committed(success);
+            if success {
+                if let Some(partition) = self.assignment.get(&outcome.topic, outcome.partition) {
+                    partition.committed(offset);
+                }
+            } else {
+                self.parts.metrics.commit_failures.inc();
+            }
+            self.parts.commits.answer(&outcome);
+        }
+    }
+
+    /// Hands the handled prefix of each partition to librdkafka's commits, and
+    /// measures the lag.
+    fn store_handled(&mut self) {
+        if self.last_store.elapsed() < STORE_INTERVAL {
+            return;
+        }
+        self.last_store = Instant::now();
+        for partition in self.assignment.iter() {
+            if self.parts.strategy == Strategy::Handled {
+                rebalance::store(&self.parts.consumer, partition);
+            }
+            let high = high_watermark(&self.parts.consumer, &partition.topic_c, partition.number);
+            if let (Some(high), Some(position)) = (high, partition.position()) {
+                partition.metrics.lag.set((high - position).max(0));
+            }
+        }
+    }
+
+    /// Takes messages that are not with a handler back out.
+    fn drop_queued(&mut self, drop: impl Fn(&Record) -> bool) {
+        let keep = |delivery: &Delivery| match delivery {
+            Delivery::Message(record) => !drop(record),
+            Delivery::Error(_) => true,
+        };
+        let mut dropped = self.parts.queue.retain(keep);
+        let (kept, more) = std::mem::take(&mut self.pending).into_iter().partition(keep);
+        self.pending = kept;
+        dropped.extend::<VecDeque<_>>(more);
+        for delivery in dropped {
+            if let Delivery::Message(record) = delivery {
+                record.assignment().abandon(record.offset());
+            }
+        }
+    }
+
+    /// Stops reading. What was read and will come again is left; what would be
+    /// lost is still handled.
+    fn begin_stop(&mut self) {
+        tracing::debug!("Stopping the pump.");
+        self.stopping = true;
+        if self.parts.strategy.redelivers() {
+            for partition in self.assignment.iter() {
+                partition.drain(true);
+            }
+            self.drop_queued(|_| true);
+        }
+    }
+
+    /// Stores what was handled, and lets go of everything that refers to the client.
+    fn end(self) -> Arc<Consumer> {
+        for partition in self.assignment.iter() {
+            partition.revoke();
+            if self.parts.strategy == Strategy::Handled {
+                rebalance::store(&self.parts.consumer, partition);
+            }
+        }
+        self.parts.consumer
+    }
+}
+
+/// Errors after which librdkafka goes on by itself.
+fn mends_itself(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::AllBrokersDown
+            | RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::Resolve
+            | RDKafkaErrorCode::OperationTimedOut
+            | RDKafkaErrorCode::MessageTimedOut
+            | RDKafkaErrorCode::SSL
+            | RDKafkaErrorCode::Authentication
+            | RDKafkaErrorCode::PollExceeded
+            | RDKafkaErrorCode::PartitionEOF
+            | RDKafkaErrorCode::NodeUpdate
+            | RDKafkaErrorCode::CoordinatorNotAvailable
+            | RDKafkaErrorCode::CoordinatorLoadInProgress
+            | RDKafkaErrorCode::NotCoordinator
+            | RDKafkaErrorCode::RebalanceInProgress
+            | RDKafkaErrorCode::UnknownMemberId
+            | RDKafkaErrorCode::IllegalGeneration
+    )
+}

@@ -1,0 +1,377 @@
+//! The bounded queue between the pump and the handlers: first in, first out.
+//!
+//! Bounded in places, as in the source, and in bytes. The pump adds many
+//! messages under one lock; a handler takes one. Wake-ups are passed on from
+//! handler to handler: adding wakes one, and each that takes a message wakes
+//! the next while messages remain. So a handler that never waits does all the
+//! work with one wake-up for many messages, and slow handlers all get going.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// What the queue must know of its items.
+pub(crate) trait Weigh {
+    /// Bytes that the item holds in memory.
+    fn weight(&self) -> usize;
+}
+
+/// Places that a queue has for a number of handlers, as in the source: 1→1, 2→3, 5→7.
+pub(crate) fn places_for(handlers: usize) -> usize {
+    handlers + handlers / 2
+}
+
+/// The queue. Shared by reference; see the module for how it works.
+pub(crate) struct WorkQueue<T> {
+    state: Mutex<State<T>>,
+    /// Wakes one waiting handler.
+    items: Notify,
+    /// Wakes the pump; its own notification, for all that it waits on.
+    room: Arc<Notify>,
+    places: usize,
+    max_bytes: usize,
+}
+
+struct State<T> {
+    items: VecDeque<T>,
+    bytes: usize,
+    closed: bool,
+    /// Handlers that wait.
+    idle: usize,
+    /// A handler was woken and has not yet looked.
+    waking: bool,
+    /// The pump found no room and wants to be told when there is some.
+    pump_waits: bool,
+}
+
+impl<T: Weigh> WorkQueue<T> {
+    /// An empty queue. `room` is notified when a full queue has room again.
+    pub(crate) fn new(places: usize, max_bytes: usize, room: Arc<Notify>) -> Self {
+        Self {
+            state: Mutex::new(State {
+                items: VecDeque::with_capacity(places),
+                bytes: 0,
+                closed: false,
+                idle: 0,
+                waking: false,
+                pump_waits: false,
+            }),
+            items: Notify::new(),
+            room,
+            places,
+            max_bytes,
+        }
+    }
+
+    /// Moves items from the front of `items` into the queue while there is
+    /// room. One item always fits an empty queue, whatever it weighs.
+    pub(crate) fn put(&self, items: &mut VecDeque<T>) {
+        let mut state = self.state.lock();
+        let before = state.items.len();
+        while let Some(item) = items.front() {
+            let full = state.items.len() >= self.places
+                || (!state.items.is_empty() && state.bytes + item.weight() > self.max_bytes);
+            if full || state.closed {
+                break;
+            }
+            state.bytes += item.weight();
+            state.items.extend(items.pop_front());
+        }
+        state.pump_waits = !items.is_empty();
+        if state.items.len() > before {
+            self.wake_one(&mut state);
+        }
+    }
+
+    /// The oldest item; waits for one. `None` once the queue is closed and empty.
+    pub(crate) async fn take(&self) -> Option<T> {
+        loop {
+            let _idle = {
+                let mut state = self.state.lock();
+                if let Some(item) = state.items.pop_front() {
+                    state.bytes -= item.weight();
+                    if !state.items.is_empty() {
+                        self.wake_one(&mut state);
+                    }
+                    self.tell_pump(&mut state);
+                    return Some(item);
+                }
+                if state.closed {
+                    return None;
+                }
+                state.idle += 1;
+                Idle { queue: self }
+            };
+            self.items.notified().await;
+        }
+    }
+
+    /// Up to `most` more items without waiting, oldest first.
+    pub(crate) fn take_more(&self, most: usize, into: &mut Vec<T>) {
+        let mut state = self.state.lock();
+        let count = most.min(state.items.len());
+        for item in state.items.drain(..count).collect::<Vec<_>>() {
+            state.bytes -= item.weight();
+            into.push(item);
+        }
+        self.tell_pump(&mut state);
+    }
+
+    /// Takes out every item that `keep` does not want, oldest first.
+    pub(crate) fn retain(&self, mut keep: impl FnMut(&T) -> bool) -> Vec<T> {
+        let mut state = self.state.lock();
+        let (kept, removed): (VecDeque<T>, Vec<T>) = {
+            let mut kept = VecDeque::with_capacity(self.places);
+            let mut removed = Vec::new();
+            for item in state.items.drain(..) {
+                if keep(&item) {
+                    kept.push_back(item);
+                } else {
+                    removed.push(item);
+                }
+            }
+            (kept, removed)
+        };
+        state.bytes = kept.iter().map(Weigh::weight).sum();
+        state.items = kept;
+        self.tell_pump(&mut state);
+        removed
+    }
+
+    /// Lets handlers end once the queue is empty; nothing can be added.
+    pub(crate) fn close(&self) {
+        self.state.lock().closed = true;
+        self.items.notify_waiters();
+        // For a handler that looked before the close and waits only now.
+        self.items.notify_one();
+    }
+
+    /// Number of items, and their bytes.
+    pub(crate) fn load(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        (state.items.len(), state.bytes)
+    }
+
+    /// Whether another item might fit.
+    pub(crate) fn has_room(&self) -> bool {
+        let state = self.state.lock();
+        state.items.len() < self.places && (state.items.is_empty() || state.bytes < self.max_bytes)
+    }
+
+    fn wake_one(&self, state: &mut State<T>) {
+        if state.idle > 0 && !state.waking {
+            state.waking = true;
+            self.items.notify_one();
+        }
+    }
+
+    /// Waking the pump for each place would cost a switch a message; half the
+    /// queue keeps the handlers busy until it comes.
+    fn tell_pump(&self, state: &mut State<T>) {
+        if state.pump_waits && state.items.len() <= self.places / 2 {
+            state.pump_waits = false;
+            self.room.notify_one();
+        }
+    }
+}
+
+/// A handler that waits; counted out again when it wakes or is given up.
+struct Idle<'a, T: Weigh> {
+    queue: &'a WorkQueue<T>,
+}
+
+impl<T: Weigh> Drop for Idle<'_, T> {
+    fn drop(&mut self) {
+        let mut state = self.queue.state.lock();
+        state.idle -= 1;
+        state.waking = false;
+        if state.closed {
+            // Each that leaves lets the next one leave.
+            self.queue.items.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq)]
+    struct Item(usize, usize);
+
+    impl Weigh for Item {
+        fn weight(&self) -> usize {
+            self.1
+        }
+    }
+
+    fn queue(places: usize, max_bytes: usize) -> Arc<WorkQueue<Item>> {
+        Arc::new(WorkQueue::new(places, max_bytes, Arc::default()))
+    }
+
+    fn items(range: std::ops::Range<usize>) -> VecDeque<Item> {
+        range.map(|n| Item(n, 1)).collect()
+    }
+
+    #[test]
+    fn has_one_and_a_half_places_a_handler() {
+        assert_eq!([1, 2, 3, 5].map(places_for), [1, 3, 4, 7]);
+    }
+
+    #[tokio::test]
+    async fn keeps_the_order_and_holds_no_more_than_its_places() {
+        let queue = queue(3, 100);
+        let mut waiting = items(0..5);
+        queue.put(&mut waiting);
+        assert_eq!((queue.load().0, waiting.len()), (3, 2));
+        assert!(!queue.has_room());
+        for n in 0..3 {
+            assert_eq!(queue.take().await, Some(Item(n, 1)));
+        }
+    }
+
+    #[tokio::test]
+    async fn holds_no_more_than_its_bytes_but_takes_one_large_item() {
+        let queue = queue(10, 100);
+        let mut waiting: VecDeque<_> = [Item(0, 500), Item(1, 1)].into();
+        queue.put(&mut waiting);
+        assert_eq!(queue.load(), (1, 500));
+        queue.take().await;
+        queue.put(&mut waiting);
+        assert_eq!(queue.load(), (1, 1));
+        let mut heavy: VecDeque<_> = [Item(2, 100)].into();
+        queue.put(&mut heavy);
+        assert_eq!(heavy.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn every_waiting_handler_gets_going() {
+        let queue = queue(8, 100);
+        let takers: Vec<_> = (0..4)
+            .map(|_| {
+                let queue = Arc::clone(&queue);
+                tokio::spawn(async move {
+                    let item = queue.take().await;
+                    // Never takes another: the others must be woken without it.
+                    std::future::pending::<()>().await;
+                    item
+                })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        queue.put(&mut items(0..4));
+        timeout(Duration::from_secs(5), async {
+            while queue.load().0 > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("all four items are taken");
+        takers.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    #[tokio::test]
+    async fn the_pump_is_told_once_half_the_places_are_free() {
+        let room = Arc::new(Notify::new());
+        let queue = WorkQueue::new(4, 100, Arc::clone(&room));
+        let mut waiting = items(0..6);
+        queue.put(&mut waiting);
+        queue.take().await;
+        assert!(timeout(Duration::ZERO, room.notified()).await.is_err());
+        queue.take().await;
+        assert!(timeout(Duration::from_secs(1), room.notified()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn closing_lets_handlers_finish_what_is_queued_and_end() {
+        let queue = queue(4, 100);
+        queue.put(&mut items(0..2));
+        queue.close();
+        let mut late = items(9..10);
+        queue.put(&mut late);
+        assert_eq!(late.len(), 1);
+        assert_eq!(queue.take().await, Some(Item(0, 1)));
+        assert_eq!(queue.take().await, Some(Item(1, 1)));
+        assert_eq!(queue.take().await, None);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn closing_ends_every_waiting_handler() {
+        let queue = queue(4, 100);
+        let takers: Vec<_> = (0..50)
+            .map(|_| {
+                let queue = Arc::clone(&queue);
+                tokio::spawn(async move { queue.take().await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        queue.close();
+        for taker in takers {
+            let taken = timeout(Duration::from_secs(5), taker).await;
+            assert_eq!(taken.expect("ends").unwrap(), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_is_given_up_while_it_waits_loses_no_wake_up() {
+        let queue = queue(4, 100);
+        for _ in 0..3 {
+            let mut take = Box::pin(queue.take());
+            assert!(timeout(Duration::ZERO, &mut take).await.is_err());
+            drop(take);
+        }
+        let taker = {
+            let queue = Arc::clone(&queue);
+            tokio::spawn(async move { queue.take().await })
+        };
+        tokio::task::yield_now().await;
+        queue.put(&mut items(7..8));
+        let taken = timeout(Duration::from_secs(5), taker).await;
+        assert_eq!(taken.expect("is woken").unwrap(), Some(Item(7, 1)));
+    }
+
+    #[test]
+    fn retain_takes_out_what_is_not_wanted_and_its_bytes() {
+        let queue = queue(10, 100);
+        queue.put(&mut items(0..6));
+        let removed = queue.retain(|item| item.0 % 2 == 0);
+        assert_eq!(removed, [Item(1, 1), Item(3, 1), Item(5, 1)]);
+        assert_eq!(queue.load(), (3, 3));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost_doubled_or_reordered(
+            batches in prop::collection::vec(1usize..20, 1..20),
+            places in 1usize..10,
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let (mut sent, mut taken) = (0, Vec::new());
+            let queue = queue(places, 1000);
+            let mut waiting = VecDeque::new();
+            for batch in batches {
+                waiting.extend(items(sent..sent + batch));
+                sent += batch;
+                while !waiting.is_empty() {
+                    queue.put(&mut waiting);
+                    prop_assert!(queue.load().0 <= places);
+                    while queue.load().0 > places / 2 {
+                        taken.push(runtime.block_on(queue.take()).unwrap().0);
+                    }
+                }
+            }
+            queue.close();
+            while let Some(item) = runtime.block_on(queue.take()) {
+                taken.push(item.0);
+            }
+            prop_assert_eq!(taken, (0..sent).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! A message as it came from Kafka, and as a handler sees it.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use crate::kafka::NativeMessage;
+use crate::metrics::Metrics;
+use crate::partition::Partition;
+use crate::queue::Weigh;
+
+/// A message as it came from Kafka. The bytes lie where the Kafka client put
+/// them; nothing is copied.
+pub struct Record(Source);
+
+enum Source {
+    Native(NativeMessage<Arc<Partition>>),
+    Owned {
+        record: OwnedRecord,
+        partition: Arc<Partition>,
+    },
+}
+
+/// What a message consists of, to make a [`Record`] without Kafka in a test.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnedRecord {
+    /// Topic.
+    pub topic: String,
+    /// Partition.
+    pub partition: i32,
+    /// Offset.
+    pub offset: i64,
+    /// Key, if any.
+    pub key: Option<Vec<u8>>,
+    /// Value; none is a tombstone.
+    pub payload: Option<Vec<u8>>,
+    /// Milliseconds since the epoch.
+    pub timestamp: Option<i64>,
+    /// Headers in their order.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl Record {
+    pub(crate) fn native(message: NativeMessage<Arc<Partition>>) -> Self {
+        Self(Source::Native(message))
+    }
+
+    pub(crate) fn owned(record: OwnedRecord, partition: Arc<Partition>) -> Self {
+        Self(Source::Owned { record, partition })
+    }
+
+    pub(crate) fn assignment(&self) -> &Arc<Partition> {
+        match &self.0 {
+            Source::Native(message) => message.keeper(),
+            Source::Owned { partition, .. } => partition,
+        }
+    }
+
+    /// The topic.
+    pub fn topic(&self) -> &str {
+        &self.assignment().topic
+    }
+
+    /// The partition's number.
+    pub fn partition(&self) -> i32 {
+        self.assignment().number
+    }
+
+    /// The offset.
+    pub fn offset(&self) -> i64 {
+        match &self.0 {
+            Source::Native(message) => message.offset(),
+            Source::Owned { record, .. } => record.offset,
+        }
+    }
+
+    /// The key, if there is one.
+    pub fn key(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Source::Native(message) => message.key(),
+            Source::Owned { record, .. } => record.key.as_deref(),
+        }
+    }
+
+    /// The value; none is a tombstone.
+    pub fn payload(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Source::Native(message) => message.payload(),
+            Source::Owned { record, .. } => record.payload.as_deref(),
+        }
+    }
+
+    /// The message's time in milliseconds since the epoch, if it has one.
+    pub fn timestamp(&self) -> Option<i64> {
+        match &self.0 {
+            Source::Native(message) => message.timestamp(),
+            Source::Owned { record, .. } => record.timestamp,
+        }
+    }
+
+    /// The headers in their order; a value may be null.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
+        (0..).map_while(|index| match &self.0 {
+            Source::Native(message) => message.header(index),
+            Source::Owned { record, .. } => record
+                .headers
+                .get(index)
+                .map(|(name, value)| (name.as_str(), value.as_deref())),
+        })
+    }
+
+    /// Counts the assignments of partitions to this process. What comes by a
+    /// lower epoch than the partition's present one comes too late.
+    pub fn epoch(&self) -> u64 {
+        self.assignment().epoch
+    }
+}
+
+impl From<OwnedRecord> for Record {
+    /// A record that belongs to no consumer, for tests of handlers and decoders.
+    fn from(record: OwnedRecord) -> Self {
+        #[allow(clippy::expect_used)]
+        let metrics = Metrics::new("", "").expect("the series are well-formed");
+        let partition = Partition::new(
+            &record.topic,
+            record.partition,
+            0,
+            &metrics,
+            Arc::default(),
+            None,
+        );
+        Self::owned(record, Arc::new(partition))
+    }
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}@{}", self.topic(), self.partition(), self.offset())
+    }
+}
+
+/// What librdkafka and we hold for a message besides its bytes.
+const OVERHEAD: usize = 256;
+
+impl Weigh for Record {
+    fn weight(&self) -> usize {
+        OVERHEAD + self.key().map_or(0, <[u8]>::len) + self.payload().map_or(0, <[u8]>::len)
+    }
+}
+
+/// A message as its handler sees it: the record, its decoded value, and which
+/// attempt this is.
+#[derive(Debug)]
+pub struct Message<'a, T> {
+    pub(crate) record: &'a Record,
+    pub(crate) data: &'a T,
+    pub(crate) attempt: u32,
+}
+
+impl<'a, T> Message<'a, T> {
+    /// Puts a message together, for tests of handlers.
+    pub fn new(record: &'a Record, data: &'a T, attempt: u32) -> Self {
+        Self {
+            record,
+            data,
+            attempt,
+        }
+    }
+
+    /// The decoded value.
+    pub fn data(&self) -> &'a T {
+        self.data
+    }
+
+    /// Which attempt at this message this is, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+}
+
+impl<T> Deref for Message<'_, T> {
+    type Target = Record;
+
+    fn deref(&self) -> &Record {
+        self.record
+    }
+}

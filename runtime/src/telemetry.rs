@@ -1,0 +1,114 @@
+//! Logs and traces of a process.
+
+use std::env;
+
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_otlp::ExporterBuildError;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use thiserror::Error;
+use tracing::Level;
+use tracing_subscriber::filter::{EnvFilter, FilterFn};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+use tracing_subscriber::{Layer as _, fmt, registry};
+
+/// Target of the spans around messages. They are kept out of the logs and cost
+/// nothing unless traces are exported.
+pub const SPANS: &str = "penstock::span";
+
+/// Variables that switch the export of traces on, as OpenTelemetry names them.
+const ENDPOINTS: [&str; 2] = [
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+];
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Why telemetry could not be set up.
+#[derive(Debug, Error)]
+pub enum TelemetryError {
+    /// The filter can't be read.
+    #[error("the log filter '{filter}' is not valid: {reason}; an example is 'info,librdkafka=warn'")]
+    Filter {
+        /// The filter as given.
+        filter: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The exporter can't be made from its variables.
+    #[error("traces can't be exported: {0}; check the variables OTEL_EXPORTER_OTLP_*")]
+    Exporter(#[from] ExporterBuildError),
+    /// Something else in the process logs already.
+    #[error("logging is set up already: {0}")]
+    Init(#[from] TryInitError),
+}
+
+/// Sends what is left when it goes. Keep it to the end of `main`.
+#[must_use = "traces are sent as long as this lives"]
+pub struct Telemetry {
+    provider: Option<SdkTracerProvider>,
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        if let Some(provider) = self.provider.take()
+            && let Err(error) = provider.shutdown()
+        {
+            tracing::warn!("the last traces could not be sent: {error}");
+        }
+    }
+}
+
+/// Sets up logs on standard error, and the export of traces over OTLP (HTTP,
+/// protobuf) where `OTEL_EXPORTER_OTLP_ENDPOINT` or its traces twin is set.
+/// `filter` has the syntax of `RUST_LOG`.
+pub fn init(format: LogFormat, filter: &str, service: &str) -> Result<Telemetry, TelemetryError> {
+    let filter = EnvFilter::try_new(filter).map_err(|error| TelemetryError::Filter {
+        filter: filter.to_owned(),
+        reason: error.to_string(),
+    })?;
+    let no_spans = FilterFn::new(|metadata| metadata.target() != SPANS);
+    let logs = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let logs = match format {
+        LogFormat::Text => logs.boxed(),
+        LogFormat::Json => logs.json().flatten_event(true).boxed(),
+    };
+    let provider = match ENDPOINTS.iter().any(|name| env::var_os(name).is_some()) {
+        true => Some(tracer_provider(service)?),
+        false => None,
+    };
+    let spans = provider.as_ref().map(|provider| {
+        tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer("penstock"))
+            .with_filter(FilterFn::new(|metadata| {
+                metadata.target() == SPANS && *metadata.level() <= Level::INFO
+            }))
+    });
+    registry()
+        .with(logs.with_filter(no_spans).with_filter(filter))
+        .with(spans)
+        .try_init()?;
+    Ok(Telemetry { provider })
+}
+
+fn tracer_provider(service: &str) -> Result<SdkTracerProvider, ExporterBuildError> {
+    let exporter = opentelemetry_otlp::SpanExporter::builder()
+        .with_http()
+        .build()?;
+    let resource = Resource::builder()
+        .with_service_name(service.to_owned())
+        .build();
+    Ok(SdkTracerProvider::builder()
+        .with_batch_exporter(exporter)
+        .with_resource(resource)
+        .build())
+}
