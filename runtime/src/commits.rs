@@ -2,13 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::commit::{CommitRequest, CommitResult};
-use crate::kafka::{CommitOutcome, Consumer};
+use crate::kafka::{self, CommitOutcome, Consumer};
 
 /// Wait before a commit that met a rebalance is sent again.
 const RETRY_WAIT: Duration = Duration::from_millis(100);
@@ -56,9 +54,12 @@ impl Commits {
                 self.reply(place, CommitResult::Revoked);
             } else {
                 waiting.retry_at = None;
-                match send(consumer, &waiting.request) {
+                let CommitRequest {
+                    partition, offset, ..
+                } = &waiting.request;
+                match kafka::commit(consumer, &partition.topic_c, partition.number, *offset) {
                     Ok(()) => place += 1,
-                    Err(reason) => self.reply(place, CommitResult::Failed(reason)),
+                    Err(code) => self.reply(place, CommitResult::Failed(code.to_string())),
                 }
             }
         }
@@ -111,18 +112,6 @@ impl Commits {
         // Fails only when the handler was given up meanwhile.
         let _ = waiting.request.reply.send(result);
     }
-}
-
-fn send(consumer: &Consumer, request: &CommitRequest) -> Result<(), String> {
-    let mut offsets = TopicPartitionList::with_capacity(1);
-    offsets
-        .add_partition_offset(
-            &request.partition.topic,
-            request.partition.number,
-            Offset::Offset(request.offset),
-        )
-        .and_then(|()| consumer.commit(&offsets, CommitMode::Async))
-        .map_err(|error| error.to_string())
 }
 
 /// Answers that mean "not now": the group is between two generations, or its

@@ -65,8 +65,10 @@ fn exponential(policy: &DeliveryPolicy) -> backon::ExponentialBackoff {
 }
 
 /// Draws a share of the wait at random, so that it is never longer than asked.
+/// In whole microseconds: what lies below is rounding in the factor.
 fn jittered(wait: Duration, share: f64) -> Duration {
-    wait.mul_f64(1.0 - share * rand::rng().random::<f64>())
+    let wait = wait.mul_f64(1.0 - share * rand::rng().random::<f64>());
+    Duration::from_micros(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX))
 }
 
 /// One attempt, then stop: the source's behaviour, and the default.

@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_missing_token_names_the_file() {
-        let error = read_token(Some(Path::new("/nowhere/token"))).unwrap_err();
+        let error = read_token(Some(Path::new("/nowhere/token"))).err().unwrap();
         assert!(error.to_string().contains("/nowhere/token"), "{error}");
     }
 }

@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use penstock_crds::spec::Commit;
@@ -102,6 +101,17 @@ pub(crate) struct Pump {
     stopping: bool,
     last_poll: Instant,
     last_store: Instant,
+    _closing: Closing,
+}
+
+/// Lets revocations be answered at once when the pump goes, even by a panic: a
+/// client that is dropped waits for the answer.
+struct Closing(Arc<Consumer>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.context().close();
+    }
 }
 
 impl Pump {
@@ -117,6 +127,7 @@ impl Pump {
             stopping: false,
             last_poll: Instant::now(),
             last_store: Instant::now(),
+            _closing: Closing(Arc::clone(&parts.consumer)),
             parts,
         }
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use penstock_crds::librdkafka::{SecretError, consumer_config};
+use penstock_crds::librdkafka::{SecretError, consumer_config, oauth_token_path};
 use penstock_crds::validate::{FailureAction, ValidatedConsumer};
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -31,7 +31,7 @@ use crate::metrics::Metrics;
 use crate::progress::{Busy, Progress};
 use crate::pump::{Pump, PumpParts, Strategy};
 use crate::queue::{WorkQueue, places_for};
-use crate::worker::{Delivery, Failure, Shared, SpanNames, work};
+use crate::worker::{Failure, Shared, SpanNames, work};
 
 /// Bytes that messages waiting for a handler may take together; one larger
 /// message is taken alone.
@@ -167,7 +167,7 @@ impl Runtime {
         let pages = self.listen().await?;
         let config = consumer_config(&self.consumer);
         let properties = config.resolve(&self.secrets)?;
-        let oauth_token = config.oauth_token_path(&self.secrets);
+        let oauth_token = oauth_token_path(&self.consumer.kafka, &self.secrets);
 
         let wake = Arc::new(Notify::new());
         let handlers = self.consumer.mode.handlers();
@@ -185,7 +185,7 @@ impl Runtime {
         };
         let dead_letters = match dead_letter_topic {
             Some(topic) => Some(DeadLetters::new(
-                &config.connection(&self.secrets)?,
+                &config.resolve_client(&self.secrets)?,
                 topic.clone(),
                 self.consumer.group.to_string(),
                 oauth_token.clone(),
@@ -366,7 +366,6 @@ fn worker_result(
 
 /// Leaves the group. librdkafka blocks meanwhile, so it has a thread of its own.
 async fn close(client: Arc<Consumer>) {
-    client.context().close();
     let closing = tokio::task::spawn_blocking(move || match Arc::into_inner(client) {
         Some(client) => drop(client),
         None => tracing::error!("the Kafka client is still in use and leaves no group"),

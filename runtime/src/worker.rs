@@ -85,7 +85,6 @@ pub enum Failure {
 
 /// What all handlers of a consumer share.
 pub(crate) struct Shared<D, H> {
-    pub(crate) name: String,
     pub(crate) span_names: SpanNames,
     pub(crate) decoder: D,
     pub(crate) handler: H,

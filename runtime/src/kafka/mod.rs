@@ -8,7 +8,7 @@ pub use connect::ConnectError;
 pub(crate) use connect::{Target, connect};
 pub(crate) use context::{CommitOutcome, Context, Event, TopicPartition, log_client_error, log_librdkafka, log_revoked};
 pub(crate) use native::{
-    ConsumeError, MessageQueue, NativeMessage, PartitionHandle, c_name, high_watermark,
+    ConsumeError, MessageQueue, NativeMessage, PartitionHandle, c_name, commit, high_watermark,
 };
 
 /// The librdkafka consumer with our callbacks.

@@ -258,6 +258,34 @@ impl Drop for MessageQueue {
     }
 }
 
+/// Sends a commit without waiting. Its outcome comes as an event on the
+/// consumer's queue: the safe bindings' asynchronous commit tells none, for
+/// librdkafka reports one only to a queue that the caller names.
+pub(crate) fn commit(
+    consumer: &Consumer,
+    topic: &CStr,
+    partition: i32,
+    offset: i64,
+) -> Result<(), RDKafkaErrorCode> {
+    let client = consumer.client().native_ptr();
+    // SAFETY: the list and the reference to the queue live through the call,
+    // which takes copies, and are given back after it.
+    let error = unsafe {
+        let offsets = sys::rd_kafka_topic_partition_list_new(1);
+        let entry = sys::rd_kafka_topic_partition_list_add(offsets, topic.as_ptr(), partition);
+        (*entry).offset = offset;
+        let queue = sys::rd_kafka_queue_get_consumer(client);
+        let error = sys::rd_kafka_commit_queue(client, offsets, queue, None, ptr::null_mut());
+        sys::rd_kafka_queue_destroy(queue);
+        sys::rd_kafka_topic_partition_list_destroy(offsets);
+        error
+    };
+    match error {
+        sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
+        error => Err(error.into()),
+    }
+}
+
 /// The partition's high watermark as of the last fetch: the offset that the
 /// next message produced will get. Asks no broker; absent before a fetch.
 pub(crate) fn high_watermark(consumer: &Consumer, topic: &CStr, partition: i32) -> Option<i64> {

@@ -16,8 +16,6 @@ use thiserror::Error;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 
-use crate::handler::HandlerError;
-
 /// Longest answer that is read; only its beginning is ever shown. A longer one
 /// costs the connection.
 const LONGEST_ANSWER: usize = 64 * 1024;
@@ -109,12 +107,6 @@ fn is_reset(error: &hyper::Error) -> bool {
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
         )
     })
-}
-
-impl From<SendError> for HandlerError {
-    fn from(error: SendError) -> Self {
-        Self::retryable(error)
-    }
 }
 
 /// One connection. Dropping it closes it, an unanswered request included.

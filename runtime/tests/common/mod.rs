@@ -1,0 +1,238 @@
+//! Consumers on librdkafka's mock cluster: a broker in this process, for fast tests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use penstock_crds::manifest;
+use penstock_crds::validate::ValidatedConsumer;
+use penstock_runtime::decode::Json;
+use penstock_runtime::handler::{Handler, HandlerError};
+use penstock_runtime::record::Message;
+use penstock_runtime::telemetry::{self, LogFormat};
+use penstock_runtime::{Metrics, RunError, Runtime};
+use rdkafka::ClientConfig;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use serde_json::Value;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Longest wait for anything in these tests.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// A mock cluster with one topic.
+pub struct Mock {
+    pub cluster: MockCluster<'static, DefaultProducerContext>,
+    pub topic: String,
+}
+
+impl Mock {
+    pub fn new(topic: &str, partitions: i32) -> Self {
+        if let Ok(filter) = std::env::var("RUST_LOG") {
+            // Fails for all tests of a process but the first.
+            std::mem::forget(telemetry::init(LogFormat::Text, &filter, "test"));
+        }
+        let cluster = MockCluster::new(1).expect("a mock cluster starts");
+        cluster.create_topic(topic, partitions, 1).expect("a topic");
+        Self {
+            cluster,
+            topic: topic.to_owned(),
+        }
+    }
+
+    pub fn brokers(&self) -> String {
+        self.cluster.bootstrap_servers()
+    }
+
+    /// Produces `{"n": 0}`, `{"n": 1}`, … to the partitions in turn.
+    pub async fn produce(&self, count: usize, partitions: usize) {
+        let values: Vec<_> = (0..count).map(|n| format!("{{\"n\": {n}}}")).collect();
+        self.produce_values(&values, partitions).await;
+    }
+
+    pub async fn produce_values(&self, values: &[impl AsRef<str>], partitions: usize) {
+        let producer: FutureProducer = ClientConfig::new()
+            .set("bootstrap.servers", self.brokers())
+            .create()
+            .expect("a producer");
+        let sends = values.iter().enumerate().map(|(n, value)| {
+            let key = (n % 10).to_string();
+            let producer = &producer;
+            async move {
+                producer
+                    .send(
+                        FutureRecord::to(&self.topic)
+                            .partition((n % partitions) as i32)
+                            .key(&key)
+                            .payload(value.as_ref()),
+                        LIMIT,
+                    )
+                    .await
+                    .expect("the mock takes messages");
+            }
+        });
+        futures_util::future::join_all(sends).await;
+    }
+
+    /// What a group has committed, by partition.
+    pub fn committed(&self, group: &str, partitions: i32) -> Vec<Option<i64>> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", self.brokers())
+            .set("group.id", group)
+            .create()
+            .expect("a consumer");
+        let mut list = TopicPartitionList::new();
+        list.add_partition_range(&self.topic, 0, partitions - 1);
+        let committed = consumer.committed_offsets(list, LIMIT).expect("offsets");
+        (0..partitions)
+            .map(|partition| {
+                let element = committed.find_partition(&self.topic, partition)?;
+                match element.offset() {
+                    Offset::Offset(offset) => Some(offset),
+                    _ => None,
+                }
+            })
+            .collect()
+    }
+
+    /// A manifest for this cluster; `more` are further lines of the spec.
+    pub fn consumer(&self, mode: &str, more: &str) -> ValidatedConsumer {
+        let text = format!(
+            "apiVersion: penstock.dev/v1alpha1
+kind: KafkaConsumer
+metadata: {{name: test}}
+spec:
+  group: test.group
+  topics: [{}]
+  mode: {mode}
+  offsetReset: Earliest
+  kafka: {{bootstrapServers: '{}'}}
+  handler: {{image: none, protocol: Embedded, timeout: 10s}}
+{more}",
+            self.topic,
+            self.brokers()
+        );
+        manifest::read_one(&text).expect("a valid manifest").1
+    }
+}
+
+/// What a handler was given.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    pub partition: i32,
+    pub offset: i64,
+    pub attempt: u32,
+    pub data: Value,
+}
+
+type Verdict = dyn Fn(&Seen) -> Result<(), HandlerError> + Send + Sync;
+
+/// A handler that notes what it is given and answers by a closure.
+#[derive(Clone)]
+pub struct Recorder {
+    seen: Arc<Mutex<Vec<Seen>>>,
+    delay: Duration,
+    verdict: Arc<Verdict>,
+}
+
+impl Recorder {
+    pub fn new() -> Self {
+        Self::answering(|_| Ok(()))
+    }
+
+    pub fn answering(
+        verdict: impl Fn(&Seen) -> Result<(), HandlerError> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            seen: Arc::default(),
+            delay: Duration::ZERO,
+            verdict: Arc::new(verdict),
+        }
+    }
+
+    pub fn slow(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().clone()
+    }
+
+    /// Waits until so many messages were given, and returns them.
+    pub async fn wait_for(&self, count: usize) -> Vec<Seen> {
+        let wait = async {
+            while self.seen.lock().len() < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if tokio::time::timeout(LIMIT, wait).await.is_err() {
+            panic!("only {} of {count} messages came", self.seen.lock().len());
+        }
+        self.seen()
+    }
+}
+
+impl Handler<Value> for Recorder {
+    async fn handle(&self, message: Message<'_, Value>) -> Result<(), HandlerError> {
+        let seen = Seen {
+            partition: message.partition(),
+            offset: message.offset(),
+            attempt: message.attempt(),
+            data: message.data().clone(),
+        };
+        if !self.delay.is_zero() {
+            tokio::time::sleep(self.delay).await;
+        }
+        self.seen.lock().push(seen.clone());
+        (self.verdict)(&seen)
+    }
+}
+
+/// A consumer that runs.
+pub struct Running {
+    pub metrics: Metrics,
+    pub stop: CancellationToken,
+    task: JoinHandle<Result<(), RunError>>,
+}
+
+impl Running {
+    pub fn start(consumer: ValidatedConsumer, recorder: &Recorder) -> Self {
+        let metrics = Metrics::new("client", consumer.name.as_str()).expect("metrics");
+        let stop = CancellationToken::new();
+        let runtime = Runtime::new(consumer)
+            .metrics_address(None)
+            .health_address(None)
+            .metrics(metrics.clone());
+        let task = tokio::spawn(runtime.run(Json::<Value>::new(), recorder.clone(), stop.clone()));
+        Self {
+            metrics,
+            stop,
+            task,
+        }
+    }
+
+    pub async fn stop(self) -> Result<(), RunError> {
+        self.stop.cancel();
+        self.ended().await
+    }
+
+    /// Waits until the consumer ends by itself.
+    pub async fn ended(self) -> Result<(), RunError> {
+        tokio::time::timeout(LIMIT, self.task)
+            .await
+            .expect("the consumer ends")
+            .expect("without a panic")
+    }
+
+    /// The value of a series, by its name and labels as written on the page.
+    pub fn metric(&self, series: &str) -> Option<f64> {
+        let page = self.metrics.render().expect("a page");
+        let line = page.lines().find(|line| line.starts_with(series))?;
+        line.rsplit(' ').next()?.parse().ok()
+    }
+}
