@@ -34,16 +34,52 @@ const BOUNDS: &[(&str, &str, usize)] = &[
     ("spec.prometheusClientName", "maxLength", 249),
     ("spec.kafka.bootstrapServers", "maxLength", 4096),
     ("spec.kafka.authentication.username", "maxLength", 255),
-    ("spec.kafka.authentication.passwordSecret.secretName", "maxLength", 253),
-    ("spec.kafka.authentication.passwordSecret.password", "maxLength", 253),
-    ("spec.kafka.authentication.certificateAndKey.secretName", "maxLength", 253),
-    ("spec.kafka.authentication.certificateAndKey.certificate", "maxLength", 253),
-    ("spec.kafka.authentication.certificateAndKey.key", "maxLength", 253),
-    ("spec.kafka.authentication.accessToken.secretName", "maxLength", 253),
-    ("spec.kafka.authentication.accessToken.key", "maxLength", 253),
+    (
+        "spec.kafka.authentication.passwordSecret.secretName",
+        "maxLength",
+        253,
+    ),
+    (
+        "spec.kafka.authentication.passwordSecret.password",
+        "maxLength",
+        253,
+    ),
+    (
+        "spec.kafka.authentication.certificateAndKey.secretName",
+        "maxLength",
+        253,
+    ),
+    (
+        "spec.kafka.authentication.certificateAndKey.certificate",
+        "maxLength",
+        253,
+    ),
+    (
+        "spec.kafka.authentication.certificateAndKey.key",
+        "maxLength",
+        253,
+    ),
+    (
+        "spec.kafka.authentication.accessToken.secretName",
+        "maxLength",
+        253,
+    ),
+    (
+        "spec.kafka.authentication.accessToken.key",
+        "maxLength",
+        253,
+    ),
     ("spec.kafka.tls.trustedCertificates", "maxItems", 32),
-    ("spec.kafka.tls.trustedCertificates[].secretName", "maxLength", 253),
-    ("spec.kafka.tls.trustedCertificates[].certificate", "maxLength", 253),
+    (
+        "spec.kafka.tls.trustedCertificates[].secretName",
+        "maxLength",
+        253,
+    ),
+    (
+        "spec.kafka.tls.trustedCertificates[].certificate",
+        "maxLength",
+        253,
+    ),
     ("spec.kafka.config", "maxProperties", 200),
     ("spec.kafka.config{}", "maxLength", 16_384),
     ("spec.handler.image", "maxLength", 1024),
@@ -55,18 +91,38 @@ const BOUNDS: &[(&str, &str, usize)] = &[
     ("spec.handler.env", "maxItems", 1000),
     ("spec.handler.envFrom", "maxItems", 100),
     ("spec.handler.volumeMounts", "maxItems", 100),
-    ("spec.delivery.deadLetterTopic", "maxLength", TopicName::MAX_LENGTH),
+    (
+        "spec.delivery.deadLetterTopic",
+        "maxLength",
+        TopicName::MAX_LENGTH,
+    ),
 ];
 
 /// How lists and maps merge under server-side apply; `set` and `map` also mean
 /// that no item comes twice.
 const MERGES: &[(&str, &str, Merge)] = &[
     ("spec.topics", LIST, Merge::Is("set")),
-    ("spec.kafka.tls.trustedCertificates", LIST, Merge::Is("atomic")),
+    (
+        "spec.kafka.tls.trustedCertificates",
+        LIST,
+        Merge::Is("atomic"),
+    ),
     ("spec.kafka.config", MAP, Merge::Is("granular")),
-    ("spec.kafka.authentication.passwordSecret", MAP, Merge::Is("atomic")),
-    ("spec.kafka.authentication.certificateAndKey", MAP, Merge::Is("atomic")),
-    ("spec.kafka.authentication.accessToken", MAP, Merge::Is("atomic")),
+    (
+        "spec.kafka.authentication.passwordSecret",
+        MAP,
+        Merge::Is("atomic"),
+    ),
+    (
+        "spec.kafka.authentication.certificateAndKey",
+        MAP,
+        Merge::Is("atomic"),
+    ),
+    (
+        "spec.kafka.authentication.accessToken",
+        MAP,
+        Merge::Is("atomic"),
+    ),
     ("spec.handler.command", LIST, Merge::Is("atomic")),
     ("spec.handler.args", LIST, Merge::Is("atomic")),
     ("spec.handler.env", LIST, Merge::By("name")),
@@ -74,7 +130,11 @@ const MERGES: &[(&str, &str, Merge)] = &[
     ("spec.handler.volumeMounts", LIST, Merge::By("mountPath")),
     ("spec.pod.nodeSelector", MAP, Merge::Is("atomic")),
     ("spec.pod.tolerations", LIST, Merge::Is("atomic")),
-    ("spec.pod.topologySpreadConstraints", LIST, Merge::Is("atomic")),
+    (
+        "spec.pod.topologySpreadConstraints",
+        LIST,
+        Merge::Is("atomic"),
+    ),
     ("spec.pod.imagePullSecrets", LIST, Merge::By("name")),
     ("status.conditions", LIST, Merge::By("type")),
 ];
@@ -197,7 +257,10 @@ fn for_each_below(node: &mut Map<String, Value>, change: &mut dyn FnMut(&mut Map
         match keyword.as_str() {
             "properties" => {
                 let fields = value.as_object_mut();
-                fields.into_iter().flat_map(|fields| fields.values_mut()).for_each(&mut visit);
+                fields
+                    .into_iter()
+                    .flat_map(|fields| fields.values_mut())
+                    .for_each(&mut visit);
             }
             "items" | "additionalProperties" => visit(value),
             _ => {}

@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::crd::{MAX_NAME_LENGTH, NAME_MESSAGE, NAME_PATTERN};
 use crate::schema;
 use crate::spec::KafkaConsumer;
-use crate::suggest::{did_you_mean, nearest};
+use crate::suggest::nearest;
 use crate::validate::{ValidatedConsumer, validate};
 use crate::violation::{Violation, Violations};
 
@@ -230,10 +230,6 @@ fn wrong_text(value: &Value, field: &str, wanted: &str) -> Option<Violation> {
         found => found,
     };
     let message = match found {
-        Some(Value::String(text)) => {
-            let suggestion = did_you_mean(text, [wanted]);
-            format!("must be '{wanted}'{suggestion}")
-        }
         Some(_) => format!("must be '{wanted}'"),
         None => format!("is required: write {field}: {wanted}"),
     };

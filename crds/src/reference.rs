@@ -48,7 +48,10 @@ const KUBERNETES: &[(&str, &str)] = &[
     ("spec.handler.volumeMounts", "list of VolumeMount"),
     ("spec.pod.tolerations", "list of Toleration"),
     ("spec.pod.affinity", "Affinity"),
-    ("spec.pod.topologySpreadConstraints", "list of TopologySpreadConstraint"),
+    (
+        "spec.pod.topologySpreadConstraints",
+        "list of TopologySpreadConstraint",
+    ),
     ("spec.pod.imagePullSecrets", "list of LocalObjectReference"),
     ("spec.pod.resources", "ResourceRequirements"),
     ("status.conditions", "list of Condition"),
@@ -71,7 +74,10 @@ pub fn markdown() -> String {
             && property.kind != Kind::Api
             && !rules::refuses_property(property.name);
         if listed {
-            row(&mut page, &[&format!("`{}`", property.name), &property.kind.to_string()]);
+            row(
+                &mut page,
+                &[&format!("`{}`", property.name), &property.kind.to_string()],
+            );
         }
     }
     page

@@ -157,7 +157,12 @@ impl Walk {
         // A set's repetitions are left to the rules, which say more.
         if schema["x-kubernetes-list-type"] == "map" {
             let keys = &schema["x-kubernetes-list-map-keys"];
-            for key in keys.as_array().into_iter().flatten().filter_map(Value::as_str) {
+            for key in keys
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+            {
                 self.repeated(items, key, path);
             }
         }
@@ -168,7 +173,10 @@ impl Walk {
             let Some(value) = item.get(key).filter(|value| !value.is_null()) else {
                 continue;
             };
-            if items[..index].iter().any(|before| before.get(key) == Some(value)) {
+            if items[..index]
+                .iter()
+                .any(|before| before.get(key) == Some(value))
+            {
                 let path = format!("{path}[{index}].{key}");
                 let message = format!("is the {key} of an earlier item too; keep one of them");
                 self.report(&path, Some(value), message);

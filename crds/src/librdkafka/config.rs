@@ -33,10 +33,7 @@ pub fn consumer_config(consumer: &ValidatedConsumer) -> ConsumerConfig {
     ConsumerConfig {
         base: base(consumer),
         connection: connection::settings(&consumer.kafka),
-        mode: mode(
-            consumer.mode,
-            is_consumer_protocol(&consumer.kafka.config),
-        ),
+        mode: mode(consumer.mode, is_consumer_protocol(&consumer.kafka.config)),
         user,
     }
 }

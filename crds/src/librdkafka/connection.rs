@@ -141,10 +141,9 @@ impl Setting {
         };
         match self {
             Self::Plain(name, value) => Ok(((*name).to_owned(), value.clone())),
-            Self::Password(entry) => Ok((
-                entry.property.to_owned(),
-                without_line_end(read(entry)?),
-            )),
+            Self::Password(entry) => {
+                Ok((entry.property.to_owned(), without_line_end(read(entry)?)))
+            }
             Self::Pem(entries) => join_pem(entries, read),
         }
     }
@@ -217,7 +216,11 @@ fn credentials(authentication: &Authentication) -> Vec<Setting> {
             ("ssl.certificate", &source.certificate),
             ("ssl.key", &source.key),
         ] {
-            settings.push(Setting::Pem(vec![entry(property, &source.secret_name, key)]));
+            settings.push(Setting::Pem(vec![entry(
+                property,
+                &source.secret_name,
+                key,
+            )]));
         }
     }
     settings

@@ -92,11 +92,9 @@ impl Chunk {
     }
 
     fn syntax(&self, error: &serde_yaml::Error) -> Problem {
-        let (line, column) = error
-            .location()
-            .map_or((self.first_line(), 1), |location| {
-                (self.before + location.line(), location.column())
-            });
+        let (line, column) = error.location().map_or((self.first_line(), 1), |location| {
+            (self.before + location.line(), location.column())
+        });
         Problem::Syntax {
             line,
             column,

@@ -96,7 +96,7 @@ fn mode() -> Vec<Rule> {
             "spec",
             ".maxConcurrency",
             "self.mode != 'InOrder' || !has(self.maxConcurrency) || self.maxConcurrency <= 1",
-            CelMessage::Found("string(self.maxConcurrency)".into()),
+            CelMessage::Fixed,
             "Can only run 1 message handler! Leave maxConcurrency out, set it to 1, or choose mode: Fast",
             |spec| {
                 let handlers = spec.max_concurrency.unwrap_or(1);
@@ -112,7 +112,7 @@ fn mode() -> Vec<Rule> {
             "spec",
             ".replicas",
             "self.mode != 'InOrder' || self.replicas <= 1",
-            CelMessage::Found("string(self.replicas)".into()),
+            CelMessage::Fixed,
             "an InOrder consumer runs in 1 replica, or in 0 to pause it; set replicas to 1, or choose mode: Fast",
             |spec| {
                 unless(

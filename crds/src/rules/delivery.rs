@@ -121,7 +121,11 @@ fn dead_letters() -> Vec<Rule> {
             "must not be one of spec.topics, or the consumer would read its own dead letters; choose another topic",
             |spec| {
                 let topic = spec.delivery.dead_letter_topic.as_ref()?;
-                unless(!spec.topics.contains(topic), DEAD_LETTER_TOPIC, topic.as_str())
+                unless(
+                    !spec.topics.contains(topic),
+                    DEAD_LETTER_TOPIC,
+                    topic.as_str(),
+                )
             },
         ),
     ]

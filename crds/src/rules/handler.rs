@@ -2,9 +2,7 @@
 
 use crate::spec::Protocol;
 
-use super::kinds::{
-    HOUR, MILLISECOND, at, below, duration, found_text, integer, pattern, unless,
-};
+use super::kinds::{HOUR, MILLISECOND, at, below, duration, found_text, integer, pattern, unless};
 use super::{CelMessage, Finding, Rule};
 
 /// Ports that the runtime itself listens on in the pod: metrics and health.
@@ -58,7 +56,7 @@ fn address() -> Vec<Rule> {
             "handler-port-free",
             &["spec.handler.port"],
             "self != 6060 && self != 9090",
-            CelMessage::Found("string(self)".into()),
+            CelMessage::Fixed,
             "6060 and 9090 are the runtime's own ports, for metrics and health, in the same pod; choose another",
             |spec| {
                 spec.handler
@@ -76,7 +74,10 @@ fn address() -> Vec<Rule> {
             "must be an absolute path in a directory, such as '/run/penstock/handler.sock'",
             |spec| {
                 let socket = spec.handler.socket.as_deref();
-                socket.map(|path| ("spec.handler.socket".into(), path)).into_iter().collect()
+                socket
+                    .map(|path| ("spec.handler.socket".into(), path))
+                    .into_iter()
+                    .collect()
             },
         ),
         below(
@@ -96,11 +97,15 @@ fn address() -> Vec<Rule> {
             "spec.handler",
             ".port",
             "self.protocol != 'Embedded' || !has(self.port)",
-            CelMessage::Found("string(self.port)".into()),
+            CelMessage::Fixed,
             "an Embedded handler is called within the process and has no port; leave port out, or set protocol: Http",
             |spec| {
                 let port = spec.handler.port?;
-                unless(spec.handler.protocol != Protocol::Embedded, "spec.handler.port", port)
+                unless(
+                    spec.handler.protocol != Protocol::Embedded,
+                    "spec.handler.port",
+                    port,
+                )
             },
         ),
         below(

@@ -61,9 +61,15 @@ pub(super) fn rules() -> Vec<Rule> {
 fn fields_of_each_type() -> Vec<Rule> {
     let fields: [(&str, &'static [Type], Has); 4] = [
         ("username", PASSWORD_TYPES, |it| it.username.is_some()),
-        ("passwordSecret", PASSWORD_TYPES, |it| it.password_secret.is_some()),
-        ("certificateAndKey", &[Type::Tls], |it| it.certificate_and_key.is_some()),
-        ("accessToken", &[Type::Oauth], |it| it.access_token.is_some()),
+        ("passwordSecret", PASSWORD_TYPES, |it| {
+            it.password_secret.is_some()
+        }),
+        ("certificateAndKey", &[Type::Tls], |it| {
+            it.certificate_and_key.is_some()
+        }),
+        ("accessToken", &[Type::Oauth], |it| {
+            it.access_token.is_some()
+        }),
     ];
     let mut rules: Vec<Rule> = fields
         .into_iter()
@@ -75,7 +81,11 @@ fn fields_of_each_type() -> Vec<Rule> {
         "(?s)^.+$",
         "name the user",
         |spec| {
-            let username = spec.kafka.authentication.as_ref().and_then(|it| it.username.as_deref());
+            let username = spec
+                .kafka
+                .authentication
+                .as_ref()
+                .and_then(|it| it.username.as_deref());
             username
                 .map(|name| ("spec.kafka.authentication.username".into(), name))
                 .into_iter()
@@ -94,7 +104,10 @@ fn needed(field: &str, types: &'static [Type], has: Has) -> Rule {
         &format!(".{field}"),
         format!("!(self.type in {}) || has(self.{field})", cel_list(types)),
         CelMessage::Fixed,
-        &format!("authentication of type {} needs {field}; add it", words(types)),
+        &format!(
+            "authentication of type {} needs {field}; add it",
+            words(types)
+        ),
         move |spec| {
             let authentication = spec.kafka.authentication.as_ref()?;
             let kept = !types.contains(&authentication.type_) || has(authentication);
@@ -162,7 +175,11 @@ fn secret_fields(spec: &KafkaConsumerSpec, names: bool) -> Vec<(String, &str)> {
             all.push((format!("spec.kafka.authentication.{field}"), is_name, value));
         };
         if let Some(source) = &authentication.password_secret {
-            add("passwordSecret.secretName", true, source.secret_name.as_str());
+            add(
+                "passwordSecret.secretName",
+                true,
+                source.secret_name.as_str(),
+            );
             add("passwordSecret.password", false, &source.password);
         }
         if let Some(source) = &authentication.certificate_and_key {
@@ -175,7 +192,11 @@ fn secret_fields(spec: &KafkaConsumerSpec, names: bool) -> Vec<(String, &str)> {
             add("accessToken.key", false, &source.key);
         }
     }
-    let trusted = spec.kafka.tls.iter().flat_map(|tls| &tls.trusted_certificates);
+    let trusted = spec
+        .kafka
+        .tls
+        .iter()
+        .flat_map(|tls| &tls.trusted_certificates);
     for (index, source) in trusted.enumerate() {
         let path = format!("spec.kafka.tls.trustedCertificates[{index}]");
         all.push((format!("{path}.secretName"), true, &source.secret_name));
@@ -202,6 +223,11 @@ fn cel_list(types: &[Type]) -> String {
     format!("[{}]", quoted.join(", "))
 }
 
+/// `a, b or c`.
 fn words(types: &[Type]) -> String {
-    types.iter().map(name).collect::<Vec<_>>().join(" or ")
+    let names: Vec<&str> = types.iter().map(name).collect();
+    match names.split_last() {
+        Some((last, before)) if !before.is_empty() => format!("{} or {last}", before.join(", ")),
+        _ => names.concat(),
+    }
 }

@@ -33,7 +33,10 @@ const OWNED: [(&str, &str); 8] = [
     ("bootstrap.servers", "spec.kafka.bootstrapServers"),
     ("metadata.broker.list", "spec.kafka.bootstrapServers"),
     ("group.id", "spec.group"),
-    ("security.protocol", "spec.kafka.tls and spec.kafka.authentication"),
+    (
+        "security.protocol",
+        "spec.kafka.tls and spec.kafka.authentication",
+    ),
     ("sasl.mechanism", "spec.kafka.authentication.type"),
     ("sasl.mechanisms", "spec.kafka.authentication.type"),
     ("sasl.username", "spec.kafka.authentication.username"),
@@ -72,7 +75,8 @@ const CLASSIC_ONLY: [&str; 4] = [
     "group.protocol.type",
 ];
 
-const NO_TABLE_IN_CEL: &str = "librdkafka's table of some 200 properties would exceed what a CRD's rules may cost";
+const NO_TABLE_IN_CEL: &str =
+    "librdkafka's table of some 200 properties would exceed what a CRD's rules may cost";
 
 const NO_MERGE_IN_CEL: &str =
     "compares numbers that may stand in text, in the mode's defaults or in librdkafka's";
@@ -89,9 +93,17 @@ pub(super) fn rules() -> Vec<Rule> {
         })
         .collect();
     rules.extend(OWNED.iter().map(|(property, instead)| {
-        refused(property, &format!("follows from {instead}; set it there"), true)
+        refused(
+            property,
+            &format!("follows from {instead}; set it there"),
+            true,
+        )
     }));
-    rules.extend(SENSELESS.iter().map(|(property, why)| refused(property, why, true)));
+    rules.extend(
+        SENSELESS
+            .iter()
+            .map(|(property, why)| refused(property, why, true)),
+    );
     rules.push(no_end_of_partition_events());
     rules.push(no_shared_instance_id());
     rules.extend(commits());
@@ -122,7 +134,11 @@ fn refused(property: &'static str, message: &str, show: bool) -> Rule {
         "spec.kafka.config",
         &format!("['{property}']"),
         format!("!('{property}' in self)"),
-        if show { CelMessage::Found(found) } else { CelMessage::Fixed },
+        if show {
+            CelMessage::Found(found)
+        } else {
+            CelMessage::Fixed
+        },
         message,
         move |spec| {
             let value = spec.kafka.config.get(property)?;
@@ -147,12 +163,19 @@ fn no_end_of_partition_events() -> Rule {
         "config-enable.partition.eof",
         "spec.kafka.config",
         "['enable.partition.eof']",
-        format!("!('{property}' in self) || !({})", cel_is(property, "self", &TRUE)),
+        format!(
+            "!('{property}' in self) || !({})",
+            cel_is(property, "self", &TRUE)
+        ),
         CelMessage::Found(found_text("self['enable.partition.eof']")),
         "the end of a partition would come as an error and stop the consumer; leave it out",
         move |spec| {
             let value = spec.kafka.config.get(property)?;
-            unless(parse_boolean(value) != Some(true), &path(property), value.as_str())
+            unless(
+                parse_boolean(value) != Some(true),
+                &path(property),
+                value.as_str(),
+            )
         },
     )
 }
@@ -163,7 +186,9 @@ fn no_shared_instance_id() -> Rule {
         "config-group.instance.id",
         "spec",
         ".kafka.config['group.instance.id']",
-        format!("self.replicas <= 1 || !has(self.kafka.config) || !('{property}' in self.kafka.config)"),
+        format!(
+            "self.replicas <= 1 || !has(self.kafka.config) || !('{property}' in self.kafka.config)"
+        ),
         CelMessage::Found(found_text("self.kafka.config['group.instance.id']")),
         "every replica would have the same id, and Kafka admits only one of them; leave it out, or set spec.replicas to 1",
         move |spec| {
@@ -324,13 +349,15 @@ const ORDERED: [(&str, &str, i64); 4] = [
 
 fn ordered_pairs() -> impl Iterator<Item = Rule> {
     ORDERED.into_iter().map(|(larger, smaller, margin)| {
+        let least = match margin {
+            0 => smaller.to_owned(),
+            margin => format!("{smaller} + {margin}"),
+        };
         rust_only(
             &format!("config-{larger}-order"),
             "spec.kafka.config",
             NO_MERGE_IN_CEL,
-            &format!(
-                "{larger} must be at least {smaller} + {margin}; raise the first or lower the second"
-            ),
+            &format!("{larger} must be at least {least}; raise the first or lower the second"),
             move |spec| disordered(&spec.kafka.config, larger, smaller, margin),
         )
     })

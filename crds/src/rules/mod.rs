@@ -133,5 +133,8 @@ pub fn all() -> &'static [Rule] {
 
 /// Everything in the spec that breaks a rule.
 pub fn check(spec: &KafkaConsumerSpec) -> Vec<Violation> {
-    all().iter().flat_map(|rule| rule.violations(spec)).collect()
+    all()
+        .iter()
+        .flat_map(|rule| rule.violations(spec))
+        .collect()
 }

@@ -43,7 +43,10 @@ impl fmt::Display for HumanDuration {
         }
         let units = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
         let millis = nanos / NANOS_PER_MILLI;
-        match units.into_iter().find(|(_, unit)| millis >= *unit && millis % unit == 0) {
+        match units
+            .into_iter()
+            .find(|(_, unit)| millis >= *unit && millis % unit == 0)
+        {
             Some((name, unit)) => write!(f, "{}{name}", millis / unit),
             None => f.write_str("0s"),
         }
@@ -63,7 +66,7 @@ impl std::str::FromStr for HumanDuration {
         let mut total: u128 = 0;
         while !rest.is_empty() || text.is_empty() {
             let (nanos, after) = leading_part(rest).ok_or(EXPECTED)?;
-            total = total.checked_add(nanos).ok_or(TOO_LONG)?;
+            total = total.saturating_add(nanos);
             rest = after;
         }
         // Go keeps a duration as nanoseconds in 64 bits, and the API server is Go.
@@ -92,12 +95,13 @@ fn leading_part(text: &str) -> Option<(u128, &str)> {
     let (unit, rest) = UNITS
         .iter()
         .find_map(|(name, nanos)| Some((*nanos, rest.strip_prefix(name)?)))?;
-    let whole: u128 = whole.parse().ok()?;
-    let mut nanos = whole.checked_mul(unit)?;
+    // Digits alone: what does not parse is too large.
+    let whole: u128 = whole.parse().unwrap_or(u128::MAX);
+    let mut nanos = whole.saturating_mul(unit);
     let mut place = unit;
     for digit in fraction.unwrap_or_default().bytes() {
         place /= 10;
-        nanos += u128::from(digit - b'0') * place;
+        nanos = nanos.saturating_add(u128::from(digit - b'0') * place);
     }
     Some((nanos, rest))
 }
@@ -170,7 +174,9 @@ mod tests {
 
     #[test]
     fn a_duration_prints_as_a_person_would_write_it() {
-        for text in ["0s", "1ms", "1.5ms", "0.0001ms", "30s", "90s", "5m", "1h", "90m"] {
+        for text in [
+            "0s", "1ms", "1.5ms", "0.0001ms", "30s", "90s", "5m", "1h", "90m",
+        ] {
             let shown = text.parse::<HumanDuration>().unwrap().to_string();
             assert_eq!(shown.parse::<HumanDuration>(), text.parse(), "{text}");
             let regex = regex::Regex::new(HumanDuration::PATTERN).unwrap();

@@ -12,9 +12,7 @@ use crate::schema;
 use crate::spec::{Commit, Delivery, Handler, KafkaConsumerSpec, Mode, OnFailure, Protocol};
 use crate::violation::{Violation, Violations};
 
-use super::{
-    Concurrency, ConsumeMode, DeliveryPolicy, Endpoint, FailureAction, ValidatedConsumer,
-};
+use super::{Concurrency, ConsumeMode, DeliveryPolicy, Endpoint, FailureAction, ValidatedConsumer};
 
 /// Port of an Http handler that names neither port nor socket.
 const DEFAULT_PORT: u16 = 8080;
