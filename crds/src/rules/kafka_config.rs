@@ -7,7 +7,7 @@ use crate::librdkafka::properties::{self, FALSE, Kind, Scope, TRUE, parse_boolea
 use crate::spec::{Commit, KafkaConsumerSpec, Mode};
 use crate::suggest::did_you_mean;
 
-use super::kinds::{below, found_text, rust_only, unless, unless_missing};
+use super::kinds::{below, found_text, rust_only, unless};
 use super::{CelMessage, Finding, Rule};
 
 /// Properties that hold credentials, and what to use instead.
@@ -88,21 +88,16 @@ pub(super) fn rules() -> Vec<Rule> {
             refused(
                 property,
                 &format!("a manifest is no place for a credential; put it into a Secret and name that in {instead}"),
-                false,
             )
         })
         .collect();
     rules.extend(OWNED.iter().map(|(property, instead)| {
-        refused(
-            property,
-            &format!("follows from {instead}; set it there"),
-            true,
-        )
+        refused(property, &format!("follows from {instead}; set it there"))
     }));
     rules.extend(
         SENSELESS
             .iter()
-            .map(|(property, why)| refused(property, why, true)),
+            .map(|(property, why)| refused(property, why)),
     );
     rules.push(no_end_of_partition_events());
     rules.push(no_shared_instance_id());
@@ -126,28 +121,50 @@ pub(super) fn rules() -> Vec<Rule> {
     rules
 }
 
-/// A property that may not be set.
-fn refused(property: &'static str, message: &str, show: bool) -> Rule {
-    let found = found_text(&format!("self['{property}']"));
+/// A rule about one property, by the property alone or by others of
+/// `spec.kafka.config`. Its CEL stands at `spec.kafka`, since the API server
+/// garbles the path of a map's entry when the rule stands at the map itself.
+/// `cel_kept` may count on the property being there.
+fn property_rule(
+    id: &str,
+    property: &'static str,
+    cel_kept: &str,
+    message: &str,
+    kept: impl Fn(&BTreeMap<String, String>, &str) -> bool + Send + Sync + 'static,
+) -> Rule {
+    let secret = CREDENTIALS.iter().any(|(name, _)| *name == property);
     below(
-        &format!("config-{property}"),
-        "spec.kafka.config",
-        &format!("['{property}']"),
-        format!("!('{property}' in self)"),
-        if show {
-            CelMessage::Found(found)
-        } else {
+        id,
+        "spec.kafka",
+        &format!(".config['{property}']"),
+        format!("!has(self.config) || !('{property}' in self.config) || {cel_kept}"),
+        if secret {
             CelMessage::Fixed
+        } else {
+            CelMessage::Found(found_text(&format!("self.config['{property}']")))
         },
         message,
         move |spec| {
-            let value = spec.kafka.config.get(property)?;
-            if show {
-                unless(false, &path(property), value.as_str())
-            } else {
-                unless_missing(false, &path(property))
+            let config = &spec.kafka.config;
+            let value = config.get(property)?;
+            let path = path(property);
+            match kept(config, value) {
+                true => None,
+                false if secret => Some(Finding::at(path)),
+                false => Some(Finding::of(path, value.as_str())),
             }
         },
+    )
+}
+
+/// A property that may not be set.
+fn refused(property: &'static str, message: &str) -> Rule {
+    property_rule(
+        &format!("config-{property}"),
+        property,
+        "false",
+        message,
+        |_, _| false,
     )
 }
 
@@ -159,24 +176,12 @@ pub(crate) fn is_refused(name: &str) -> bool {
 
 fn no_end_of_partition_events() -> Rule {
     let property = "enable.partition.eof";
-    below(
+    property_rule(
         "config-enable.partition.eof",
-        "spec.kafka.config",
-        "['enable.partition.eof']",
-        format!(
-            "!('{property}' in self) || !({})",
-            cel_is(property, "self", &TRUE)
-        ),
-        CelMessage::Found(found_text("self['enable.partition.eof']")),
+        property,
+        &format!("!({})", cel_is(property, "self.config", &TRUE)),
         "the end of a partition would come as an error and stop the consumer; leave it out",
-        move |spec| {
-            let value = spec.kafka.config.get(property)?;
-            unless(
-                parse_boolean(value) != Some(true),
-                &path(property),
-                value.as_str(),
-            )
-        },
+        |_, value| parse_boolean(value) != Some(true),
     )
 }
 
@@ -273,20 +278,12 @@ fn cel_is(property: &str, config: &str, spellings: &[&str]) -> String {
 }
 
 fn classic_only(property: &'static str) -> Rule {
-    below(
+    property_rule(
         &format!("config-{property}-classic"),
-        "spec.kafka.config",
-        &format!("['{property}']"),
-        format!(
-            "!('{property}' in self) || !('group.protocol' in self) || self['group.protocol'].lowerAscii() != 'consumer'"
-        ),
-        CelMessage::Found(found_text(&format!("self['{property}']"))),
+        property,
+        "!('group.protocol' in self.config) || self.config['group.protocol'].lowerAscii() != 'consumer'",
         "with group.protocol=consumer the brokers decide this, and librdkafka refuses it; leave it out, or leave out group.protocol",
-        move |spec| {
-            let value = spec.kafka.config.get(property)?;
-            let kept = !is_consumer_protocol(&spec.kafka.config);
-            unless(kept, &path(property), value.as_str())
-        },
+        |config, _| !is_consumer_protocol(config),
     )
 }
 
