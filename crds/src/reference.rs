@@ -131,12 +131,19 @@ fn rules_of(page: &mut String, path: &str, fields: &[(String, &Value)]) {
         return;
     }
     page.push_str("\nRules:\n\n");
-    for rule in rules {
-        let fields: Vec<String> = rule
-            .fields
+    let mut written: Vec<&str> = Vec::new();
+    for rule in &rules {
+        if written.contains(&rule.message.as_str()) {
+            continue;
+        }
+        written.push(&rule.message);
+        // Rules that say the same share a line.
+        let fields: Vec<String> = rules
             .iter()
-            .filter(|field| field.starts_with(path))
-            .map(|field| format!("`{}`", field[path.len()..].trim_start_matches('.')))
+            .filter(|other| other.message == rule.message)
+            .flat_map(|other| &other.fields)
+            .filter_map(|field| Some(field.strip_prefix(path)?.trim_start_matches('.')))
+            .map(|field| format!("`{field}`"))
             .collect();
         let _ = writeln!(page, "- {}: {}", fields.join(", "), rule.message);
     }

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use serde_json::{Map, Value};
 
 use crate::crd;
-use crate::spec::KafkaConsumerSpec;
+use crate::spec::{HumanDuration, KafkaConsumerSpec};
 use crate::suggest::did_you_mean;
 use crate::violation::Violation;
 
@@ -195,11 +195,16 @@ impl Walk {
             }
         }
         let length = text.chars().count();
+        let is_duration = schema["pattern"] == HumanDuration::PATTERN;
         if let Some(max) = bound(schema, "maxLength").filter(|max| length > *max) {
             let message = format!("has {length} characters; at most {max} are allowed");
             self.report(path, None, message);
         } else if !self.matches(schema, text) {
             let message = format!("must look like {}", described(schema));
+            self.report(path, Some(&value), message);
+        } else if is_duration && text.parse::<HumanDuration>().is_err() {
+            // The API server's rules fail on it, because Go can't hold it.
+            let message = "is longer than 292 years; shorten it";
             self.report(path, Some(&value), message);
         }
     }
@@ -242,7 +247,7 @@ fn whole(schema: &Value, keyword: &str) -> Option<i64> {
 /// What a pattern stands for, in words where there are some.
 fn described(schema: &Value) -> String {
     match schema["pattern"].as_str() {
-        Some(crate::spec::HumanDuration::PATTERN) => {
+        Some(HumanDuration::PATTERN) => {
             "250ms, 30s or 1h30m: numbers with a unit, which is ms, s, m or h".to_owned()
         }
         Some(pattern) => format!("the pattern {pattern}"),

@@ -1,5 +1,7 @@
 //! The librdkafka configuration, layer by layer, against the source's own.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -8,6 +10,7 @@ use std::path::Path;
 use common::{validated, with_spec};
 use penstock_crds::librdkafka::{ConsumerConfig, SecretError, consumer_config, oauth_token_path};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 fn config(spec: Value) -> ConsumerConfig {
     consumer_config(&validated(&with_spec(spec)))
@@ -31,25 +34,15 @@ fn dict(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// A directory of Secrets as they are mounted, removed at the end.
-struct Secrets(std::path::PathBuf);
-
-impl Secrets {
-    fn new(test: &str, entries: &[(&str, &str, &str)]) -> Self {
-        let directory =
-            std::env::temp_dir().join(format!("penstock-{}-{test}", std::process::id()));
-        for (secret, key, text) in entries {
-            std::fs::create_dir_all(directory.join(secret)).unwrap();
-            std::fs::write(directory.join(secret).join(key), text).unwrap();
-        }
-        Self(directory)
+/// A directory of Secrets as they are mounted.
+fn secrets(entries: &[(&str, &str, &str)]) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for (secret, key, text) in entries {
+        let secret = directory.path().join(secret);
+        std::fs::create_dir_all(&secret).unwrap();
+        std::fs::write(secret.join(key), text).unwrap();
     }
-}
-
-impl Drop for Secrets {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).unwrap();
-    }
+    directory
 }
 
 #[test]
@@ -161,28 +154,25 @@ fn scram() -> Value {
 
 #[test]
 fn a_password_is_read_from_its_secret_and_an_authority_is_named_by_its_file() {
-    let secrets = Secrets::new(
-        "scram",
-        &[("billing", "pw", "hunter2\n"), ("ca", "ca.crt", "PEM")],
-    );
-    let config = config(scram()).resolve(&secrets.0).unwrap();
+    let secrets = secrets(&[("billing", "pw", "hunter2\n"), ("ca", "ca.crt", "PEM")]);
+    let config = config(scram()).resolve(secrets.path()).unwrap();
     assert_eq!(config["security.protocol"], "sasl_ssl");
     assert_eq!(config["sasl.mechanism"], "SCRAM-SHA-256");
     assert_eq!(config["sasl.username"], "billing");
     assert_eq!(config["sasl.password"], "hunter2");
-    let ca = secrets.0.join("ca/ca.crt");
+    let ca = secrets.path().join("ca/ca.crt");
     assert_eq!(config["ssl.ca.location"], ca.display().to_string());
 }
 
 #[test]
 fn several_authorities_are_joined() {
-    let secrets = Secrets::new("several", &[("ca", "new", "NEW\n\n"), ("ca", "old", "OLD")]);
+    let secrets = secrets(&[("ca", "new", "NEW\n\n"), ("ca", "old", "OLD")]);
     let trusted = json!([
         { "secretName": "ca", "certificate": "new" },
         { "secretName": "ca", "certificate": "old" },
     ]);
     let config = config(json!({ "kafka": { "tls": { "trustedCertificates": trusted } } }));
-    let config = config.resolve(&secrets.0).unwrap();
+    let config = config.resolve(secrets.path()).unwrap();
     assert_eq!(config["security.protocol"], "ssl");
     assert_eq!(config["ssl.ca.pem"], "NEW\nOLD\n");
     assert!(!config.contains_key("ssl.ca.location"));
@@ -190,10 +180,7 @@ fn several_authorities_are_joined() {
 
 #[test]
 fn a_client_certificate_is_named_by_its_files() {
-    let secrets = Secrets::new(
-        "mtls",
-        &[("me", "tls.crt", "CERT"), ("me", "tls.key", "KEY")],
-    );
+    let secrets = secrets(&[("me", "tls.crt", "CERT"), ("me", "tls.key", "KEY")]);
     let config = config(json!({ "kafka": {
         "tls": {},
         "authentication": {
@@ -203,7 +190,7 @@ fn a_client_certificate_is_named_by_its_files() {
     } }));
     let names: Vec<&str> = config.secrets().map(|entry| entry.key.as_str()).collect();
     assert_eq!(names, ["tls.crt", "tls.key"]);
-    let config = config.resolve(&secrets.0).unwrap();
+    let config = config.resolve(secrets.path()).unwrap();
     assert_eq!(config["security.protocol"], "ssl");
     assert!(config["ssl.certificate.location"].ends_with("me/tls.crt"));
     assert!(config["ssl.key.location"].ends_with("me/tls.key"));
@@ -239,8 +226,8 @@ fn only_oauth_has_a_token_path() {
 
 #[test]
 fn a_missing_secret_is_named_with_its_entry_its_path_and_a_remedy() {
-    let secrets = Secrets::new("missing", &[("ca", "ca.crt", "PEM")]);
-    let error = config(scram()).resolve(&secrets.0).unwrap_err();
+    let secrets = secrets(&[("ca", "ca.crt", "PEM")]);
+    let error = config(scram()).resolve(secrets.path()).unwrap_err();
     let text = error.to_string();
     assert!(matches!(error, SecretError::Unreadable { .. }));
     for part in ["'billing'", "'pw'", "/billing/pw", "create the Secret"] {
@@ -250,8 +237,8 @@ fn a_missing_secret_is_named_with_its_entry_its_path_and_a_remedy() {
 
 #[test]
 fn an_empty_password_is_refused() {
-    let secrets = Secrets::new("empty", &[("billing", "pw", "\n"), ("ca", "ca.crt", "PEM")]);
-    let error = config(scram()).resolve(&secrets.0).unwrap_err();
+    let secrets = secrets(&[("billing", "pw", "\n"), ("ca", "ca.crt", "PEM")]);
+    let error = config(scram()).resolve(secrets.path()).unwrap_err();
     assert_eq!(
         error.to_string(),
         "entry 'pw' of Secret 'billing' is empty; put the credential into it"

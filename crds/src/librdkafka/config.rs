@@ -103,7 +103,7 @@ impl ConsumerConfig {
         let connection = self
             .connection
             .iter()
-            .map(|setting| setting.from_lookup(&mut lookup))
+            .map(|setting| setting.look_up(&mut lookup))
             .collect::<Result<Layer, _>>()?;
         Ok(self.client(connection))
     }
@@ -111,7 +111,7 @@ impl ConsumerConfig {
     fn connection_from_directory(&self, secrets_dir: &Path) -> Result<Layer, SecretError> {
         self.connection
             .iter()
-            .map(|setting| setting.from_directory(secrets_dir))
+            .map(|setting| setting.read_from(secrets_dir))
             .collect()
     }
 

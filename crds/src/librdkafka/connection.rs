@@ -106,10 +106,7 @@ impl Setting {
     /// The librdkafka property and its value, from mounted Secrets. A single PEM
     /// entry is named by its location, so that its text stays out of memory
     /// dumps of the configuration; several are joined.
-    pub(super) fn from_directory(
-        &self,
-        secrets_dir: &Path,
-    ) -> Result<(String, String), SecretError> {
+    pub(super) fn read_from(&self, secrets_dir: &Path) -> Result<(String, String), SecretError> {
         match self {
             Self::Plain(name, value) => Ok(((*name).to_owned(), value.clone())),
             Self::Password(entry) => Ok((
@@ -129,7 +126,7 @@ impl Setting {
 
     /// The librdkafka property and its value, with entries from `lookup`, for a
     /// client without mounted Secrets.
-    pub(super) fn from_lookup(
+    pub(super) fn look_up(
         &self,
         lookup: &mut dyn FnMut(&SecretRef) -> Option<String>,
     ) -> Result<(String, String), SecretError> {

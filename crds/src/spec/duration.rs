@@ -36,7 +36,7 @@ impl HumanDuration {
 impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nanos = self.0.as_nanos();
-        if nanos % NANOS_PER_MILLI != 0 {
+        if !nanos.is_multiple_of(NANOS_PER_MILLI) {
             let fraction = format!("{:06}", nanos % NANOS_PER_MILLI);
             let whole = nanos / NANOS_PER_MILLI;
             return write!(f, "{whole}.{}ms", fraction.trim_end_matches('0'));
@@ -45,7 +45,7 @@ impl fmt::Display for HumanDuration {
         let millis = nanos / NANOS_PER_MILLI;
         match units
             .into_iter()
-            .find(|(_, unit)| millis >= *unit && millis % unit == 0)
+            .find(|(_, unit)| millis >= *unit && millis.is_multiple_of(*unit))
         {
             Some((name, unit)) => write!(f, "{}{name}", millis / unit),
             None => f.write_str("0s"),
@@ -174,12 +174,12 @@ mod tests {
 
     #[test]
     fn a_duration_prints_as_a_person_would_write_it() {
+        let regex = regex::Regex::new(HumanDuration::PATTERN).unwrap();
         for text in [
             "0s", "1ms", "1.5ms", "0.0001ms", "30s", "90s", "5m", "1h", "90m",
         ] {
             let shown = text.parse::<HumanDuration>().unwrap().to_string();
             assert_eq!(shown.parse::<HumanDuration>(), text.parse(), "{text}");
-            let regex = regex::Regex::new(HumanDuration::PATTERN).unwrap();
             assert!(regex.is_match(&shown), "{shown}");
         }
         assert_eq!(HumanDuration::from_secs(5400).to_string(), "90m");

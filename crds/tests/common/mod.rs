@@ -1,5 +1,6 @@
 //! What the tests share: a manifest that is right, and tables of variations.
-#![allow(dead_code)]
+// Each test file uses a part of it.
+#![allow(dead_code, clippy::unwrap_used)]
 
 use penstock_crds::manifest::{self, Content, Document, Problem};
 use penstock_crds::validate::ValidatedConsumer;
