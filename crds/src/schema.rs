@@ -89,8 +89,7 @@ impl Walk {
     }
 
     fn wrong_type(&mut self, value: &Value, path: &str, expected: &str) {
-        // A librdkafka property may hold a credential; objects and lists are long.
-        let hide = path.starts_with("spec.kafka.config[") || value.is_object() || value.is_array();
+        let hide = may_be_secret(path) || value.is_object() || value.is_array();
         let message = match value {
             Value::Object(_) => format!("must be {expected}, not an object"),
             Value::Array(_) => format!("must be {expected}, not a list"),
@@ -228,6 +227,17 @@ impl Walk {
             self.report(path, Some(value), format!("must be {min} to {max}"));
         }
     }
+}
+
+/// Whether people put credentials there, by design or by mistake.
+fn may_be_secret(path: &str) -> bool {
+    [
+        "spec.kafka.config[",
+        "spec.kafka.authentication.",
+        "spec.handler.env[",
+    ]
+    .iter()
+    .any(|prefix| path.starts_with(prefix))
 }
 
 fn is_set(schema: &Value, keyword: &str) -> bool {

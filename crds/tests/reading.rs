@@ -222,7 +222,13 @@ fn no_violation_shows_a_credential() {
         json!({ "kafka": { "config": { "sasl.password": secret } } }),
         json!({ "kafka": { "config": { "ssl.key.pem": [secret] } } }),
         json!({ "kafka": { "config": { "sasl.password": 424242 } } }),
+        json!({ "kafka": { "config": { "sasl.passwrd": secret } } }),
         json!({ "kafka": { "password": secret } }),
+        json!({ "kafka": { "authentication": { "type": "plain", "username": "me",
+            "passwordSecret": { "secretName": "s", "password": format!("{secret}!") } } } }),
+        json!({ "kafka": { "authentication": { "type": "plain", "username": "me",
+            "passwordSecret": { "secretName": "s", "password": 424242 } } } }),
+        json!({ "handler": { "env": [{ "name": "PIN", "value": 424242 }] } }),
         json!({ "kafka": { "authentication": { "type": "plain", "password": secret } } }),
     ];
     for spec in manifests {

@@ -52,7 +52,7 @@ fn attempts() -> Vec<Rule> {
             "spec.delivery.backoff",
             ".initial",
             "duration(self.initial) <= duration(self.max)",
-            CelMessage::Fixed,
+            CelMessage::Found(found_text("self.initial")),
             "must not be longer than spec.delivery.backoff.max; shorten initial or lengthen max",
             |spec| {
                 let backoff = &spec.delivery.backoff;

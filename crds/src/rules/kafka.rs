@@ -2,7 +2,7 @@
 
 use crate::spec::{Authentication, AuthenticationType as Type, KafkaConsumerSpec};
 
-use super::kinds::{below, pattern, unless_missing};
+use super::kinds::{below, hidden_pattern, pattern, unless_missing};
 use super::{CelMessage, Rule};
 
 /// `host:port` with a port of 1 to 65535; the host is a name, an IPv4 address, or
@@ -151,7 +151,8 @@ fn secrets() -> [Rule; 2] {
             "must be the name of a Secret: lower-case letters, digits, '-' and '.', such as 'kafka-credentials'",
             |spec| secret_fields(spec, true),
         ),
-        pattern(
+        // Whoever writes a password here by mistake does not want to see it again.
+        hidden_pattern(
             "secret-key",
             &[
                 "spec.kafka.authentication.passwordSecret.password",

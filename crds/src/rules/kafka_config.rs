@@ -102,6 +102,7 @@ pub(super) fn rules() -> Vec<Rule> {
     rules.push(no_end_of_partition_events());
     rules.push(no_shared_instance_id());
     rules.extend(commits());
+    rules.push(commits_go_on());
     rules.extend(CLASSIC_ONLY.map(classic_only));
     rules.push(rust_only(
         "config-property",
@@ -234,6 +235,31 @@ fn commits() -> [Rule; 3] {
     ]
 }
 
+/// librdkafka takes an interval of 0 for "never".
+fn commits_go_on() -> Rule {
+    let property = "auto.commit.interval.ms";
+    let config = "self.kafka.config";
+    below(
+        "config-auto.commit.interval.ms-handled",
+        "spec",
+        ".kafka.config['auto.commit.interval.ms']",
+        format!(
+            "!({FAST_HANDLED}) || !has({config}) || !('{property}' in {config}) || !{config}['{property}'].matches('^[+-]?0+$')"
+        ),
+        CelMessage::Found(found_text(&format!("{config}['{property}']"))),
+        "with commit: Handled an interval of 0 would commit nothing; leave it out, or raise it",
+        move |spec| {
+            let value = spec.kafka.config.get(property)?;
+            let never = value.parse() == Ok(0_i64);
+            unless(
+                !is_fast_handled(spec) || !never,
+                &path(property),
+                value.as_str(),
+            )
+        },
+    )
+}
+
 const FAST_HANDLED: &str = "self.mode == 'Fast' && has(self.commit) && self.commit == 'Handled'";
 
 fn is_fast_handled(spec: &KafkaConsumerSpec) -> bool {
@@ -291,7 +317,11 @@ fn unknown_properties(spec: &KafkaConsumerSpec) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (name, value) in &spec.kafka.config {
         let message = match properties::find(name) {
-            None => unknown(name),
+            // Its value is not shown: the name may be a password's, misspelt.
+            None => {
+                findings.push(Finding::at(path(name)).saying(unknown(name)));
+                continue;
+            }
             Some(property) if property.scope == Scope::Producer => {
                 "is a producer property, and this is a consumer; leave it out".to_owned()
             }

@@ -22,21 +22,44 @@ pub(super) fn pattern(
     message: &str,
     texts: Texts,
 ) -> Rule {
+    let found = CelMessage::Found(found_text("self"));
+    matching(id, nodes, pattern, found, message, texts, |path, text| {
+        Finding::of(path, text)
+    })
+}
+
+/// As [`pattern`], of text that must not be shown.
+pub(super) fn hidden_pattern(
+    id: &str,
+    nodes: &[&str],
+    pattern: &str,
+    message: &str,
+    texts: Texts,
+) -> Rule {
+    let fixed = CelMessage::Fixed;
+    matching(id, nodes, pattern, fixed, message, texts, |path, _| {
+        Finding::at(path)
+    })
+}
+
+fn matching(
+    id: &str,
+    nodes: &[&str],
+    pattern: &str,
+    cel_message: CelMessage,
+    message: &str,
+    texts: Texts,
+    finding: fn(String, &str) -> Finding,
+) -> Rule {
     let regex = Regex::new(pattern).expect("the rules' patterns are valid");
-    at(
-        id,
-        nodes,
-        format!("self.matches({})", quoted(pattern)),
-        CelMessage::Found(found_text("self")),
-        message,
-        move |spec| {
-            texts(spec)
-                .into_iter()
-                .filter(|(_, text)| !regex.is_match(text))
-                .map(|(path, text)| Finding::of(path, text))
-                .collect()
-        },
-    )
+    let cel = format!("self.matches({})", quoted(pattern));
+    at(id, nodes, cel, cel_message, message, move |spec| {
+        texts(spec)
+            .into_iter()
+            .filter(|(_, text)| !regex.is_match(text))
+            .map(|(path, text)| finding(path, text))
+            .collect()
+    })
 }
 
 /// A whole number must lie in a range. (The API server does not know how long a
@@ -104,7 +127,7 @@ pub(super) fn duration(
         id,
         &[node],
         format!("duration(self) >= duration('{min}') && duration(self) <= duration('{max}')"),
-        CelMessage::Fixed,
+        CelMessage::Found(found_text("self")),
         message,
         move |spec| {
             let value = length(spec);
