@@ -7,6 +7,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod crd;
+pub mod generated;
+pub mod librdkafka;
+pub mod manifest;
 pub mod names;
+pub mod reference;
+pub mod rules;
+mod schema;
 pub mod spec;
+mod suggest;
 pub mod validate;
+pub mod violation;

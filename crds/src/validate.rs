@@ -1,11 +1,15 @@
 //! From what a user wrote to a consumer that can run: every rule has been
 //! checked, every default filled in, and what does not apply is gone.
 
+mod build;
+
+pub use build::validate;
+
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::names::{ConsumerName, GroupId, TopicName};
-use crate::spec::{Format, Handler, Kafka, OffsetReset};
+use crate::spec::{Format, Handler, Kafka, OffsetReset, Pod};
 
 /// A `KafkaConsumer` that has passed every rule.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +22,8 @@ pub struct ValidatedConsumer {
     pub topics: Vec<TopicName>,
     /// How messages are given to handlers.
     pub mode: ConsumeMode,
+    /// Whether the consumer rests: `spec.replicas` is 0.
+    pub paused: bool,
     /// Most messages taken in one read, 1 to 10,000.
     pub consume_batch_size: NonZeroU32,
     /// Where a group without a committed offset begins.
@@ -36,6 +42,18 @@ pub struct ValidatedConsumer {
     pub endpoint: Endpoint,
     /// What happens when a message can't be handled.
     pub delivery: DeliveryPolicy,
+    /// Settings of the pods.
+    pub pod: Pod,
+}
+
+impl ValidatedConsumer {
+    /// Pods that are wanted.
+    pub fn replicas(&self) -> u32 {
+        match self.mode {
+            ConsumeMode::InOrder => u32::from(!self.paused),
+            ConsumeMode::Fast { replicas, .. } => replicas,
+        }
+    }
 }
 
 /// The modes, each with the settings that it has.

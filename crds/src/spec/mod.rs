@@ -5,6 +5,9 @@
 //! is said by [`crate::rules`]; what it means once checked, by
 //! [`crate::validate::ValidatedConsumer`].
 
+// Each printed column has the same keys.
+#![allow(clippy::duplicated_attributes)]
+
 mod delivery;
 mod duration;
 mod handler;
@@ -118,15 +121,12 @@ pub struct KafkaConsumerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_concurrency: Option<i64>,
 
-    /// Number of pods. InOrder has exactly one. Default: 1.
+    /// Number of pods. InOrder has exactly one. 0 pauses the consumer, and its
+    /// group keeps its offsets.
     #[serde(default = "default_replicas")]
     pub replicas: i32,
 
-    /// When offsets are committed. Read: every 5 seconds, for all that was
-    /// read, handled or not (Fast only, and its default): after a crash
-    /// messages may be missing. Handled: only for what was handled, with every
-    /// message before it: after a crash messages may come twice, none is
-    /// missing (InOrder always does this).
+    /// When offsets are committed. (The schema takes its text from the type.)
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<Commit>,
 
@@ -178,7 +178,11 @@ pub enum Mode {
     Fast,
 }
 
-/// When offsets are committed.
+/// When offsets are committed. Read: every 5 seconds, for all that was read,
+/// handled or not (Fast only, and its default): after a crash messages may be
+/// missing. Handled: only for what was handled, with every message before it:
+/// after a crash messages may come twice, none is missing (InOrder always does
+/// this).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Commit {
     /// Whatever was read, every 5 seconds.

@@ -1,0 +1,10 @@
+//! What librdkafka is told: the properties it knows, and the configuration that
+//! follows from a consumer.
+
+pub mod config;
+mod connection;
+pub mod properties;
+mod table;
+
+pub use config::{ConsumerConfig, consumer_config};
+pub use connection::{SecretError, SecretRef, Setting, oauth_token_path};

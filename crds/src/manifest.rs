@@ -1,0 +1,300 @@
+//! Reading manifests: from YAML text to checked consumers, with everything that
+//! is wrong reported at once.
+
+mod yaml;
+
+use kube::Resource;
+use serde::Serialize;
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use crate::crd::{MAX_NAME_LENGTH, NAME_MESSAGE, NAME_PATTERN};
+use crate::schema;
+use crate::spec::KafkaConsumer;
+use crate::suggest::nearest;
+use crate::validate::{ValidatedConsumer, validate};
+use crate::violation::{Violation, Violations};
+
+/// One YAML document that is not empty.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Document {
+    /// Its place among the documents that are not empty, from 1.
+    pub index: usize,
+    /// The line that it begins on, from 1.
+    pub line: usize,
+    /// What it holds.
+    pub content: Content,
+}
+
+/// What a document holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content {
+    /// A consumer that keeps every rule.
+    Consumer(Box<Consumer>),
+    /// Another kind of object, such as a ConfigMap: nothing is said about it.
+    Other(OtherObject),
+    /// A consumer, or what was meant as one, that can't be used.
+    Refused(Refusal),
+}
+
+/// A consumer as it was written, and what it comes to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Consumer {
+    /// The resource.
+    pub resource: KafkaConsumer,
+    /// The resource, checked and with its defaults.
+    pub validated: ValidatedConsumer,
+}
+
+/// An object of another kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OtherObject {
+    /// API version, such as `v1`.
+    pub api_version: String,
+    /// Kind, such as `ConfigMap`.
+    pub kind: String,
+    /// Name, when it has one.
+    pub name: Option<String>,
+}
+
+/// Why a document can't be used.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    /// `metadata.name`, as far as it could be read.
+    pub name: Option<String>,
+    /// What is wrong.
+    pub problem: Problem,
+}
+
+/// What is wrong with a document.
+#[derive(Clone, Debug, Error, PartialEq)]
+pub enum Problem {
+    /// It is not YAML, or a key comes twice. Line and column count from 1, in the
+    /// whole text.
+    #[error("line {line}, column {column}: {message}")]
+    Syntax {
+        /// Line in the text.
+        line: usize,
+        /// Column in the line.
+        column: usize,
+        /// What the YAML parser says.
+        message: String,
+    },
+    /// It breaks rules.
+    #[error("{0}")]
+    Violations(Violations),
+}
+
+/// Why a text is not exactly one consumer.
+#[derive(Clone, Debug, Error, PartialEq)]
+pub enum ManifestErrors {
+    /// There is no consumer in it.
+    #[error("found no KafkaConsumer, but {}; give a file with one", objects(.0))]
+    None(Vec<String>),
+    /// There are several.
+    #[error(
+        "found {} KafkaConsumers ({}), and one can run here; give a file with one", .0.len(), .0.join(", ")
+    )]
+    Several(Vec<String>),
+    /// The one consumer can't be used.
+    #[error("{0}")]
+    Refused(Problem),
+}
+
+/// Reads every document of a text.
+pub fn read(text: &str) -> Vec<Document> {
+    yaml::documents(text)
+        .into_iter()
+        .enumerate()
+        .map(|(before, document)| Document {
+            index: before + 1,
+            line: document.line,
+            content: match document.value {
+                Ok(value) => content(value),
+                Err(problem) => Content::Refused(Refusal {
+                    name: None,
+                    problem,
+                }),
+            },
+        })
+        .collect()
+}
+
+/// Reads a text that must hold one consumer. Objects of other kinds may stand
+/// beside it.
+///
+/// # Errors
+/// When there is no consumer, more than one, or one that breaks rules.
+pub fn read_one(text: &str) -> Result<(KafkaConsumer, ValidatedConsumer), ManifestErrors> {
+    let mut others = Vec::new();
+    let mut found = Vec::new();
+    for document in read(text) {
+        match document.content {
+            Content::Other(other) => others.push(other.kind),
+            Content::Consumer(consumer) => found.push((name_of(&consumer.resource), Ok(*consumer))),
+            Content::Refused(refusal) => {
+                let name = refusal
+                    .name
+                    .unwrap_or_else(|| format!("line {}", document.line));
+                found.push((name, Err(refusal.problem)));
+            }
+        }
+    }
+    if found.len() > 1 {
+        let names = found.into_iter().map(|(name, _)| name).collect();
+        return Err(ManifestErrors::Several(names));
+    }
+    match found.pop() {
+        None => Err(ManifestErrors::None(others)),
+        Some((_, Ok(consumer))) => Ok((consumer.resource, consumer.validated)),
+        Some((_, Err(problem))) => Err(ManifestErrors::Refused(problem)),
+    }
+}
+
+fn objects(kinds: &[String]) -> String {
+    match kinds {
+        [] => "nothing at all".to_owned(),
+        kinds => kinds.join(", "),
+    }
+}
+
+fn name_of(resource: &KafkaConsumer) -> String {
+    resource.metadata.name.clone().unwrap_or_default()
+}
+
+fn content(value: Value) -> Content {
+    let value = schema::without_nulls(value);
+    if let Some(other) = other_object(&value) {
+        return Content::Other(other);
+    }
+    let name = value["metadata"]["name"].as_str().map(str::to_owned);
+    match consumer(value) {
+        Ok(consumer) => Content::Consumer(Box::new(consumer)),
+        Err(violations) => Content::Refused(Refusal {
+            name,
+            problem: Problem::Violations(violations),
+        }),
+    }
+}
+
+/// The object, when it is surely not meant as a consumer: it says which API and
+/// kind it is of, and neither is ours or nearly ours.
+fn other_object(value: &Value) -> Option<OtherObject> {
+    let api_version = value["apiVersion"].as_str()?;
+    let kind = value["kind"].as_str()?;
+    let ours = api_version.starts_with("penstock.dev/")
+        || nearest(api_version, [api_version_wanted().as_str()]).is_some()
+        || nearest(kind, [KIND]).is_some();
+    (!ours).then(|| OtherObject {
+        api_version: api_version.to_owned(),
+        kind: kind.to_owned(),
+        name: value["metadata"]["name"].as_str().map(str::to_owned),
+    })
+}
+
+const KIND: &str = "KafkaConsumer";
+
+fn api_version_wanted() -> String {
+    KafkaConsumer::api_version(&()).into_owned()
+}
+
+/// Structure first, since rules speak of fields that are there and have the right
+/// type; then the rules.
+fn consumer(value: Value) -> Result<Consumer, Violations> {
+    let mut violations = Vec::new();
+    violations.extend(wrong_text(&value, "apiVersion", &api_version_wanted()));
+    violations.extend(wrong_text(&value, "kind", KIND));
+    violations.extend(metadata(&value));
+    violations.extend(schema::check(&root_schema(), &value, ""));
+    if !violations.is_empty() {
+        return Err(Violations(violations));
+    }
+    let resource: KafkaConsumer = serde_json::from_value(value).map_err(|error| {
+        Violations(vec![Violation {
+            path: "spec".to_owned(),
+            value: None,
+            message: error.to_string(),
+        }])
+    })?;
+    let validated = validate(&resource.spec)?;
+    Ok(Consumer {
+        resource,
+        validated,
+    })
+}
+
+fn wrong_text(value: &Value, field: &str, wanted: &str) -> Option<Violation> {
+    let found = match value.get(field) {
+        Some(Value::String(text)) if text == wanted => return None,
+        found => found,
+    };
+    let message = match found {
+        Some(_) => format!("must be '{wanted}'"),
+        None => format!("is required: write {field}: {wanted}"),
+    };
+    Some(Violation {
+        path: field.to_owned(),
+        value: found.filter(|value| value.is_string()).cloned(),
+        message,
+    })
+}
+
+fn metadata(value: &Value) -> Vec<Violation> {
+    let metadata = match value.get("metadata") {
+        Some(metadata) => metadata,
+        None => &json!({}),
+    };
+    let violations = schema::check(&metadata_schema(), metadata, "metadata");
+    match metadata["name"].as_str() {
+        Some(name) if !is_name(name) => vec![Violation {
+            path: "metadata.name".to_owned(),
+            value: Some(Value::from(name)),
+            message: NAME_MESSAGE.to_owned(),
+        }],
+        _ => violations,
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    name.len() <= MAX_NAME_LENGTH
+        && regex::Regex::new(NAME_PATTERN).is_ok_and(|pattern| pattern.is_match(name))
+}
+
+/// The part of Kubernetes' ObjectMeta that people write; the rest is the API
+/// server's.
+fn metadata_schema() -> Value {
+    let texts = json!({ "type": "object", "additionalProperties": { "type": "string" } });
+    let anything = json!({});
+    json!({
+        "type": "object",
+        "required": ["name"],
+        "properties": {
+            "name": { "type": "string", "description": "Name of the consumer in its namespace." },
+            "generateName": { "type": "string" },
+            "namespace": { "type": "string" },
+            "labels": texts,
+            "annotations": texts,
+            "finalizers": { "type": "array", "items": { "type": "string" } },
+            "ownerReferences": anything,
+            "creationTimestamp": anything,
+            "deletionGracePeriodSeconds": anything,
+            "deletionTimestamp": anything,
+            "generation": anything,
+            "managedFields": anything,
+            "resourceVersion": anything,
+            "selfLink": anything,
+            "uid": anything,
+        },
+    })
+}
+
+/// The CRD's schema, with the fields that every object has. A status is the
+/// operator's to write, and nothing here reads it.
+fn root_schema() -> Value {
+    let mut schema = schema::root().clone();
+    for field in ["apiVersion", "kind", "metadata", "status"] {
+        schema["properties"][field] = json!({});
+    }
+    schema
+}

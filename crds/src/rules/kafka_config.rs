@@ -1,0 +1,444 @@
+//! Rules of `spec.kafka.config`: what the user may say to librdkafka directly.
+
+use std::collections::BTreeMap;
+
+use crate::librdkafka::config::is_consumer_protocol;
+use crate::librdkafka::properties::{self, FALSE, Kind, Scope, TRUE, parse_boolean};
+use crate::spec::{Commit, KafkaConsumerSpec, Mode};
+use crate::suggest::did_you_mean;
+
+use super::kinds::{below, found_text, rust_only, unless};
+use super::{CelMessage, Finding, Rule};
+
+/// Properties that hold credentials, and what to use instead.
+const CREDENTIALS: [(&str, &str); 9] = [
+    ("sasl.password", PASSWORD),
+    ("sasl.oauthbearer.client.secret", TOKEN),
+    ("sasl.oauthbearer.config", TOKEN),
+    ("sasl.oauthbearer.assertion.private.key.passphrase", TOKEN),
+    ("sasl.oauthbearer.assertion.private.key.pem", TOKEN),
+    ("ssl.key.password", KEY),
+    ("ssl.key.pem", KEY),
+    ("ssl.keystore.password", KEY),
+    // Of no use without its password.
+    ("ssl.keystore.location", KEY),
+];
+
+const PASSWORD: &str = "spec.kafka.authentication.passwordSecret";
+const TOKEN: &str = "spec.kafka.authentication.accessToken, with type oauth";
+const KEY: &str = "spec.kafka.authentication.certificateAndKey, with type tls";
+
+/// Properties that follow from other fields, and which.
+const OWNED: [(&str, &str); 8] = [
+    ("bootstrap.servers", "spec.kafka.bootstrapServers"),
+    ("metadata.broker.list", "spec.kafka.bootstrapServers"),
+    ("group.id", "spec.group"),
+    (
+        "security.protocol",
+        "spec.kafka.tls and spec.kafka.authentication",
+    ),
+    ("sasl.mechanism", "spec.kafka.authentication.type"),
+    ("sasl.mechanisms", "spec.kafka.authentication.type"),
+    ("sasl.username", "spec.kafka.authentication.username"),
+    ("sasl.oauthbearer.method", TOKEN),
+];
+
+/// Properties that make no sense here, and why.
+const SENSELESS: [(&str, &str); 5] = [
+    (
+        "enable.sasl.oauthbearer.unsecure.jwt",
+        "unsigned tokens prove nothing; leave it out and use spec.kafka.authentication.accessToken",
+    ),
+    (
+        "auto.commit.enable",
+        "belongs to a consumer without a group; leave it out and use spec.commit",
+    ),
+    (
+        "offset.store.method",
+        "offsets are kept by the brokers; leave it out",
+    ),
+    (
+        "offset.store.path",
+        "offsets are kept by the brokers; leave it out",
+    ),
+    (
+        "offset.store.sync.interval.ms",
+        "offsets are kept by the brokers; leave it out",
+    ),
+];
+
+/// Properties that librdkafka refuses together with `group.protocol=consumer`.
+const CLASSIC_ONLY: [&str; 4] = [
+    "session.timeout.ms",
+    "heartbeat.interval.ms",
+    "partition.assignment.strategy",
+    "group.protocol.type",
+];
+
+const NO_TABLE_IN_CEL: &str =
+    "librdkafka's table of some 200 properties would exceed what a CRD's rules may cost";
+
+const NO_MERGE_IN_CEL: &str =
+    "compares numbers that may stand in text, in the mode's defaults or in librdkafka's";
+
+pub(super) fn rules() -> Vec<Rule> {
+    let mut rules: Vec<Rule> = CREDENTIALS
+        .iter()
+        .map(|(property, instead)| {
+            refused(
+                property,
+                &format!("a manifest is no place for a credential; put it into a Secret and name that in {instead}"),
+            )
+        })
+        .collect();
+    rules.extend(OWNED.iter().map(|(property, instead)| {
+        refused(property, &format!("follows from {instead}; set it there"))
+    }));
+    rules.extend(
+        SENSELESS
+            .iter()
+            .map(|(property, why)| refused(property, why)),
+    );
+    rules.push(no_end_of_partition_events());
+    rules.push(no_shared_instance_id());
+    rules.extend(commits());
+    rules.push(commits_go_on());
+    rules.extend(CLASSIC_ONLY.map(classic_only));
+    rules.push(rust_only(
+        "config-property",
+        "spec.kafka.config",
+        NO_TABLE_IN_CEL,
+        "must be a property of librdkafka 2.12 for consumers that text can set",
+        unknown_properties,
+    ));
+    rules.push(rust_only(
+        "config-value",
+        "spec.kafka.config",
+        NO_TABLE_IN_CEL,
+        "must hold what librdkafka takes for the property",
+        bad_values,
+    ));
+    rules.extend(ordered_pairs());
+    rules
+}
+
+/// A rule about one property, by the property alone or by others of
+/// `spec.kafka.config`. Its CEL stands at `spec.kafka`, since the API server
+/// garbles the path of a map's entry when the rule stands at the map itself.
+/// `cel_kept` may count on the property being there.
+fn property_rule(
+    id: &str,
+    property: &'static str,
+    cel_kept: &str,
+    message: &str,
+    kept: impl Fn(&BTreeMap<String, String>, &str) -> bool + Send + Sync + 'static,
+) -> Rule {
+    let secret = CREDENTIALS.iter().any(|(name, _)| *name == property);
+    below(
+        id,
+        "spec.kafka",
+        &format!(".config['{property}']"),
+        format!("!has(self.config) || !('{property}' in self.config) || {cel_kept}"),
+        if secret {
+            CelMessage::Fixed
+        } else {
+            CelMessage::Found(found_text(&format!("self.config['{property}']")))
+        },
+        message,
+        move |spec| {
+            let config = &spec.kafka.config;
+            let value = config.get(property)?;
+            let path = path(property);
+            match kept(config, value) {
+                true => None,
+                false if secret => Some(Finding::at(path)),
+                false => Some(Finding::of(path, value.as_str())),
+            }
+        },
+    )
+}
+
+/// A property that may not be set.
+fn refused(property: &'static str, message: &str) -> Rule {
+    property_rule(
+        &format!("config-{property}"),
+        property,
+        "false",
+        message,
+        |_, _| false,
+    )
+}
+
+/// Whether a property may never be set.
+pub(crate) fn is_refused(name: &str) -> bool {
+    let in_table = |table: &[(&str, &str)]| table.iter().any(|(property, _)| *property == name);
+    in_table(&CREDENTIALS) || in_table(&OWNED) || in_table(&SENSELESS)
+}
+
+fn no_end_of_partition_events() -> Rule {
+    let property = "enable.partition.eof";
+    property_rule(
+        "config-enable.partition.eof",
+        property,
+        &format!("!({})", cel_is(property, "self.config", &TRUE)),
+        "the end of a partition would come as an error and stop the consumer; leave it out",
+        |_, value| parse_boolean(value) != Some(true),
+    )
+}
+
+fn no_shared_instance_id() -> Rule {
+    let property = "group.instance.id";
+    below(
+        "config-group.instance.id",
+        "spec",
+        ".kafka.config['group.instance.id']",
+        format!(
+            "self.replicas <= 1 || !has(self.kafka.config) || !('{property}' in self.kafka.config)"
+        ),
+        CelMessage::Found(found_text("self.kafka.config['group.instance.id']")),
+        "every replica would have the same id, and Kafka admits only one of them; leave it out, or set spec.replicas to 1",
+        move |spec| {
+            let value = spec.kafka.config.get(property)?;
+            unless(spec.replicas <= 1, &path(property), value.as_str())
+        },
+    )
+}
+
+/// Offsets of messages that are not handled must not be committed, unless that is
+/// what `commit: Read` asks for.
+fn commits() -> [Rule; 3] {
+    [
+        commit_rule(
+            "in-order",
+            "enable.auto.commit",
+            "self.mode == 'InOrder'",
+            |spec| spec.mode == Mode::InOrder,
+            false,
+            "an InOrder consumer commits each message once it is handled, not by the clock; leave it out",
+        ),
+        commit_rule(
+            "handled",
+            "enable.auto.commit",
+            FAST_HANDLED,
+            is_fast_handled,
+            true,
+            "with commit: Handled this is what commits the messages that were handled; leave it out",
+        ),
+        commit_rule(
+            "handled",
+            "enable.auto.offset.store",
+            FAST_HANDLED,
+            is_fast_handled,
+            false,
+            "with commit: Handled messages would be committed before they are handled; leave it out, or set commit: Read",
+        ),
+    ]
+}
+
+/// librdkafka takes an interval of 0 for "never".
+fn commits_go_on() -> Rule {
+    let property = "auto.commit.interval.ms";
+    let config = "self.kafka.config";
+    below(
+        "config-auto.commit.interval.ms-handled",
+        "spec",
+        ".kafka.config['auto.commit.interval.ms']",
+        format!(
+            "!({FAST_HANDLED}) || !has({config}) || !('{property}' in {config}) || !{config}['{property}'].matches('^[+-]?0+$')"
+        ),
+        CelMessage::Found(found_text(&format!("{config}['{property}']"))),
+        "with commit: Handled an interval of 0 would commit nothing; leave it out, or raise it",
+        move |spec| {
+            let value = spec.kafka.config.get(property)?;
+            let never = value.parse() == Ok(0_i64);
+            unless(
+                !is_fast_handled(spec) || !never,
+                &path(property),
+                value.as_str(),
+            )
+        },
+    )
+}
+
+const FAST_HANDLED: &str = "self.mode == 'Fast' && has(self.commit) && self.commit == 'Handled'";
+
+fn is_fast_handled(spec: &KafkaConsumerSpec) -> bool {
+    spec.mode == Mode::Fast && spec.commit == Some(Commit::Handled)
+}
+
+/// Where `applies`, the property may only say `wanted`.
+fn commit_rule(
+    policy: &str,
+    property: &'static str,
+    cel_applies: &str,
+    applies: fn(&KafkaConsumerSpec) -> bool,
+    wanted: bool,
+    message: &str,
+) -> Rule {
+    let opposite = if wanted { &FALSE } else { &TRUE };
+    let config = "self.kafka.config";
+    below(
+        &format!("config-{property}-{policy}"),
+        "spec",
+        &format!(".kafka.config['{property}']"),
+        format!(
+            "!({cel_applies}) || !has({config}) || !('{property}' in {config}) || !({})",
+            cel_is(property, config, opposite)
+        ),
+        CelMessage::Found(found_text(&format!("{config}['{property}']"))),
+        message,
+        move |spec| {
+            let value = spec.kafka.config.get(property)?;
+            let kept = !applies(spec) || parse_boolean(value) != Some(!wanted);
+            unless(kept, &path(property), value.as_str())
+        },
+    )
+}
+
+/// CEL that is true when the property's text is one of the spellings.
+fn cel_is(property: &str, config: &str, spellings: &[&str]) -> String {
+    format!(
+        "{config}['{property}'].lowerAscii() in ['{}']",
+        spellings.join("', '")
+    )
+}
+
+fn classic_only(property: &'static str) -> Rule {
+    property_rule(
+        &format!("config-{property}-classic"),
+        property,
+        "!('group.protocol' in self.config) || self.config['group.protocol'].lowerAscii() != 'consumer'",
+        "with group.protocol=consumer the brokers decide this, and librdkafka refuses it; leave it out, or leave out group.protocol",
+        |config, _| !is_consumer_protocol(config),
+    )
+}
+
+fn unknown_properties(spec: &KafkaConsumerSpec) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (name, value) in &spec.kafka.config {
+        let message = match properties::find(name) {
+            // Its value is not shown: the name may be a password's, misspelt.
+            None => {
+                findings.push(Finding::at(path(name)).saying(unknown(name)));
+                continue;
+            }
+            Some(property) if property.scope == Scope::Producer => {
+                "is a producer property, and this is a consumer; leave it out".to_owned()
+            }
+            Some(property) if property.kind == Kind::Api => {
+                "can only be set by a program, not as text; leave it out".to_owned()
+            }
+            Some(_) => continue,
+        };
+        findings.push(Finding::of(path(name), value.as_str()).saying(message));
+    }
+    findings
+}
+
+fn unknown(name: &str) -> String {
+    let candidates = properties::all()
+        .iter()
+        .filter(|property| property.scope != Scope::Producer && property.kind != Kind::Api)
+        .map(|property| property.name);
+    match did_you_mean(name, candidates) {
+        suggestion if suggestion.is_empty() => {
+            "librdkafka 2.12 has no such property; leave it out, or look the name up in its CONFIGURATION.md".to_owned()
+        }
+        suggestion => format!("librdkafka 2.12 has no such property{suggestion}"),
+    }
+}
+
+fn bad_values(spec: &KafkaConsumerSpec) -> Vec<Finding> {
+    spec.kafka
+        .config
+        .iter()
+        .filter(|(name, _)| !is_refused(name))
+        .filter_map(|(name, value)| {
+            let property = properties::find(name)?;
+            let judged = property.scope != Scope::Producer && property.kind != Kind::Api;
+            if !judged || property.kind.accepts(value) {
+                return None;
+            }
+            let message = format!("must be {}", property.kind);
+            Some(Finding::of(path(name), value.as_str()).saying(message))
+        })
+        .collect()
+}
+
+/// Pairs of numbers that librdkafka refuses when the first is less than the
+/// second plus a margin (`rd_kafka_conf_finalize`).
+const ORDERED: [(&str, &str, i64); 4] = [
+    ("max.poll.interval.ms", "session.timeout.ms", 0),
+    ("fetch.max.bytes", "message.max.bytes", 0),
+    ("receive.message.max.bytes", "fetch.max.bytes", 512),
+    ("reconnect.backoff.max.ms", "reconnect.backoff.ms", 0),
+];
+
+fn ordered_pairs() -> impl Iterator<Item = Rule> {
+    ORDERED.into_iter().map(|(larger, smaller, margin)| {
+        let least = match margin {
+            0 => smaller.to_owned(),
+            margin => format!("{smaller} + {margin}"),
+        };
+        rust_only(
+            &format!("config-{larger}-order"),
+            "spec.kafka.config",
+            NO_MERGE_IN_CEL,
+            &format!("{larger} must be at least {least}; raise the first or lower the second"),
+            move |spec| disordered(&spec.kafka.config, larger, smaller, margin),
+        )
+    })
+}
+
+/// Blames the larger property when the user sets it, else the smaller; what the
+/// user does not set is in order.
+fn disordered(
+    config: &BTreeMap<String, String>,
+    larger: &str,
+    smaller: &str,
+    margin: i64,
+) -> Vec<Finding> {
+    let blamed = [larger, smaller]
+        .into_iter()
+        .find_map(|name| Some((name, config.get(name)?)));
+    // A value that is no number is reported by another rule.
+    let pair = effective(config, larger).zip(effective(config, smaller));
+    match (blamed, pair) {
+        (Some((name, value)), Some((high, low))) if high < low.saturating_add(margin) => {
+            vec![Finding::of(path(name), value.as_str())]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What librdkafka will take for a property of [`ORDERED`]: the user's number, or
+/// what it is without one.
+fn effective(config: &BTreeMap<String, String>, name: &str) -> Option<i64> {
+    if let Some(text) = config.get(name) {
+        return text.parse().ok();
+    }
+    match name {
+        "max.poll.interval.ms" => Some(300_000),
+        // Not set at all for the consumer protocol.
+        "session.timeout.ms" if is_consumer_protocol(config) => Some(0),
+        "session.timeout.ms" => Some(10_000),
+        "message.max.bytes" => Some(1_000_000),
+        "fetch.max.bytes" => {
+            let queued = match config.get("queued.max.messages.kbytes") {
+                Some(text) => text.parse().ok()?,
+                None => 65_536_i64,
+            };
+            let wanted = queued.saturating_mul(1024).min(52_428_800);
+            Some(wanted.max(effective(config, "message.max.bytes")?))
+        }
+        // Raised as needed unless set.
+        "receive.message.max.bytes" => Some(i64::MAX),
+        "reconnect.backoff.ms" => Some(100),
+        "reconnect.backoff.max.ms" => Some(10_000),
+        _ => None,
+    }
+}
+
+fn path(property: &str) -> String {
+    format!("spec.kafka.config[{property}]")
+}

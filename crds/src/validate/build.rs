@@ -1,0 +1,139 @@
+//! Building a [`ValidatedConsumer`] once no rule is broken.
+//!
+//! Each step parses its field into a type that cannot be wrong. That none of them
+//! fails follows from the rules; should one, it is reported as any violation.
+
+use std::fmt;
+use std::num::NonZeroU32;
+
+use crate::names::{ConsumerName, GroupId, TopicName};
+use crate::rules;
+use crate::schema;
+use crate::spec::{Commit, Delivery, Handler, KafkaConsumerSpec, Mode, OnFailure, Protocol};
+use crate::violation::{Violation, Violations};
+
+use super::{Concurrency, ConsumeMode, DeliveryPolicy, Endpoint, FailureAction, ValidatedConsumer};
+
+/// Port of an Http handler that names neither port nor socket.
+const DEFAULT_PORT: u16 = 8080;
+
+/// Checks a spec against the schema and every rule, and fills in the defaults.
+///
+/// # Errors
+/// Everything that is wrong, not only the first.
+pub fn validate(spec: &KafkaConsumerSpec) -> Result<ValidatedConsumer, Violations> {
+    let mut violations = schema::check_spec(spec);
+    if violations.is_empty() {
+        violations = rules::check(spec);
+    }
+    if !violations.is_empty() {
+        return Err(Violations(violations));
+    }
+    build(spec)
+}
+
+fn build(spec: &KafkaConsumerSpec) -> Result<ValidatedConsumer, Violations> {
+    let group = parsed("spec.group", &spec.group, GroupId::parse)?;
+    let name = match &spec.name {
+        Some(name) => parsed("spec.name", name, |name| ConsumerName::parse(name, &group))?,
+        None => ConsumerName::derive(&group),
+    };
+    let topics = spec
+        .topics
+        .iter()
+        .map(|topic| parsed("spec.topics", topic, TopicName::parse))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(ValidatedConsumer {
+        group,
+        name,
+        topics,
+        mode: mode(spec)?,
+        paused: spec.replicas == 0,
+        consume_batch_size: positive("spec.consumeBatchSize", spec.consume_batch_size)?,
+        offset_reset: spec.offset_reset,
+        format: spec.format,
+        prometheus_client_name: spec.prometheus_client_name.clone(),
+        stop_timeout: spec.stop_timeout.get(),
+        kafka: spec.kafka.clone(),
+        handler: spec.handler.clone(),
+        endpoint: endpoint(&spec.handler)?,
+        delivery: delivery(&spec.delivery)?,
+        pod: spec.pod.clone().unwrap_or_default(),
+    })
+}
+
+fn mode(spec: &KafkaConsumerSpec) -> Result<ConsumeMode, Violations> {
+    match spec.mode {
+        Mode::InOrder => Ok(ConsumeMode::InOrder),
+        Mode::Fast => {
+            let wanted = spec.max_concurrency.unwrap_or(1);
+            let handlers = Concurrency::new(wanted)
+                .ok_or_else(|| wrong("spec.maxConcurrency", wanted, "must be 1 to 10000"))?;
+            let replicas = u32::try_from(spec.replicas)
+                .map_err(|error| wrong("spec.replicas", spec.replicas, error))?;
+            Ok(ConsumeMode::Fast {
+                handlers,
+                replicas,
+                commit: spec.commit.unwrap_or(Commit::Read),
+            })
+        }
+    }
+}
+
+fn endpoint(handler: &Handler) -> Result<Endpoint, Violations> {
+    match (handler.protocol, &handler.socket, handler.port) {
+        (Protocol::Embedded, _, _) => Ok(Endpoint::Embedded),
+        (Protocol::Http, Some(socket), _) => Ok(Endpoint::HttpSocket(socket.into())),
+        (Protocol::Http, None, Some(port)) => u16::try_from(port)
+            .map(Endpoint::HttpPort)
+            .map_err(|error| wrong("spec.handler.port", port, error)),
+        (Protocol::Http, None, None) => Ok(Endpoint::HttpPort(DEFAULT_PORT)),
+    }
+}
+
+fn delivery(delivery: &Delivery) -> Result<DeliveryPolicy, Violations> {
+    let on_failure = match (delivery.on_failure, &delivery.dead_letter_topic) {
+        (OnFailure::Stop, _) => FailureAction::Stop,
+        (OnFailure::Skip, _) => FailureAction::Skip,
+        (OnFailure::DeadLetter, topic) => {
+            let topic = topic.as_deref().unwrap_or_default();
+            let path = "spec.delivery.deadLetterTopic";
+            FailureAction::DeadLetter(parsed(path, topic, TopicName::parse)?)
+        }
+    };
+    Ok(DeliveryPolicy {
+        max_attempts: positive("spec.delivery.maxAttempts", delivery.max_attempts)?,
+        initial: delivery.backoff.initial.get(),
+        max: delivery.backoff.max.get(),
+        factor: delivery.backoff.factor,
+        jitter: delivery.backoff.jitter,
+        on_failure,
+    })
+}
+
+fn parsed<T, E: fmt::Display>(
+    path: &str,
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, Violations> {
+    parse(text).map_err(|error| wrong(path, text, error))
+}
+
+fn positive(path: &str, number: i64) -> Result<NonZeroU32, Violations> {
+    u32::try_from(number)
+        .ok()
+        .and_then(NonZeroU32::new)
+        .ok_or_else(|| wrong(path, number, "must be at least 1"))
+}
+
+fn wrong(
+    path: &str,
+    value: impl Into<serde_json::Value>,
+    message: impl fmt::Display,
+) -> Violations {
+    Violations(vec![Violation {
+        path: path.to_owned(),
+        value: Some(value.into()),
+        message: message.to_string(),
+    }])
+}
