@@ -282,7 +282,10 @@ impl Asker {
 
     fn group(&self, consumer: &BaseConsumer) -> Result<Group, KafkaError> {
         let list = consumer.fetch_group_list(Some(&self.group), REQUEST_LIMIT)?;
-        let found = list.groups().iter().find(|group| group.name() == self.group);
+        let found = list
+            .groups()
+            .iter()
+            .find(|group| group.name() == self.group);
         Ok(found.map_or_else(Group::default, |group| Group {
             state: group.state().into(),
             members: group

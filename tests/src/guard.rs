@@ -18,13 +18,19 @@ pub(crate) struct Guard(Child);
 impl Guard {
     /// Kills the process group `group` when this process ends.
     pub(crate) fn kill_group(group: u32) -> io::Result<Self> {
-        Self::start(r#"read -r line; kill -KILL -- "-$1""#, group.to_string().as_ref())
+        Self::start(
+            r#"read -r line; kill -KILL -- "-$1""#,
+            group.to_string().as_ref(),
+        )
     }
 
     /// Removes the directory `path` when this process ends.
     pub(crate) fn remove_dir(path: &Path) -> io::Result<Self> {
         // Again after a second: a process that is dying may still have written.
-        Self::start(r#"read -r line; rm -rf -- "$1"; sleep 1; rm -rf -- "$1""#, path.as_os_str())
+        Self::start(
+            r#"read -r line; rm -rf -- "$1"; sleep 1; rm -rf -- "$1""#,
+            path.as_os_str(),
+        )
     }
 
     fn start(script: &str, argument: &std::ffi::OsStr) -> io::Result<Self> {

@@ -205,8 +205,7 @@ impl Builder {
         let jars = jars::fetch()?;
         let dir = TempDir::with_prefix("penstock-kafka-")
             .map_err(KafkaError::io("a temporary directory"))?;
-        let guard =
-            Guard::remove_dir(dir.path()).map_err(KafkaError::io("a guard of the data"))?;
+        let guard = Guard::remove_dir(dir.path()).map_err(KafkaError::io("a guard of the data"))?;
 
         let host = self.host.unwrap_or_else(|| "127.0.0.1".into());
         let tls = match self.tls {
@@ -307,6 +306,11 @@ impl Kafka {
         self.own.as_ref()?.tls.as_ref()
     }
 
+    /// Where its data and settings are; nothing for a broker that is not ours.
+    pub fn data_dir(&self) -> Option<&Path> {
+        Some(self.own.as_ref()?.dir.path())
+    }
+
     /// Stops the broker in an orderly way. Ports and data stay.
     ///
     /// # Errors
@@ -395,9 +399,8 @@ impl Kafka {
                 return Ok(Err(status));
             }
             let client = std::sync::Arc::clone(&client);
-            let asked = spawn_blocking(move || {
-                client.fetch_metadata(None, Duration::from_millis(500))
-            });
+            let asked =
+                spawn_blocking(move || client.fetch_metadata(None, Duration::from_millis(500)));
             match asked.await.map_err(|error| error.to_string())? {
                 Ok(metadata) if !metadata.brokers().is_empty() => Ok(Ok(())),
                 Ok(_) => Err("no broker in the metadata".to_owned()),
@@ -426,7 +429,12 @@ impl Kafka {
 fn java(jars: &Path, dir: &Path) -> Program {
     let log = dir.join("log4j2.properties");
     Program::new("java")
-        .args(["-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
+        .args([
+            "-Xms128m",
+            "-Xmx384m",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+        ])
         .arg(format!("-Dlog4j2.configurationFile={}", log.display()))
         .arg("-cp")
         .arg(format!("{}/*", jars.display()))
@@ -452,9 +460,9 @@ fn format_storage(jars: &Path, properties: &Path, users: &[Scram]) -> Result<(),
             program.args(["--add-scram", &user.as_argument(mechanism)]);
         }
     }
-    let output = program
-        .output()
-        .map_err(KafkaError::io("starting java (is Java 17 or newer installed?)"))?;
+    let output = program.output().map_err(KafkaError::io(
+        "starting java (is Java 17 or newer installed?)",
+    ))?;
     if output.status.success() {
         return Ok(());
     }

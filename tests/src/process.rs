@@ -406,7 +406,11 @@ mod tests {
     async fn lines_of_both_streams_are_kept() {
         let process = shell("echo one; echo two >&2; exit 3");
         assert_eq!(process.wait(SOON).await.unwrap().code(), Some(3));
-        let mut lines: Vec<_> = process.lines().into_iter().map(|l| (l.text, l.stream == Stream::Err)).collect();
+        let mut lines: Vec<_> = process
+            .lines()
+            .into_iter()
+            .map(|l| (l.text, l.stream == Stream::Err))
+            .collect();
         lines.sort();
         assert_eq!(lines, [("one".into(), false), ("two".into(), true)]);
     }
@@ -430,7 +434,8 @@ mod tests {
 
     #[tokio::test]
     async fn signals_arrive_and_then_are_refused() {
-        let process = shell("trap 'echo asked; exit 0' TERM; echo ready; while :; do sleep 0.01; done");
+        let process =
+            shell("trap 'echo asked; exit 0' TERM; echo ready; while :; do sleep 0.01; done");
         process.wait_for_line("ready", SOON).await.unwrap();
         process.pause().unwrap();
         process.terminate().unwrap();

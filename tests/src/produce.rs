@@ -4,10 +4,10 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::ClientContext;
+use rdkafka::Message;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
-use rdkafka::Message;
 use tokio::task::{JoinError, spawn_blocking};
 
 use crate::Position;
@@ -221,7 +221,11 @@ impl Produce {
             let now = SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .unwrap_or_default();
-            format!(r#"{{"seq":{seq},"endpoint_timestamp":{}}}"#, now.as_millis()).into()
+            format!(
+                r#"{{"seq":{seq},"endpoint_timestamp":{}}}"#,
+                now.as_millis()
+            )
+            .into()
         } else {
             format!(r#"{{"seq":{seq}}}"#).into()
         }

@@ -266,8 +266,13 @@ impl Recorder {
     /// # Errors
     /// [`TimedOut`] with the number that were.
     pub async fn wait_for_handled(&self, count: usize, limit: Duration) -> Result<(), TimedOut> {
-        self.wait_for_number(format!("{count} messages handled"), count, limit, Self::handled)
-            .await
+        self.wait_for_number(
+            format!("{count} messages handled"),
+            count,
+            limit,
+            Self::handled,
+        )
+        .await
     }
 
     /// Waits until at least `count` deliveries are without a verdict.

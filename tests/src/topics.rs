@@ -91,11 +91,7 @@ pub async fn create(bootstrap: &str, stem: &str, partitions: i32) -> Result<Stri
 ///
 /// # Errors
 /// [`TopicError`] when it exists, or the broker refuses or does not answer.
-pub async fn create_named(
-    bootstrap: &str,
-    topic: &str,
-    partitions: i32,
-) -> Result<(), TopicError> {
+pub async fn create_named(bootstrap: &str, topic: &str, partitions: i32) -> Result<(), TopicError> {
     let admin: AdminClient<DefaultClientContext> = client(bootstrap)
         .create()
         .map_err(failed("an admin client", bootstrap))?;
@@ -139,7 +135,10 @@ async fn wait_for_partitions(
 
 fn led_partitions(consumer: &BaseConsumer, topic: &str) -> Result<usize, KafkaError> {
     let metadata = consumer.fetch_metadata(Some(topic), REQUEST_LIMIT)?;
-    let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+    let partitions = metadata
+        .topics()
+        .iter()
+        .flat_map(|topic| topic.partitions());
     Ok(partitions
         .filter(|partition| partition.error().is_none() && partition.leader() >= 0)
         .count())
@@ -226,16 +225,17 @@ fn read_all_blocking(bootstrap: &str, topic: &str) -> Result<Vec<Stored>, TopicE
     Ok(messages)
 }
 
-pub(crate) fn partitions(
-    consumer: &BaseConsumer,
-    topic: &str,
-) -> Result<Vec<i32>, KafkaError> {
+/// The partitions of `topic`; an error when there is no such topic.
+pub(crate) fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>, KafkaError> {
     let metadata = consumer.fetch_metadata(Some(topic), REQUEST_LIMIT)?;
-    let topics = metadata.topics().iter();
-    Ok(topics
-        .flat_map(|topic| topic.partitions())
-        .map(|partition| partition.id())
-        .collect())
+    let mut ids = Vec::new();
+    for found in metadata.topics() {
+        if let Some(error) = found.error() {
+            return Err(KafkaError::MetadataFetch(error.into()));
+        }
+        ids.extend(found.partitions().iter().map(|partition| partition.id()));
+    }
+    Ok(ids)
 }
 
 fn stored(message: &BorrowedMessage<'_>) -> Stored {

@@ -94,10 +94,7 @@ mod tests {
         })
         .await
         .unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "waited 50ms for ten; last seen: 7 of 10"
-        );
+        assert_eq!(error.to_string(), "waited 50ms for ten; last seen: 7 of 10");
     }
 
     #[tokio::test]

@@ -96,8 +96,21 @@ struct Maker<'a> {
 impl Maker<'_> {
     fn authority(&self) -> Result<(), SecurityError> {
         self.openssl(&[
-            "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-            "-keyout", "ca.key", "-out", "ca.crt", "-days", "30", "-subj", "/CN=penstock-test-ca",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.crt",
+            "-days",
+            "30",
+            "-subj",
+            "/CN=penstock-test-ca",
         ])
     }
 
@@ -105,13 +118,40 @@ impl Maker<'_> {
         let [key, request, certificate, extensions] =
             ["key", "csr", "crt", "ext"].map(|ending| format!("{name}.{ending}"));
         self.openssl(&[
-            "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-            "-keyout", &key, "-out", &request, "-subj", &format!("/CN={name}"),
+            "req",
+            "-new",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-keyout",
+            &key,
+            "-out",
+            &request,
+            "-subj",
+            &format!("/CN={name}"),
         ])?;
-        self.write(&extensions, &format!("subjectAltName={alternative_names}\n"))?;
+        self.write(
+            &extensions,
+            &format!("subjectAltName={alternative_names}\n"),
+        )?;
         self.openssl(&[
-            "x509", "-req", "-in", &request, "-CA", "ca.crt", "-CAkey", "ca.key",
-            "-CAcreateserial", "-days", "30", "-extfile", &extensions, "-out", &certificate,
+            "x509",
+            "-req",
+            "-in",
+            &request,
+            "-CA",
+            "ca.crt",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-days",
+            "30",
+            "-extfile",
+            &extensions,
+            "-out",
+            &certificate,
         ])
     }
 

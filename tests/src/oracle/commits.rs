@@ -14,7 +14,11 @@ pub(super) fn within_settled(evidence: &Evidence) -> Vec<Violation> {
         for ((topic, partition), committed) in &sample.offsets {
             let committed = Position::new(topic, *partition, *committed);
             let prefix = partitions.get(&(topic.as_str(), *partition));
-            let violation = judge(&committed, prefix.map_or(&[], Vec::as_slice), sample.answered);
+            let violation = judge(
+                &committed,
+                prefix.map_or(&[], Vec::as_slice),
+                sample.answered,
+            );
             // Once for each offset: the samples that follow show it again.
             if let Some(violation) = violation
                 && found.insert(committed)
@@ -54,8 +58,12 @@ fn settled_prefixes(evidence: &Evidence) -> BTreeMap<(&str, i32), Vec<Settled>> 
         let own = settled.get(message).copied();
         let at = match (before, skipped.contains(message)) {
             (Some(None), _) => None,
-            (before, true) => before.flatten().or(evidence.commits.first().map(|s| s.asked)),
-            (before, false) => own.map(|own| before.flatten().map_or(own, |before| before.max(own))),
+            (before, true) => before
+                .flatten()
+                .or(evidence.commits.first().map(|s| s.asked)),
+            (before, false) => {
+                own.map(|own| before.flatten().map_or(own, |before| before.max(own)))
+            }
         };
         prefix.push(Settled {
             offset: message.offset,
@@ -154,10 +162,7 @@ mod tests {
     #[test]
     fn a_commit_over_a_gap_is_found() {
         let clock = Clock::new();
-        let deliveries = vec![
-            clock.delivery(0, 0, 10, 204),
-            clock.delivery(2, 0, 10, 204),
-        ];
+        let deliveries = vec![clock.delivery(0, 0, 10, 204), clock.delivery(2, 0, 10, 204)];
         let samples = vec![clock.sample(20, Some(3))];
         assert_eq!(within(deliveries, samples), Err(unsettled(3, 1)));
     }
@@ -206,7 +211,10 @@ mod tests {
         let first_is_skipped = Evidence::new(&produced(3)[1..], vec![clock.delivery(1, 0, 5, 204)])
             .skipped([at(0)])
             .commits(vec![clock.sample(1, Some(1)), clock.sample(10, Some(2))]);
-        assert_eq!(first_is_skipped.check(&[Rule::CommitsWithinSettled]), Ok(()));
+        assert_eq!(
+            first_is_skipped.check(&[Rule::CommitsWithinSettled]),
+            Ok(())
+        );
     }
 
     #[test]

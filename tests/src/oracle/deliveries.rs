@@ -119,7 +119,10 @@ pub(super) fn attempts_within(evidence: &Evidence, limit: u32) -> Vec<Violation>
         let told = usize::try_from(told.unwrap_or(0)).unwrap_or(usize::MAX);
         let (attempts, allowed) = match told > limit {
             true => (told, limit),
-            false => (deliveries.len(), limit * (1 + disruptions_among(evidence, &deliveries))),
+            false => (
+                deliveries.len(),
+                limit * (1 + disruptions_among(evidence, &deliveries)),
+            ),
         };
         if attempts > allowed {
             violations.push(Violation::TooManyAttempts {

@@ -47,6 +47,9 @@ mod tests {
     #[test]
     fn a_missing_binary_comes_with_the_remedy() {
         let error = find("no-such-program").unwrap_err().to_string();
-        assert!(error.contains("no-such-program does not exist: build it first"), "{error}");
+        assert!(
+            error.contains("no-such-program does not exist: build it first"),
+            "{error}"
+        );
     }
 }

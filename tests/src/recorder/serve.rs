@@ -37,7 +37,9 @@ impl Default for Shared {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("log", &self.log).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("log", &self.log)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,10 @@
+//! The harness itself, on a real broker, and the handlers of the examples.
+
+#![forbid(unsafe_code)]
+
+mod broker;
+mod examples;
+mod recorder;
+
+/// Any failure of a test.
+type Outcome = Result<(), Box<dyn std::error::Error>>;
