@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
+use rdkafka::{Offset, TopicPartitionList};
 use tokio::task::spawn_blocking;
 
 use crate::sync::lock;
@@ -247,19 +247,36 @@ impl Asker {
         Ok((consumer, wanted))
     }
 
+    /// Asks until there is an answer: the coordinator of a group moves, and is not
+    /// there at once when the broker has just started.
     fn ask(
         &self,
         consumer: &BaseConsumer,
         wanted: TopicPartitionList,
     ) -> Result<Offsets, TopicError> {
-        let what = || failed(format!("offsets of {}", self.group), &self.bootstrap);
-        let answer = consumer
-            .committed_offsets(wanted, REQUEST_LIMIT)
-            .map_err(what())?;
+        let deadline = Instant::now() + REQUEST_LIMIT;
+        loop {
+            match self.ask_once(consumer, wanted.clone()) {
+                Err(error) if Instant::now() >= deadline => {
+                    let what = format!("offsets of {}", self.group);
+                    return Err(failed(what, &self.bootstrap)(error));
+                }
+                Err(_) => thread::sleep(SAMPLE_PAUSE),
+                Ok(offsets) => return Ok(offsets),
+            }
+        }
+    }
+
+    fn ask_once(
+        &self,
+        consumer: &BaseConsumer,
+        wanted: TopicPartitionList,
+    ) -> Result<Offsets, KafkaError> {
         let mut offsets = Offsets::new();
+        let answer = consumer.committed_offsets(wanted, REQUEST_LIMIT)?;
         for element in answer.elements() {
-            element.error().map_err(what())?;
-            if let rdkafka::Offset::Offset(offset) = element.offset() {
+            element.error()?;
+            if let Offset::Offset(offset) = element.offset() {
                 offsets.insert((element.topic().into(), element.partition()), offset);
             }
         }

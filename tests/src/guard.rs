@@ -19,7 +19,7 @@ impl Guard {
     /// Kills the process group `group` when this process ends.
     pub(crate) fn kill_group(group: u32) -> io::Result<Self> {
         Self::start(
-            r#"read -r line; kill -KILL -- "-$1""#,
+            r#"read -r line; kill -s KILL -- "-$1""#,
             group.to_string().as_ref(),
         )
     }

@@ -14,11 +14,11 @@ pub use token::unsecured_token;
 use std::env;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{ClientConfig, TopicPartitionList};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
@@ -34,6 +34,9 @@ pub const BOOTSTRAP_VARIABLE: &str = "PENSTOCK_TEST_BOOTSTRAP";
 
 /// Longest time for the broker to answer after its start; usually 2 s.
 const START_LIMIT: Duration = Duration::from_secs(90);
+
+/// Longest time for one answer while the broker starts.
+const ANSWER_LIMIT: Duration = Duration::from_millis(500);
 
 /// Longest time for the broker to end when asked to; then it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
@@ -385,27 +388,25 @@ impl Kafka {
         Ok(action(process.as_ref().ok_or(KafkaError::Stopped)?)?)
     }
 
-    /// Waits until the broker answers a request for metadata.
+    /// Waits until the broker answers requests for metadata and for offsets. The
+    /// second also makes it set up what groups need, so that no test waits for that.
     async fn wait_until_ready(&self) -> Result<(), KafkaError> {
         let client: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.bootstrap)
             .set("reconnect.backoff.max.ms", "200")
+            .set("group.id", "penstock-tests.ready")
             .create()
             .map_err(|error| KafkaError::io("a Kafka client")(io::Error::other(error)))?;
-        let client = std::sync::Arc::new(client);
+        let client = Arc::new(client);
 
         let ready = wait::value("the broker to answer", START_LIMIT, async || {
             if let Some(status) = self.ended() {
                 return Ok(Err(status));
             }
-            let client = std::sync::Arc::clone(&client);
-            let asked =
-                spawn_blocking(move || client.fetch_metadata(None, Duration::from_millis(500)));
-            match asked.await.map_err(|error| error.to_string())? {
-                Ok(metadata) if !metadata.brokers().is_empty() => Ok(Ok(())),
-                Ok(_) => Err("no broker in the metadata".to_owned()),
-                Err(error) => Err(error.to_string()),
-            }
+            let client = Arc::clone(&client);
+            let answered = spawn_blocking(move || is_answered(&client)).await;
+            let answered = answered.map_err(|error| error.to_string())?;
+            answered.map(Ok).map_err(|error| error.to_string())
         })
         .await
         .map_err(|timed_out| KafkaError::Silent {
@@ -423,6 +424,17 @@ impl Kafka {
         let status = lock(&own.process).as_ref()?.status()?;
         Some(status.to_string())
     }
+}
+
+/// Asks for metadata and for offsets.
+fn is_answered(client: &BaseConsumer) -> rdkafka::error::KafkaResult<()> {
+    client.fetch_metadata(None, ANSWER_LIMIT)?;
+    let mut any = TopicPartitionList::new();
+    any.add_partition("penstock-tests.ready", 0);
+    for element in client.committed_offsets(any, ANSWER_LIMIT)?.elements() {
+        element.error()?;
+    }
+    Ok(())
 }
 
 /// A Java program of Kafka's, fast to start.

@@ -4,17 +4,18 @@
 mod binary;
 
 pub use binary::find as find_binary;
+pub use rustix::process::Signal;
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, kill_process, kill_process_group};
 
 use crate::guard::Guard;
 use crate::sync::lock;
@@ -74,7 +75,15 @@ pub enum ProcessError {
 pub struct Program {
     name: String,
     command: Command,
-    input: Option<Vec<u8>>,
+    input: Input,
+}
+
+/// What a program reads.
+#[derive(Debug)]
+enum Input {
+    None,
+    Given(Vec<u8>),
+    Open,
 }
 
 impl Program {
@@ -94,7 +103,7 @@ impl Program {
         Self {
             name: name.to_string_lossy().into_owned(),
             command: Command::new(program),
-            input: None,
+            input: Input::None,
         }
     }
 
@@ -136,7 +145,15 @@ impl Program {
     /// Gives it a standard input, which then ends. Without this it has none.
     #[must_use]
     pub fn input(mut self, input: impl Into<Vec<u8>>) -> Self {
-        self.input = Some(input.into());
+        self.input = Input::Given(input.into());
+        self
+    }
+
+    /// Gives it a standard input that stays open, to be written by
+    /// [`Process::write`] and ended by [`Process::end_input`].
+    #[must_use]
+    pub fn open_input(mut self) -> Self {
+        self.input = Input::Open;
         self
     }
 
@@ -146,8 +163,8 @@ impl Program {
     /// [`ProcessError::Start`] when the system refuses.
     pub fn start(mut self) -> Result<Process, ProcessError> {
         let stdin = match self.input {
-            Some(_) => Stdio::piped(),
-            None => Stdio::null(),
+            Input::None => Stdio::null(),
+            Input::Given(_) | Input::Open => Stdio::piped(),
         };
         self.command
             .stdin(stdin)
@@ -162,10 +179,14 @@ impl Program {
         let mut child = self.command.spawn().map_err(fail)?;
         let guard = Guard::kill_group(child.id()).map_err(fail)?;
 
-        if let (Some(mut stdin), Some(input)) = (child.stdin.take(), self.input) {
-            // The program may end without reading it all, which is its own affair.
-            thread::spawn(move || stdin.write_all(&input));
-        }
+        let stdin = match (self.input, child.stdin.take()) {
+            (Input::Given(input), Some(mut stdin)) => {
+                // The program may end without reading it all, which is its own affair.
+                thread::spawn(move || stdin.write_all(&input));
+                None
+            }
+            (_, stdin) => stdin,
+        };
         let lines = Arc::new(Mutex::new(Vec::new()));
         let mut readers = Vec::new();
         if let Some(out) = child.stdout.take() {
@@ -178,6 +199,7 @@ impl Program {
             pid: Pid::from_child(&child),
             name,
             child: Mutex::new(child),
+            stdin: Mutex::new(stdin),
             lines,
             readers,
             _guard: guard,
@@ -213,6 +235,7 @@ pub struct Process {
     name: String,
     pid: Pid,
     child: Mutex<Child>,
+    stdin: Mutex<Option<ChildStdin>>,
     lines: Arc<Mutex<Vec<Line>>>,
     readers: Vec<JoinHandle<()>>,
     _guard: Guard,
@@ -222,6 +245,22 @@ impl Process {
     /// Process id.
     pub fn id(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// Writes to its input, which [`Program::open_input`] keeps open.
+    ///
+    /// # Errors
+    /// When the program has closed it, or [`Process::end_input`] was called.
+    pub fn write(&self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        match lock(&self.stdin).as_mut() {
+            Some(stdin) => stdin.write_all(bytes.as_ref()),
+            None => Err(io::Error::other(format!("{} has no input", self.name))),
+        }
+    }
+
+    /// Ends its input.
+    pub fn end_input(&self) {
+        lock(&self.stdin).take();
     }
 
     /// Asks it to end (SIGTERM).
@@ -420,6 +459,18 @@ mod tests {
         let process = Program::new("sort").input("b\na\n").start().unwrap();
         process.wait(SOON).await.unwrap();
         assert_eq!(process.tail(), "  a\n  b\n");
+    }
+
+    #[tokio::test]
+    async fn open_input_is_written_and_ended_by_the_test() {
+        let process = Program::new("cat").open_input().start().unwrap();
+        for line in ["one", "two"] {
+            process.write(format!("{line}\n")).unwrap();
+            process.wait_for_line(line, SOON).await.unwrap();
+        }
+        process.end_input();
+        assert!(process.wait(SOON).await.unwrap().success());
+        assert!(process.write("three").is_err());
     }
 
     #[tokio::test]

@@ -28,7 +28,7 @@ pub enum ProduceError {
         /// Which message.
         seq: u64,
         /// Why.
-        error: KafkaError,
+        error: Box<KafkaError>,
     },
     /// Not all were confirmed in time.
     #[error("only {confirmed} of {count} messages to {topic} were confirmed in {LIMIT:?}")]
@@ -248,7 +248,7 @@ impl Produce {
         ProduceError::Refused {
             topic: self.topic.clone(),
             seq,
-            error,
+            error: Box::new(error),
         }
     }
 }

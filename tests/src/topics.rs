@@ -29,7 +29,7 @@ pub enum TopicError {
         /// Whom.
         bootstrap: String,
         /// What was answered.
-        error: KafkaError,
+        error: Box<KafkaError>,
     },
     /// The broker refused to create a topic.
     #[error("topic {topic} can't be created: {code}")]
@@ -64,7 +64,7 @@ pub(crate) fn failed<'a>(
     move |error| TopicError::Request {
         what: what.into(),
         bootstrap: bootstrap.into(),
-        error,
+        error: Box::new(error),
     }
 }
 

@@ -34,30 +34,39 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
-    let kafka = Kafka::start().await?;
-    match arguments.split_first() {
-        Some((program, arguments)) => {
-            let mut command = Command::new(program);
-            command
-                .args(arguments)
-                .env(BOOTSTRAP_VARIABLE, kafka.bootstrap())
-                .kill_on_drop(true);
-            let status = tokio::select! {
-                status = command.status() => status?,
-                () = interrupted() => return Ok(ExitCode::FAILURE),
-            };
-            let code = status.code().and_then(|code| u8::try_from(code).ok());
-            Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let interrupted = async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
-        None => {
-            println!("bootstrap={}", kafka.bootstrap());
-            tokio::select! {
-                () = input_ended() => {}
-                () = interrupted() => {}
-            }
-            Ok(ExitCode::SUCCESS)
-        }
+    };
+    tokio::select! {
+        outcome = serve(&arguments) => outcome,
+        () = interrupted => Ok(match arguments.is_empty() {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        }),
     }
+}
+
+async fn serve(arguments: &[OsString]) -> Result<ExitCode, Box<dyn Error>> {
+    let kafka = Kafka::start().await?;
+    let Some((program, arguments)) = arguments.split_first() else {
+        println!("bootstrap={}", kafka.bootstrap());
+        input_ended().await;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let status = Command::new(program)
+        .args(arguments)
+        .env(BOOTSTRAP_VARIABLE, kafka.bootstrap())
+        .kill_on_drop(true)
+        .status()
+        .await
+        .map_err(|error| format!("{} can't be started: {error}", program.display()))?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 /// Reads in a thread of its own, which does not hold up the end of main.
@@ -69,14 +78,4 @@ async fn input_ended() {
         ended.send(())
     });
     let _ = wait.await;
-}
-
-async fn interrupted() {
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
 }
