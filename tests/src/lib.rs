@@ -1,1 +1,24 @@
-//! wip
+//! The harness of Penstock's tests: a real Kafka broker, messages and offsets on
+//! it, a handler that records what it is given, the programs under test as child
+//! processes, and the rules that their behaviour must keep.
+//!
+//! A test takes [`kafka::Kafka::shared`] unless it stops the broker or needs TLS,
+//! makes a topic of its own with [`topics::create`], fills it with
+//! [`produce::Produce`], starts a [`recorder::Recorder`] and a
+//! [`process::Program`], waits with [`wait`], and judges with [`oracle`].
+
+#![forbid(unsafe_code)]
+
+pub mod groups;
+mod guard;
+pub mod kafka;
+pub mod oracle;
+pub mod position;
+pub mod process;
+pub mod produce;
+pub mod recorder;
+mod sync;
+pub mod topics;
+pub mod wait;
+
+pub use position::Position;

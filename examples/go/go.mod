@@ -1,0 +1,3 @@
+module penstock.dev/examples/go
+
+go 1.22

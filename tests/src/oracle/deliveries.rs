@@ -1,0 +1,352 @@
+//! Rules about deliveries.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::{Evidence, Violation};
+use crate::recorder::{Delivery, Verdict};
+
+/// How much later than it happened the recorder may see that a client has left.
+const NOTICE: Duration = Duration::from_millis(100);
+
+pub(super) fn nothing_lost(evidence: &Evidence) -> Vec<Violation> {
+    let handled: BTreeSet<_> = evidence
+        .deliveries
+        .iter()
+        .filter(|delivery| delivery.verdict.is_success())
+        .map(|delivery| &delivery.position)
+        .collect();
+    let skipped: BTreeSet<_> = evidence.skipped.iter().collect();
+    let wanted: BTreeSet<_> = evidence
+        .produced
+        .iter()
+        .filter(|position| !skipped.contains(position))
+        .collect();
+    let delivered = evidence.by_position();
+
+    let lost = wanted
+        .iter()
+        .filter(|position| !handled.contains(*position))
+        .map(|position| Violation::Lost((*position).clone()));
+    let unexpected = delivered
+        .keys()
+        .filter(|position| !wanted.contains(*position))
+        .map(|position| Violation::Unexpected((*position).clone()));
+    lost.chain(unexpected).collect()
+}
+
+pub(super) fn in_order(evidence: &Evidence) -> Vec<Violation> {
+    let partitions = evidence.by_partition();
+    partitions
+        .values()
+        .flat_map(|deliveries| in_order_in_partition(evidence, deliveries))
+        .collect()
+}
+
+fn in_order_in_partition(evidence: &Evidence, deliveries: &[&Delivery]) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    // Offsets that were begun, and when they were settled.
+    let mut begun: BTreeMap<i64, Option<Instant>> = BTreeMap::new();
+    let mut last_to_end: Option<&Delivery> = None;
+    let mut before: Option<&Delivery> = None;
+
+    for delivery in deliveries {
+        let position = || delivery.position.clone();
+        if let Some(first) = last_to_end.filter(|first| overlap(first, delivery)) {
+            violations.push(Violation::Overlap {
+                first: first.position.clone(),
+                second: position(),
+            });
+        }
+        let unsettled = begun
+            .range(..delivery.position.offset)
+            .find(|(_, settled)| settled.is_none_or(|settled| settled > delivery.start));
+        if let Some((offset, _)) = unsettled {
+            let mut unsettled = position();
+            unsettled.offset = *offset;
+            violations.push(Violation::Overtaken {
+                unsettled,
+                later: position(),
+            });
+        }
+        let behind = before.filter(|before| before.position.offset > delivery.position.offset);
+        if let Some(earlier) = behind.filter(|earlier| !evidence.disrupted(earlier, delivery)) {
+            violations.push(Violation::Inverted {
+                earlier: earlier.position.clone(),
+                later: position(),
+            });
+        }
+
+        let settled = begun.entry(delivery.position.offset).or_default();
+        *settled = earliest(*settled, evidence.settled_at(delivery));
+        if last_to_end.is_none_or(|last| ends_after(delivery, last)) {
+            last_to_end = Some(delivery);
+        }
+        before = Some(delivery);
+    }
+    violations
+}
+
+/// Whether `second`, begun later, began before `first` had ended.
+fn overlap(first: &Delivery, second: &Delivery) -> bool {
+    let tolerance = match first.verdict {
+        Verdict::Abandoned => NOTICE,
+        _ => Duration::ZERO,
+    };
+    first.end.is_none_or(|end| end > second.start + tolerance)
+}
+
+fn ends_after(one: &Delivery, other: &Delivery) -> bool {
+    match (one.end, other.end) {
+        (_, None) => false,
+        (None, Some(_)) => true,
+        (Some(one), Some(other)) => one > other,
+    }
+}
+
+fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+pub(super) fn attempts_within(evidence: &Evidence, limit: u32) -> Vec<Violation> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut violations = Vec::new();
+    for (position, deliveries) in evidence.by_position() {
+        let told = deliveries.iter().map(|delivery| delivery.attempt).max();
+        let told = usize::try_from(told.unwrap_or(0)).unwrap_or(usize::MAX);
+        let (attempts, allowed) = match told > limit {
+            true => (told, limit),
+            false => (
+                deliveries.len(),
+                limit * (1 + disruptions_among(evidence, &deliveries)),
+            ),
+        };
+        if attempts > allowed {
+            violations.push(Violation::TooManyAttempts {
+                position: position.clone(),
+                attempts,
+                allowed,
+            });
+        }
+    }
+    violations
+}
+
+/// How many disruptions lie between the first and the last of these deliveries.
+fn disruptions_among(evidence: &Evidence, deliveries: &[&Delivery]) -> usize {
+    let (Some(first), Some(last)) = (deliveries.first(), deliveries.last()) else {
+        return 0;
+    };
+    evidence
+        .disruptions
+        .iter()
+        .filter(|disruption| disruption.separates(first.start, last.start))
+        .count()
+}
+
+pub(super) fn duplicates_explained(evidence: &Evidence) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for (position, deliveries) in evidence.by_position() {
+        let unexplained = deliveries.windows(2).any(|two| {
+            evidence.settled_at(two[0]).is_some() && !evidence.disrupted(two[0], two[1])
+        });
+        if unexplained {
+            violations.push(Violation::UnexplainedDuplicate(position.clone()));
+        }
+    }
+    violations
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::logs::{Clock, at, produced};
+    use super::super::{Disruption, Rule, Violations};
+    use super::*;
+
+    fn check(rule: Rule, deliveries: Vec<Delivery>, disrupted: &[Instant]) -> Vec<Violation> {
+        let disruptions = disrupted.iter().map(|moment| Disruption::at(*moment));
+        let run = Evidence::new(&produced(3), deliveries).disruptions(disruptions);
+        match run.check(&[rule]) {
+            Ok(()) => Vec::new(),
+            Err(Violations(violations)) => violations,
+        }
+    }
+
+    fn all_handled(clock: &Clock) -> Vec<Delivery> {
+        vec![
+            clock.delivery(0, 0, 10, 204),
+            clock.delivery(1, 10, 20, 200),
+            clock.delivery(2, 20, 30, 204),
+        ]
+    }
+
+    #[test]
+    fn a_clean_run_keeps_every_rule() {
+        let clock = Clock::new();
+        let rules = [
+            Rule::NothingLost,
+            Rule::InOrder,
+            Rule::AttemptsWithin(1),
+            Rule::DuplicatesExplained,
+        ];
+        for rule in rules {
+            assert_eq!(check(rule, all_handled(&clock), &[]), []);
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_missing_or_failed_is_lost() {
+        let clock = Clock::new();
+        let mut deliveries = all_handled(&clock);
+        deliveries.remove(1);
+        deliveries[1] = clock.delivery(2, 20, 30, 500);
+        let expected = [Violation::Lost(at(1)), Violation::Lost(at(2))];
+        assert_eq!(check(Rule::NothingLost, deliveries, &[]), expected);
+    }
+
+    #[test]
+    fn a_delivery_of_what_was_not_produced_or_was_to_be_skipped_is_found() {
+        let clock = Clock::new();
+        let mut deliveries = all_handled(&clock);
+        deliveries.push(clock.delivery(7, 30, 40, 204));
+        let run = Evidence::new(&produced(3), deliveries).skipped([at(1)]);
+        let expected = vec![Violation::Unexpected(at(1)), Violation::Unexpected(at(7))];
+        assert_eq!(run.check(&[Rule::NothingLost]), Err(Violations(expected)));
+    }
+
+    #[test]
+    fn deliveries_at_the_same_time_overlap() {
+        let clock = Clock::new();
+        // The second lies within the first, the third only touches the first.
+        let deliveries = vec![
+            clock.delivery(0, 0, 100, 204),
+            clock.delivery(0, 10, 20, 204),
+            clock.delivery(0, 50, 120, 204),
+        ];
+        let overlap = Violation::Overlap {
+            first: at(0),
+            second: at(0),
+        };
+        let expected = [overlap.clone(), overlap];
+        assert_eq!(check(Rule::InOrder, deliveries, &[]), expected);
+    }
+
+    #[test]
+    fn one_that_never_ended_overlaps_all_that_follow() {
+        let clock = Clock::new();
+        let mut deliveries = vec![clock.delivery(0, 0, 1, 204), clock.delivery(0, 10, 20, 204)];
+        deliveries[0].end = None;
+        deliveries[0].verdict = Verdict::Open;
+        let expected = [Violation::Overlap {
+            first: at(0),
+            second: at(0),
+        }];
+        assert_eq!(check(Rule::InOrder, deliveries, &[]), expected);
+    }
+
+    #[test]
+    fn a_client_that_leaves_is_noticed_a_little_late_but_not_much() {
+        let clock = Clock::new();
+        for (noticed, overlaps) in [(50, 0), (200, 1)] {
+            let mut deliveries = vec![
+                clock.delivery(0, 0, noticed, 204),
+                clock.delivery(0, 20, 30, 204),
+            ];
+            deliveries[0].verdict = Verdict::Abandoned;
+            assert_eq!(check(Rule::InOrder, deliveries, &[]).len(), overlaps);
+        }
+    }
+
+    #[test]
+    fn going_on_after_a_failure_is_found_even_after_a_restart() {
+        let clock = Clock::new();
+        let deliveries = vec![
+            clock.delivery(0, 0, 10, 500),
+            clock.delivery(1, 20, 30, 204),
+        ];
+        let expected = [Violation::Overtaken {
+            unsettled: at(0),
+            later: at(1),
+        }];
+        assert_eq!(check(Rule::InOrder, deliveries, &[clock.at(15)]), expected);
+    }
+
+    #[test]
+    fn retries_in_place_are_in_order() {
+        let clock = Clock::new();
+        let deliveries = vec![
+            clock.delivery(0, 0, 10, 500),
+            clock.delivery(0, 10, 20, 204),
+            clock.delivery(1, 20, 30, 204),
+        ];
+        assert_eq!(check(Rule::InOrder, deliveries, &[]), []);
+    }
+
+    #[test]
+    fn going_back_needs_a_disruption() {
+        let clock = Clock::new();
+        let mut deliveries = all_handled(&clock);
+        deliveries.push(clock.delivery(1, 50, 60, 204));
+        let expected = [Violation::Inverted {
+            earlier: at(2),
+            later: at(1),
+        }];
+        assert_eq!(check(Rule::InOrder, deliveries.clone(), &[]), expected);
+        assert_eq!(
+            check(Rule::InOrder, deliveries.clone(), &[clock.at(10)]),
+            expected
+        );
+        assert_eq!(check(Rule::InOrder, deliveries, &[clock.at(40)]), []);
+    }
+
+    #[test]
+    fn attempts_are_counted_and_believed() {
+        let clock = Clock::new();
+        let mut deliveries: Vec<_> = (0..4)
+            .map(|n| clock.delivery(0, n * 10, n * 10 + 5, 500))
+            .collect();
+        let rule = Rule::AttemptsWithin(3);
+        let too_many = |attempts, allowed| {
+            [Violation::TooManyAttempts {
+                position: at(0),
+                attempts,
+                allowed,
+            }]
+        };
+        assert_eq!(check(rule, deliveries.clone(), &[]), too_many(4, 3));
+        assert_eq!(check(rule, deliveries.clone(), &[clock.at(7)]), []);
+        deliveries[3].attempt = 5;
+        assert_eq!(check(rule, deliveries, &[clock.at(7)]), too_many(5, 3));
+    }
+
+    #[test]
+    fn a_second_delivery_of_a_settled_message_needs_a_disruption() {
+        let clock = Clock::new();
+        let deliveries = vec![
+            clock.delivery(0, 0, 10, 500),
+            clock.delivery(0, 10, 20, 204),
+            clock.delivery(0, 30, 40, 204),
+        ];
+        let rule = Rule::DuplicatesExplained;
+        assert_eq!(
+            check(rule, deliveries.clone(), &[]),
+            [Violation::UnexplainedDuplicate(at(0))]
+        );
+        assert_eq!(check(rule, deliveries, &[clock.at(25)]), []);
+    }
+
+    #[test]
+    fn a_disruption_that_lasts_explains_what_happens_in_it() {
+        let clock = Clock::new();
+        let deliveries = vec![
+            clock.delivery(0, 10, 20, 204),
+            clock.delivery(0, 30, 40, 204),
+        ];
+        let lasting = Disruption::between(clock.at(0), clock.at(100));
+        let run = Evidence::new(&produced(1), deliveries).disruptions([lasting]);
+        assert_eq!(run.check(&[Rule::DuplicatesExplained]), Ok(()));
+    }
+}

@@ -1,0 +1,128 @@
+//! What a recorder answers.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+/// What to do with one delivery.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    pub(super) delay: Duration,
+    pub(super) gate: Option<Gate>,
+    pub(super) action: Action,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Action {
+    Answer {
+        status: u16,
+        headers: Vec<(String, String)>,
+        body: Vec<u8>,
+    },
+    Hang,
+    Close,
+    Garbage,
+    Truncated,
+}
+
+impl Reply {
+    /// Answers with `status` and no body.
+    pub fn status(status: u16) -> Self {
+        Self::action(Action::Answer {
+            status,
+            headers: Vec::new(),
+            body: Vec::new(),
+        })
+    }
+
+    /// Answers 204: handled.
+    pub fn ok() -> Self {
+        Self::status(204)
+    }
+
+    /// Never answers; ends when the client leaves.
+    pub fn hang() -> Self {
+        Self::action(Action::Hang)
+    }
+
+    /// Closes the connection without an answer.
+    pub fn close() -> Self {
+        Self::action(Action::Close)
+    }
+
+    /// Answers what is no HTTP, and closes the connection.
+    pub fn garbage() -> Self {
+        Self::action(Action::Garbage)
+    }
+
+    /// Answers 200 with less of a body than announced, and closes the connection.
+    pub fn truncated() -> Self {
+        Self::action(Action::Truncated)
+    }
+
+    /// Does it only after `delay`.
+    #[must_use]
+    pub fn after(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+
+    /// Does it only once `gate` is open.
+    #[must_use]
+    pub fn once(mut self, gate: &Gate) -> Self {
+        self.gate = Some(gate.clone());
+        self
+    }
+
+    /// Adds a body to an answer.
+    #[must_use]
+    pub fn with_body(mut self, text: impl Into<Vec<u8>>) -> Self {
+        if let Action::Answer { body, .. } = &mut self.action {
+            *body = text.into();
+        }
+        self
+    }
+
+    /// Adds a header to an answer.
+    #[must_use]
+    pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        if let Action::Answer { headers, .. } = &mut self.action {
+            headers.push((name.into(), value.into()));
+        }
+        self
+    }
+
+    fn action(action: Action) -> Self {
+        Self {
+            delay: Duration::ZERO,
+            gate: None,
+            action,
+        }
+    }
+}
+
+/// Holds answers back until the test opens it. Clones are the same gate.
+#[derive(Clone, Debug)]
+pub struct Gate(watch::Sender<bool>);
+
+impl Gate {
+    /// A closed gate.
+    pub fn closed() -> Self {
+        Self(watch::Sender::new(false))
+    }
+
+    /// Lets through all that wait and all that come.
+    pub fn open(&self) {
+        self.0.send_replace(true);
+    }
+
+    /// Holds back what comes from now on.
+    pub fn close(&self) {
+        self.0.send_replace(false);
+    }
+
+    pub(super) async fn passed(&self) {
+        // The sender lives as long as this does.
+        let _ = self.0.subscribe().wait_for(|open| *open).await;
+    }
+}
