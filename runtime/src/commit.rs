@@ -37,9 +37,7 @@ pub(crate) struct Committer {
 
 impl Committer {
     /// A committer whose requests arrive at the receiver; `wake` is notified of each.
-    pub(crate) fn new(
-        wake: Arc<Notify>,
-    ) -> (Self, mpsc::UnboundedReceiver<CommitRequest>) {
+    pub(crate) fn new(wake: Arc<Notify>) -> (Self, mpsc::UnboundedReceiver<CommitRequest>) {
         let (requests, receiver) = mpsc::unbounded_channel();
         (Self { requests, wake }, receiver)
     }

@@ -69,11 +69,9 @@ impl DeadLetters {
             ACKNOWLEDGE_TIMEOUT.as_millis().to_string(),
         );
         config.set_log_level(RDKafkaLogLevel::Info);
-        let producer = FutureProducer::from_config_and_context(
-            &config,
-            ProducerContext { oauth_token },
-        )
-        .map_err(DeadLetterError::Configuration)?;
+        let producer =
+            FutureProducer::from_config_and_context(&config, ProducerContext { oauth_token })
+                .map_err(DeadLetterError::Configuration)?;
         Ok(Self {
             producer,
             topic,

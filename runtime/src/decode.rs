@@ -237,7 +237,15 @@ mod tests {
     #[test]
     fn any_json_value_is_valid() {
         for valid in [
-            "{}", "[]", "[1,{\"a\":[]}]", "1", "-1.5e3", "true", "null", "\"x\"", " {\"a\": null} ",
+            "{}",
+            "[]",
+            "[1,{\"a\":[]}]",
+            "1",
+            "-1.5e3",
+            "true",
+            "null",
+            "\"x\"",
+            " {\"a\": null} ",
         ] {
             assert_eq!(decode(valid.as_bytes()), Some(None), "{valid}");
         }
@@ -259,7 +267,12 @@ mod tests {
             b"{\"a\":1,}",
         ];
         for payload in invalid {
-            assert_eq!(decode(payload), None, "{}", String::from_utf8_lossy(payload));
+            assert_eq!(
+                decode(payload),
+                None,
+                "{}",
+                String::from_utf8_lossy(payload)
+            );
         }
     }
 
@@ -267,8 +280,14 @@ mod tests {
     fn the_endpoint_timestamp_is_found_where_it_is_a_number() {
         let cases = [
             (r#"{"endpoint_timestamp": 1500}"#, Some(1500.0)),
-            (r#"{"a": {}, "endpoint_timestamp": 1500.5, "b": 1}"#, Some(1500.5)),
-            (r#"{"endpoint_timestamp": 1, "endpoint_timestamp": 2}"#, Some(2.0)),
+            (
+                r#"{"a": {}, "endpoint_timestamp": 1500.5, "b": 1}"#,
+                Some(1500.5),
+            ),
+            (
+                r#"{"endpoint_timestamp": 1, "endpoint_timestamp": 2}"#,
+                Some(2.0),
+            ),
             (r#"{"endpoint_timestamp": "1500"}"#, None),
             (r#"{"endpoint_timestamp": null}"#, None),
             (r#"{"endpoint_timestamp": true}"#, None),

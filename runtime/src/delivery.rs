@@ -116,10 +116,7 @@ mod tests {
     fn a_permanent_failure_is_not_tried_again() {
         let policy = policy(7, 0.0);
         let mut attempts = Attempts::new(&policy);
-        assert_eq!(
-            attempts.failed(&HandlerError::permanent("x")),
-            Next::GiveUp
-        );
+        assert_eq!(attempts.failed(&HandlerError::permanent("x")), Next::GiveUp);
     }
 
     #[test]

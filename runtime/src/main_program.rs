@@ -31,7 +31,11 @@ const HANDLER_START_LIMIT: Duration = Duration::from_secs(120);
 #[command(version)]
 pub struct Arguments {
     /// File with one KafkaConsumer manifest
-    #[arg(long, env = "PENSTOCK_CONFIG", default_value = "/etc/penstock/consumer.yaml")]
+    #[arg(
+        long,
+        env = "PENSTOCK_CONFIG",
+        default_value = "/etc/penstock/consumer.yaml"
+    )]
     config: PathBuf,
 
     /// Directory with the Secrets that the manifest names, as SECRET/ENTRY
@@ -144,7 +148,10 @@ where
     }
     let _telemetry = arguments.telemetry(&consumer)?;
     let stop = stop_on_signal().map_err(MainError::Signals)?;
-    Ok(arguments.runtime(consumer).run(decoder, handler, stop).await?)
+    Ok(arguments
+        .runtime(consumer)
+        .run(decoder, handler, stop)
+        .await?)
 }
 
 async fn http(arguments: Arguments) -> Result<(), MainError> {
@@ -183,11 +190,10 @@ impl Arguments {
             path: self.config.clone(),
             source,
         })?;
-        let (_, mut consumer) =
-            manifest::read_one(&text).map_err(|errors| MainError::Invalid {
-                path: self.config.clone(),
-                errors,
-            })?;
+        let (_, mut consumer) = manifest::read_one(&text).map_err(|errors| MainError::Invalid {
+            path: self.config.clone(),
+            errors,
+        })?;
         if let Some(brokers) = &self.bootstrap_servers {
             consumer.kafka.bootstrap_servers.clone_from(brokers);
         }

@@ -14,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::assignment::Assignment;
 use crate::commits::Commits;
-use crate::kafka::{CommitOutcome, ConsumeError, Consumer, Event, MessageQueue, TopicPartition, high_watermark};
+use crate::kafka::{
+    CommitOutcome, ConsumeError, Consumer, Event, MessageQueue, TopicPartition, high_watermark,
+};
 use crate::metrics::Metrics;
 use crate::progress::Progress;
 use crate::queue::WorkQueue;
@@ -169,9 +171,8 @@ impl Pump {
             0
         };
         if !self.pending.is_empty() {
-            let _put =
-                tracing::info_span!(target: crate::telemetry::SPANS, "kafka.work_queue_put")
-                    .entered();
+            let _put = tracing::info_span!(target: crate::telemetry::SPANS, "kafka.work_queue_put")
+                .entered();
             self.parts.queue.put(&mut self.pending);
         }
         if self.stopping && self.pending.is_empty() {
@@ -274,9 +275,7 @@ impl Pump {
     }
 
     fn assign(&mut self, partitions: &[TopicPartition]) {
-        let added = self
-            .assignment
-            .add(partitions, Some(&self.parts.consumer));
+        let added = self.assignment.add(partitions, Some(&self.parts.consumer));
         for partition in &added {
             self.messages.attach(&partition.topic_c, partition.number);
             if self.stopping {
@@ -310,7 +309,11 @@ impl Pump {
         let Some(revocation) = self.revocation.take_if(|revocation| revocation.is_due()) else {
             return;
         };
-        revocation.complete(&self.parts.consumer, self.parts.strategy, &self.parts.metrics);
+        revocation.complete(
+            &self.parts.consumer,
+            self.parts.strategy,
+            &self.parts.metrics,
+        );
         self.parts.commits.drop_revoked();
     }
 
@@ -357,7 +360,9 @@ impl Pump {
             Delivery::Error(_) => true,
         };
         let mut dropped = self.parts.queue.retain(keep);
-        let (kept, more) = std::mem::take(&mut self.pending).into_iter().partition(keep);
+        let (kept, more) = std::mem::take(&mut self.pending)
+            .into_iter()
+            .partition(keep);
         self.pending = kept;
         dropped.extend::<VecDeque<_>>(more);
         for delivery in dropped {

@@ -286,7 +286,11 @@ mod tests {
         queue.take().await;
         assert!(timeout(Duration::ZERO, room.notified()).await.is_err());
         queue.take().await;
-        assert!(timeout(Duration::from_secs(1), room.notified()).await.is_ok());
+        assert!(
+            timeout(Duration::from_secs(1), room.notified())
+                .await
+                .is_ok()
+        );
     }
 
     #[tokio::test]

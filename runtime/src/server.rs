@@ -23,9 +23,7 @@ use crate::commits::Commits;
 use crate::dead_letter::{DeadLetterError, DeadLetters};
 use crate::decode::Decoder;
 use crate::handler::Handler;
-use crate::http::{
-    Health, HealthCheck, ListenError, Server, health_pages, listen, metrics_page,
-};
+use crate::http::{Health, HealthCheck, ListenError, Server, health_pages, listen, metrics_page};
 use crate::kafka::{ConnectError, Consumer, Target, connect};
 use crate::metrics::Metrics;
 use crate::progress::{Busy, Progress};
@@ -77,7 +75,9 @@ pub enum RunError {
     #[error("a task ended unexpectedly: {0}")]
     Task(String),
     /// Handlers did not end within `stopTimeout`.
-    #[error("{unfinished} handlers were still busy after the stopTimeout of {limit:?} and were given up")]
+    #[error(
+        "{unfinished} handlers were still busy after the stopTimeout of {limit:?} and were given up"
+    )]
     StopTimeout {
         /// Handlers that were given up.
         unfinished: usize,

@@ -37,7 +37,9 @@ pub enum LogFormat {
 #[derive(Debug, Error)]
 pub enum TelemetryError {
     /// The filter can't be read.
-    #[error("the log filter '{filter}' is not valid: {reason}; an example is 'info,librdkafka=warn'")]
+    #[error(
+        "the log filter '{filter}' is not valid: {reason}; an example is 'info,librdkafka=warn'"
+    )]
     Filter {
         /// The filter as given.
         filter: String,

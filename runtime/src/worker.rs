@@ -44,7 +44,9 @@ pub enum Failure {
     #[error("KafkaError: {0}")]
     Kafka(String),
     /// The handler failed, and `onFailure` is Stop.
-    #[error("topic {topic} partition {partition} offset {offset}: the handler failed at attempt {attempts}: {reason}")]
+    #[error(
+        "topic {topic} partition {partition} offset {offset}: the handler failed at attempt {attempts}: {reason}"
+    )]
     Handler {
         /// Topic of the message.
         topic: String,
@@ -162,10 +164,7 @@ where
         let observation = Observation::start(topic);
         let span = self.open_span(&record);
         let active = observation.active();
-        let ended = self
-            .handle(&record, topic, busy)
-            .instrument(span)
-            .await;
+        let ended = self.handle(&record, topic, busy).instrument(span).await;
         drop(active);
         observation.finish(matches!(ended, Ok(Ended::Handled)));
         let partition = record.assignment();

@@ -35,11 +35,10 @@ async fn in_order_handles_each_partition_in_order_and_commits_each_message() {
 async fn fast_runs_all_its_handlers_side_by_side() {
     let mock = Mock::new("orders", 2);
     mock.produce(100, 2).await;
-    let recorder = Recorder::new().slow(Duration::from_millis(50));
+    let recorder = Recorder::new().slow(Duration::from_millis(200));
     let running = Running::start(mock.consumer("Fast", "  maxConcurrency: 50"), &recorder);
-    let begun = std::time::Instant::now();
     recorder.wait_for(100).await;
-    assert!(begun.elapsed() < Duration::from_secs(4), "one by one takes 5 s");
+    assert_eq!(recorder.most_in_flight(), 50);
     assert_eq!(
         running.metric("kafka_consumer_messages_processed_total{kafka_client_name=\"client\",kafka_success=\"true\",kafka_topic=\"orders\"}"),
         Some(100.0)
@@ -64,14 +63,17 @@ async fn handled_commits_no_further_than_a_message_that_is_not_done() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failing_handler_ends_an_in_order_consumer_without_a_commit_and_the_message_comes_again() {
+async fn a_failing_handler_ends_an_in_order_consumer_without_a_commit_and_the_message_comes_again()
+{
     let mock = Mock::new("orders", 1);
     mock.produce(10, 1).await;
     let failing = Recorder::answering(|seen| match seen.offset {
         5 => Err(HandlerError::permanent("poison")),
         _ => Ok(()),
     });
-    let ended = Running::start(mock.consumer("InOrder", ""), &failing).ended().await;
+    let ended = Running::start(mock.consumer("InOrder", ""), &failing)
+        .ended()
+        .await;
     let message = ended.expect_err("the failure ends it").to_string();
     assert!(message.contains("partition 0 offset 5"), "{message}");
     assert_eq!(mock.committed("test.group", 1), [Some(5)]);

@@ -3,7 +3,7 @@
 mod health;
 mod pages;
 
-pub use health::{HealthCheck, HealthCheckError};
 pub(crate) use health::{Health, health_pages};
+pub use health::{HealthCheck, HealthCheckError};
 pub use pages::ListenError;
 pub(crate) use pages::{Server, listen, metrics_page};

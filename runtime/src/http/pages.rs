@@ -16,7 +16,9 @@ use crate::metrics::Metrics;
 
 /// A port that can't be listened on.
 #[derive(Debug, Error)]
-#[error("the {page} page can't be served at {address}: {source}; choose another address with --{page}-address")]
+#[error(
+    "the {page} page can't be served at {address}: {source}; choose another address with --{page}-address"
+)]
 pub struct ListenError {
     /// Which page: "metrics" or "health".
     page: &'static str,
@@ -75,7 +77,10 @@ pub(crate) fn metrics_page(metrics: Metrics) -> Router {
         get(move || async move {
             match metrics.render() {
                 Ok(page) => (
-                    [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+                    [(
+                        header::CONTENT_TYPE,
+                        "text/plain; version=0.0.4; charset=utf-8",
+                    )],
                     page,
                 )
                     .into_response(),

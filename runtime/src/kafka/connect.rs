@@ -38,9 +38,7 @@ pub enum ConnectError {
         source: KafkaError,
     },
     /// A topic is not in the cluster.
-    #[error(
-        "topic '{0}' does not exist. maybe it's misspelled or on a different kafka cluster?"
-    )]
+    #[error("topic '{0}' does not exist. maybe it's misspelled or on a different kafka cluster?")]
     UnknownTopic(TopicName),
     /// The subscription was refused.
     #[error("subscribing failed: {0}")]
@@ -91,8 +89,8 @@ fn create(target: &Target<'_>, wake: Arc<Notify>) -> Result<Consumer, ConnectErr
     config.set_log_level(RDKafkaLogLevel::Info);
     let announced = Arc::new(AtomicBool::new(false));
     let context = Context::new(Arc::clone(&announced), target.oauth_token.clone());
-    let mut consumer = Consumer::from_config_and_context(&config, context)
-        .map_err(ConnectError::Configuration)?;
+    let mut consumer =
+        Consumer::from_config_and_context(&config, context).map_err(ConnectError::Configuration)?;
     consumer.set_nonempty_callback(move || {
         announced.store(true, Ordering::Release);
         wake.notify_one();

@@ -6,7 +6,9 @@ mod native;
 
 pub use connect::ConnectError;
 pub(crate) use connect::{Target, connect};
-pub(crate) use context::{CommitOutcome, Context, Event, TopicPartition, log_client_error, log_librdkafka, log_revoked};
+pub(crate) use context::{
+    CommitOutcome, Context, Event, TopicPartition, log_client_error, log_librdkafka, log_revoked,
+};
 pub(crate) use native::{
     ConsumeError, MessageQueue, NativeMessage, PartitionHandle, c_name, commit, high_watermark,
 };

@@ -1,6 +1,7 @@
 //! Consumers on librdkafka's mock cluster: a broker in this process, for fast tests.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -12,9 +13,9 @@ use penstock_runtime::record::Message;
 use penstock_runtime::telemetry::{self, LogFormat};
 use penstock_runtime::{Metrics, RunError, Runtime};
 use rdkafka::ClientConfig;
-use rdkafka::producer::DefaultProducerContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::Value;
@@ -135,6 +136,8 @@ type Verdict = dyn Fn(&Seen) -> Result<(), HandlerError> + Send + Sync;
 #[derive(Clone)]
 pub struct Recorder {
     seen: Arc<Mutex<Vec<Seen>>>,
+    in_flight: Arc<AtomicUsize>,
+    most_in_flight: Arc<AtomicUsize>,
     delay: Duration,
     verdict: Arc<Verdict>,
 }
@@ -149,6 +152,8 @@ impl Recorder {
     ) -> Self {
         Self {
             seen: Arc::default(),
+            in_flight: Arc::default(),
+            most_in_flight: Arc::default(),
             delay: Duration::ZERO,
             verdict: Arc::new(verdict),
         }
@@ -157,6 +162,11 @@ impl Recorder {
     pub fn slow(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
+    }
+
+    /// Most messages that were with the handler at one time.
+    pub fn most_in_flight(&self) -> usize {
+        self.most_in_flight.load(Ordering::SeqCst)
     }
 
     pub fn seen(&self) -> Vec<Seen> {
@@ -185,9 +195,12 @@ impl Handler<Value> for Recorder {
             attempt: message.attempt(),
             data: message.data().clone(),
         };
+        let in_flight = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_in_flight.fetch_max(in_flight, Ordering::SeqCst);
         if !self.delay.is_zero() {
             tokio::time::sleep(self.delay).await;
         }
+        self.in_flight.fetch_sub(1, Ordering::SeqCst);
         self.seen.lock().push(seen.clone());
         (self.verdict)(&seen)
     }

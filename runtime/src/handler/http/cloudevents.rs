@@ -81,7 +81,13 @@ fn write_event(headers: &mut HeaderMap, record: &Record) {
     let _ = write!(text, "/kafka/topics/{}", record.topic());
     insert_text(headers, CE_SOURCE, &text);
     text.clear();
-    let _ = write!(text, "{}-{}-{}", record.topic(), record.partition(), record.offset());
+    let _ = write!(
+        text,
+        "{}-{}-{}",
+        record.topic(),
+        record.partition(),
+        record.offset()
+    );
     insert_text(headers, CE_ID, &text);
     let time = record.timestamp().map(jiff::Timestamp::from_millisecond);
     if let Some(Ok(time)) = time {
@@ -115,7 +121,11 @@ fn write_kafka_headers(headers: &mut HeaderMap, record: &Record) {
         } else if name.eq_ignore_ascii_case("content-type") {
             insert_text(headers, CONTENT_TYPE, &value);
         } else {
-            append_named(headers, &format!("{KAFKA_HEADER}{}", name_encoded(name)), &value);
+            append_named(
+                headers,
+                &format!("{KAFKA_HEADER}{}", name_encoded(name)),
+                &value,
+            );
         }
     }
 }
@@ -181,7 +191,10 @@ mod tests {
     }
 
     fn header<'a>(request: &'a Request<Full<Bytes>>, name: &str) -> Option<&'a str> {
-        request.headers().get(name).map(|value| value.to_str().unwrap())
+        request
+            .headers()
+            .get(name)
+            .map(|value| value.to_str().unwrap())
     }
 
     fn order() -> OwnedRecord {
@@ -226,7 +239,10 @@ mod tests {
         tombstone.payload = None;
         let request = request(tombstone, false);
         assert_eq!(header(&request, "ce-kafkatombstone"), Some("true"));
-        assert_eq!(header(&request, "content-type"), Some("application/octet-stream"));
+        assert_eq!(
+            header(&request, "content-type"),
+            Some("application/octet-stream")
+        );
     }
 
     #[test]
@@ -254,9 +270,16 @@ mod tests {
         assert_eq!(header(&request, "ce-id"), Some("A234"));
         assert_eq!(header(&request, "ce-type"), Some("com.example.order"));
         assert_eq!(header(&request, "content-type"), Some("text/xml"));
-        assert_eq!(header(&request, "kafka-header-trace%20id"), Some("gr%C3%BCn"));
+        assert_eq!(
+            header(&request, "kafka-header-trace%20id"),
+            Some("gr%C3%BCn")
+        );
         assert_eq!(header(&request, "kafka-header-empty"), Some(""));
-        let two: Vec<_> = request.headers().get_all("kafka-header-two").iter().collect();
+        let two: Vec<_> = request
+            .headers()
+            .get_all("kafka-header-two")
+            .iter()
+            .collect();
         assert_eq!(two, ["1", "2"]);
     }
 
@@ -267,6 +290,9 @@ mod tests {
         record.headers = vec![("a\r\nb".into(), Some(b"c\r\nd: e".to_vec()))];
         let request = request(record, true);
         assert_eq!(header(&request, "ce-partitionkey"), Some("a%0D%0Ax:%20y"));
-        assert_eq!(header(&request, "kafka-header-a%0D%0Ab"), Some("c%0D%0Ad:%20e"));
+        assert_eq!(
+            header(&request, "kafka-header-a%0D%0Ab"),
+            Some("c%0D%0Ad:%20e")
+        );
     }
 }

@@ -91,7 +91,9 @@ impl SendError {
     pub(super) fn closed_before_answer(&self) -> bool {
         match self {
             Self::NoAnswer(error) => {
-                error.is_canceled() || error.is_closed() || error.is_incomplete_message()
+                error.is_canceled()
+                    || error.is_closed()
+                    || error.is_incomplete_message()
                     || is_reset(error)
             }
             Self::BrokenAnswer(_) => false,

@@ -70,12 +70,12 @@ impl HttpHandler {
             Endpoint::HttpSocket(path) => Target::Socket(path.clone()),
             Endpoint::Embedded => return Err(HttpHandlerError::Embedded),
         };
-        let uri: Uri = path.parse().map_err(|error: http::uri::InvalidUri| {
-            HttpHandlerError::Path {
-                path: path.to_owned(),
-                reason: error.to_string(),
-            }
-        })?;
+        let uri: Uri =
+            path.parse()
+                .map_err(|error: http::uri::InvalidUri| HttpHandlerError::Path {
+                    path: path.to_owned(),
+                    reason: error.to_string(),
+                })?;
         Ok(Self {
             events: EventWriter::new(uri, json),
             target,
