@@ -26,6 +26,7 @@ mod oauth;
 mod observation;
 pub mod offsets;
 mod partition;
+mod pins;
 mod progress;
 mod pump;
 mod queue;

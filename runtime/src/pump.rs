@@ -18,6 +18,7 @@ use crate::kafka::{
     CommitOutcome, ConsumeError, Consumer, Event, MessageQueue, TopicPartition, high_watermark,
 };
 use crate::metrics::Metrics;
+use crate::pins::Pins;
 use crate::progress::Progress;
 use crate::queue::WorkQueue;
 use crate::rebalance::{self, Revocation};
@@ -79,6 +80,8 @@ pub(crate) struct PumpParts {
     pub(crate) wake: Arc<Notify>,
     pub(crate) strategy: Strategy,
     pub(crate) commits: Commits,
+    /// Commit where reading began, see [`Pins`].
+    pub(crate) pin_start: bool,
     /// Most messages in one read.
     pub(crate) batch_size: usize,
     /// Longest wait for messages in flight at a revocation.
@@ -98,6 +101,7 @@ pub(crate) struct Pump {
     messages: MessageQueue,
     assignment: Assignment,
     revocation: Option<Revocation>,
+    pins: Pins,
     /// Read and not yet in the queue.
     pending: VecDeque<Delivery>,
     /// Nothing more is read.
@@ -126,6 +130,7 @@ impl Pump {
             messages,
             assignment: Assignment::new(parts.metrics.clone(), Arc::clone(&parts.wake)),
             revocation: None,
+            pins: Pins::new(parts.strategy.redelivers() && parts.pin_start),
             pending: VecDeque::new(),
             stopping: false,
             last_poll: Instant::now(),
@@ -171,7 +176,7 @@ impl Pump {
         } else {
             0
         };
-        if !self.pending.is_empty() {
+        if !self.pending.is_empty() && !self.pins.hold() {
             let _put = tracing::info_span!(target: SPANS, "kafka.work_queue_put").entered();
             self.parts.queue.put(&mut self.pending);
         }
@@ -187,6 +192,7 @@ impl Pump {
             messages,
             assignment,
             pending,
+            pins,
             parts,
             ..
         } = self;
@@ -196,7 +202,9 @@ impl Pump {
             |message| match message {
                 Ok(message) => {
                     let record = Record::native(message);
-                    record.assignment().deliver(record.offset());
+                    let partition = record.assignment();
+                    partition.deliver(record.offset());
+                    pins.note(&parts.consumer, partition, record.offset());
                     pending.push_back(Delivery::Message(record));
                 }
                 // The end of a partition is no error.
@@ -331,6 +339,7 @@ impl Pump {
                 self.parts.metrics.commit_failures.inc();
             }
             self.parts.commits.answer(&outcome);
+            self.pins.answer(&outcome);
         }
     }
 
