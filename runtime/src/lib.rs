@@ -23,6 +23,7 @@ mod http;
 mod kafka;
 mod main_program;
 pub mod metrics;
+pub mod metrics_reference;
 mod oauth;
 mod observation;
 pub mod offsets;
