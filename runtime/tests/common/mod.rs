@@ -115,8 +115,8 @@ impl Mock {
     }
 
     /// A manifest for this cluster; `more` are further lines of the spec.
-    pub fn consumer(&self, mode: &str, more: &str) -> ValidatedConsumer {
-        let text = format!(
+    pub fn manifest(&self, mode: &str, more: &str) -> String {
+        format!(
             "apiVersion: penstock.dev/v1alpha1
 kind: KafkaConsumer
 metadata: {{name: test}}
@@ -130,7 +130,12 @@ spec:
 {more}",
             self.topic,
             self.brokers()
-        );
+        )
+    }
+
+    /// That manifest, checked.
+    pub fn consumer(&self, mode: &str, more: &str) -> ValidatedConsumer {
+        let text = self.manifest(mode, more);
         manifest::read_one(&text).expect("a valid manifest").1
     }
 }
