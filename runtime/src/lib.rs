@@ -12,6 +12,7 @@
 //! [`handler::handler_fn`], and give it to [`Runtime::run`] or [`run_main`].
 
 mod assignment;
+pub mod client;
 mod commit;
 mod commits;
 mod dead_letter;
