@@ -12,7 +12,7 @@ use penstock_crds::validate::{FailureAction, ValidatedConsumer};
 use penstock_crds::violation::Violations;
 use penstock_runtime::handler::http::HttpHandlerError;
 use penstock_runtime::telemetry::TelemetryError;
-use penstock_runtime::{ConnectError, Failure, RunError};
+use penstock_runtime::{Cause, ConnectError, Failure, RunError};
 use rdkafka::error::KafkaError;
 use thiserror::Error;
 
@@ -197,7 +197,9 @@ fn run_remedy(error: &RunError, stops: bool) -> &'static str {
         RunError::Connect(ConnectError::UnknownTopic(_)) => {
             "\nCreate the topic, correct its name in the manifest, or leave --brokers out to use a broker inside this process"
         }
-        RunError::Failure(Failure::Handler { .. }) if stops => {
+        RunError::Failure(Failure::Message { cause, .. })
+            if stops && matches!(**cause, Cause::Handler { .. }) =>
+        {
             "\nThe message is not committed and comes again. Correct the handler, or set spec.delivery.onFailure to Skip or DeadLetter to go on without such messages"
         }
         RunError::StopTimeout { .. } => {
