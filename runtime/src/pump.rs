@@ -294,6 +294,11 @@ impl Pump {
     }
 
     fn revoke(&mut self, partitions: &[TopicPartition], lost: bool) {
+        // librdkafka waits for an answer before it asks again; should it not,
+        // the earlier question is answered first.
+        if let Some(earlier) = self.revocation.take() {
+            self.give_up(earlier);
+        }
         let removed = self.assignment.remove(partitions);
         let redelivers = self.parts.strategy.redelivers();
         for partition in &removed {
@@ -313,9 +318,12 @@ impl Pump {
 
     /// Gives revoked partitions up once nothing of theirs is in flight.
     fn advance_revocation(&mut self) {
-        let Some(revocation) = self.revocation.take_if(|revocation| revocation.is_due()) else {
-            return;
-        };
+        if let Some(revocation) = self.revocation.take_if(|revocation| revocation.is_due()) {
+            self.give_up(revocation);
+        }
+    }
+
+    fn give_up(&mut self, revocation: Revocation) {
         revocation.complete(
             &self.parts.consumer,
             self.parts.strategy,
