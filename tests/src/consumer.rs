@@ -159,20 +159,44 @@ impl Consumer {
     /// Waits until `/readyz` says that partitions are assigned.
     ///
     /// # Errors
-    /// When it does not within `limit`; with the program's last lines when it ended.
+    /// As [`Consumer::wait_until`].
     pub async fn wait_until_ready(&self, limit: Duration) -> Result<(), ConsumerError> {
-        wait::value("the consumer to be ready", limit, async || {
-            if let Some(status) = self.status() {
-                return Err(format!("it ended with {status}: {}", self.tail()));
-            }
-            match self.health("/readyz").await {
-                Ok(page) if page.status == 200 => Ok(()),
-                Ok(page) => Err(page.body),
-                Err(error) => Err(error.to_string()),
+        self.wait_until(
+            "the consumer to be ready",
+            limit,
+            async || matches!(self.health("/readyz").await, Ok(page) if page.status == 200),
+        )
+        .await
+    }
+
+    /// Waits until `condition` holds, which is the program's doing.
+    ///
+    /// # Errors
+    /// When it does not within `limit`, or the program ends first; with the
+    /// program's last lines.
+    pub async fn wait_until(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut condition: impl AsyncFnMut() -> bool,
+    ) -> Result<(), ConsumerError> {
+        let ended = wait::value(what, limit, async || {
+            match (condition().await, self.status()) {
+                (true, _) => Ok(Ok(())),
+                (false, Some(status)) => Ok(Err(ProcessError::Ended {
+                    name: "penstock-runtime".into(),
+                    status,
+                    what: what.to_owned(),
+                    tail: self.tail(),
+                })),
+                (false, None) => Err(format!(
+                    "not so; the program's last lines:\n{}",
+                    self.tail()
+                )),
             }
         })
         .await?;
-        Ok(())
+        Ok(ended?)
     }
 
     /// Waits until a series of the metrics page has this value.
