@@ -7,7 +7,8 @@ use tracing::Instrument as _;
 
 use crate::partition::Partition;
 use crate::record::Record;
-use crate::worker::Failure;
+use crate::telemetry::SPANS;
+use crate::worker::{Cause, Failure};
 
 /// How a commit ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +48,7 @@ impl Committer {
     pub(crate) async fn commit(&self, record: &Record) -> Result<bool, Failure> {
         let (topic, partition, offset) = (record.topic(), record.partition(), record.offset());
         tracing::debug!("committing topic {topic} partition {partition} offset {offset}");
-        let span = tracing::info_span!(target: crate::telemetry::SPANS, "kafka.commit");
+        let span = tracing::info_span!(target: SPANS, "kafka.commit");
         let (reply, result) = oneshot::channel();
         let request = CommitRequest {
             partition: Arc::clone(record.assignment()),
@@ -70,10 +71,5 @@ impl Committer {
 }
 
 fn failure(record: &Record, reason: String) -> Failure {
-    Failure::Commit {
-        topic: record.topic().to_owned(),
-        partition: record.partition(),
-        offset: record.offset(),
-        reason,
-    }
+    Failure::of(record.position(), Cause::Commit(reason))
 }

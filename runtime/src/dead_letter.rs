@@ -79,10 +79,6 @@ impl DeadLetters {
         })
     }
 
-    pub(crate) fn topic(&self) -> &TopicName {
-        &self.topic
-    }
-
     /// Writes the message with its key, value and headers, adds why it failed,
     /// and waits until the brokers have it.
     pub(crate) async fn send(&self, failed: Failed<'_>) -> Result<(), DeadLetterError> {

@@ -31,6 +31,7 @@ mod pump;
 mod queue;
 mod rebalance;
 pub mod record;
+mod running;
 mod server;
 pub mod signals;
 pub mod telemetry;
@@ -43,6 +44,6 @@ pub use kafka::ConnectError;
 pub use main_program::{Arguments, run_main, run_main_http};
 pub use metrics::Metrics;
 pub use server::{HEALTH_ADDRESS, METRICS_ADDRESS, RunError, Runtime, SECRETS_DIRECTORY};
-pub use worker::Failure;
+pub use worker::{Cause, Failure, Position};
 
 pub use penstock_crds as crds;

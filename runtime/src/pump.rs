@@ -22,6 +22,7 @@ use crate::progress::Progress;
 use crate::queue::WorkQueue;
 use crate::rebalance::{self, Revocation};
 use crate::record::Record;
+use crate::telemetry::SPANS;
 use crate::worker::Delivery;
 
 /// Longest wait when there is nothing to do, as in the source.
@@ -160,7 +161,7 @@ impl Pump {
     /// may be more to do at once.
     fn pump(&mut self) -> bool {
         let span = tracing::info_span!(
-            target: crate::telemetry::SPANS,
+            target: SPANS,
             "pump",
             otel.name = self.span
         );
@@ -171,8 +172,7 @@ impl Pump {
             0
         };
         if !self.pending.is_empty() {
-            let _put = tracing::info_span!(target: crate::telemetry::SPANS, "kafka.work_queue_put")
-                .entered();
+            let _put = tracing::info_span!(target: SPANS, "kafka.work_queue_put").entered();
             self.parts.queue.put(&mut self.pending);
         }
         if self.stopping && self.pending.is_empty() {
@@ -182,8 +182,7 @@ impl Pump {
     }
 
     fn read(&mut self) -> usize {
-        let _consume =
-            tracing::info_span!(target: crate::telemetry::SPANS, "kafka.consume").entered();
+        let _consume = tracing::info_span!(target: SPANS, "kafka.consume").entered();
         let Self {
             messages,
             assignment,

@@ -8,6 +8,7 @@ use crate::kafka::NativeMessage;
 use crate::metrics::Metrics;
 use crate::partition::Partition;
 use crate::queue::Weigh;
+use crate::worker::Position;
 
 /// A message as it came from Kafka. The bytes lie where the Kafka client put
 /// them; nothing is copied.
@@ -64,6 +65,15 @@ impl Record {
     /// The partition's number.
     pub fn partition(&self) -> i32 {
         self.assignment().number
+    }
+
+    /// Topic, partition and offset together.
+    pub fn position(&self) -> Position {
+        Position {
+            topic: self.topic().to_owned(),
+            partition: self.partition(),
+            offset: self.offset(),
+        }
     }
 
     /// The offset.

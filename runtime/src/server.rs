@@ -5,39 +5,38 @@
 //! reading, the handlers drain under one limit, the client leaves the group,
 //! and the pages go last.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use penstock_crds::librdkafka::{SecretError, consumer_config, oauth_token_path};
+use penstock_crds::names::TopicName;
 use penstock_crds::validate::{FailureAction, ValidatedConsumer};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::commit::Committer;
 use crate::commits::Commits;
 use crate::dead_letter::{DeadLetterError, DeadLetters};
 use crate::decode::Decoder;
-use crate::handler::Handler;
+use crate::handler::{BatchHandler, Handler};
 use crate::http::{Health, HealthCheck, ListenError, Server, health_pages, listen, metrics_page};
-use crate::kafka::{ConnectError, Consumer, Target, connect};
+use crate::kafka::{ConnectError, Target, connect};
 use crate::metrics::Metrics;
 use crate::progress::{Busy, Progress};
 use crate::pump::{Pump, PumpParts, Strategy};
 use crate::queue::{WorkQueue, places_for};
-use crate::worker::{Failure, Shared, SpanNames, work};
+use crate::running::Running;
+use crate::worker::{Delivery, Failure, Shared, work, work_in_batches};
 
 /// Bytes that messages waiting for a handler may take together; one larger
 /// message is taken alone.
 const QUEUE_BYTES: usize = 16 * 1024 * 1024;
-
-/// Longest time for leaving the group: librdkafka waits for the coordinator's
-/// answer, which a cluster that is down never gives.
-const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Where the metrics page is served unless said otherwise.
 pub const METRICS_ADDRESS: SocketAddr = SocketAddr::new(ANY, 6060);
@@ -157,70 +156,60 @@ impl Runtime {
         D: Decoder,
         H: Handler<D::Data>,
     {
-        let metrics = match self.metrics.clone() {
-            Some(metrics) => metrics,
-            None => Metrics::new(
-                &self.consumer.prometheus_client_name,
-                self.consumer.name.as_str(),
-            )?,
-        };
+        self.start(decoder, handler, stop, work).await
+    }
+
+    /// As [`Self::run`], for a handler that takes up to `consumeBatchSize`
+    /// messages in one call.
+    pub async fn run_in_batches<D, H>(
+        self,
+        decoder: D,
+        handler: H,
+        stop: CancellationToken,
+    ) -> Result<(), RunError>
+    where
+        D: Decoder,
+        H: BatchHandler<D::Data>,
+    {
+        let most = self.consumer.consume_batch_size.get() as usize;
+        let work = move |shared, queue, busy| work_in_batches(shared, queue, busy, most);
+        self.start(decoder, handler, stop, work).await
+    }
+
+    async fn start<D, H, W, F>(
+        self,
+        decoder: D,
+        handler: H,
+        stop: CancellationToken,
+        work: W,
+    ) -> Result<(), RunError>
+    where
+        D: Decoder,
+        H: Send + Sync + 'static,
+        W: Fn(Arc<Shared<D, H>>, Arc<WorkQueue<Delivery>>, Busy) -> F,
+        F: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        let metrics = self.take_metrics()?;
         let pages = self.listen().await?;
-        let config = consumer_config(&self.consumer);
-        let properties = config.resolve(&self.secrets)?;
-        let oauth_token = oauth_token_path(&self.consumer.kafka, &self.secrets);
-
+        let connection = self.connection()?;
         let wake = Arc::new(Notify::new());
-        let handlers = self.consumer.mode.handlers();
-        let progress = Progress::new(handlers);
-        let queue = Arc::new(WorkQueue::new(
-            places_for(handlers),
-            QUEUE_BYTES,
-            Arc::clone(&wake),
-        ));
         let (committer, requests) = Committer::new(Arc::clone(&wake));
-        let strategy = Strategy::from(self.consumer.mode);
-        let dead_letter_topic = match &self.consumer.delivery.on_failure {
-            FailureAction::DeadLetter(topic) => Some(topic),
-            FailureAction::Stop | FailureAction::Skip => None,
-        };
-        let dead_letters = match dead_letter_topic {
-            Some(topic) => Some(DeadLetters::new(
-                &config.resolve_client(&self.secrets)?,
-                topic.clone(),
-                self.consumer.group.to_string(),
-                oauth_token.clone(),
-            )?),
-            None => None,
-        };
-        let shared = Arc::new(Shared {
-            span_names: SpanNames::new(self.consumer.name.as_str()),
-            decoder,
-            handler,
-            policy: self.consumer.delivery.clone(),
-            timeout: self.consumer.handler.timeout.get(),
-            metrics: metrics.clone(),
-            dead_letters,
-            committer: (strategy == Strategy::EachMessage).then_some(committer),
-        });
-
-        let target = Target {
-            config: &properties,
-            topics: &self.consumer.topics,
-            dead_letters: dead_letter_topic,
-            oauth_token,
-        };
+        let shared = Arc::new(self.share(decoder, handler, committer, &metrics, &connection)?);
         let client = tokio::select! {
-            client = connect(target, Arc::clone(&wake)) => client?,
+            client = connect(self.target(&connection), Arc::clone(&wake)) => client?,
             () = stop.cancelled() => return Ok(()),
         };
-        let reading = CancellationToken::new();
-        let finish = CancellationToken::new();
+        let handlers = self.consumer.mode.handlers();
+        let places = places_for(handlers);
+        let queue = Arc::new(WorkQueue::new(places, QUEUE_BYTES, Arc::clone(&wake)));
+        let progress = Progress::new(handlers);
+        let (reading, finish) = (CancellationToken::new(), CancellationToken::new());
         let pump = Pump::new(PumpParts {
             name: self.consumer.name.to_string(),
             consumer: client,
             queue: Arc::clone(&queue),
             wake: Arc::clone(&wake),
-            strategy,
+            strategy: self.consumer.mode.into(),
             commits: Commits::new(requests),
             batch_size: self.consumer.consume_batch_size.get() as usize,
             drain_limit: self.consumer.stop_timeout,
@@ -229,7 +218,6 @@ impl Runtime {
             stop: reading.clone(),
             finish: finish.clone(),
         });
-
         let mut running = Running {
             pump: tokio::spawn(pump.run()),
             workers: JoinSet::new(),
@@ -241,22 +229,88 @@ impl Runtime {
         };
         for number in 0..handlers {
             let busy = Busy::new(Arc::clone(&progress), number);
-            running
-                .workers
-                .spawn(work(Arc::clone(&shared), Arc::clone(&queue), busy));
+            let worker = work(Arc::clone(&shared), Arc::clone(&queue), busy);
+            running.workers.spawn(worker);
         }
-        let servers = pages.serve(
-            metrics,
-            Health {
-                name: self.consumer.name.to_string(),
-                progress,
-                check: self.health_check,
-                timeout: self.consumer.handler.timeout.get(),
-            },
-        );
+        let servers = pages.serve(metrics, self.health(progress));
         let ended = running.until(stop).await;
         servers.into_iter().for_each(Server::stop);
         ended
+    }
+
+    fn take_metrics(&self) -> Result<Metrics, prometheus::Error> {
+        match &self.metrics {
+            Some(metrics) => Ok(metrics.clone()),
+            None => Metrics::new(
+                &self.consumer.prometheus_client_name,
+                self.consumer.name.as_str(),
+            ),
+        }
+    }
+
+    /// The client's properties, with the Secrets read.
+    fn connection(&self) -> Result<Connection, SecretError> {
+        let config = consumer_config(&self.consumer);
+        Ok(Connection {
+            consumer: config.resolve(&self.secrets)?,
+            producer: config.resolve_client(&self.secrets)?,
+            oauth_token: oauth_token_path(&self.consumer.kafka, &self.secrets),
+        })
+    }
+
+    fn dead_letter_topic(&self) -> Option<&TopicName> {
+        match &self.consumer.delivery.on_failure {
+            FailureAction::DeadLetter(topic) => Some(topic),
+            FailureAction::Stop | FailureAction::Skip => None,
+        }
+    }
+
+    fn target<'a>(&'a self, connection: &'a Connection) -> Target<'a> {
+        Target {
+            config: &connection.consumer,
+            topics: &self.consumer.topics,
+            dead_letters: self.dead_letter_topic(),
+            oauth_token: connection.oauth_token.clone(),
+        }
+    }
+
+    /// What the handlers share.
+    fn share<D, H>(
+        &self,
+        decoder: D,
+        handler: H,
+        committer: Committer,
+        metrics: &Metrics,
+        connection: &Connection,
+    ) -> Result<Shared<D, H>, DeadLetterError> {
+        let dead_letters = self.dead_letter_topic().map(|topic| {
+            DeadLetters::new(
+                &connection.producer,
+                topic.clone(),
+                self.consumer.group.to_string(),
+                connection.oauth_token.clone(),
+            )
+        });
+        let in_order = Strategy::from(self.consumer.mode) == Strategy::EachMessage;
+        Ok(Shared {
+            span: format!("{}.handler", self.consumer.name),
+            decoder,
+            handler,
+            policy: self.consumer.delivery.clone(),
+            timeout: self.consumer.handler.timeout.get(),
+            metrics: metrics.clone(),
+            dead_letters: dead_letters.transpose()?,
+            committer: in_order.then_some(committer),
+        })
+    }
+
+    fn health(&self, progress: Arc<Progress>) -> Health {
+        Health {
+            name: self.consumer.name.to_string(),
+            progress,
+            check: self.health_check.clone(),
+            timeout: self.consumer.handler.timeout.get(),
+        }
     }
 
     async fn listen(&self) -> Result<Pages, ListenError> {
@@ -269,6 +323,13 @@ impl Runtime {
         }
         Ok(pages)
     }
+}
+
+/// How to reach Kafka, as librdkafka properties.
+struct Connection {
+    consumer: BTreeMap<String, String>,
+    producer: BTreeMap<String, String>,
+    oauth_token: Option<PathBuf>,
 }
 
 /// Addresses that are taken and not served yet.
@@ -287,90 +348,5 @@ impl Pages {
             .health
             .map(|listener| Server::start(listener, health_pages(health)));
         metrics.into_iter().chain(health).collect()
-    }
-}
-
-/// A consumer at work.
-struct Running {
-    pump: JoinHandle<Arc<Consumer>>,
-    workers: JoinSet<Result<(), Failure>>,
-    handlers: usize,
-    reading: CancellationToken,
-    finish: CancellationToken,
-    wake: Arc<Notify>,
-    stop_timeout: Duration,
-}
-
-impl Running {
-    /// Runs until told to stop or something fails, then stops in order.
-    async fn until(mut self, stop: CancellationToken) -> Result<(), RunError> {
-        let mut ended = tokio::select! {
-            () = stop.cancelled() => Ok(()),
-            Some(worker) = self.workers.join_next() => worker_result(worker),
-            pump = &mut self.pump => {
-                self.workers.abort_all();
-                return Err(RunError::Task(match pump {
-                    Ok(_) => "the pump ended by itself".into(),
-                    Err(error) => error.to_string(),
-                }));
-            }
-        };
-        self.reading.cancel();
-        self.wake.notify_one();
-        let drained = self.drain().await;
-        if ended.is_ok() {
-            ended = drained;
-        }
-        self.finish.cancel();
-        self.wake.notify_one();
-        match self.pump.await {
-            Ok(client) => close(client).await,
-            Err(error) => ended = Err(RunError::Task(error.to_string())),
-        }
-        ended
-    }
-
-    /// Waits for the handlers, all under one limit.
-    async fn drain(&mut self) -> Result<(), RunError> {
-        let deadline = tokio::time::Instant::now() + self.stop_timeout;
-        let mut ended = Ok(());
-        loop {
-            match tokio::time::timeout_at(deadline, self.workers.join_next()).await {
-                Ok(None) => return ended,
-                Ok(Some(worker)) => ended = ended.and(worker_result(worker)),
-                Err(_) => break,
-            }
-        }
-        let unfinished = self.workers.len();
-        tracing::error!(
-            "{unfinished} of {} handlers were still busy after {:?} and are given up",
-            self.handlers,
-            self.stop_timeout
-        );
-        self.workers.shutdown().await;
-        ended.and(Err(RunError::StopTimeout {
-            unfinished,
-            limit: self.stop_timeout,
-        }))
-    }
-}
-
-fn worker_result(
-    worker: Result<Result<(), Failure>, tokio::task::JoinError>,
-) -> Result<(), RunError> {
-    match worker {
-        Ok(result) => Ok(result?),
-        Err(error) => Err(RunError::Task(error.to_string())),
-    }
-}
-
-/// Leaves the group. librdkafka blocks meanwhile, so it has a thread of its own.
-async fn close(client: Arc<Consumer>) {
-    let closing = tokio::task::spawn_blocking(move || match Arc::into_inner(client) {
-        Some(client) => drop(client),
-        None => tracing::error!("the Kafka client is still in use and leaves no group"),
-    });
-    if tokio::time::timeout(CLOSE_LIMIT, closing).await.is_err() {
-        tracing::warn!("the group was not left within {CLOSE_LIMIT:?}: the brokers do not answer");
     }
 }

@@ -86,12 +86,15 @@ pub(super) struct Settings<'a> {
     pub(super) extra: &'a [(String, String)],
 }
 
-/// For one node, few partitions, and groups that settle at once.
+/// For one node, few partitions, groups that settle at once, and a broker that is let
+/// in again soon after a crash: it is not before its last session has run out.
 const FIXED: &str = "\
 process.roles=broker,controller
 node.id=1
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAIN
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=3000
 auto.create.topics.enable=false
 num.network.threads=2
 num.io.threads=4

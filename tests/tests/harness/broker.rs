@@ -187,6 +187,20 @@ async fn the_shared_broker_is_one() -> Outcome {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_broker_that_can_not_start_says_why() -> Outcome {
+    let refused = Kafka::builder().property("log.retention.hours", "soon");
+    let error = refused.start().await.unwrap_err();
+    assert!(matches!(error, KafkaError::Format(_)), "{error}");
+    assert!(error.to_string().contains("log.retention.hours"), "{error}");
+
+    let starved = Kafka::builder().java_option("-Xmx1m");
+    let error = starved.start().await.unwrap_err();
+    assert!(matches!(error, KafkaError::Ended { .. }), "{error}");
+    assert!(error.to_string().contains("heap"), "{error}");
+    Ok(())
+}
+
 /// Gives a token when librdkafka asks for one.
 struct Token;
 

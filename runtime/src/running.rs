@@ -1,0 +1,101 @@
+//! A consumer at work, and its stop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::kafka::Consumer;
+use crate::server::RunError;
+use crate::worker::Failure;
+
+/// Longest time for leaving the group: librdkafka waits for the coordinator's
+/// answer, which a cluster that is down never gives.
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+
+/// A consumer at work.
+pub(crate) struct Running {
+    pub(crate) pump: JoinHandle<Arc<Consumer>>,
+    pub(crate) workers: JoinSet<Result<(), Failure>>,
+    pub(crate) handlers: usize,
+    /// Cancelled to end the pump's reading.
+    pub(crate) reading: CancellationToken,
+    /// Cancelled to end the pump.
+    pub(crate) finish: CancellationToken,
+    pub(crate) wake: Arc<Notify>,
+    pub(crate) stop_timeout: Duration,
+}
+
+impl Running {
+    /// Runs until told to stop or something fails, then stops in order.
+    pub(crate) async fn until(mut self, stop: CancellationToken) -> Result<(), RunError> {
+        let mut ended = tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            Some(worker) = self.workers.join_next() => worker_result(worker),
+            pump = &mut self.pump => {
+                self.workers.abort_all();
+                return Err(RunError::Task(match pump {
+                    Ok(_) => "the pump ended by itself".into(),
+                    Err(error) => error.to_string(),
+                }));
+            }
+        };
+        self.reading.cancel();
+        self.wake.notify_one();
+        let drained = self.drain().await;
+        if ended.is_ok() {
+            ended = drained;
+        }
+        self.finish.cancel();
+        self.wake.notify_one();
+        match self.pump.await {
+            Ok(client) => close(client).await,
+            Err(error) => ended = Err(RunError::Task(error.to_string())),
+        }
+        ended
+    }
+
+    /// Waits for the handlers, all under one limit.
+    async fn drain(&mut self) -> Result<(), RunError> {
+        let deadline = tokio::time::Instant::now() + self.stop_timeout;
+        let mut ended = Ok(());
+        loop {
+            match tokio::time::timeout_at(deadline, self.workers.join_next()).await {
+                Ok(None) => return ended,
+                Ok(Some(worker)) => ended = ended.and(worker_result(worker)),
+                Err(_) => break,
+            }
+        }
+        let unfinished = self.workers.len();
+        tracing::error!(
+            "{unfinished} of {} handlers were still busy after {:?} and are given up",
+            self.handlers,
+            self.stop_timeout
+        );
+        self.workers.shutdown().await;
+        ended.and(Err(RunError::StopTimeout {
+            unfinished,
+            limit: self.stop_timeout,
+        }))
+    }
+}
+
+fn worker_result(worker: Result<Result<(), Failure>, JoinError>) -> Result<(), RunError> {
+    match worker {
+        Ok(result) => Ok(result?),
+        Err(error) => Err(RunError::Task(error.to_string())),
+    }
+}
+
+/// Leaves the group. librdkafka blocks meanwhile, so it has a thread of its own.
+async fn close(client: Arc<Consumer>) {
+    let closing = tokio::task::spawn_blocking(move || match Arc::into_inner(client) {
+        Some(client) => drop(client),
+        None => tracing::error!("the Kafka client is still in use and leaves no group"),
+    });
+    if tokio::time::timeout(CLOSE_LIMIT, closing).await.is_err() {
+        tracing::warn!("the group was not left within {CLOSE_LIMIT:?}: the brokers do not answer");
+    }
+}

@@ -1,0 +1,293 @@
+//! Messages several at a time, for handlers that gain by it.
+//!
+//! Each message has its own timer, gauge, attempts and verdict, as if it came
+//! alone. In order, a verdict after a failed one does not count: those messages
+//! are given again behind it.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::select_all;
+use tracing::{Instrument as _, Span};
+
+use super::{
+    Delivery, Ended, Failure, Shared, log_failure, log_retry, panicked, report, timed_out,
+};
+use crate::decode::Decoder;
+use crate::delivery::{Attempts, Next};
+use crate::handler::{BatchHandler, HandlerError};
+use crate::observation::{Active, Observation};
+use crate::partition::Partition;
+use crate::progress::Busy;
+use crate::queue::WorkQueue;
+use crate::record::{Message, Record};
+
+/// Works until the queue is closed and empty, or a message ends the consumer.
+/// Takes what waits, at most `most` messages, each time.
+pub(crate) async fn work_in_batches<D, H>(
+    shared: Arc<Shared<D, H>>,
+    queue: Arc<WorkQueue<Delivery>>,
+    busy: Busy,
+    most: usize,
+) -> Result<(), Failure>
+where
+    D: Decoder,
+    H: BatchHandler<D::Data>,
+{
+    while let Some(first) = queue.take().await {
+        let mut deliveries = vec![first];
+        queue.take_more(most.saturating_sub(1), &mut deliveries);
+        shared
+            .process_batch(deliveries, &busy)
+            .await
+            .inspect_err(log_failure)?;
+    }
+    Ok(())
+}
+
+/// One message of a batch.
+struct Item<'a, T> {
+    record: &'a Record,
+    observation: Observation<'a>,
+    active: Active<'a>,
+    span: Span,
+    data: Option<T>,
+    latency: Option<f64>,
+    attempts: Attempts<'a>,
+    ended: Option<Ended>,
+}
+
+/// A message that failed and is tried again, or ends the consumer.
+enum Verdict {
+    Wait(Duration),
+    Ended(Ended),
+    Failed(Failure),
+}
+
+impl<D, H> Shared<D, H>
+where
+    D: Decoder,
+    H: BatchHandler<D::Data>,
+{
+    /// The source's steps for several messages.
+    pub(crate) async fn process_batch(
+        &self,
+        deliveries: Vec<Delivery>,
+        busy: &Busy,
+    ) -> Result<(), Failure> {
+        let (mut records, mut error) = (Vec::with_capacity(deliveries.len()), None);
+        for delivery in deliveries {
+            match delivery {
+                Delivery::Message(record) => records.push(record),
+                Delivery::Error(failed) => error = error.or(Some(failed)),
+            }
+        }
+        let mut items: Vec<_> = records.iter().map(|record| self.open(record)).collect();
+        let mut failure = self.attempt_all(&mut items, busy).await.err();
+        let commits = commits(&items);
+        for (item, commit) in items.into_iter().zip(commits) {
+            // What has not ended was cut short by a failure.
+            let ended = match item.ended {
+                Some(ended) => self.conclude(&item, ended, commit).await,
+                None => Ok(Ended::Abandoned),
+            };
+            let (record, observation) = (item.record, item.observation);
+            drop((item.active, item.span));
+            observation.finish(matches!(ended, Ok(Ended::Handled)));
+            report(record, &ended);
+            failure = failure.or(ended.err());
+        }
+        match (failure, error) {
+            (Some(failure), _) => Err(failure),
+            (None, Some(error)) => Err(self.fail(error)),
+            (None, None) => Ok(()),
+        }
+    }
+
+    fn open<'a>(&'a self, record: &'a Record) -> Item<'a, D::Data> {
+        let observation = Observation::start(&record.assignment().topic_metrics);
+        let span = self.open_span(record);
+        let active = observation.active();
+        let decoded = span.in_scope(|| self.decode(record));
+        let ended = decoded.is_none().then_some(Ended::Invalid);
+        let (data, latency) = decoded.unzip();
+        Item {
+            record,
+            observation,
+            active,
+            span,
+            data,
+            latency: latency.flatten(),
+            attempts: Attempts::new(&self.policy),
+            ended,
+        }
+    }
+
+    /// Attempts until every message has ended, or one ends the consumer.
+    async fn attempt_all(
+        &self,
+        items: &mut [Item<'_, D::Data>],
+        busy: &Busy,
+    ) -> Result<(), Failure> {
+        while let Some(first) = items.iter().position(|item| item.ended.is_none()) {
+            let verdicts = {
+                let _busy = busy.start();
+                let span = items[first].span.clone();
+                self.call_batch(items).instrument(span).await
+            };
+            for item in items.iter_mut().filter(|item| item.ended.is_none()) {
+                if item.record.assignment().is_revoked() {
+                    item.ended = Some(Ended::Abandoned);
+                }
+            }
+            let mut wait = Duration::ZERO;
+            for (place, verdict) in verdicts {
+                let item = &mut items[place];
+                if item.ended.is_some() {
+                    continue;
+                }
+                match self.judge(item, verdict).await {
+                    Verdict::Ended(ended) => item.ended = Some(ended),
+                    Verdict::Failed(failure) => return Err(failure),
+                    Verdict::Wait(time) => {
+                        wait = wait.max(time);
+                        if self.committer.is_some() {
+                            break;
+                        }
+                    }
+                }
+            }
+            if !wait.is_zero() {
+                self.wait(items, wait).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn judge(
+        &self,
+        item: &mut Item<'_, D::Data>,
+        verdict: Result<(), HandlerError>,
+    ) -> Verdict {
+        let Err(error) = verdict else {
+            return Verdict::Ended(Ended::Handled);
+        };
+        let attempt = item.attempts.number();
+        match item.attempts.failed(&error) {
+            Next::Retry(wait) => {
+                log_retry(item.record, attempt, &error, wait);
+                Verdict::Wait(wait)
+            }
+            Next::GiveUp => match self.give_up(item.record, attempt, &error).await {
+                Ok(ended) => Verdict::Ended(ended),
+                Err(failure) => Verdict::Failed(failure),
+            },
+        }
+    }
+
+    /// One call for all messages that have not ended: the place of each and its
+    /// verdict. None at all if a partition was given up meanwhile; the messages
+    /// of the others are then given again, at the same attempt.
+    async fn call_batch(
+        &self,
+        items: &[Item<'_, D::Data>],
+    ) -> Vec<(usize, Result<(), HandlerError>)> {
+        let (mut places, mut messages) = (Vec::new(), Vec::new());
+        for (place, item) in items.iter().enumerate() {
+            if let (None, Some(data)) = (item.ended, &item.data) {
+                places.push(place);
+                messages.push(Message {
+                    record: item.record,
+                    data,
+                    attempt: item.attempts.number(),
+                });
+            }
+        }
+        let call = AssertUnwindSafe(self.handler.handle_batch(&messages)).catch_unwind();
+        let revoked = places
+            .iter()
+            .map(|place| Box::pin(items[*place].record.assignment().when_revoked()));
+        let outcome = tokio::select! {
+            outcome = tokio::time::timeout(self.timeout, call) => outcome,
+            _ = select_all(revoked) => return Vec::new(),
+        };
+        let mut verdicts = match outcome {
+            Ok(Ok(verdicts)) => verdicts,
+            Ok(Err(panic)) => vec![Err(panicked(&*panic)); places.len()],
+            Err(_) => vec![Err(timed_out(self.timeout)); places.len()],
+        };
+        verdicts.resize_with(places.len(), || {
+            Err(HandlerError::retryable("the handler gave no verdict"))
+        });
+        places.into_iter().zip(verdicts).collect()
+    }
+
+    /// Waits before the next attempt; ends those whose partition is about to go.
+    async fn wait(&self, items: &mut [Item<'_, D::Data>], wait: Duration) {
+        let mut open: Vec<_> = items
+            .iter_mut()
+            .filter(|item| item.ended.is_none())
+            .collect();
+        let draining = select_all(
+            open.iter()
+                .map(|item| Box::pin(item.record.assignment().when_draining())),
+        );
+        let drained = tokio::select! {
+            () = tokio::time::sleep(wait) => None,
+            ((), first, _) = draining => Some(first),
+        };
+        if let Some(first) = drained {
+            open[first].ended = Some(Ended::Abandoned);
+        }
+    }
+
+    /// The commit in order, then the latency and the offset.
+    async fn conclude(
+        &self,
+        item: &Item<'_, D::Data>,
+        ended: Ended,
+        commit: bool,
+    ) -> Result<Ended, Failure> {
+        if matches!(ended, Ended::Abandoned | Ended::Invalid) {
+            return Ok(ended);
+        }
+        if commit
+            && let Some(committer) = &self.committer
+            && !committer
+                .commit(item.record)
+                .instrument(item.span.clone())
+                .await?
+        {
+            return Ok(Ended::Abandoned);
+        }
+        let partition = item.record.assignment();
+        if let Some(latency) = item.latency {
+            partition.topic_metrics.latency.observe(latency);
+        }
+        partition.metrics.offset.set(item.record.offset());
+        Ok(ended)
+    }
+}
+
+/// For each message whether it is the last of its partition that was dealt
+/// with: committing that one commits those before it.
+fn commits<T>(items: &[Item<'_, T>]) -> Vec<bool> {
+    let mut seen: Vec<*const Partition> = Vec::new();
+    let mut last: Vec<_> = items
+        .iter()
+        .rev()
+        .map(|item| {
+            let partition = Arc::as_ptr(item.record.assignment());
+            let done = matches!(item.ended, Some(Ended::Handled | Ended::GivenUp));
+            let last = done && !seen.contains(&partition);
+            if last {
+                seen.push(partition);
+            }
+            last
+        })
+        .collect();
+    last.reverse();
+    last
+}

@@ -1,0 +1,244 @@
+//! A handler at work: takes messages from the queue and does with each what the
+//! source does, step by step.
+
+mod batch;
+mod failure;
+mod single;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use batch::work_in_batches;
+pub use failure::{Cause, Failure, Position};
+pub(crate) use single::work;
+
+use std::any::Any;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use penstock_crds::validate::{DeliveryPolicy, FailureAction};
+use tracing::{Span, field};
+
+use crate::commit::Committer;
+use crate::dead_letter::{DeadLetters, Failed};
+use crate::decode::{Decoded, Decoder};
+use crate::handler::HandlerError;
+use crate::kafka::ConsumeError;
+use crate::metrics::Metrics;
+use crate::observation::Observation;
+use crate::queue::Weigh;
+use crate::record::Record;
+use crate::telemetry::SPANS;
+
+/// What the pump puts into the queue: a message, or an error in its place.
+pub(crate) enum Delivery {
+    Message(Record),
+    Error(ConsumeError),
+}
+
+impl Weigh for Delivery {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Message(record) => record.weight(),
+            Self::Error(_) => 0,
+        }
+    }
+}
+
+/// What all handlers of a consumer share.
+pub(crate) struct Shared<D, H> {
+    /// Name of the span around a message: `{name}.handler`.
+    pub(crate) span: String,
+    pub(crate) decoder: D,
+    pub(crate) handler: H,
+    pub(crate) policy: DeliveryPolicy,
+    /// Longest time for one attempt.
+    pub(crate) timeout: Duration,
+    pub(crate) metrics: Metrics,
+    pub(crate) dead_letters: Option<DeadLetters>,
+    /// Present in order: each message is committed before the next is taken.
+    pub(crate) committer: Option<Committer>,
+}
+
+/// How the work on a message ended, other than by a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// The handler did its work.
+    Handled,
+    /// The value could not be decoded; the message is left behind.
+    Invalid,
+    /// Skipped or dead-lettered: done with, though not handled.
+    GivenUp,
+    /// The partition was revoked first.
+    Abandoned,
+}
+
+/// Said in the source's words; the process ends, and the message comes again
+/// after the restart.
+fn log_failure(failure: &Failure) {
+    tracing::error!(
+        error = %failure,
+        "Unhandled error while trying to process a message, terminating the server"
+    );
+}
+
+impl<D: Decoder, H> Shared<D, H> {
+    /// A Kafka error instead of a message: no tags, no handler, no commit.
+    fn fail(&self, error: ConsumeError) -> Failure {
+        let topic = self.metrics.topic(&error.topic);
+        let observation = Observation::start(&topic);
+        let span = tracing::info_span!(target: SPANS, "handler", otel.name = self.span);
+        span.in_scope(|| {
+            let _active = observation.active();
+            tracing::debug!("Kafka gave the error {} instead of a message", error.code);
+        });
+        drop(span);
+        observation.finish(false);
+        Failure::Kafka(error.text)
+    }
+
+    fn open_span(&self, record: &Record) -> Span {
+        let span = tracing::info_span!(
+            target: SPANS,
+            "handler",
+            otel.name = self.span,
+            otel.kind = "consumer",
+            kind = field::Empty,
+            kafka.topic = field::Empty,
+            kafka.key = field::Empty,
+            kafka.partition = field::Empty,
+            kafka.offset = field::Empty,
+            kafka.timestamp = field::Empty,
+        );
+        if !span.is_disabled() {
+            span.record("kind", "consumer");
+            span.record("kafka.topic", record.topic());
+            if let Some(key) = record.key() {
+                span.record("kafka.key", &*String::from_utf8_lossy(key));
+            }
+            span.record("kafka.partition", record.partition());
+            span.record("kafka.offset", record.offset());
+            if let Some(timestamp) = record.timestamp() {
+                span.record("kafka.timestamp", timestamp);
+            }
+        }
+        span
+    }
+
+    /// Decodes a message and takes its latency; `None` if it is invalid.
+    fn decode(&self, record: &Record) -> Option<(D::Data, Option<f64>)> {
+        match self.decoder.decode(record) {
+            Ok(Decoded {
+                data,
+                endpoint_timestamp,
+            }) => Some((data, endpoint_timestamp.map(seconds_since))),
+            Err(error) => {
+                tracing::error!(
+                    topic = record.topic(),
+                    partition = record.partition(),
+                    offset = record.offset(),
+                    error = %error,
+                    "skipping invalid message"
+                );
+                record.assignment().topic_metrics.invalid.inc();
+                None
+            }
+        }
+    }
+
+    /// What follows the last attempt.
+    async fn give_up(
+        &self,
+        record: &Record,
+        attempts: u32,
+        error: &HandlerError,
+    ) -> Result<Ended, Failure> {
+        let metrics = &record.assignment().topic_metrics;
+        match (&self.policy.on_failure, &self.dead_letters) {
+            (FailureAction::Skip, _) => {
+                log_given_up(record, attempts, error, "skipping a message");
+                metrics.skipped.inc();
+            }
+            (FailureAction::DeadLetter(_), Some(dead_letters)) => {
+                let failed = Failed {
+                    record,
+                    attempts,
+                    reason: error.reason(),
+                };
+                dead_letters
+                    .send(failed)
+                    .await
+                    .map_err(|error| Failure::of(record.position(), error.into()))?;
+                log_given_up(record, attempts, error, "dead-lettered a message");
+                metrics.dead_lettered.inc();
+            }
+            _ => {
+                let cause = Cause::Handler {
+                    attempts,
+                    reason: error.reason().to_owned(),
+                };
+                return Err(Failure::of(record.position(), cause));
+            }
+        }
+        Ok(Ended::GivenUp)
+    }
+}
+
+fn log_given_up(record: &Record, attempts: u32, error: &HandlerError, what: &str) {
+    tracing::error!(
+        topic = record.topic(),
+        partition = record.partition(),
+        offset = record.offset(),
+        key = record.key().map(String::from_utf8_lossy).as_deref(),
+        attempts,
+        error = %error,
+        "{what} that could not be handled"
+    );
+}
+
+fn log_retry(record: &Record, attempt: u32, error: &HandlerError, wait: Duration) {
+    tracing::warn!(
+        topic = record.topic(),
+        partition = record.partition(),
+        offset = record.offset(),
+        attempt,
+        error = %error,
+        "the handler failed, trying again in {wait:?}"
+    );
+    record.assignment().topic_metrics.retried.inc();
+}
+
+/// Reports how a message ended to its partition.
+fn report(record: &Record, ended: &Result<Ended, Failure>) {
+    let partition = record.assignment();
+    match ended {
+        Ok(Ended::Handled | Ended::Invalid | Ended::GivenUp) => partition.settle(record.offset()),
+        Ok(Ended::Abandoned) => {
+            tracing::info!(
+                "{} is left to whoever is assigned it next",
+                record.position()
+            );
+            partition.abandon(record.offset());
+        }
+        Err(_) => partition.abandon(record.offset()),
+    }
+}
+
+/// Seconds from a time in milliseconds since the epoch to now.
+fn seconds_since(timestamp: f64) -> f64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis());
+    (now as f64 - timestamp) / 1000.0
+}
+
+fn timed_out(limit: Duration) -> HandlerError {
+    HandlerError::retryable(format_args!("the handler took longer than {limit:?}"))
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> HandlerError {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message");
+    HandlerError::retryable(format_args!("the handler panicked: {text}"))
+}
