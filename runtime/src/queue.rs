@@ -154,10 +154,13 @@ impl<T: Weigh> WorkQueue<T> {
         (state.items.len(), state.bytes)
     }
 
-    /// Whether another item might fit.
+    /// Whether another item might fit. If not, the pump is told once one might.
     pub(crate) fn has_room(&self) -> bool {
-        let state = self.state.lock();
-        state.items.len() < self.places && (state.items.is_empty() || state.bytes < self.max_bytes)
+        let mut state = self.state.lock();
+        let has_room = state.items.len() < self.places
+            && (state.items.is_empty() || state.bytes < self.max_bytes);
+        state.pump_waits = !has_room;
+        has_room
     }
 
     fn wake_one(&self, state: &mut State<T>) {
@@ -291,6 +294,17 @@ mod tests {
                 .await
                 .is_ok()
         );
+    }
+
+    #[tokio::test]
+    async fn a_pump_that_only_asked_for_room_is_told_too() {
+        let room = Arc::new(Notify::new());
+        let queue = WorkQueue::new(2, 100, Arc::clone(&room));
+        queue.put(&mut items(0..2));
+        assert!(!queue.has_room());
+        queue.take().await;
+        let told = timeout(Duration::from_secs(1), room.notified()).await;
+        assert!(told.is_ok() && queue.has_room());
     }
 
     #[tokio::test]
