@@ -176,14 +176,17 @@ impl Pump {
         } else {
             0
         };
-        if !self.pending.is_empty() && !self.pins.hold() {
+        let had_some = !self.pending.is_empty();
+        if had_some && !self.pins.hold() {
             let _put = tracing::info_span!(target: SPANS, "kafka.work_queue_put").entered();
             self.parts.queue.put(&mut self.pending);
         }
         if self.stopping && self.pending.is_empty() {
             self.parts.queue.close();
         }
-        read > 0 && self.pending.is_empty()
+        // With the last of an earlier read put, nothing else tells of messages
+        // that lie ready: librdkafka announces only the first after none.
+        (read > 0 || had_some) && self.pending.is_empty()
     }
 
     fn read(&mut self) -> usize {
