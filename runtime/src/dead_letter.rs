@@ -5,15 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use penstock_crds::names::TopicName;
-use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use thiserror::Error;
 
-use crate::kafka::{log_client_error, log_librdkafka};
-use crate::oauth;
+use crate::client::ClientCallbacks;
 use crate::record::Record;
 
 /// How long the brokers may take to acknowledge a dead letter before the
@@ -45,7 +43,7 @@ pub(crate) struct Failed<'a> {
 
 /// Writes dead letters.
 pub(crate) struct DeadLetters {
-    producer: FutureProducer<ProducerContext>,
+    producer: FutureProducer<ClientCallbacks>,
     topic: TopicName,
     group: String,
 }
@@ -70,7 +68,7 @@ impl DeadLetters {
         );
         config.set_log_level(RDKafkaLogLevel::Info);
         let producer =
-            FutureProducer::from_config_and_context(&config, ProducerContext { oauth_token })
+            FutureProducer::from_config_and_context(&config, ClientCallbacks { oauth_token })
                 .map_err(DeadLetterError::Configuration)?;
         Ok(Self {
             producer,
@@ -113,29 +111,5 @@ impl DeadLetters {
                 topic: self.topic.clone(),
                 source,
             })
-    }
-}
-
-/// The producer's callbacks.
-struct ProducerContext {
-    oauth_token: Option<PathBuf>,
-}
-
-impl ClientContext for ProducerContext {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log_librdkafka(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        log_client_error(&error, reason);
-    }
-
-    fn generate_oauth_token(
-        &self,
-        _: Option<&str>,
-    ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        Ok(oauth::read_token(self.oauth_token.as_deref())?)
     }
 }

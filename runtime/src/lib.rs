@@ -12,6 +12,7 @@
 //! [`handler::handler_fn`], and give it to [`Runtime::run`] or [`run_main`].
 
 mod assignment;
+pub mod client;
 mod commit;
 mod commits;
 mod dead_letter;
@@ -22,10 +23,12 @@ mod http;
 mod kafka;
 mod main_program;
 pub mod metrics;
+pub mod metrics_reference;
 mod oauth;
 mod observation;
 pub mod offsets;
 mod partition;
+mod pins;
 mod progress;
 mod pump;
 mod queue;

@@ -1,6 +1,7 @@
 //! The Prometheus series. Names, labels and help of the first three are the
 //! source's and an interface; the others carry on its statsd series or are ours.
 
+use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
 
 use prometheus::core::Collector;
@@ -29,6 +30,7 @@ const PARTITION_LABELS: [&str; 3] = ["consumer", "kafka_topic", "kafka_partition
 #[derive(Clone)]
 pub struct Metrics {
     registry: Registry,
+    descriptions: Arc<[Description]>,
     client_name: Arc<str>,
     consumer: Arc<str>,
     processing_time: HistogramVec,
@@ -60,7 +62,10 @@ impl Metrics {
     /// `kafka_client_name`, perhaps blank; `consumer` the label `consumer`.
     pub fn new(client_name: &str, consumer: &str) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let register = Register(&registry);
+        let register = Register {
+            registry: &registry,
+            descriptions: RefCell::default(),
+        };
         let one = |name: &str, help: &str| Opts::new(name, help).const_label("consumer", consumer);
         Ok(Self {
             processing_time: register.histograms(
@@ -125,35 +130,56 @@ impl Metrics {
                 "messages between the committed offset and the end of the partition",
                 &PARTITION_LABELS,
             )?,
-            assigned: register.add(IntGauge::with_opts(one(
-                "penstock_assigned_partitions",
-                "partitions assigned to this process",
-            ))?)?,
-            rebalances: register.add(IntCounter::with_opts(one(
-                "penstock_rebalances_total",
-                "assignments and revocations of partitions",
-            ))?)?,
-            commit_failures: register.add(IntCounter::with_opts(one(
-                "penstock_commit_failures_total",
-                "commits that failed",
-            ))?)?,
-            queued: register.add(IntGauge::with_opts(one(
-                "penstock_queued_messages",
-                "messages that wait for a handler",
-            ))?)?,
-            queued_bytes: register.add(IntGauge::with_opts(one(
-                "penstock_queued_bytes",
-                "bytes of the messages that wait for a handler",
-            ))?)?,
-            registry,
+            assigned: register.add(
+                "gauge",
+                IntGauge::with_opts(one(
+                    "penstock_assigned_partitions",
+                    "partitions assigned to this process",
+                ))?,
+            )?,
+            rebalances: register.add(
+                "counter",
+                IntCounter::with_opts(one(
+                    "penstock_rebalances_total",
+                    "assignments and revocations of partitions",
+                ))?,
+            )?,
+            commit_failures: register.add(
+                "counter",
+                IntCounter::with_opts(one(
+                    "penstock_commit_failures_total",
+                    "commits that failed",
+                ))?,
+            )?,
+            queued: register.add(
+                "gauge",
+                IntGauge::with_opts(one(
+                    "penstock_queued_messages",
+                    "messages that wait for a handler",
+                ))?,
+            )?,
+            queued_bytes: register.add(
+                "gauge",
+                IntGauge::with_opts(one(
+                    "penstock_queued_bytes",
+                    "bytes of the messages that wait for a handler",
+                ))?,
+            )?,
+            descriptions: register.descriptions.take().into(),
             client_name: client_name.into(),
             consumer: consumer.into(),
+            registry,
         })
     }
 
     /// The registry, for series of your own beside these.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// What each series is, in the order of the reference.
+    pub fn descriptions(&self) -> &[Description] {
+        &self.descriptions
     }
 
     /// The page, in Prometheus' text format 0.0.4.
@@ -257,12 +283,44 @@ impl LazyGauge {
     }
 }
 
-/// Makes series and registers them.
-struct Register<'a>(&'a Registry);
+/// What a series is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// Its name.
+    pub name: String,
+    /// "counter", "gauge" or "histogram".
+    pub kind: &'static str,
+    /// Its labels.
+    pub labels: Vec<String>,
+    /// Its help text.
+    pub help: String,
+}
+
+/// Makes series, registers them and keeps their descriptions.
+struct Register<'a> {
+    registry: &'a Registry,
+    descriptions: RefCell<Vec<Description>>,
+}
 
 impl Register<'_> {
-    fn add<C: Collector + Clone + 'static>(&self, series: C) -> Result<C, prometheus::Error> {
-        self.0.register(Box::new(series.clone()))?;
+    fn add<C: Collector + Clone + 'static>(
+        &self,
+        kind: &'static str,
+        series: C,
+    ) -> Result<C, prometheus::Error> {
+        for description in series.desc() {
+            let fixed = description.const_label_pairs.iter();
+            self.descriptions.borrow_mut().push(Description {
+                name: description.fq_name.clone(),
+                kind,
+                labels: fixed
+                    .map(|label| label.name().to_owned())
+                    .chain(description.variable_labels.iter().cloned())
+                    .collect(),
+                help: description.help.clone(),
+            });
+        }
+        self.registry.register(Box::new(series.clone()))?;
         Ok(series)
     }
 
@@ -272,7 +330,10 @@ impl Register<'_> {
         help: &str,
         labels: &[&str],
     ) -> Result<IntCounterVec, prometheus::Error> {
-        self.add(IntCounterVec::new(Opts::new(name, help), labels)?)
+        self.add(
+            "counter",
+            IntCounterVec::new(Opts::new(name, help), labels)?,
+        )
     }
 
     fn gauges(
@@ -281,7 +342,7 @@ impl Register<'_> {
         help: &str,
         labels: &[&str],
     ) -> Result<IntGaugeVec, prometheus::Error> {
-        self.add(IntGaugeVec::new(Opts::new(name, help), labels)?)
+        self.add("gauge", IntGaugeVec::new(Opts::new(name, help), labels)?)
     }
 
     fn histograms(
@@ -292,6 +353,6 @@ impl Register<'_> {
         buckets: &[f64],
     ) -> Result<HistogramVec, prometheus::Error> {
         let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-        self.add(HistogramVec::new(options, labels)?)
+        self.add("histogram", HistogramVec::new(options, labels)?)
     }
 }

@@ -6,7 +6,7 @@
 
 use std::ffi::CString;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -38,6 +38,8 @@ pub(crate) struct Partition {
     draining: CancellationToken,
     /// Ends attempts: the partition is given up.
     revoked: CancellationToken,
+    /// A message has come by this assignment.
+    begun: AtomicBool,
     /// Offset committed last under this assignment.
     committed: AtomicI64,
     /// Wakes the pump when the last message in flight is done.
@@ -66,10 +68,16 @@ impl Partition {
             offsets: Mutex::default(),
             draining: CancellationToken::new(),
             revoked: CancellationToken::new(),
+            begun: AtomicBool::new(false),
             committed: AtomicI64::new(UNKNOWN),
             pump,
             _client: client,
         }
+    }
+
+    /// Whether this is called for the first time: at the assignment's first message.
+    pub(crate) fn begin(&self) -> bool {
+        !self.begun.swap(true, Ordering::Relaxed)
     }
 
     /// Notes a message that was taken from Kafka.

@@ -18,6 +18,7 @@ use crate::kafka::{
     CommitOutcome, ConsumeError, Consumer, Event, MessageQueue, TopicPartition, high_watermark,
 };
 use crate::metrics::Metrics;
+use crate::pins::Pins;
 use crate::progress::Progress;
 use crate::queue::WorkQueue;
 use crate::rebalance::{self, Revocation};
@@ -79,6 +80,8 @@ pub(crate) struct PumpParts {
     pub(crate) wake: Arc<Notify>,
     pub(crate) strategy: Strategy,
     pub(crate) commits: Commits,
+    /// Commit where reading began, see [`Pins`].
+    pub(crate) pin_start: bool,
     /// Most messages in one read.
     pub(crate) batch_size: usize,
     /// Longest wait for messages in flight at a revocation.
@@ -98,6 +101,7 @@ pub(crate) struct Pump {
     messages: MessageQueue,
     assignment: Assignment,
     revocation: Option<Revocation>,
+    pins: Pins,
     /// Read and not yet in the queue.
     pending: VecDeque<Delivery>,
     /// Nothing more is read.
@@ -126,6 +130,7 @@ impl Pump {
             messages,
             assignment: Assignment::new(parts.metrics.clone(), Arc::clone(&parts.wake)),
             revocation: None,
+            pins: Pins::new(parts.strategy.redelivers() && parts.pin_start),
             pending: VecDeque::new(),
             stopping: false,
             last_poll: Instant::now(),
@@ -171,14 +176,17 @@ impl Pump {
         } else {
             0
         };
-        if !self.pending.is_empty() {
+        let had_some = !self.pending.is_empty();
+        if had_some && !self.pins.hold() {
             let _put = tracing::info_span!(target: SPANS, "kafka.work_queue_put").entered();
             self.parts.queue.put(&mut self.pending);
         }
         if self.stopping && self.pending.is_empty() {
             self.parts.queue.close();
         }
-        read > 0 && self.pending.is_empty()
+        // With the last of an earlier read put, nothing else tells of messages
+        // that lie ready: librdkafka announces only the first after none.
+        (read > 0 || had_some) && self.pending.is_empty()
     }
 
     fn read(&mut self) -> usize {
@@ -187,6 +195,7 @@ impl Pump {
             messages,
             assignment,
             pending,
+            pins,
             parts,
             ..
         } = self;
@@ -196,7 +205,9 @@ impl Pump {
             |message| match message {
                 Ok(message) => {
                     let record = Record::native(message);
-                    record.assignment().deliver(record.offset());
+                    let partition = record.assignment();
+                    partition.deliver(record.offset());
+                    pins.note(&parts.consumer, partition, record.offset());
                     pending.push_back(Delivery::Message(record));
                 }
                 // The end of a partition is no error.
@@ -286,6 +297,11 @@ impl Pump {
     }
 
     fn revoke(&mut self, partitions: &[TopicPartition], lost: bool) {
+        // librdkafka waits for an answer before it asks again; should it not,
+        // the earlier question is answered first.
+        if let Some(earlier) = self.revocation.take() {
+            self.give_up(earlier);
+        }
         let removed = self.assignment.remove(partitions);
         let redelivers = self.parts.strategy.redelivers();
         for partition in &removed {
@@ -305,9 +321,12 @@ impl Pump {
 
     /// Gives revoked partitions up once nothing of theirs is in flight.
     fn advance_revocation(&mut self) {
-        let Some(revocation) = self.revocation.take_if(|revocation| revocation.is_due()) else {
-            return;
-        };
+        if let Some(revocation) = self.revocation.take_if(|revocation| revocation.is_due()) {
+            self.give_up(revocation);
+        }
+    }
+
+    fn give_up(&mut self, revocation: Revocation) {
         revocation.complete(
             &self.parts.consumer,
             self.parts.strategy,
@@ -331,6 +350,7 @@ impl Pump {
                 self.parts.metrics.commit_failures.inc();
             }
             self.parts.commits.answer(&outcome);
+            self.pins.answer(&outcome);
         }
     }
 

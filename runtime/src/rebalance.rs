@@ -70,9 +70,11 @@ impl Revocation {
     /// Ends what is still in flight, commits what is handled and gives the
     /// partitions up.
     pub(crate) fn complete(self, consumer: &Consumer, strategy: Strategy, metrics: &Metrics) {
+        // They may have been lost while the messages in flight were waited for.
+        let lost = self.lost || consumer.assignment_lost();
         for partition in &self.partitions {
             partition.revoke();
-            if strategy == Strategy::Handled && !self.lost {
+            if strategy == Strategy::Handled && !lost {
                 // Committed by librdkafka as part of the unassignment.
                 store(consumer, partition);
             }

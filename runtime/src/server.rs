@@ -211,6 +211,7 @@ impl Runtime {
             wake: Arc::clone(&wake),
             strategy: self.consumer.mode.into(),
             commits: Commits::new(requests),
+            pin_start: connection.begins_at_the_end(),
             batch_size: self.consumer.consume_batch_size.get() as usize,
             drain_limit: self.consumer.stop_timeout,
             metrics: metrics.clone(),
@@ -234,7 +235,9 @@ impl Runtime {
         }
         let servers = pages.serve(metrics, self.health(progress));
         let ended = running.until(stop).await;
-        servers.into_iter().for_each(Server::stop);
+        for server in servers {
+            server.stop().await;
+        }
         ended
     }
 
@@ -330,6 +333,15 @@ struct Connection {
     consumer: BTreeMap<String, String>,
     producer: BTreeMap<String, String>,
     oauth_token: Option<PathBuf>,
+}
+
+impl Connection {
+    /// Whether a group without committed offsets begins at the end. All names
+    /// that librdkafka has for it; the user's properties may set it too.
+    fn begins_at_the_end(&self) -> bool {
+        let reset = self.consumer.get("auto.offset.reset").map(String::as_str);
+        matches!(reset, Some("latest" | "largest" | "end"))
+    }
 }
 
 /// Addresses that are taken and not served yet.

@@ -1,6 +1,7 @@
 //! Logs and traces of a process.
 
 use std::env;
+use std::io::{self, IsTerminal as _};
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::ExporterBuildError;
@@ -9,6 +10,7 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 use thiserror::Error;
 use tracing::Level;
 use tracing_subscriber::filter::{EnvFilter, FilterFn};
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{Layer as _, fmt, registry};
@@ -74,12 +76,29 @@ impl Drop for Telemetry {
 /// protobuf) where `OTEL_EXPORTER_OTLP_ENDPOINT` or its traces twin is set.
 /// `filter` has the syntax of `RUST_LOG`.
 pub fn init(format: LogFormat, filter: &str, service: &str) -> Result<Telemetry, TelemetryError> {
+    init_to(io::stderr, format, filter, service)
+}
+
+/// As [`init`], with a writer of the caller's; each line comes in one write. It
+/// should lead to standard error, which decides whether there is colour.
+pub fn init_to<W>(
+    writer: W,
+    format: LogFormat,
+    filter: &str,
+    service: &str,
+) -> Result<Telemetry, TelemetryError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
     let filter = EnvFilter::try_new(filter).map_err(|error| TelemetryError::Filter {
         filter: filter.to_owned(),
         reason: error.to_string(),
     })?;
     let no_spans = FilterFn::new(|metadata| metadata.target() != SPANS);
-    let logs = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let logs = fmt::layer()
+        .with_writer(writer)
+        .with_ansi(colour())
+        .with_target(false);
     let logs = match format {
         LogFormat::Text => logs.boxed(),
         LogFormat::Json => logs.json().flatten_event(true).boxed(),
@@ -100,6 +119,12 @@ pub fn init(format: LogFormat, filter: &str, service: &str) -> Result<Telemetry,
         .with(spans)
         .try_init()?;
     Ok(Telemetry { provider })
+}
+
+/// Colour is for terminals, and `NO_COLOR` forbids it even there.
+fn colour() -> bool {
+    let forbidden = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    io::stderr().is_terminal() && !forbidden
 }
 
 fn tracer_provider(service: &str) -> Result<SdkTracerProvider, ExporterBuildError> {

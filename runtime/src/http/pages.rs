@@ -63,10 +63,13 @@ impl Server {
         Self { stop, task }
     }
 
-    /// Stops serving. Connections that are kept alive by clients are cut.
-    pub(crate) fn stop(self) {
+    /// Stops serving and gives the address back. Connections that clients keep
+    /// alive are cut.
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.task.abort();
+        // Ends with the abort, or has ended by itself.
+        let _ = self.task.await;
     }
 }
 

@@ -1,5 +1,8 @@
 //! Consumers on librdkafka's mock cluster: a broker in this process, for fast tests.
 
+// Each test binary uses a part of this.
+#![allow(dead_code)]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -24,6 +27,17 @@ use tokio_util::sync::CancellationToken;
 
 /// Longest wait for anything in these tests.
 pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// Waits until something holds.
+pub async fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let waited = tokio::time::timeout(LIMIT, wait).await;
+    assert!(waited.is_ok(), "waited {LIMIT:?} until {what}");
+}
 
 /// A mock cluster with one topic.
 pub struct Mock {
@@ -101,8 +115,8 @@ impl Mock {
     }
 
     /// A manifest for this cluster; `more` are further lines of the spec.
-    pub fn consumer(&self, mode: &str, more: &str) -> ValidatedConsumer {
-        let text = format!(
+    pub fn manifest(&self, mode: &str, more: &str) -> String {
+        format!(
             "apiVersion: penstock.dev/v1alpha1
 kind: KafkaConsumer
 metadata: {{name: test}}
@@ -116,7 +130,12 @@ spec:
 {more}",
             self.topic,
             self.brokers()
-        );
+        )
+    }
+
+    /// That manifest, checked.
+    pub fn consumer(&self, mode: &str, more: &str) -> ValidatedConsumer {
+        let text = self.manifest(mode, more);
         manifest::read_one(&text).expect("a valid manifest").1
     }
 }
@@ -164,6 +183,11 @@ impl Recorder {
         self
     }
 
+    /// Messages that are with the handler now.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::SeqCst)
+    }
+
     /// Most messages that were with the handler at one time.
     pub fn most_in_flight(&self) -> usize {
         self.most_in_flight.load(Ordering::SeqCst)
@@ -173,16 +197,10 @@ impl Recorder {
         self.seen.lock().clone()
     }
 
-    /// Waits until so many messages were given, and returns them.
+    /// Waits until so many messages were handled, and returns them.
     pub async fn wait_for(&self, count: usize) -> Vec<Seen> {
-        let wait = async {
-            while self.seen.lock().len() < count {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        if tokio::time::timeout(LIMIT, wait).await.is_err() {
-            panic!("only {} of {count} messages came", self.seen.lock().len());
-        }
+        let what = format!("{count} messages are handled");
+        wait_until(&what, || self.seen.lock().len() >= count).await;
         self.seen()
     }
 }

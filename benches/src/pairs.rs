@@ -1,0 +1,193 @@
+//! What is compared with what, and what is to be reached.
+
+use crate::side::Side;
+use crate::source::Mode;
+
+/// A reference and ours.
+#[derive(Clone, Debug)]
+pub struct Pair {
+    /// Short name, to choose it by.
+    pub name: &'static str,
+    /// The reference, in words.
+    pub reference_is: &'static str,
+    /// Ours, in words.
+    pub ours_is: &'static str,
+    /// The reference.
+    pub reference: Runner,
+    /// Ours.
+    pub ours: Runner,
+    /// What our rate must be of the reference's; absent where it is only of interest.
+    pub goal: Option<f64>,
+}
+
+impl Pair {
+    /// Whether a mode of the source is one of the sides.
+    pub fn has_source(&self, mode: Mode) -> bool {
+        let is = |runner: &Runner| match runner.program {
+            RunnerProgram::Source { mode: found, .. } => found == mode,
+            RunnerProgram::Side(_) => false,
+        };
+        is(&self.reference) || is(&self.ours)
+    }
+}
+
+/// How one side is run.
+#[derive(Clone, Copy, Debug)]
+pub struct Runner {
+    /// The program.
+    pub program: RunnerProgram,
+    /// Messages, of the whole topic.
+    pub count: Count,
+    /// Handlers, or requests in flight.
+    pub handlers: u32,
+    /// Where HTTP goes.
+    pub transport: Option<Transport>,
+}
+
+/// The program of a side.
+#[derive(Clone, Copy, Debug)]
+pub enum RunnerProgram {
+    /// One of ours.
+    Side(Side),
+    /// The source.
+    Source {
+        /// Its mode.
+        mode: Mode,
+        /// Messages in one read.
+        batch: u32,
+    },
+}
+
+/// How many messages a side handles, so that it takes seconds.
+#[derive(Clone, Copy, Debug)]
+pub enum Count {
+    /// As many as the topic has.
+    All,
+    /// Part of them, but never more than there are.
+    UpTo(u64),
+}
+
+/// How HTTP is carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP on the loopback address.
+    Tcp,
+    /// A Unix socket.
+    Unix,
+}
+
+/// Handlers of the Fast consumers, unless the pair is about their number.
+const HANDLERS: u32 = 16;
+
+const COMMITS: Count = Count::UpTo(20_000);
+const REQUESTS: Count = Count::UpTo(300_000);
+const REQUESTS_ONE_BY_ONE: Count = Count::UpTo(50_000);
+const SOURCE_FAST: Count = Count::UpTo(50_000);
+const SOURCE_IN_ORDER: Count = Count::UpTo(8_000);
+
+/// All pairs, in the order in which they are run.
+pub fn all() -> Vec<Pair> {
+    let fast = [
+        embedded("fast", Side::LoopJson, Side::FastJson, Some(0.8)),
+        embedded("fast-handled", Side::LoopJson, Side::FastHandled, None),
+        embedded("fast-raw", Side::LoopRaw, Side::FastRaw, None),
+    ];
+    let in_order = Pair {
+        name: "in-order",
+        reference_is: "consume, commit, wait",
+        ours_is: "InOrder, Embedded",
+        reference: side(Side::LoopCommit, COMMITS, 1),
+        ours: side(Side::InOrder, COMMITS, 1),
+        goal: Some(0.95),
+    };
+    let http = [
+        http("http-tcp-64", Transport::Tcp, 64, Some(0.7)),
+        http("http-unix-64", Transport::Unix, 64, Some(0.7)),
+        http("http-tcp-1", Transport::Tcp, 1, Some(0.7)),
+        http("http-unix-1", Transport::Unix, 1, Some(0.7)),
+    ];
+    let source = [
+        Pair {
+            name: "source-fast",
+            reference_is: "baseplate 2.7.1 Fast, 10 handlers",
+            ours_is: "Fast, Embedded, Json",
+            reference: source(Mode::Fast, 10, 1, SOURCE_FAST),
+            ours: side(Side::FastJson, Count::All, HANDLERS),
+            goal: Some(100.0),
+        },
+        Pair {
+            name: "source-fast-100",
+            reference_is: "the same, batches of 100",
+            ours_is: "Fast, Embedded, Json",
+            reference: source(Mode::Fast, 10, 100, SOURCE_FAST),
+            ours: side(Side::FastJson, Count::All, HANDLERS),
+            goal: None,
+        },
+        Pair {
+            name: "source-in-order",
+            reference_is: "baseplate 2.6.0 InOrder",
+            ours_is: "InOrder, Embedded",
+            reference: source(Mode::InOrder, 1, 1, SOURCE_IN_ORDER),
+            ours: side(Side::InOrder, COMMITS, 1),
+            goal: Some(2.5),
+        },
+    ];
+    fast.into_iter()
+        .chain([in_order])
+        .chain(http)
+        .chain(source)
+        .collect()
+}
+
+fn embedded(name: &'static str, reference: Side, ours: Side, goal: Option<f64>) -> Pair {
+    let (reference_is, ours_is) = match ours {
+        Side::FastRaw => ("poll loop", "Fast, Embedded, Raw"),
+        Side::FastHandled => ("poll loop, JSON decoded", "the same, commit: Handled"),
+        _ => ("poll loop, JSON decoded", "Fast, Embedded, Json"),
+    };
+    Pair {
+        name,
+        reference_is,
+        ours_is,
+        reference: side(reference, Count::All, 1),
+        ours: side(ours, Count::All, HANDLERS),
+        goal,
+    }
+}
+
+fn http(name: &'static str, transport: Transport, in_flight: u32, goal: Option<f64>) -> Pair {
+    let count = match in_flight {
+        1 => REQUESTS_ONE_BY_ONE,
+        _ => REQUESTS,
+    };
+    let at = |program| Runner {
+        transport: Some(transport),
+        ..side(program, count, in_flight)
+    };
+    Pair {
+        name,
+        reference_is: "bare HTTP client, no Kafka",
+        ours_is: "Fast, Http",
+        reference: at(Side::HttpPair),
+        ours: at(Side::FastHttp),
+        goal,
+    }
+}
+
+fn side(side: Side, count: Count, handlers: u32) -> Runner {
+    Runner {
+        program: RunnerProgram::Side(side),
+        count,
+        handlers,
+        transport: None,
+    }
+}
+
+fn source(mode: Mode, handlers: u32, batch: u32, count: Count) -> Runner {
+    Runner {
+        program: RunnerProgram::Source { mode, batch },
+        count,
+        handlers,
+        transport: None,
+    }
+}

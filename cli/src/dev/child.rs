@@ -1,0 +1,157 @@
+//! The handler, or an embedded consumer, as a child process.
+
+use std::ffi::{OsStr, OsString};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
+use tokio::process::Command;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::error::DevError;
+use crate::console::{Console, Stream};
+
+/// What stands before each line of a child.
+const PREFIX: &[u8] = b"handler | ";
+
+/// Longest piece of a line that is held in memory; a longer line is broken.
+const LONGEST_LINE: u64 = 64 * 1024;
+
+/// How long the output of a child that has ended is still waited for: what it
+/// started may hold the pipe open.
+const OUTPUT_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long a handler may take to end once the consumer has.
+pub const HANDLER_STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// A child with a process group of its own, so that Ctrl-C reaches this process
+/// alone, which then decides. Dropped: the group is killed.
+pub struct Child {
+    process: tokio::process::Child,
+    /// Absent once the child has been waited for: the id may then be another's.
+    group: Option<Pid>,
+    program: String,
+    output: Vec<JoinHandle<()>>,
+    /// Until when output is waited for; set when the child has ended.
+    output_deadline: Option<Instant>,
+}
+
+impl Child {
+    /// Starts a command, and shows each line that it writes.
+    pub fn start(
+        command: &[OsString],
+        environment: &[(&str, OsString)],
+        console: &Console,
+    ) -> Result<Self, DevError> {
+        let (program, arguments) = command.split_first().ok_or(DevError::NoProgram)?;
+        let name = program.to_string_lossy().into_owned();
+        let mut process = Command::new(program)
+            .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .map_err(|source| DevError::Start {
+                program: name.clone(),
+                source,
+            })?;
+        let mut output = Vec::new();
+        if let Some(stdout) = process.stdout.take() {
+            output.push(tokio::spawn(show(stdout, Stream::Out, console.clone())));
+        }
+        if let Some(stderr) = process.stderr.take() {
+            output.push(tokio::spawn(show(stderr, Stream::Err, console.clone())));
+        }
+        Ok(Self {
+            group: process.id().and_then(|id| Pid::from_raw(id.cast_signed())),
+            process,
+            program: shown(command),
+            output,
+            output_deadline: None,
+        })
+    }
+
+    /// The command, for messages.
+    pub fn program(&self) -> &str {
+        &self.program
+    }
+
+    /// Waits until it ends. Its last lines have then been shown. Waiting may be
+    /// broken off and begun again.
+    pub async fn ended(&mut self) -> Result<ExitStatus, DevError> {
+        let status = self.process.wait().await;
+        // What it started and left behind may hold its port and this pipe.
+        self.signal(Signal::KILL);
+        self.group = None;
+        let deadline = *self
+            .output_deadline
+            .get_or_insert_with(|| Instant::now() + OUTPUT_LIMIT);
+        while let Some(output) = self.output.last_mut() {
+            // When the time is over, whatever still comes is not its own.
+            let _ = tokio::time::timeout_at(deadline, output).await;
+            self.output.pop();
+        }
+        status.map_err(|error| DevError::Task(error.to_string()))
+    }
+
+    /// Asks it to end and waits; after `limit` it is killed. How it ended by
+    /// itself.
+    pub async fn stop(&mut self, limit: Duration) -> Result<Option<ExitStatus>, DevError> {
+        self.signal(Signal::TERM);
+        match tokio::time::timeout(limit, self.ended()).await {
+            Ok(ended) => ended.map(Some),
+            Err(_) => {
+                self.signal(Signal::KILL);
+                self.ended().await.map(|_| None)
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(group) = self.group {
+            // Fails when the whole group has ended: then there is nothing to do.
+            let _ = kill_process_group(group, signal);
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+    }
+}
+
+fn shown(command: &[OsString]) -> String {
+    let words: Vec<_> = command
+        .iter()
+        .map(|word| OsStr::to_string_lossy(word))
+        .collect();
+    words.join(" ")
+}
+
+/// Shows what a child writes, line by line.
+async fn show(pipe: impl AsyncRead + Unpin, stream: Stream, console: Console) {
+    let mut pipe = BufReader::new(pipe);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        line.extend_from_slice(PREFIX);
+        let read = (&mut pipe)
+            .take(LONGEST_LINE)
+            .read_until(b'\n', &mut line)
+            .await;
+        match read {
+            Ok(1..) => {
+                if !line.ends_with(b"\n") {
+                    line.push(b'\n');
+                }
+                console.write(stream, &line);
+            }
+            Ok(0) | Err(_) => break,
+        }
+    }
+}

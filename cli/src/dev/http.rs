@@ -1,0 +1,162 @@
+//! A consumer in this process, with a handler that is reached over HTTP.
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+
+use penstock_crds::spec::Format;
+use penstock_crds::validate::Endpoint;
+use penstock_runtime::decode::{JsonText, Raw};
+use penstock_runtime::handler::http::HttpHandler;
+use penstock_runtime::{Metrics, Runtime};
+
+use super::child::{Child, HANDLER_STOP_LIMIT};
+use super::error::DevError;
+use super::pages::Source;
+use super::{Setting, Started};
+
+/// Starts the handler, waits until it accepts connections, and consumes. Nothing
+/// when a stop came first.
+pub async fn start(setting: &Setting) -> Result<Option<Started>, DevError> {
+    let consumer = &setting.plan.consumer;
+    let json = consumer.format == Format::Json;
+    let http = HttpHandler::new(
+        &consumer.endpoint,
+        &consumer.handler.path,
+        json,
+        consumer.handler.timeout.get(),
+    )?;
+    let mut handler = match setting.arguments.command.as_slice() {
+        [] => None,
+        command => {
+            make_way(&consumer.endpoint)?;
+            let environment = environment(setting);
+            Some(Child::start(command, &environment, &setting.console)?)
+        }
+    };
+    if !wait_until_up(setting, &http, handler.as_mut()).await? {
+        if let Some(mut handler) = handler {
+            handler.stop(HANDLER_STOP_LIMIT).await?;
+        }
+        return Ok(None);
+    }
+
+    let metrics = Metrics::new(&consumer.prometheus_client_name, consumer.name.as_str())
+        .map_err(|error| DevError::Metrics(error.to_string()))?;
+    let runtime = Runtime::new(consumer.clone())
+        .secrets(&setting.secrets)
+        .metrics_address(Some(setting.pages.metrics))
+        .health_address(Some(setting.pages.health))
+        .metrics(metrics.clone());
+    let stop = setting.stop.clone();
+    let consumer = consumer.clone();
+    let consuming = tokio::spawn(async move {
+        let ended = match json {
+            true => runtime.run(JsonText, http, stop).await,
+            false => runtime.run(Raw, http, stop).await,
+        };
+        ended.map_err(|error| DevError::run(&consumer, error))
+    });
+    Ok(Some(Started {
+        consuming,
+        handler,
+        progress: Source::Own(metrics),
+    }))
+}
+
+/// Makes sure that the handler can listen, and that nobody else is taken for it.
+fn make_way(endpoint: &Endpoint) -> Result<(), DevError> {
+    match endpoint {
+        Endpoint::HttpPort(port) => {
+            TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).map_err(|source| {
+                DevError::HandlerPort {
+                    port: *port,
+                    source,
+                }
+            })?;
+        }
+        Endpoint::HttpSocket(path) => {
+            let directory = path.parent().unwrap_or(Path::new("/"));
+            fs::create_dir_all(directory).map_err(|source| DevError::SocketDirectory {
+                directory: directory.to_owned(),
+                source,
+            })?;
+        }
+        Endpoint::Embedded => {}
+    }
+    Ok(())
+}
+
+/// The manifest's variables, and where to listen. What comes from Secrets and
+/// ConfigMaps is only in the cluster; it is left as it is in this environment.
+fn environment(setting: &Setting) -> Vec<(&str, OsString)> {
+    let consumer = &setting.plan.consumer;
+    let mut environment = Vec::new();
+    for variable in &consumer.handler.env {
+        match &variable.value {
+            Some(value) => environment.push((variable.name.as_str(), value.into())),
+            None if variable.value_from.is_none() => {
+                environment.push((variable.name.as_str(), OsString::new()));
+            }
+            None if std::env::var_os(&variable.name).is_none() => {
+                setting.console.say(format_args!(
+                    "note: the handler's variable {} comes from the cluster and is not set here; export it first if the handler needs it",
+                    variable.name
+                ));
+            }
+            None => {}
+        }
+    }
+    if !consumer.handler.env_from.is_empty() {
+        setting.console.say(
+            "note: the variables of spec.handler.envFrom come from the cluster and are not set here; export those that the handler needs",
+        );
+    }
+    match &consumer.endpoint {
+        Endpoint::HttpPort(port) => environment.push(("PORT", port.to_string().into())),
+        Endpoint::HttpSocket(path) => {
+            environment.push(("PENSTOCK_HANDLER_SOCKET", path.into()));
+        }
+        Endpoint::Embedded => {}
+    }
+    environment
+}
+
+/// Waits for the handler; `false` when a stop came first.
+async fn wait_until_up(
+    setting: &Setting,
+    http: &HttpHandler,
+    handler: Option<&mut Child>,
+) -> Result<bool, DevError> {
+    let limit = setting.arguments.start_limit();
+    let target = http.target().to_string();
+    let program = handler.as_ref().map(|handler| handler.program().to_owned());
+    let ended = async {
+        match handler {
+            Some(handler) => handler.ended().await,
+            None => std::future::pending().await,
+        }
+    };
+    setting
+        .console
+        .progress(format!("waiting for the handler at {target}"));
+    tokio::select! {
+        up = http.wait_until_up(limit) => match (up, program) {
+            (Ok(()), _) => Ok(true),
+            (Err(_), None) => Err(DevError::NobodyListening { target, limit }),
+            (Err(_), Some(program)) => {
+                let (variable, field) = match setting.plan.consumer.endpoint {
+                    Endpoint::HttpSocket(_) => ("PENSTOCK_HANDLER_SOCKET", "socket"),
+                    _ => ("PORT", "port"),
+                };
+                Err(DevError::NotListening { program, target, limit, variable, field })
+            }
+        },
+        status = ended => Err(DevError::EndedEarly {
+            program: program.unwrap_or_default(),
+            status: status?,
+        }),
+        () = setting.stop.cancelled() => Ok(false),
+    }
+}

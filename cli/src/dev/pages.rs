@@ -1,0 +1,101 @@
+//! The metrics and health pages: their addresses, and reading the metrics.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::{Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use penstock_runtime::Metrics;
+use tokio::net::TcpStream;
+
+use super::error::DevError;
+use super::snapshot::Snapshot;
+use crate::args::DevArguments;
+
+/// How long a page may take.
+const PAGE_LIMIT: Duration = Duration::from_secs(2);
+
+/// Where the pages are served.
+#[derive(Clone, Copy)]
+pub struct Pages {
+    pub metrics: SocketAddr,
+    pub health: SocketAddr,
+}
+
+impl Pages {
+    /// The arguments' addresses, found to be free, with ports instead of 0. They
+    /// are tried before anything starts, so that nobody else's pages are taken
+    /// for ours.
+    pub fn find(arguments: &DevArguments) -> Result<Self, DevError> {
+        let metrics = free("metrics", arguments.metrics_address)?;
+        let health = free("health", arguments.health_address)?;
+        let both = [metrics.local_addr(), health.local_addr()];
+        match both {
+            [Ok(metrics), Ok(health)] => Ok(Self { metrics, health }),
+            [Err(source), _] | [_, Err(source)] => Err(DevError::Page {
+                page: "metrics",
+                address: arguments.metrics_address,
+                source,
+            }),
+        }
+    }
+}
+
+fn free(page: &'static str, address: SocketAddr) -> Result<TcpListener, DevError> {
+    TcpListener::bind(address).map_err(|source| DevError::Page {
+        page,
+        address,
+        source,
+    })
+}
+
+/// An address as this machine reaches it.
+pub fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => {
+            SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port())
+        }
+        _ => address,
+    }
+}
+
+/// Where a run's progress is read. It has the same form in both cases: the text
+/// of the metrics page.
+pub enum Source {
+    /// The consumer runs in this process.
+    Own(Metrics),
+    /// It is a process of its own, with its page here.
+    Page(SocketAddr),
+}
+
+impl Source {
+    /// The progress now; nothing while there is no page.
+    pub async fn look(&self) -> Option<Snapshot> {
+        let page = match self {
+            Self::Own(metrics) => metrics.render().ok()?,
+            Self::Page(address) => {
+                let page = fetch(reachable(*address));
+                tokio::time::timeout(PAGE_LIMIT, page).await.ok()??
+            }
+        };
+        Some(Snapshot::parse(&page))
+    }
+}
+
+async fn fetch(address: SocketAddr) -> Option<String> {
+    let stream = TcpStream::connect(address).await.ok()?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
+    let driver = tokio::spawn(connection);
+    let request = Request::get("/metrics")
+        .header(header::HOST, address.to_string())
+        .body(Empty::<Bytes>::new())
+        .ok()?;
+    let response = sender.send_request(request).await.ok()?;
+    let found = response.status() == StatusCode::OK;
+    let body = response.into_body().collect().await.ok()?.to_bytes();
+    driver.abort();
+    found.then(|| String::from_utf8_lossy(&body).into_owned())
+}

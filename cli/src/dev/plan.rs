@@ -1,0 +1,139 @@
+//! What is to run: the manifest, changed as the arguments say.
+
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+
+use penstock_crds::manifest::{self, Content, ManifestErrors};
+use penstock_crds::names::TopicName;
+use penstock_crds::spec::{Kafka, KafkaConsumer};
+use penstock_crds::validate::{Endpoint, ValidatedConsumer, validate};
+
+use super::error::DevError;
+use crate::args::DevArguments;
+use crate::findings::Finding;
+use crate::input;
+
+/// A consumer that can run here.
+pub struct Plan {
+    /// The manifest, as the consumer is to read it.
+    pub resource: KafkaConsumer,
+    /// The same, checked.
+    pub consumer: ValidatedConsumer,
+    /// Where the manifest comes from.
+    pub file: String,
+}
+
+impl Plan {
+    /// Reads the manifest and checks it as the operator will.
+    pub fn read(path: &Path) -> Result<Self, DevError> {
+        let text = input::read(path)?;
+        let file = input::name(path);
+        match manifest::read_one(&text) {
+            Ok((resource, consumer)) => Ok(Self {
+                resource,
+                consumer,
+                file,
+            }),
+            Err(ManifestErrors::Refused(_)) => Err(DevError::Invalid {
+                findings: findings(&text, &file),
+                file,
+            }),
+            Err(error) => Err(DevError::NotOne { file, error }),
+        }
+    }
+
+    /// Lets the handler listen on another port than the manifest's.
+    pub fn use_handler_port(&mut self, port: u16) -> Result<(), DevError> {
+        match &self.consumer.endpoint {
+            Endpoint::HttpSocket(path) => return Err(DevError::PortForSocket(path.clone())),
+            Endpoint::Embedded => return Err(DevError::PortForEmbedded),
+            Endpoint::HttpPort(_) => {}
+        }
+        let port = match port {
+            0 => free_port().map_err(|source| DevError::HandlerPort { port, source })?,
+            port => port,
+        };
+        self.resource.spec.handler.port = Some(port.into());
+        self.check()
+    }
+
+    /// Uses these brokers instead of the manifest's, with its authentication.
+    pub fn use_brokers(&mut self, servers: &str) -> Result<(), DevError> {
+        servers.clone_into(&mut self.resource.spec.kafka.bootstrap_servers);
+        self.check()
+    }
+
+    /// Uses the broker in this process, which speaks neither TLS nor SASL. Says
+    /// whether the manifest asks for either.
+    pub fn use_plain_broker(&mut self, servers: &str) -> Result<bool, DevError> {
+        let kafka = &mut self.resource.spec.kafka;
+        let before = kafka.clone();
+        *kafka = Kafka {
+            bootstrap_servers: servers.to_owned(),
+            authentication: None,
+            tls: None,
+            config: before
+                .config
+                .iter()
+                .filter(|(name, _)| !is_about_security(name))
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+        };
+        let secured = before.authentication.is_some()
+            || before.tls.is_some()
+            || before.config.len() != kafka.config.len();
+        self.check()?;
+        Ok(secured)
+    }
+
+    fn check(&mut self) -> Result<(), DevError> {
+        self.consumer = validate(&self.resource.spec).map_err(DevError::Arguments)?;
+        Ok(())
+    }
+}
+
+fn is_about_security(property: &str) -> bool {
+    ["ssl.", "sasl.", "enable.ssl.", "enable.sasl.", "https."]
+        .iter()
+        .any(|prefix| property.starts_with(prefix))
+}
+
+/// A port that is free now.
+pub fn free_port() -> io::Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    Ok(listener.local_addr()?.port())
+}
+
+fn findings(text: &str, file: &str) -> String {
+    let mut lines = Vec::new();
+    for document in manifest::read(text) {
+        if let Content::Refused(refusal) = document.content {
+            let findings = Finding::all(text, document.line, &refusal.problem);
+            lines.extend(findings.iter().map(|it| it.in_file(file).to_string()));
+        }
+    }
+    lines.join("\n")
+}
+
+/// Which topic messages are produced to.
+pub fn produce_topic(
+    arguments: &DevArguments,
+    consumer: &ValidatedConsumer,
+) -> Result<String, DevError> {
+    let mut topics = consumer.topics.iter().map(TopicName::as_str);
+    match &arguments.produce_topic {
+        None => Ok(topics.next().unwrap_or_default().to_owned()),
+        Some(topic) if topics.any(|read| read == topic) => Ok(topic.clone()),
+        Some(topic) => Err(DevError::UnreadTopic {
+            topic: topic.clone(),
+            topics: list(&consumer.topics),
+        }),
+    }
+}
+
+/// Topics, as a sentence lists them.
+pub fn list(topics: &[TopicName]) -> String {
+    let names: Vec<_> = topics.iter().map(TopicName::as_str).collect();
+    names.join(", ")
+}

@@ -1,0 +1,246 @@
+//! Start, stop and failure of a consumer: twins of the source's server tests.
+
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{LIMIT, Mock, Recorder, Running, wait_until};
+use penstock_crds::spec::OffsetReset;
+use penstock_runtime::decode::Json;
+use penstock_runtime::handler::HandlerError;
+use penstock_runtime::{ConnectError, RunError, Runtime};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+const ACTIVE: &str = "kafka_consumer_active_messages{";
+const QUEUED: &str = "penstock_queued_messages{";
+
+/// A free address on the loopback interface.
+async fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.local_addr().unwrap()
+}
+
+async fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_stop_before_the_start_consumes_nothing() {
+    let mock = Mock::new("orders", 1);
+    mock.produce(5, 1).await;
+    let recorder = Recorder::new();
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let runtime = Runtime::new(mock.consumer("InOrder", ""))
+        .metrics_address(None)
+        .health_address(None);
+    let run = runtime.run(Json::<Value>::new(), recorder.clone(), stop);
+    tokio::time::timeout(LIMIT, run).await.unwrap().unwrap();
+    assert!(recorder.seen().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_queue_has_seven_places_for_five_handlers() {
+    let mock = Mock::new("orders", 1);
+    mock.produce(100, 1).await;
+    let recorder = Recorder::new().slow(Duration::from_secs(3600));
+    let more = "  maxConcurrency: 5\n  commit: Handled\n  stopTimeout: 1s";
+    let running = Running::start(mock.consumer("Fast", more), &recorder);
+    wait_until("five are active and seven queued", || {
+        running.metric(ACTIVE) == Some(5.0) && running.metric(QUEUED) == Some(7.0)
+    })
+    .await;
+    let ended = running.stop().await;
+    assert!(
+        matches!(ended, Err(RunError::StopTimeout { unfinished: 5, .. })),
+        "{ended:?}"
+    );
+    // Where it began, which is no message.
+    assert_eq!(mock.committed("test.group", 1), [Some(0)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_commits_what_is_in_flight_and_leaves_what_is_queued() {
+    for (mode, more, in_flight) in [
+        ("InOrder", "", 1),
+        ("Fast", "  maxConcurrency: 2\n  commit: Handled", 2),
+    ] {
+        let mock = Mock::new("orders", 1);
+        mock.produce(50, 1).await;
+        let recorder = Recorder::new().slow(Duration::from_millis(500));
+        let running = Running::start(mock.consumer(mode, more), &recorder);
+        wait_until("handlers are busy", || {
+            running.metric(ACTIVE) == Some(f64::from(in_flight))
+        })
+        .await;
+        running.stop().await.expect("a clean stop");
+        let handled = i64::try_from(recorder.seen().len()).unwrap();
+        assert!(handled >= i64::from(in_flight) && handled < 10, "{handled}");
+        assert_eq!(mock.committed("test.group", 1), [Some(handled)], "{mode}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_still_handles_what_was_read_where_reading_commits_it() {
+    let mock = Mock::new("orders", 1);
+    mock.produce(50, 1).await;
+    let recorder = Recorder::new().slow(Duration::from_millis(300));
+    let running = Running::start(mock.consumer("Fast", "  maxConcurrency: 4"), &recorder);
+    wait_until("handlers are busy", || running.metric(ACTIVE) == Some(4.0)).await;
+    running.stop().await.expect("a clean stop");
+    let handled = i64::try_from(recorder.seen().len()).unwrap();
+    assert!(handled < 50, "{handled}");
+    assert_eq!(mock.committed("test.group", 1), [Some(handled)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_group_that_begins_at_the_end_gets_its_first_message_again_after_a_failure() {
+    for (mode, more) in [("InOrder", ""), ("Fast", "  commit: Handled")] {
+        let mock = Mock::new("orders", 1);
+        let mut consumer = mock.consumer(mode, more);
+        consumer.offset_reset = OffsetReset::Latest;
+        let failing = Recorder::answering(|_| Err(HandlerError::permanent("poison")));
+        let running = Running::start(consumer.clone(), &failing);
+        wait_until("partitions are assigned", || {
+            running.metric("penstock_assigned_partitions{") == Some(1.0)
+        })
+        .await;
+        // What is produced before the client has looked up the end is not new to it.
+        while failing.seen().is_empty() {
+            mock.produce(1, 1).await;
+        }
+        let first = failing.seen()[0].offset;
+        running.ended().await.expect_err("the failure ends it");
+        let recorder = Recorder::new();
+        let running = Running::start(consumer, &recorder);
+        assert_eq!(recorder.wait_for(1).await[0].offset, first, "{mode}");
+        running.stop().await.expect("a clean stop");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_health_page_is_up_through_the_drain() {
+    let mock = Mock::new("orders", 1);
+    mock.produce(1, 1).await;
+    let recorder = Recorder::new().slow(Duration::from_secs(2));
+    let (health, metrics) = (free_address().await, free_address().await);
+    let stop = CancellationToken::new();
+    let runtime = Runtime::new(mock.consumer("InOrder", ""))
+        .metrics_address(Some(metrics))
+        .health_address(Some(health))
+        .health_check(Arc::new(|| Ok(true)));
+    let run = tokio::spawn(runtime.run(Json::<Value>::new(), recorder.clone(), stop.clone()));
+    wait_until("the handler is busy", || recorder.in_flight() == 1).await;
+    stop.cancel();
+    let answer = get(health, "/health").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    assert!(answer.contains("\"status\":\"healthy\""), "{answer}");
+    assert!(get(health, "/livez").await.contains("200 OK"));
+    assert!(get(health, "/readyz").await.contains("200 OK"));
+    let page = get(metrics, "/metrics").await;
+    assert!(
+        page.contains(
+            "kafka_consumer_active_messages{kafka_client_name=\"\",kafka_topic=\"orders\"} 1"
+        ),
+        "{page}"
+    );
+    assert_eq!(recorder.in_flight(), 1, "the drain was over too soon");
+    run.await.unwrap().expect("a clean stop");
+    assert!(TcpStream::connect(health).await.is_err());
+}
+
+#[tokio::test]
+async fn an_unknown_topic_ends_it_before_it_subscribes() {
+    let mock = Mock::new("orders", 1);
+    let mut consumer = mock.consumer("InOrder", "");
+    consumer.topics = vec![penstock_crds::names::TopicName::parse("ordres").unwrap()];
+    let ended = Running::start(consumer, &Recorder::new()).ended().await;
+    let Err(RunError::Connect(error)) = ended else {
+        panic!("{ended:?}");
+    };
+    assert!(matches!(error, ConnectError::UnknownTopic(_)));
+    assert_eq!(
+        error.to_string(),
+        "topic 'ordres' does not exist. maybe it's misspelled or on a different kafka cluster?"
+    );
+}
+
+#[tokio::test]
+async fn a_missing_dead_letter_topic_is_found_at_the_start() {
+    let mock = Mock::new("orders", 1);
+    let more = "  delivery: {onFailure: DeadLetter, deadLetterTopic: orders-dead}";
+    let ended = Running::start(mock.consumer("InOrder", more), &Recorder::new())
+        .ended()
+        .await;
+    let error = ended.expect_err("the topic is missing").to_string();
+    assert!(
+        error.starts_with("topic 'orders-dead' does not exist."),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn brokers_that_do_not_answer_end_it_within_the_time_for_metadata() {
+    let mock = Mock::new("orders", 1);
+    let mut consumer = mock.consumer("InOrder", "");
+    let nobody = free_address().await.to_string();
+    consumer.kafka.bootstrap_servers.clone_from(&nobody);
+    let ended = Running::start(consumer, &Recorder::new()).ended().await;
+    assert_eq!(
+        ended.expect_err("nobody answers").to_string(),
+        format!("failed getting metadata from {nobody}, exiting.")
+    );
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_told_before_anything_is_consumed() {
+    let mock = Mock::new("orders", 1);
+    mock.produce(5, 1).await;
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap();
+    let recorder = Recorder::new();
+    let runtime = Runtime::new(mock.consumer("InOrder", ""))
+        .metrics_address(Some(address))
+        .health_address(None);
+    let stop = CancellationToken::new();
+    let ended = runtime
+        .run(Json::<Value>::new(), recorder.clone(), stop)
+        .await;
+    let error = ended.expect_err("the address is taken").to_string();
+    assert!(error.contains(&address.to_string()), "{error}");
+    assert!(error.contains("--metrics-address"), "{error}");
+    assert!(recorder.seen().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_failing_handler_ends_the_others_after_their_message() {
+    let mock = Mock::new("orders", 1);
+    mock.produce(100, 1).await;
+    let recorder = Recorder::answering(|seen| match seen.offset {
+        0 => Err(HandlerError::permanent("poison")),
+        _ => Ok(()),
+    })
+    .slow(Duration::from_millis(100));
+    let more = "  maxConcurrency: 4\n  commit: Handled";
+    let ended = Running::start(mock.consumer("Fast", more), &recorder)
+        .ended()
+        .await;
+    assert!(matches!(ended, Err(RunError::Failure(_))), "{ended:?}");
+    assert_eq!(recorder.in_flight(), 0);
+    assert!(recorder.seen().len() < 20);
+    // Where it began, which is no message.
+    assert_eq!(mock.committed("test.group", 1), [Some(0)]);
+}
