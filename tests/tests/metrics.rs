@@ -324,8 +324,10 @@ async fn partitions_that_were_given_away_are_no_longer_told_of() -> Outcome {
             )
             .await?;
         let page = consumer.metrics().await?;
-        let lags = page.samples("penstock_committed_offset", &[]);
-        seen.extend(lags.map(|sample| sample.labels["kafka_partition"].clone()));
+        let committed = page.samples("penstock_committed_offset", &[]);
+        seen.extend(committed.map(|sample| sample.labels["kafka_partition"].clone()));
+    }
+    for consumer in [&one, &two] {
         assert!(consumer.stop(SOON).await?.success());
     }
     seen.sort();

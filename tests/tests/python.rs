@@ -39,6 +39,9 @@ ThreadingHTTPServer.request_queue_size = 64
 ThreadingHTTPServer(('127.0.0.1', int(os.environ['PORT'])), Handler).serve_forever()
 ";
 
+/// For each partition the offsets and numbers that the handler wrote down, in its order.
+type Handled = BTreeMap<i32, Vec<(i64, u64)>>;
+
 struct Scene {
     bootstrap: String,
     topic: String,
@@ -72,13 +75,8 @@ impl Scene {
         })
     }
 
-    /// Runs it over all messages and returns, for each partition, the numbers that
-    /// the handler wrote down, in its order.
-    async fn run(
-        &self,
-        manifest: Manifest,
-        messages: i64,
-    ) -> Result<BTreeMap<i32, Vec<(i64, u64)>>, Box<dyn Error>> {
+    /// Runs it over all messages and returns what the handler wrote down.
+    async fn run(&self, manifest: Manifest, messages: i64) -> Result<Handled, Box<dyn Error>> {
         let start = Instant::now();
         let consumer = Consumer::start(&manifest.set("/handler/port", self.port))?;
         groups::wait_for_committed(&self.bootstrap, &self.group, &self.topic, messages, LIMIT)
@@ -98,7 +96,7 @@ impl Scene {
     }
 }
 
-fn read(path: &Path) -> Result<BTreeMap<i32, Vec<(i64, u64)>>, Box<dyn Error>> {
+fn read(path: &Path) -> Result<Handled, Box<dyn Error>> {
     let mut partitions: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for line in fs::read_to_string(path)?.lines() {
         let parts: Vec<_> = line.splitn(3, ' ').collect();
