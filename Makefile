@@ -1,11 +1,24 @@
-# `make demo` shows Penstock at work on this machine, without Kafka or Kubernetes.
+# `make demo` runs the examples here and now; `make test` passes every test.
+# Both install what this machine lacks, see hack/setup.
 
-.PHONY: demo
+.PHONY: demo test bench generate
 
-# Installs what is missing, builds (minutes on a fresh machine, most of them for
-# librdkafka and the other dependencies), and runs the examples (under a minute).
+# The main job on the shipped examples, with a broker inside the process.
 demo:
-	@hack/setup
-	@echo "building penstock and the Rust example; a first build takes some minutes"
-	@cargo build --locked --package penstock --package penstock-example-rust
+	@hack/setup demo
 	@hack/demo
+
+# Every test, on a real Kafka.
+test:
+	@hack/setup test
+	@hack/test
+
+# Penstock beside its references, as ratios of one run.
+bench:
+	@hack/setup bench
+	cargo run --release --locked --package penstock-benches -- run
+
+# The files that are generated from the types, the rules and the metrics.
+generate:
+	cargo run --package penstock-crds --bin generate
+	cargo run --package penstock-runtime --example metrics_reference

@@ -70,9 +70,13 @@ def main():
         "fast": kafka.FastConsumerFactory,
         "in-order": kafka.InOrderConsumerFactory,
     }
+    # Without a name space for its metrics the consumer fails at the first message;
+    # without an endpoint they are dropped.
+    baseplate = Baseplate({"metrics.namespace": "bench"})
+    baseplate.configure_observers()
     factory = factories[args.mode].new(
         name=f"kafka_consumer.{group}",
-        baseplate=Baseplate(),
+        baseplate=baseplate,
         bootstrap_servers=args.bootstrap,
         group_id=f"bench.{group}",
         topics=[args.topic],

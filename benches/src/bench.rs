@@ -103,8 +103,7 @@ pub struct Bench {
     count: u64,
     rounds: usize,
     server: HttpServer,
-    fast: Result<Source, SourceError>,
-    in_order: Result<Source, SourceError>,
+    sources: Vec<(Mode, Result<Source, SourceError>)>,
 }
 
 /// The HTTP server that is running.
@@ -134,14 +133,21 @@ impl HttpServer {
 }
 
 impl Bench {
-    /// Starts the HTTP server and installs the source, if that is wanted.
+    /// Starts the HTTP server and installs the source, where these pairs need it.
     pub async fn prepare(
+        pairs: &[Pair],
         bootstrap: &str,
         topic: &str,
         count: u64,
         rounds: usize,
     ) -> Result<Self, BenchError> {
         let own = env::current_exe()?;
+        let mut sources = Vec::new();
+        for mode in [Mode::Fast, Mode::InOrder] {
+            if pairs.iter().any(|pair| pair.has_source(mode)) {
+                sources.push((mode, Source::install(mode).await));
+            }
+        }
         Ok(Self {
             server: HttpServer::start(&own).await?,
             own,
@@ -149,8 +155,7 @@ impl Bench {
             topic: topic.to_owned(),
             count,
             rounds,
-            fast: Source::install(Mode::Fast).await,
-            in_order: Source::install(Mode::InOrder).await,
+            sources,
         })
     }
 
@@ -191,7 +196,7 @@ impl Bench {
         Ok(outcome)
     }
 
-    fn program(&self, runner: &Runner) -> Result<Program, &SourceError> {
+    fn program(&self, runner: &Runner) -> Result<Program, BenchError> {
         Ok(match runner.program {
             RunnerProgram::Side(side) => {
                 let program = Program::new(&self.own)
@@ -204,17 +209,18 @@ impl Bench {
                 }
             }
             RunnerProgram::Source { mode, batch } => {
-                let source = match mode {
-                    Mode::Fast => self.fast.as_ref()?,
-                    Mode::InOrder => self.in_order.as_ref()?,
-                };
-                source.program(runner.handlers, batch)
+                let found = self.sources.iter().find(|(known, _)| *known == mode);
+                match found {
+                    Some((_, Ok(source))) => source.program(runner.handlers, batch),
+                    Some((_, Err(error))) => return Err(BenchError::Source(error.to_string())),
+                    None => return Err(BenchError::Source("it is not installed".into())),
+                }
             }
         })
     }
 
     /// Why a pair can't be run.
-    fn missing(&self, pair: &Pair) -> Option<&SourceError> {
+    fn missing(&self, pair: &Pair) -> Option<BenchError> {
         let sides = [&pair.reference, &pair.ours];
         sides.into_iter().find_map(|side| self.program(side).err())
     }
@@ -225,8 +231,7 @@ impl Bench {
             Count::UpTo(most) => most.min(self.count),
         };
         let process = self
-            .program(runner)
-            .map_err(|error| BenchError::Source(error.to_string()))?
+            .program(runner)?
             .args(["--bootstrap", &self.bootstrap, "--topic", &self.topic])
             .arg(format!("--count={count}"))
             .start()?;

@@ -20,6 +20,8 @@ pub struct Settings<'a> {
     pub mode: &'a str,
     /// The handler's protocol and address, as fields of `spec.handler`.
     pub handler: &'a str,
+    /// librdkafka properties, as NAME=VALUE.
+    pub properties: &'a [String],
 }
 
 /// One message at a time.
@@ -41,14 +43,20 @@ impl Settings<'_> {
             topic,
             mode,
             handler,
+            properties,
         } = self;
+        let config: Vec<_> = properties
+            .iter()
+            .map(|property| property.replacen('=', ": \"", 1) + "\"")
+            .collect();
+        let config = config.join(", ");
         let group = topics::unique("bench.orders");
         let text = format!(
             "apiVersion: penstock.dev/v1alpha1
 kind: KafkaConsumer
 metadata: {{name: bench}}
 spec: {{group: {group}, topics: [{topic}], {mode}, offsetReset: Earliest,
-  kafka: {{bootstrapServers: \"{bootstrap}\"}},
+  kafka: {{bootstrapServers: \"{bootstrap}\", config: {{{config}}}}},
   handler: {{image: registry.example/bench:1, {handler}}}}}
 "
         );
@@ -76,6 +84,7 @@ mod tests {
             topic: "orders",
             mode,
             handler,
+            properties: &[],
         }
     }
 

@@ -150,7 +150,7 @@ async fn run(options: Run) -> Result<(), Box<dyn Error>> {
     };
 
     if !pairs.is_empty() {
-        let bench = Bench::prepare(bootstrap, &topic, messages, rounds).await?;
+        let bench = Bench::prepare(&pairs, bootstrap, &topic, messages, rounds).await?;
         bench.warm_up().await?;
         println!("{}", report::titles());
         for pair in &pairs {

@@ -20,6 +20,17 @@ pub struct Pair {
     pub goal: Option<f64>,
 }
 
+impl Pair {
+    /// Whether a mode of the source is one of the sides.
+    pub fn has_source(&self, mode: Mode) -> bool {
+        let is = |runner: &Runner| match runner.program {
+            RunnerProgram::Source { mode: found, .. } => found == mode,
+            RunnerProgram::Side(_) => false,
+        };
+        is(&self.reference) || is(&self.ours)
+    }
+}
+
 /// How one side is run.
 #[derive(Clone, Copy, Debug)]
 pub struct Runner {

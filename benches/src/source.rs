@@ -72,8 +72,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// The environment of a mode, in cargo's target directory; made if it is not
-    /// there yet.
+    /// The environment of a mode, beside this program; made if it is not there yet.
     pub async fn install(mode: Mode) -> Result<Self, SourceError> {
         let dir = directory(mode).map_err(|error| SourceError::File {
             path: "the directory of this program".into(),
@@ -119,7 +118,7 @@ impl Source {
     }
 }
 
-/// `target/bench-source-MODE`, next to the directory of the profile.
+/// `bench-source-MODE`, next to this program.
 fn directory(mode: Mode) -> io::Result<PathBuf> {
     let own = env::current_exe()?;
     let target = own

@@ -1,5 +1,8 @@
 //! Start, stop and failure of a consumer: twins of the source's server tests.
 
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::net::SocketAddr;

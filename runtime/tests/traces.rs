@@ -14,8 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// A collector that keeps what it is sent and agrees to all.
 async fn collector() -> (String, Arc<Mutex<Vec<u8>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
     let received = Arc::<Mutex<Vec<u8>>>::default();
     let keep = Arc::clone(&received);
     tokio::spawn(async move {
@@ -110,8 +110,8 @@ async fn spans_of_the_pump_the_handler_and_the_commit_are_exported() {
 
 /// A handler that agrees to all and counts.
 async fn handler(handled: Arc<AtomicUsize>) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
     let router = axum::Router::new().fallback(move || {
         handled.fetch_add(1, Ordering::SeqCst);
         async { axum::http::StatusCode::NO_CONTENT }

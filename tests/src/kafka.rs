@@ -4,7 +4,6 @@
 
 mod config;
 mod jars;
-mod ports;
 mod security;
 mod token;
 

@@ -5,20 +5,27 @@
 //! A test takes [`kafka::Kafka::shared`] unless it stops the broker or needs TLS,
 //! makes a topic of its own with [`topics::create`], fills it with
 //! [`produce::Produce`], starts a [`recorder::Recorder`] and a
-//! [`process::Program`], waits with [`wait`], and judges with [`oracle`].
+//! [`consumer::Consumer`] on a [`manifest::Manifest`], waits with [`wait`], and judges with [`oracle`].
 
 #![forbid(unsafe_code)]
 
+pub mod consumer;
 pub mod groups;
 mod guard;
 pub mod kafka;
+pub mod manifest;
 pub mod oracle;
+pub mod page;
+mod ports;
 pub mod position;
 pub mod process;
 pub mod produce;
+pub mod promtext;
 pub mod recorder;
 mod sync;
 pub mod topics;
 pub mod wait;
 
+pub use consumer::{Consumer, Launch};
+pub use manifest::Manifest;
 pub use position::Position;

@@ -37,6 +37,8 @@ pub enum Rule {
     AttemptsWithin(u32),
     /// A message that was settled is delivered again only after a disruption.
     DuplicatesExplained,
+    /// No message is with two handlers at once, unless a disruption lies between.
+    NeverTwiceAtOnce,
 }
 
 /// A time in which a consumer was killed, paused, restarted or revoked: it explains
@@ -145,6 +147,7 @@ impl Evidence {
             Rule::InOrder => deliveries::in_order(self),
             Rule::AttemptsWithin(limit) => deliveries::attempts_within(self, limit),
             Rule::DuplicatesExplained => deliveries::duplicates_explained(self),
+            Rule::NeverTwiceAtOnce => deliveries::never_twice_at_once(self),
         }
     }
 
@@ -255,6 +258,9 @@ pub enum Violation {
     /// Of [`Rule::DuplicatesExplained`].
     #[error("{0} was settled, and delivered again without a disruption")]
     UnexplainedDuplicate(Position),
+    /// Of [`Rule::NeverTwiceAtOnce`].
+    #[error("{0} was with two handlers at once")]
+    TwiceAtOnce(Position),
 }
 
 /// All breaches that were found.

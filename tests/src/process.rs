@@ -46,8 +46,8 @@ pub enum ProcessError {
         /// Why.
         error: io::Error,
     },
-    /// The program ended before it wrote what was waited for.
-    #[error("{name} ended with {status} before it wrote {what}; its last lines:\n{tail}")]
+    /// The program ended before what was waited for.
+    #[error("{name} ended with {status} before {what}; its last lines:\n{tail}")]
     Ended {
         /// Its name.
         name: String,
@@ -354,7 +354,7 @@ impl Process {
     /// [`ProcessError::TimedOut`] after `limit`, [`ProcessError::Ended`] when the
     /// program ends without it.
     pub async fn wait_for_line(&self, text: &str, limit: Duration) -> Result<Line, ProcessError> {
-        let what = format!("a line with {text:?}");
+        let what = format!("it wrote {text:?}");
         let found = wait::value(&what, limit, async || {
             let over = self.status().filter(|_| self.output_ended());
             let line = lock(&self.lines)

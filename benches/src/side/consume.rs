@@ -98,6 +98,7 @@ fn settings<'a>(work: &'a Work, mode: &'a str, handler: &'a str) -> Settings<'a>
         topic: &work.topic,
         mode,
         handler,
+        properties: &work.properties,
     }
 }
 

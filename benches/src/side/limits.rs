@@ -43,6 +43,7 @@ fn consumer(work: &Work, mode: &str) -> Result<BaseConsumer, Failed> {
         topic: &work.topic,
         mode,
         handler: EMBEDDED,
+        properties: &work.properties,
     }
     .client()?
     .create()?;

@@ -71,6 +71,9 @@ pub struct Work {
     /// Unix socket of the HTTP server
     #[arg(long)]
     pub socket: Option<PathBuf>,
+    /// A librdkafka property of the consumer's, as NAME=VALUE; may come several times
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub properties: Vec<String>,
     /// Milliseconds that a message takes in the side `slow`
     #[arg(long, default_value_t = 10)]
     pub delay: u64,

@@ -7,8 +7,8 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::ports;
 use super::security::{Scram, TlsFiles};
+use crate::ports;
 
 /// Where the broker listens.
 #[derive(Clone, Debug)]

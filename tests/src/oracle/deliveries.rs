@@ -160,6 +160,16 @@ pub(super) fn duplicates_explained(evidence: &Evidence) -> Vec<Violation> {
     violations
 }
 
+pub(super) fn never_twice_at_once(evidence: &Evidence) -> Vec<Violation> {
+    let twice = |two: &[&Delivery]| overlap(two[0], two[1]) && !evidence.disrupted(two[0], two[1]);
+    evidence
+        .by_position()
+        .into_iter()
+        .filter(|(_, deliveries)| deliveries.windows(2).any(twice))
+        .map(|(position, _)| Violation::TwiceAtOnce(position.clone()))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::logs::{Clock, at, produced};
@@ -348,5 +358,23 @@ mod tests {
         let lasting = Disruption::between(clock.at(0), clock.at(100));
         let run = Evidence::new(&produced(1), deliveries).disruptions([lasting]);
         assert_eq!(run.check(&[Rule::DuplicatesExplained]), Ok(()));
+    }
+
+    #[test]
+    fn a_message_with_two_handlers_at_once_is_found() {
+        let clock = Clock::new();
+        let twice = vec![
+            clock.delivery(0, 0, 20, 204),
+            clock.delivery(0, 10, 30, 204),
+        ];
+        let expected = [Violation::TwiceAtOnce(at(0))];
+        let rule = Rule::NeverTwiceAtOnce;
+        assert_eq!(check(rule, twice.clone(), &[]), expected);
+        assert!(check(rule, twice, &[clock.at(5)]).is_empty());
+        let after = vec![
+            clock.delivery(0, 0, 10, 204),
+            clock.delivery(0, 10, 30, 204),
+        ];
+        assert!(check(rule, after, &[]).is_empty());
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 pub struct Reply {
     pub(super) delay: Duration,
     pub(super) gate: Option<Gate>,
+    pub(super) closes: bool,
     pub(super) action: Action,
 }
 
@@ -74,6 +75,14 @@ impl Reply {
         self
     }
 
+    /// Closes the connection once the answer is written, without announcing it, as
+    /// servers do with connections that are idle.
+    #[must_use]
+    pub fn then_close(mut self) -> Self {
+        self.closes = true;
+        self
+    }
+
     /// Adds a body to an answer.
     #[must_use]
     pub fn with_body(mut self, text: impl Into<Vec<u8>>) -> Self {
@@ -96,6 +105,7 @@ impl Reply {
         Self {
             delay: Duration::ZERO,
             gate: None,
+            closes: false,
             action,
         }
     }

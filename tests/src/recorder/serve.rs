@@ -159,7 +159,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 body,
             } => {
                 open.end(Verdict::Answered(status));
-                self.write(&http::answer(status, &headers, &body)).await
+                self.write(&http::answer(status, &headers, &body)).await?;
+                match reply.closes {
+                    true => Err(io::ErrorKind::ConnectionAborted.into()),
+                    false => Ok(()),
+                }
             }
             Action::Hang => {
                 self.client_left().await;

@@ -1,4 +1,4 @@
-//! Ports for brokers.
+//! Ports for brokers and for the programs under test.
 
 use std::io;
 use std::net::TcpListener;
@@ -9,7 +9,7 @@ use std::net::TcpListener;
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
 
 /// Draws this many different ports that are free on `host`.
-pub(super) fn free<const N: usize>(host: &str) -> io::Result<[u16; N]> {
+pub(crate) fn free<const N: usize>(host: &str) -> io::Result<[u16; N]> {
     let mut held = Vec::new();
     let mut last = None;
     for _ in 0..1_000 {

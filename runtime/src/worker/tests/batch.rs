@@ -1,0 +1,73 @@
+//! Several messages in one call.
+
+use super::*;
+
+#[tokio::test]
+async fn a_batch_gives_each_message_its_own_verdict() {
+    let fixture = fixture(
+        "",
+        attempts(2, FailureAction::Skip),
+        |message| match message.offset() {
+            1 => Err(HandlerError::permanent("poison")),
+            2 if message.attempt() == 1 => Err(HandlerError::retryable("once")),
+            _ => Ok(()),
+        },
+    );
+    fixture
+        .process_batch(&["{}", "{}", "{}", "no json"])
+        .await
+        .unwrap();
+    assert_eq!(fixture.processed("", "orders", true), (2.0, 2.0));
+    assert_eq!(fixture.processed("", "orders", false), (2.0, 2.0));
+    assert_eq!(fixture.metric("penstock_skipped_messages_total"), Some(1.0));
+    assert_eq!(fixture.metric("penstock_invalid_messages_total"), Some(1.0));
+    assert_eq!(fixture.partition.committable(), Some(4));
+    let steps = fixture.steps();
+    assert!(steps.last().unwrap().starts_with("handle 2#2"), "{steps:?}");
+}
+
+#[tokio::test]
+async fn a_batch_in_order_is_committed_up_to_the_message_that_failed() {
+    let fixture = fixture("", stop_at_once(), |message| match message.offset() {
+        2 => Err(HandlerError::permanent("poison")),
+        _ => Ok(()),
+    })
+    .in_order(CommitResult::Committed);
+    let failure = fixture.process_batch(&["{}"; 5]).await.unwrap_err();
+    assert!(failure.to_string().contains("offset 2"), "{failure}");
+    let steps = fixture.steps();
+    assert_eq!(
+        steps.last().unwrap(),
+        "commit 2",
+        "one commit for the prefix"
+    );
+    assert_eq!(fixture.partition.committable(), Some(2));
+}
+
+#[tokio::test]
+async fn a_batch_in_order_gives_what_follows_a_failed_message_again() {
+    let fixture = fixture("", attempts(2, FailureAction::Stop), |message| {
+        match (message.offset(), message.attempt()) {
+            (1, 1) => Err(HandlerError::retryable("once")),
+            _ => Ok(()),
+        }
+    })
+    .in_order(CommitResult::Committed);
+    fixture.process_batch(&["{}"; 3]).await.unwrap();
+    let handled: Vec<_> = fixture
+        .steps()
+        .iter()
+        .map(|step| step.split(" active").next().unwrap().to_owned())
+        .collect();
+    assert_eq!(
+        handled,
+        [
+            "handle 0#1",
+            "handle 1#1",
+            "handle 2#1",
+            "handle 1#2",
+            "handle 2#1",
+            "commit 3"
+        ]
+    );
+}

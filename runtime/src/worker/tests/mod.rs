@@ -1,0 +1,206 @@
+//! What is done with messages, without Kafka.
+
+mod batch;
+mod order;
+mod single;
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use penstock_crds::validate::{DeliveryPolicy, FailureAction};
+use rdkafka::types::RDKafkaErrorCode;
+use serde_json::Value;
+use tokio::sync::{Notify, mpsc};
+
+use super::*;
+use crate::commit::{CommitRequest, CommitResult};
+use crate::decode::Json;
+use crate::delivery::stop_at_once;
+use crate::handler::{BatchHandler, Handler};
+use crate::partition::Partition;
+use crate::progress::{Busy, Progress};
+use crate::record::{Message, OwnedRecord};
+
+/// What happened, in order.
+type Steps = Arc<Mutex<Vec<String>>>;
+
+/// A handler that takes notes and answers by a closure; also in batches.
+struct Noting<F> {
+    steps: Steps,
+    metrics: Metrics,
+    answer: F,
+}
+
+impl<F> Noting<F>
+where
+    F: Fn(&Message<'_, Value>) -> Result<(), HandlerError> + Send + Sync + 'static,
+{
+    fn answer(&self, message: &Message<'_, Value>) -> Result<(), HandlerError> {
+        let active = series(&self.metrics, "kafka_consumer_active_messages{").unwrap_or(0.0);
+        self.steps.lock().push(format!(
+            "handle {}#{} active {active}",
+            message.offset(),
+            message.attempt()
+        ));
+        (self.answer)(message)
+    }
+}
+
+impl<F> Handler<Value> for Noting<F>
+where
+    F: Fn(&Message<'_, Value>) -> Result<(), HandlerError> + Send + Sync + 'static,
+{
+    async fn handle(&self, message: Message<'_, Value>) -> Result<(), HandlerError> {
+        self.answer(&message)
+    }
+}
+
+impl<F> BatchHandler<Value> for Noting<F>
+where
+    F: Fn(&Message<'_, Value>) -> Result<(), HandlerError> + Send + Sync + 'static,
+{
+    async fn handle_batch(&self, messages: &[Message<'_, Value>]) -> Vec<Result<(), HandlerError>> {
+        messages
+            .iter()
+            .map(|message| self.answer(message))
+            .collect()
+    }
+}
+
+struct Fixture<H> {
+    shared: Shared<Json<Value>, H>,
+    partition: Arc<Partition>,
+    steps: Steps,
+    busy: Busy,
+}
+
+fn fixture<F>(client_name: &str, policy: DeliveryPolicy, answer: F) -> Fixture<Noting<F>>
+where
+    F: Fn(&Message<'_, Value>) -> Result<(), HandlerError> + Send + Sync + 'static,
+{
+    let metrics = Metrics::new(client_name, "kafka_consumer.test").unwrap();
+    let steps = Steps::default();
+    Fixture {
+        partition: Arc::new(Partition::new(
+            "orders",
+            1,
+            1,
+            &metrics,
+            Arc::default(),
+            None,
+        )),
+        busy: Busy::new(Progress::new(1), 0),
+        shared: Shared {
+            span: "kafka_consumer.test.handler".into(),
+            decoder: Json::new(),
+            handler: Noting {
+                steps: Arc::clone(&steps),
+                metrics: metrics.clone(),
+                answer,
+            },
+            policy,
+            timeout: Duration::from_secs(5),
+            metrics,
+            dead_letters: None,
+            committer: None,
+        },
+        steps,
+    }
+}
+
+impl<H> Fixture<H> {
+    /// Commits in order from now on, with this result.
+    fn in_order(mut self, result: CommitResult) -> Self {
+        let (committer, requests) = Committer::new(Arc::new(Notify::new()));
+        tokio::spawn(answer_commits(requests, result, Arc::clone(&self.steps)));
+        self.shared.committer = Some(committer);
+        self
+    }
+
+    fn message(&self, offset: i64, payload: &str) -> Delivery {
+        self.partition.deliver(offset);
+        Delivery::Message(Record::owned(
+            OwnedRecord {
+                offset,
+                payload: Some(payload.into()),
+                ..OwnedRecord::default()
+            },
+            Arc::clone(&self.partition),
+        ))
+    }
+
+    async fn process(&self, offset: i64, payload: &str) -> Result<(), Failure>
+    where
+        H: Handler<Value>,
+    {
+        let message = self.message(offset, payload);
+        self.shared.process(message, &self.busy).await
+    }
+
+    async fn process_batch(&self, payloads: &[&str]) -> Result<(), Failure>
+    where
+        H: BatchHandler<Value>,
+    {
+        let deliveries = (0..).zip(payloads);
+        let deliveries = deliveries
+            .map(|(offset, payload)| self.message(offset, payload))
+            .collect();
+        self.shared.process_batch(deliveries, &self.busy).await
+    }
+
+    fn steps(&self) -> Vec<String> {
+        self.steps.lock().clone()
+    }
+
+    fn metric(&self, series_start: &str) -> Option<f64> {
+        series(&self.shared.metrics, series_start)
+    }
+
+    /// The counter and the histogram's count, for a value of `kafka_success`.
+    fn processed(&self, client: &str, topic: &str, success: bool) -> (f64, f64) {
+        let labels = format!(
+            "{{kafka_client_name=\"{client}\",kafka_success=\"{success}\",kafka_topic=\"{topic}\"}}"
+        );
+        let value = |name: &str| self.metric(&format!("{name}{labels}")).unwrap_or(0.0);
+        (
+            value("kafka_consumer_messages_processed_total"),
+            value("kafka_consumer_message_processing_time_seconds_count"),
+        )
+    }
+}
+
+async fn answer_commits(
+    mut requests: mpsc::UnboundedReceiver<CommitRequest>,
+    result: CommitResult,
+    steps: Steps,
+) {
+    while let Some(request) = requests.recv().await {
+        steps.lock().push(format!("commit {}", request.offset));
+        let _ = request.reply.send(result.clone());
+    }
+}
+
+/// The value of the first series that starts so.
+fn series(metrics: &Metrics, start: &str) -> Option<f64> {
+    let page = metrics.render().unwrap();
+    let line = page.lines().find(|line| line.starts_with(start))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+fn now_ms() -> u128 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_millis()
+}
+
+fn attempts(max: u32, on_failure: FailureAction) -> DeliveryPolicy {
+    DeliveryPolicy {
+        max_attempts: NonZeroU32::new(max).unwrap(),
+        initial: Duration::from_millis(1),
+        on_failure,
+        ..stop_at_once()
+    }
+}

@@ -1,0 +1,422 @@
+//! kill -9 at random instants: nothing is lost, nothing is committed that was not
+//! handled, and what comes twice is explained by a kill.
+//!
+//! Each lane is a consumer with a topic and a group of its own; all lanes run side
+//! by side. The random numbers follow from a seed, which is printed; the variable
+//! PENSTOCK_TEST_SEED sets it. PENSTOCK_TEST_KILLS sets the kills of each lane.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::env;
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use penstock_tests::groups::{self, CommitWatch};
+use penstock_tests::kafka::Kafka;
+use penstock_tests::oracle::{Disruption, Evidence, Rule};
+use penstock_tests::produce::{Produce, Produced};
+use penstock_tests::recorder::{Delivery, Recorder, Reply, Verdict};
+use penstock_tests::topics::Stored;
+use penstock_tests::{Consumer, Manifest, Position, topics};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tempfile::TempDir;
+use tokio::time::sleep;
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+const SOON: Duration = Duration::from_secs(60);
+
+const PARTITIONS: i32 = 3;
+
+/// Kills of each lane: 6 lanes make more than 200.
+const KILLS: usize = 36;
+
+/// Messages that must still be ahead when a consumer starts.
+const BACKLOG: usize = 600;
+
+/// One in so many messages is one that the handler refuses, where a lane has such.
+const POISON: u64 = 23;
+
+#[derive(Clone, Copy, PartialEq)]
+enum Mode {
+    InOrder,
+    Fast,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Transport {
+    Tcp,
+    Unix,
+}
+
+/// How the group sees a process that comes after one that was killed.
+#[derive(Clone, Copy, PartialEq)]
+enum Membership {
+    /// As the same member: it goes on at once.
+    Static,
+    /// As a new one: the old one must be missed first.
+    Dynamic,
+}
+
+struct Lane {
+    name: &'static str,
+    mode: Mode,
+    transport: Transport,
+    membership: Membership,
+    has_poison: bool,
+}
+
+const LANES: [Lane; 6] = [
+    Lane {
+        name: "in order, TCP",
+        mode: Mode::InOrder,
+        transport: Transport::Tcp,
+        membership: Membership::Static,
+        has_poison: false,
+    },
+    Lane {
+        name: "in order, Unix socket, new members",
+        mode: Mode::InOrder,
+        transport: Transport::Unix,
+        membership: Membership::Dynamic,
+        has_poison: false,
+    },
+    Lane {
+        name: "fast, TCP, new members",
+        mode: Mode::Fast,
+        transport: Transport::Tcp,
+        membership: Membership::Dynamic,
+        has_poison: false,
+    },
+    Lane {
+        name: "fast, Unix socket",
+        mode: Mode::Fast,
+        transport: Transport::Unix,
+        membership: Membership::Static,
+        has_poison: false,
+    },
+    Lane {
+        name: "in order, dead letters",
+        mode: Mode::InOrder,
+        transport: Transport::Unix,
+        membership: Membership::Static,
+        has_poison: true,
+    },
+    Lane {
+        name: "fast, dead letters",
+        mode: Mode::Fast,
+        transport: Transport::Tcp,
+        membership: Membership::Static,
+        has_poison: true,
+    },
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_kill_loses_a_message_or_commits_one_that_was_not_handled() -> Outcome {
+    let kafka = Kafka::shared().await?;
+    let seed = number("PENSTOCK_TEST_SEED")?.unwrap_or_else(rand::random);
+    let kills = match number("PENSTOCK_TEST_KILLS")? {
+        Some(kills) => usize::try_from(kills)?,
+        None => KILLS,
+    };
+    println!(
+        "PENSTOCK_TEST_SEED={seed}, {kills} kills in each of {} lanes",
+        LANES.len()
+    );
+    let mut seeds = StdRng::seed_from_u64(seed);
+    let lanes = LANES.iter().map(|lane| {
+        let random = StdRng::seed_from_u64(seeds.random());
+        async move {
+            let outcome = match Run::prepare(lane, kafka.bootstrap(), random).await {
+                Ok(run) => run.run(kills).await,
+                Err(error) => Err(error),
+            };
+            outcome.map_err(|error| format!("{}: {error}", lane.name))
+        }
+    });
+    let outcomes = join_all(lanes).await;
+    let failures: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
+    assert!(failures.is_empty(), "seed {seed}\n{}", failures.join("\n"));
+    Ok(())
+}
+
+fn number(variable: &str) -> Result<Option<u64>, Box<dyn Error>> {
+    match env::var(variable) {
+        Ok(text) => Ok(Some(
+            text.parse()
+                .map_err(|error| format!("{variable}: {error}"))?,
+        )),
+        Err(_) => Ok(None),
+    }
+}
+
+/// One lane at work.
+struct Run {
+    lane: &'static Lane,
+    random: StdRng,
+    bootstrap: String,
+    topic: String,
+    dead: String,
+    manifest: Manifest,
+    recorder: Recorder,
+    produced: Vec<Produced>,
+    kills: Vec<Instant>,
+    _dir: TempDir,
+}
+
+impl Run {
+    async fn prepare(
+        lane: &'static Lane,
+        bootstrap: &str,
+        mut random: StdRng,
+    ) -> Result<Self, Box<dyn Error>> {
+        let topic = topics::create(bootstrap, "kills", PARTITIONS).await?;
+        let dead = topics::create(bootstrap, "kills-dead", 1).await?;
+        let group = topics::unique("test.kills");
+        let dir = TempDir::with_prefix("penstock-kills-")?;
+        let recorder = match lane.transport {
+            Transport::Tcp => Recorder::start()?,
+            Transport::Unix => Recorder::start_unix(dir.path().join("handler.sock"))?,
+        };
+        let longest = match lane.mode {
+            Mode::InOrder => 4,
+            Mode::Fast => 20,
+        };
+        let (has_poison, salt) = (lane.has_poison, random.random::<u64>());
+        recorder.behave(move |delivery| {
+            let reply = match has_poison && is_poison(delivery) {
+                true => Reply::status(422),
+                false => Reply::ok(),
+            };
+            reply.after(Duration::from_millis(scatter(delivery, salt) % longest))
+        });
+
+        let manifest = match lane.mode {
+            Mode::InOrder => Manifest::in_order(bootstrap, &group, &topic),
+            Mode::Fast => Manifest::fast(bootstrap, &group, &topic, 8),
+        };
+        let manifest = match lane.membership {
+            Membership::Static => manifest.static_member(),
+            Membership::Dynamic => manifest.short_session(),
+        };
+        let manifest = match lane.has_poison {
+            true => manifest
+                .set("/delivery/onFailure", "DeadLetter")
+                .set("/delivery/deadLetterTopic", dead.as_str()),
+            false => manifest,
+        };
+        Ok(Self {
+            lane,
+            random,
+            bootstrap: bootstrap.to_owned(),
+            topic,
+            dead,
+            manifest: manifest.handler(&recorder),
+            recorder,
+            produced: Vec::new(),
+            kills: Vec::new(),
+            _dir: dir,
+        })
+    }
+
+    async fn run(mut self, kills: usize) -> Outcome {
+        self.refill().await?;
+        let watch = CommitWatch::start(&self.bootstrap, self.manifest.group(), &self.topic).await?;
+        let start = Instant::now();
+        for kill in 1..=kills {
+            self.refill().await?;
+            self.start_and_kill().await?;
+            if kill % 12 == 0 {
+                println!(
+                    "{}: {kill} kills in {:.0?}, {} messages handled in {} deliveries",
+                    self.lane.name,
+                    start.elapsed(),
+                    self.recorder.handled(),
+                    self.recorder.count(),
+                );
+            }
+        }
+        self.finish().await?;
+        self.judge(watch.stop().await).await
+    }
+
+    /// Produces until enough lies ahead.
+    async fn refill(&mut self) -> Result<(), Box<dyn Error>> {
+        let ahead = self.produced.len() - self.settled();
+        if ahead < BACKLOG {
+            let first = self.produced.len() as u64;
+            let more = Produce::to(&self.topic)
+                .count(2 * BACKLOG as u64)
+                .first_seq(first)
+                .send(&self.bootstrap)
+                .await?;
+            self.produced.extend(more);
+        }
+        Ok(())
+    }
+
+    /// Messages that need no more work, as far as the handler knows.
+    fn settled(&self) -> usize {
+        match self.lane.has_poison {
+            false => self.recorder.handled(),
+            true => {
+                let deliveries = self.recorder.deliveries();
+                let answered = deliveries.iter().filter(|delivery| is_settled(delivery));
+                answered
+                    .map(|delivery| &delivery.position)
+                    .collect::<BTreeSet<_>>()
+                    .len()
+            }
+        }
+    }
+
+    /// Starts a consumer and kills it: mostly soon after it has begun to work, and
+    /// sometimes while it starts.
+    async fn start_and_kill(&mut self) -> Result<(), Box<dyn Error>> {
+        let consumer = Consumer::start(&self.manifest)?;
+        let before = self.recorder.count();
+        if self.random.random_bool(0.1) {
+            sleep(Duration::from_millis(self.random.random_range(0..400))).await;
+        } else {
+            consumer
+                .wait_until("a delivery", SOON, async || self.recorder.count() > before)
+                .await?;
+            // A Fast consumer commits by the clock, so it needs longer to get on.
+            let longest = match self.lane.mode {
+                Mode::InOrder => 500_000,
+                Mode::Fast => 1_500_000,
+            };
+            let micros = self.random.random_range(0..longest);
+            sleep(Duration::from_micros(micros)).await;
+        }
+        if let Some(status) = consumer.status() {
+            return Err(format!("it ended by itself with {status}:\n{}", consumer.tail()).into());
+        }
+        consumer.kill()?;
+        consumer.wait(SOON).await?;
+        self.kills.push(Instant::now());
+        if self.lane.has_poison {
+            self.check_dead_letters().await?;
+        }
+        Ok(())
+    }
+
+    /// Lets a last consumer do what is left, and stop as it should.
+    async fn finish(&self) -> Result<(), Box<dyn Error>> {
+        let consumer = Consumer::start(&self.manifest)?;
+        let total = i64::try_from(self.produced.len())?;
+        let group = self.manifest.group();
+        groups::wait_for_committed(&self.bootstrap, group, &self.topic, total, SOON)
+            .await
+            .map_err(|error| format!("{error}; its last lines:\n{}", consumer.tail()))?;
+        let status = consumer.stop(SOON).await?;
+        match status.success() {
+            true => Ok(()),
+            false => Err(format!("{status} at the end:\n{}", consumer.tail()).into()),
+        }
+    }
+
+    async fn judge(self, samples: Vec<groups::CommitSample>) -> Outcome {
+        let deliveries = self.recorder.deliveries();
+        let disruptions = self.kills.iter().map(|kill| Disruption::at(*kill));
+        let mut rules = vec![
+            Rule::CommitsWithinSettled,
+            Rule::CommitsNeverGoBack,
+            Rule::DuplicatesExplained,
+            Rule::AttemptsWithin(1),
+        ];
+        if self.lane.mode == Mode::InOrder {
+            rules.push(Rule::InOrder);
+        }
+        let is_good = |one: &&Produced| !(self.lane.has_poison && one.seq.is_multiple_of(POISON));
+        let good: Vec<_> = self.produced.iter().filter(is_good).cloned().collect();
+
+        println!(
+            "{}: {} messages, {} deliveries, {} commit samples",
+            self.lane.name,
+            self.produced.len(),
+            deliveries.len(),
+            samples.len()
+        );
+        if self.lane.has_poison {
+            self.check_dead_letters().await?;
+        }
+        let is_good = |delivery: &&Delivery| !(self.lane.has_poison && is_poison(delivery));
+        let good_deliveries = deliveries.iter().filter(is_good).cloned().collect();
+        Evidence::new(&good, good_deliveries).check(&[Rule::NothingLost])?;
+        Evidence::new(&self.produced, deliveries)
+            .commits(samples)
+            .disruptions(disruptions)
+            .settled_by(is_settled)
+            .check(&rules)?;
+        Ok(())
+    }
+
+    /// Each poisoned message before the committed offsets is in the dead-letter
+    /// topic. Meant for when no consumer runs.
+    async fn check_dead_letters(&self) -> Outcome {
+        let group = self.manifest.group();
+        let committed = groups::committed(&self.bootstrap, group, &self.topic).await?;
+        let mut stored = BTreeSet::new();
+        for letter in topics::read_all(&self.bootstrap, &self.dead).await? {
+            stored.insert(origin(&letter)?);
+        }
+        let is_passed = |position: &Position| {
+            let partition = (position.topic.clone(), position.partition);
+            committed
+                .get(&partition)
+                .is_some_and(|next| *next > position.offset)
+        };
+        for one in self
+            .produced
+            .iter()
+            .filter(|one| one.seq.is_multiple_of(POISON))
+        {
+            if is_passed(&one.position) && !stored.contains(&one.position) {
+                return Err(format!("{} was passed and is no dead letter", one.position).into());
+            }
+        }
+        let is_poison = |position: &Position| {
+            let mut all = self.produced.iter();
+            all.any(|one| one.position == *position && one.seq.is_multiple_of(POISON))
+        };
+        match stored.iter().find(|position| !is_poison(position)) {
+            Some(position) => Err(format!("{position} is a dead letter and no poison").into()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Where a dead letter comes from, by its headers.
+fn origin(letter: &Stored) -> Result<Position, Box<dyn Error>> {
+    let header = |name: &str| {
+        let header = letter.headers.iter().find(|(found, _)| found == name);
+        let value = header.and_then(|(_, value)| value.as_deref());
+        String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
+    };
+    Ok(Position::new(
+        header("penstock.failure.topic"),
+        header("penstock.failure.partition").parse()?,
+        header("penstock.failure.offset").parse()?,
+    ))
+}
+
+fn is_poison(delivery: &Delivery) -> bool {
+    delivery.json()["seq"]
+        .as_u64()
+        .is_some_and(|seq| seq.is_multiple_of(POISON))
+}
+
+/// Success, and refusal too: a dead letter follows it.
+fn is_settled(delivery: &Delivery) -> bool {
+    delivery.verdict.is_success() || delivery.verdict == Verdict::Answered(422)
+}
+
+/// A number that looks random and differs for each delivery.
+fn scatter(delivery: &Delivery, salt: u64) -> u64 {
+    let place = delivery.position.offset.unsigned_abs() ^ salt;
+    place.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23) >> 40
+}
