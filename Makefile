@@ -6,6 +6,8 @@
 # The main job on the shipped examples, with a broker inside the process.
 demo:
 	@hack/setup demo
+	@echo "building penstock and the Rust example; a first build takes some minutes"
+	@cargo build --locked --package penstock --package penstock-example-rust
 	@hack/demo
 
 # Every test, on a real Kafka.

@@ -10,6 +10,7 @@ use std::path::Path;
 use common::{Ended, LIMIT, Outcome, ended, manifest, penstock, repository};
 use local::{Local, places};
 use penstock_tests::process::{ProcessError, Program, Signal, Stream, find_binary};
+use penstock_tests::wait;
 use rdkafka::mocking::MockCluster;
 
 fn count(text: &str, part: &str) -> usize {
@@ -366,6 +367,8 @@ async fn what_is_typed_is_produced_line_by_line() -> Outcome {
     process
         .wait_for_line("produced  2 messages from <stdin>", LIMIT)
         .await?;
+    let both = async || process.count("handler | handled orders") == 2;
+    wait::until("both messages to be handled", LIMIT, both).await?;
     // Standard input has ended, which is no end of the consumer.
     assert_eq!(process.status(), None);
     process.signal(Signal::INT)?;
@@ -579,6 +582,6 @@ async fn the_handler_has_the_manifests_variables_and_goes_even_if_penstock_is_ki
     let pid = line.text.trim_start_matches("handler | pid ").to_owned();
     process.kill()?;
     let gone = async || !Path::new("/proc").join(&pid).join("cmdline").exists();
-    penstock_tests::wait::until("the handler to end", LIMIT, gone).await?;
+    wait::until("the handler to end", LIMIT, gone).await?;
     Ok(())
 }

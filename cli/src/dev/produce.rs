@@ -97,6 +97,8 @@ pub fn producer(consumer: &ValidatedConsumer, secrets: &Path) -> Result<Producer
     // In order, none twice, and keys on the partitions that Java's clients give them.
     config.set("enable.idempotence", "true");
     config.set("partitioner", "murmur2_random");
+    // Messages without a key go to all partitions, however few they are.
+    config.set("sticky.partitioning.linger.ms", "0");
     config.set("message.timeout.ms", ACKNOWLEDGE_TIMEOUT_MS);
     config.set("queue.buffering.max.kbytes", "32768");
     let callbacks = ClientCallbacks {
@@ -114,6 +116,8 @@ pub async fn run(
 ) -> Result<u64, DevError> {
     let (sent, mut acknowledgements) = mpsc::channel(UNACKNOWLEDGED);
     let topic = job.topic.clone();
+    // A producer that goes takes along what is not acknowledged.
+    let _keep = producer.clone();
     // Reading may block for ever, so it has a thread that nobody waits for.
     thread::spawn(move || {
         let mut sender = Sender {

@@ -5,6 +5,7 @@ that hold "later" are to be tried again (503).
 """
 
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,7 +14,13 @@ sys.dont_write_bytecode = True
 import handler  # noqa: E402
 import os  # noqa: E402
 
+LOCK = threading.Lock()
 PAUSE = float(sys.argv[1]) if len(sys.argv) > 1 else 0
+
+
+def say(line):
+    with LOCK:  # print writes a line in two pieces
+        print(line, flush=True)
 
 
 def handle(order, topic, partition, offset):
@@ -22,9 +29,9 @@ def handle(order, topic, partition, offset):
     if "later" in order:
         raise OSError("later")
     if PAUSE:
-        print(f"begin {topic} {partition} {offset}", flush=True)
+        say(f"begin {topic} {partition} {offset}")
         time.sleep(PAUSE)
-    print(f"handled {topic} {partition} {offset} {order.get('n')}", flush=True)
+    say(f"handled {topic} {partition} {offset} {order.get('n')}")
 
 
 handler.handle = handle
