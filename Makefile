@@ -1,5 +1,25 @@
-.PHONY: bench
+# `make demo` runs the examples here and now; `make test` passes every test.
+# Both install what this machine lacks, see hack/setup.
 
-# Figures beside their references; `make bench ARGS=--quick` for a short run.
+.PHONY: demo test bench generate
+
+# The main job on the shipped examples, with a broker inside the process.
+demo:
+	@hack/setup demo
+	@hack/demo
+
+# Every test, on a real Kafka.
+test:
+	@hack/setup test
+	@hack/test
+
+# Penstock beside its references, as ratios of one run; `make bench ARGS=--quick`
+# for a short one.
 bench:
-	hack/bench $(ARGS)
+	@hack/setup bench
+	@hack/bench $(ARGS)
+
+# The files that are generated from the types, the rules and the metrics.
+generate:
+	cargo run --package penstock-crds --bin generate
+	cargo run --package penstock-runtime --example metrics_reference

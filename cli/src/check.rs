@@ -167,7 +167,11 @@ impl Report {
                 match document.verdict {
                     Verdict::Valid => writeln!(out, "{place}: {}: valid", document.title())?,
                     Verdict::Ignored => {
-                        writeln!(out, "{place}: {}: ignored, no {CONSUMER}", document.title())?;
+                        writeln!(
+                            out,
+                            "{place}: {}: ignored, not a {CONSUMER}",
+                            document.title()
+                        )?;
                     }
                     Verdict::Invalid => {
                         for finding in &document.errors {

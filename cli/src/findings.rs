@@ -30,8 +30,15 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Every fault of the document that begins on line `first` of `text`.
+    /// Every fault of the document that begins on line `first` of `text`, from
+    /// the top of the document to its end.
     pub fn all(text: &str, first: usize, problem: &Problem) -> Vec<Self> {
+        let mut findings = Self::unsorted(text, first, problem);
+        findings.sort_by_key(|finding| finding.line);
+        findings
+    }
+
+    fn unsorted(text: &str, first: usize, problem: &Problem) -> Vec<Self> {
         match problem {
             Problem::Syntax {
                 line,

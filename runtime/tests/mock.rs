@@ -83,3 +83,18 @@ async fn a_failing_handler_ends_an_in_order_consumer_without_a_commit_and_the_me
     assert_eq!(seen[0].offset, 5);
     running.stop().await.expect("a clean stop");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_larger_than_the_queue_is_followed_by_the_next_without_a_wait() {
+    let mock = Mock::new("orders", 1);
+    mock.produce(2_000, 1).await;
+    let recorder = Recorder::new();
+    let more = "  maxConcurrency: 4\n  consumeBatchSize: 100";
+    let running = Running::start(mock.consumer("Fast", more), &recorder);
+    recorder.wait_for(1).await;
+    let started = std::time::Instant::now();
+    recorder.wait_for(2_000).await;
+    // Twenty reads: with a wait after each it takes ten seconds or more.
+    assert!(started.elapsed() < Duration::from_secs(5));
+    running.stop().await.expect("a clean stop");
+}

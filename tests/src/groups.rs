@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::task::spawn_blocking;
@@ -32,6 +32,22 @@ pub async fn committed(bootstrap: &str, group: &str, topic: &str) -> Result<Offs
     spawn_blocking(move || {
         let (consumer, wanted) = asker.connect(&topic)?;
         asker.ask(&consumer, wanted)
+    })
+    .await?
+}
+
+/// Commits offset 0 in each partition of `topic` for a `group` without members.
+///
+/// # Errors
+/// [`TopicError`] when the broker does not answer, or the group has members.
+pub async fn commit_beginning(bootstrap: &str, group: &str, topic: &str) -> Result<(), TopicError> {
+    let asker = Asker::new(bootstrap, group);
+    let topic = topic.to_owned();
+    spawn_blocking(move || {
+        let (consumer, mut offsets) = asker.connect(&topic)?;
+        let what = || failed(format!("committing for {}", asker.group), &asker.bootstrap);
+        offsets.set_all_offsets(Offset::Offset(0)).map_err(what())?;
+        consumer.commit(&offsets, CommitMode::Sync).map_err(what())
     })
     .await?
 }

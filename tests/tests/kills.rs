@@ -284,7 +284,13 @@ impl Run {
             consumer
                 .wait_until("a delivery", SOON, async || self.recorder.count() > before)
                 .await?;
-            sleep(Duration::from_micros(self.random.random_range(0..500_000))).await;
+            // A Fast consumer commits by the clock, so it needs longer to get on.
+            let longest = match self.lane.mode {
+                Mode::InOrder => 500_000,
+                Mode::Fast => 1_500_000,
+            };
+            let micros = self.random.random_range(0..longest);
+            sleep(Duration::from_micros(micros)).await;
         }
         if let Some(status) = consumer.status() {
             return Err(format!("it ended by itself with {status}:\n{}", consumer.tail()).into());
@@ -325,7 +331,7 @@ impl Run {
         if self.lane.mode == Mode::InOrder {
             rules.push(Rule::InOrder);
         }
-        let is_good = |one: &&Produced| !(self.lane.has_poison && one.seq % POISON == 0);
+        let is_good = |one: &&Produced| !(self.lane.has_poison && one.seq.is_multiple_of(POISON));
         let good: Vec<_> = self.produced.iter().filter(is_good).cloned().collect();
 
         println!(
@@ -364,14 +370,18 @@ impl Run {
                 .get(&partition)
                 .is_some_and(|next| *next > position.offset)
         };
-        for one in self.produced.iter().filter(|one| one.seq % POISON == 0) {
+        for one in self
+            .produced
+            .iter()
+            .filter(|one| one.seq.is_multiple_of(POISON))
+        {
             if is_passed(&one.position) && !stored.contains(&one.position) {
                 return Err(format!("{} was passed and is no dead letter", one.position).into());
             }
         }
         let is_poison = |position: &Position| {
             let mut all = self.produced.iter();
-            all.any(|one| one.position == *position && one.seq % POISON == 0)
+            all.any(|one| one.position == *position && one.seq.is_multiple_of(POISON))
         };
         match stored.iter().find(|position| !is_poison(position)) {
             Some(position) => Err(format!("{position} is a dead letter and no poison").into()),
@@ -397,7 +407,7 @@ fn origin(letter: &Stored) -> Result<Position, Box<dyn Error>> {
 fn is_poison(delivery: &Delivery) -> bool {
     delivery.json()["seq"]
         .as_u64()
-        .is_some_and(|seq| seq % POISON == 0)
+        .is_some_and(|seq| seq.is_multiple_of(POISON))
 }
 
 /// Success, and refusal too: a dead letter follows it.

@@ -80,11 +80,13 @@ struct Run {
     bootstrap: String,
     topic: String,
     in_order: bool,
+    /// A generation may end without a revocation: whoever stops then can't commit.
+    cooperative: bool,
     manifest: Manifest,
     recorder: Recorder,
     produced: Vec<Produced>,
     members: Vec<Consumer>,
-    kills: Vec<Instant>,
+    disruptions: Vec<Disruption>,
 }
 
 impl Run {
@@ -115,17 +117,21 @@ impl Run {
             bootstrap: bootstrap.to_owned(),
             topic,
             in_order,
+            cooperative: assignor.starts_with("cooperative"),
             manifest,
             recorder,
             produced: Vec::new(),
             members: Vec::new(),
-            kills: Vec::new(),
+            disruptions: Vec::new(),
         })
     }
 
     async fn run(mut self) -> Outcome {
         self.refill().await?;
         let group = self.manifest.group().to_owned();
+        // librdkafka 2.12 has a partition without a commit begin anew when it is given
+        // away and taken back while its first offset is still being looked up.
+        groups::commit_beginning(&self.bootstrap, &group, &self.topic).await?;
         let watch = CommitWatch::start(&self.bootstrap, &group, &self.topic).await?;
         let start = Instant::now();
         for change in 1..=CHANGES {
@@ -180,10 +186,16 @@ impl Run {
         if self.random.random_bool(0.25) {
             member.kill()?;
             member.wait(SOON).await?;
-            self.kills.push(Instant::now());
+            self.disruptions.push(Disruption::at(Instant::now()));
             return Ok(());
         }
-        end_well(member).await
+        let stop = Instant::now();
+        end_well(member).await?;
+        if self.cooperative {
+            let end = Instant::now();
+            self.disruptions.push(Disruption::between(stop, end));
+        }
+        Ok(())
     }
 
     async fn wait_for_progress(&self) -> Outcome {
@@ -200,17 +212,17 @@ impl Run {
     fn judge(self, samples: Vec<groups::CommitSample>) -> Outcome {
         let deliveries = self.recorder.deliveries();
         println!(
-            "{}: {} messages, {} deliveries, {} kills",
+            "{}: {} messages, {} deliveries, {} disruptions",
             self.name,
             self.produced.len(),
             deliveries.len(),
-            self.kills.len()
+            self.disruptions.len()
         );
         let mut rules = vec![
             Rule::NothingLost,
             Rule::CommitsWithinSettled,
             Rule::CommitsNeverGoBack,
-            // Whoever leaves in order leaves nothing that comes twice.
+            // Under the eager assignors whoever stops leaves nothing that comes twice.
             Rule::DuplicatesExplained,
             Rule::NeverTwiceAtOnce,
             Rule::AttemptsWithin(1),
@@ -220,7 +232,7 @@ impl Run {
         }
         Evidence::new(&self.produced, deliveries)
             .commits(samples)
-            .disruptions(self.kills.iter().map(|kill| Disruption::at(*kill)))
+            .disruptions(self.disruptions)
             .check(&rules)?;
         Ok(())
     }
@@ -339,5 +351,68 @@ async fn frozen_member(assignor: &str, in_order: bool) -> Outcome {
         ];
         Evidence::new(&produced, after).check(&rules)?;
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_client_held_at_a_revocation_does_not_come_again_at_the_next_assignment() -> Outcome
+{
+    for assignor in ["range", "cooperative-sticky"] {
+        held_by_the_client(assignor)
+            .await
+            .map_err(|error| format!("{assignor}: {error}"))?;
+    }
+    Ok(())
+}
+
+/// One member has all partitions, with messages of each in its client. Another
+/// takes some, handles all of theirs, and leaves.
+async fn held_by_the_client(assignor: &str) -> Outcome {
+    let bootstrap = Kafka::shared().await?.bootstrap();
+    let topic = topics::create(bootstrap, "held", PARTITIONS).await?;
+    let group = topics::unique("test.held");
+    let produced = Produce::to(&topic)
+        .count(1200)
+        .partition(|seq| (seq % 6) as i32)
+        .send(bootstrap)
+        .await?;
+    let watch = CommitWatch::start(bootstrap, &group, &topic).await?;
+    let recorder = Recorder::start()?;
+    let gate = Gate::closed();
+    let held = gate.clone();
+    recorder.behave(move |_| Reply::ok().once(&held));
+    let manifest = Manifest::fast(bootstrap, &group, &topic, 4)
+        .handler(&recorder)
+        .kafka("partition.assignment.strategy", assignor)
+        .kafka("heartbeat.interval.ms", "200");
+    let one = Consumer::start(&manifest)?;
+    recorder.wait_for_in_flight(4, SOON).await?;
+    let two = Consumer::start(&manifest)?;
+    let joining = async || {
+        let group = groups::describe(bootstrap, &group).await;
+        group.is_ok_and(|group| group.members.len() == 2)
+    };
+    two.wait_until("the other to join", SOON, joining).await?;
+    gate.open();
+    groups::wait_for_members(bootstrap, &group, 2, SOON).await?;
+    groups::wait_for_committed(bootstrap, &group, &topic, 1200, SOON).await?;
+    end_well(two).await?;
+    groups::wait_for_members(bootstrap, &group, 1, SOON).await?;
+    let more = Produce::to(&topic)
+        .count(60)
+        .first_seq(1200)
+        .partition(|seq| (seq % 6) as i32)
+        .send(bootstrap)
+        .await?;
+    groups::wait_for_committed(bootstrap, &group, &topic, 1260, SOON).await?;
+    end_well(one).await?;
+    Evidence::new(&[produced, more].concat(), recorder.deliveries())
+        .commits(watch.stop().await)
+        .check(&[
+            Rule::NothingLost,
+            Rule::CommitsWithinSettled,
+            Rule::CommitsNeverGoBack,
+            Rule::DuplicatesExplained,
+        ])?;
     Ok(())
 }

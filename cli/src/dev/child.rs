@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::error::DevError;
+use super::guard::Guard;
 use crate::console::{Console, Stream};
 
 /// What stands before each line of a child.
@@ -18,6 +19,9 @@ const PREFIX: &[u8] = b"handler | ";
 
 /// Longest piece of a line that is held in memory; a longer line is broken.
 const LONGEST_LINE: u64 = 64 * 1024;
+
+/// Longest command that is shown in full, in characters.
+const SHOWN: usize = 80;
 
 /// How long the output of a child that has ended is still waited for: what it
 /// started may hold the pipe open.
@@ -34,6 +38,8 @@ pub struct Child {
     group: Option<Pid>,
     program: String,
     output: Vec<JoinHandle<()>>,
+    /// Absent where there is no shell, and once the child has ended.
+    guard: Option<Guard>,
     /// Until when output is waited for; set when the child has ended.
     output_deadline: Option<Instant>,
 }
@@ -67,6 +73,7 @@ impl Child {
             output.push(tokio::spawn(show(stderr, Stream::Err, console.clone())));
         }
         Ok(Self {
+            guard: process.id().and_then(|id| Guard::of_group(id).ok()),
             group: process.id().and_then(|id| Pid::from_raw(id.cast_signed())),
             process,
             program: shown(command),
@@ -87,6 +94,7 @@ impl Child {
         // What it started and left behind may hold its port and this pipe.
         self.signal(Signal::KILL);
         self.group = None;
+        self.guard = None;
         let deadline = *self
             .output_deadline
             .get_or_insert_with(|| Instant::now() + OUTPUT_LIMIT);
@@ -125,12 +133,18 @@ impl Drop for Child {
     }
 }
 
-fn shown(command: &[OsString]) -> String {
+/// A command on one line, cut where it is long.
+pub fn shown(command: &[OsString]) -> String {
     let words: Vec<_> = command
         .iter()
         .map(|word| OsStr::to_string_lossy(word))
         .collect();
-    words.join(" ")
+    let line = words.join(" ");
+    let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
 }
 
 /// Shows what a child writes, line by line.

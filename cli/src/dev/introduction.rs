@@ -1,10 +1,9 @@
 //! What a run tells about itself before it begins.
 
-use std::ffi::OsStr;
-
 use penstock_crds::validate::{ConsumeMode, Endpoint};
 
 use super::broker::dead_letter_topic;
+use super::child::shown;
 use super::pages::{Pages, reachable};
 use super::plan::{Plan, list};
 use crate::args::DevArguments;
@@ -100,14 +99,9 @@ impl Introduction {
 }
 
 fn handler(arguments: &DevArguments, plan: &Plan) -> String {
-    let words: Vec<_> = arguments
-        .command
-        .iter()
-        .map(|word| OsStr::to_string_lossy(word))
-        .collect();
-    let command = match words.as_slice() {
+    let command = match arguments.command.as_slice() {
         [] => "runs already".to_owned(),
-        words => words.join(" "),
+        command => shown(command),
     };
     match &plan.consumer.endpoint {
         Endpoint::HttpPort(port) => format!("{command}, at port {port}"),

@@ -8,6 +8,7 @@ mod broker;
 mod child;
 mod embedded;
 mod error;
+mod guard;
 mod http;
 mod introduction;
 mod pages;
@@ -40,8 +41,9 @@ use crate::args::DevArguments;
 use crate::console::Console;
 use crate::input;
 
-/// Warnings and errors, but for what the error at the end says again.
-const LOG_FILTER: &str = "warn,penstock_runtime::kafka::connect=off";
+/// Warnings and errors, but for what the error at the end says again, and what
+/// librdkafka repeats while it goes on by itself.
+const LOG_FILTER: &str = "warn,librdkafka=error,penstock_runtime::kafka::connect=off";
 
 /// Runs a consumer until a signal, a failure or the end of its work.
 pub fn main(arguments: DevArguments) -> ExitCode {
@@ -95,6 +97,9 @@ async fn run(arguments: DevArguments, console: &Console) -> Result<(), DevError>
         Some(path) => Some(produce::open(path)?),
         None => None,
     };
+    if plan.consumer.endpoint == Endpoint::Embedded && arguments.command.is_empty() {
+        return Err(DevError::NoProgram);
+    }
     let topic = plan::produce_topic(&arguments, &plan.consumer)?;
     if let Some(port) = arguments.handler_port {
         plan.use_handler_port(port)?;

@@ -132,7 +132,7 @@ fn lag(snapshot: &Snapshot) -> Option<String> {
 fn troubles(snapshot: &Snapshot) -> Vec<String> {
     [
         (snapshot.failed, "failed"),
-        (snapshot.retries, "retries"),
+        (snapshot.retries, "retried"),
         (snapshot.invalid, "invalid"),
         (snapshot.skipped, "skipped"),
         (snapshot.dead_lettered, "dead-lettered"),
@@ -172,12 +172,12 @@ mod tests {
         });
         let line = progress.line();
         assert!(line.starts_with("12,345 handled · "), "{line}");
-        let end = " · lag 1,000 · 2 in flight · 3 failed · 7 retries · 3 dead-lettered";
+        let end = " · lag 1,000 · 2 in flight · 3 failed · 7 retried · 3 dead-lettered";
         assert!(line.ends_with(end), "{line}");
         let summary = progress.summary();
         assert!(summary.starts_with("12,345 handled in "), "{summary}");
         assert!(
-            summary.ends_with("/s) · 3 failed · 7 retries · 3 dead-lettered"),
+            summary.ends_with("/s) · 3 failed · 7 retried · 3 dead-lettered"),
             "{summary}"
         );
     }

@@ -1,0 +1,152 @@
+//! Many messages through a handler of ten lines of Python.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use penstock_tests::groups;
+use penstock_tests::kafka::Kafka;
+use penstock_tests::process::{Process, Program};
+use penstock_tests::produce::Produce;
+use penstock_tests::{Consumer, Manifest, topics};
+use tempfile::TempDir;
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+const LIMIT: Duration = Duration::from_secs(180);
+
+const PARTITIONS: i32 = 8;
+
+/// The whole handler: it writes down what it is given, and says that it has it.
+const HANDLER: &str = "\
+import os
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version, disable_nagle_algorithm = 'HTTP/1.1', True
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers['Content-Length']))
+        OUT.write(b'%s %s %s\\n' % (self.headers['ce-kafkapartition'].encode(), self.headers['ce-kafkaoffset'].encode(), body))
+        self.send_response_only(204); self.end_headers()
+
+OUT = open(os.environ['OUT'], 'ab', 0)
+ThreadingHTTPServer.request_queue_size = 64
+ThreadingHTTPServer(('127.0.0.1', int(os.environ['PORT'])), Handler).serve_forever()
+";
+
+/// For each partition the offsets and numbers that the handler wrote down, in its order.
+type Handled = BTreeMap<i32, Vec<(i64, u64)>>;
+
+struct Scene {
+    bootstrap: String,
+    topic: String,
+    group: String,
+    port: u16,
+    dir: TempDir,
+    handler: Process,
+}
+
+impl Scene {
+    async fn new(messages: u64) -> Result<Self, Box<dyn Error>> {
+        let bootstrap = Kafka::shared().await?.bootstrap().to_owned();
+        let topic = topics::create(&bootstrap, "python", PARTITIONS).await?;
+        Produce::to(&topic).count(messages).send(&bootstrap).await?;
+        let dir = TempDir::with_prefix("penstock-python-")?;
+        let script = dir.path().join("handler.py");
+        fs::write(&script, HANDLER)?;
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let handler = Program::new("python3")
+            .arg(&script)
+            .env("PORT", port.to_string())
+            .env("OUT", dir.path().join("out"))
+            .start()?;
+        Ok(Self {
+            group: topics::unique("test.python"),
+            bootstrap,
+            topic,
+            port,
+            dir,
+            handler,
+        })
+    }
+
+    /// Runs it over all messages and returns what the handler wrote down.
+    async fn run(&self, manifest: Manifest, messages: i64) -> Result<Handled, Box<dyn Error>> {
+        let start = Instant::now();
+        let consumer = Consumer::start(&manifest.set("/handler/port", self.port))?;
+        groups::wait_for_committed(&self.bootstrap, &self.group, &self.topic, messages, LIMIT)
+            .await
+            .map_err(|error| {
+                format!(
+                    "{error}\n{}\nhandler:\n{}",
+                    consumer.tail(),
+                    self.handler.tail()
+                )
+            })?;
+        let took = start.elapsed();
+        println!("{messages} messages in {took:.1?}");
+        assert!(consumer.stop(LIMIT).await?.success(), "{}", consumer.tail());
+        assert_eq!(self.handler.status(), None, "{}", self.handler.tail());
+        read(&self.dir.path().join("out"))
+    }
+}
+
+fn read(path: &Path) -> Result<Handled, Box<dyn Error>> {
+    let mut partitions: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for line in fs::read_to_string(path)?.lines() {
+        let parts: Vec<_> = line.splitn(3, ' ').collect();
+        let [partition, offset, body] = parts.as_slice() else {
+            return Err(format!("{line:?}").into());
+        };
+        let body: serde_json::Value = serde_json::from_str(body)?;
+        let seq = body["seq"].as_u64().ok_or("no seq")?;
+        partitions
+            .entry(partition.parse()?)
+            .or_default()
+            .push((offset.parse()?, seq));
+    }
+    Ok(partitions)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_thousand_messages_and_none_is_lost() -> Outcome {
+    let scene = Scene::new(100_000).await?;
+    let manifest = Manifest::fast(&scene.bootstrap, &scene.group, &scene.topic, 8);
+    let partitions = scene.run(manifest, 100_000).await?;
+    let mut numbers: Vec<_> = partitions
+        .into_values()
+        .flatten()
+        .map(|(_, seq)| seq)
+        .collect();
+    // No disruption, so nothing came twice either.
+    assert_eq!(numbers.len(), 100_000);
+    numbers.sort_unstable();
+    assert!(numbers.into_iter().eq(0..100_000));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_thousand_messages_in_the_order_of_their_partitions() -> Outcome {
+    let scene = Scene::new(20_000).await?;
+    let manifest = Manifest::in_order(&scene.bootstrap, &scene.group, &scene.topic);
+    let partitions = scene.run(manifest, 20_000).await?;
+    assert_eq!(partitions.len(), PARTITIONS as usize);
+    let mut numbers = Vec::new();
+    for (partition, messages) in partitions {
+        let offsets = messages.iter().map(|(offset, _)| *offset);
+        let count = i64::try_from(messages.len())?;
+        assert!(
+            offsets.eq(0..count),
+            "partition {partition} is out of order"
+        );
+        numbers.extend(messages.iter().map(|(_, seq)| *seq));
+    }
+    numbers.sort_unstable();
+    assert!(numbers.into_iter().eq(0..20_000));
+    Ok(())
+}
