@@ -15,10 +15,11 @@ test:
 	@hack/setup test
 	@hack/test
 
-# Penstock beside its references, as ratios of one run.
+# Penstock beside its references, as ratios of one run; `make bench ARGS=--quick`
+# for a short one.
 bench:
 	@hack/setup bench
-	cargo run --release --locked --package penstock-benches -- run
+	@hack/bench $(ARGS)
 
 # The files that are generated from the types, the rules and the metrics.
 generate:
