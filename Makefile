@@ -6,6 +6,8 @@
 # The main job on the shipped examples, with a broker inside the process.
 demo:
 	@hack/setup demo
+	@echo "building penstock and the Rust example; a first build takes some minutes"
+	@cargo build --locked --package penstock --package penstock-example-rust
 	@hack/demo
 
 # Every test, on a real Kafka.
@@ -13,10 +15,11 @@ test:
 	@hack/setup test
 	@hack/test
 
-# Penstock beside its references, as ratios of one run.
+# Penstock beside its references, as ratios of one run; `make bench ARGS=--quick`
+# for a short one.
 bench:
 	@hack/setup bench
-	cargo run --release --locked --package penstock-benches -- run
+	@hack/bench $(ARGS)
 
 # The files that are generated from the types, the rules and the metrics.
 generate:

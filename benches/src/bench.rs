@@ -166,6 +166,7 @@ impl Bench {
             count: Count::All,
             handlers: 1,
             transport: None,
+            properties: &[],
         };
         self.run(&runner).await.map(drop)
     }
@@ -201,7 +202,8 @@ impl Bench {
             RunnerProgram::Side(side) => {
                 let program = Program::new(&self.own)
                     .args(["side", &side.name()])
-                    .arg(format!("--handlers={}", runner.handlers));
+                    .arg(format!("--handlers={}", runner.handlers))
+                    .args(runner.properties.iter().flat_map(|set| ["--set", set]));
                 match runner.transport {
                     Some(Transport::Tcp) => program.args(["--port", &self.server.port]),
                     Some(Transport::Unix) => program.arg("--socket").arg(&self.server.socket),

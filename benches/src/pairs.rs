@@ -21,6 +21,12 @@ pub struct Pair {
 }
 
 impl Pair {
+    fn defaults(mut self) -> Self {
+        self.reference.properties = &[];
+        self.ours.properties = &[];
+        self
+    }
+
     /// Whether a mode of the source is one of the sides.
     pub fn has_source(&self, mode: Mode) -> bool {
         let is = |runner: &Runner| match runner.program {
@@ -42,7 +48,14 @@ pub struct Runner {
     pub handlers: u32,
     /// Where HTTP goes.
     pub transport: Option<Transport>,
+    /// librdkafka properties beside those that the mode has.
+    pub properties: &'static [&'static str],
 }
+
+/// A consumer that is slower than the broker fills librdkafka's queue, which then
+/// fetches nothing for a second by default: longer than the queue lasts, so that
+/// both sides wait more than they work. With this they show what a message costs.
+const NO_STALL: &[&str] = &["fetch.queue.backoff.ms=10"];
 
 /// The program of a side.
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +102,10 @@ const SOURCE_IN_ORDER: Count = Count::UpTo(8_000);
 pub fn all() -> Vec<Pair> {
     let fast = [
         embedded("fast", Side::LoopJson, Side::FastJson, Some(0.8)),
+        Pair {
+            ours_is: "the same, librdkafka's own back-off",
+            ..embedded("fast-stalls", Side::LoopJson, Side::FastJson, None).defaults()
+        },
         embedded("fast-handled", Side::LoopJson, Side::FastHandled, None),
         embedded("fast-raw", Side::LoopRaw, Side::FastRaw, None),
     ];
@@ -180,6 +197,11 @@ fn side(side: Side, count: Count, handlers: u32) -> Runner {
         count,
         handlers,
         transport: None,
+        properties: match side {
+            Side::LoopJson | Side::LoopRaw => NO_STALL,
+            Side::FastJson | Side::FastRaw | Side::FastHandled => NO_STALL,
+            _ => &[],
+        },
     }
 }
 
@@ -189,5 +211,6 @@ fn source(mode: Mode, handlers: u32, batch: u32, count: Count) -> Runner {
         count,
         handlers,
         transport: None,
+        properties: &[],
     }
 }

@@ -71,8 +71,12 @@ fn in_order_has_exactly_the_sources_configuration() {
 
 #[test]
 fn fast_with_commit_on_read_has_exactly_the_sources_configuration() {
+    let mut config = resolved(json!({}));
+    // Penstock's own bound of the memory; all the rest is the source's.
+    let memory = config.remove("queued.max.messages.kbytes");
+    assert_eq!(memory.as_deref(), Some("16384"));
     assert_eq!(
-        resolved(json!({})),
+        config,
         dict(&[
             ("bootstrap.servers", "kafka:9092"),
             ("group.id", "billing.orders"),
