@@ -73,8 +73,12 @@ fn in_order_has_exactly_the_sources_configuration() {
 fn fast_with_commit_on_read_has_exactly_the_sources_configuration() {
     let mut config = resolved(json!({}));
     // Penstock's own bound of the memory; all the rest is the source's.
-    let memory = config.remove("queued.max.messages.kbytes");
-    assert_eq!(memory.as_deref(), Some("16384"));
+    let queued = config.remove("queued.max.messages.kbytes");
+    let backoff = config.remove("fetch.queue.backoff.ms");
+    assert_eq!(
+        (queued.as_deref(), backoff.as_deref()),
+        (Some("16384"), Some("10"))
+    );
     assert_eq!(
         config,
         dict(&[

@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    penstock_runtime::run_main_http().await
+fn main() -> ExitCode {
+    penstock_runtime::run_main_http()
 }

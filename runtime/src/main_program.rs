@@ -1,6 +1,7 @@
 //! What a program does that is nothing but a consumer: the runtime's binary,
 //! and programs with an embedded handler.
 
+use std::env;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use clap::Parser;
 use penstock_crds::manifest::{self, ManifestErrors};
 use penstock_crds::spec::Format;
-use penstock_crds::validate::{Endpoint, ValidatedConsumer};
+use penstock_crds::validate::{ConsumeMode, Endpoint, ValidatedConsumer};
 use thiserror::Error;
 
 use crate::decode::{Decoder, JsonText, Raw};
@@ -84,6 +85,8 @@ enum MainError {
     Telemetry(#[from] TelemetryError),
     #[error("signals can't be received: {0}")]
     Signals(io::Error),
+    #[error("no threads can be started: {0}")]
+    Threads(io::Error),
     #[error(transparent)]
     Http(#[from] HttpHandlerError),
     #[error("{0}; start the handler, or correct spec.handler.port or spec.handler.socket")]
@@ -119,9 +122,22 @@ where
 }
 
 /// The whole of the runtime's own binary: a handler that is reached over HTTP.
-pub async fn run_main_http() -> ExitCode {
+pub fn run_main_http() -> ExitCode {
     let arguments = Arguments::parse();
-    exit_code(http(arguments).await)
+    exit_code(on_threads(&arguments))
+}
+
+/// Runs on as many threads as there are cores, or as `TOKIO_WORKER_THREADS`
+/// says; in order, where one thing is done at a time, on one: waking another
+/// would cost more than it has to do.
+fn on_threads(arguments: &Arguments) -> Result<(), MainError> {
+    let consumer = arguments.read()?;
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    if consumer.mode == ConsumeMode::InOrder && env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        threads.worker_threads(1);
+    }
+    let runtime = threads.enable_all().build().map_err(MainError::Threads)?;
+    runtime.block_on(http(arguments, consumer))
 }
 
 fn exit_code(result: Result<(), MainError>) -> ExitCode {
@@ -154,8 +170,7 @@ where
         .await?)
 }
 
-async fn http(arguments: Arguments) -> Result<(), MainError> {
-    let consumer = arguments.read()?;
+async fn http(arguments: &Arguments, consumer: ValidatedConsumer) -> Result<(), MainError> {
     if consumer.endpoint == Endpoint::Embedded {
         return Err(MainError::WrongProtocol {
             found: "Embedded",

@@ -1,6 +1,6 @@
 //! The timer, gauge and counter around the work on one message.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use prometheus::IntGauge;
 
@@ -11,6 +11,7 @@ use crate::metrics::TopicMetrics;
 pub(crate) struct Observation<'a> {
     topic: &'a TopicMetrics,
     started: Instant,
+    ended: Option<Duration>,
     success: bool,
 }
 
@@ -20,6 +21,7 @@ impl<'a> Observation<'a> {
         Self {
             topic,
             started: Instant::now(),
+            ended: None,
             success: false,
         }
     }
@@ -30,9 +32,12 @@ impl<'a> Observation<'a> {
         Active(&self.topic.active)
     }
 
-    /// Ends the observation with the value of the label `kafka_success`.
-    pub(crate) fn finish(mut self, success: bool) {
+    /// Ends the observation with the value of the label `kafka_success`; how
+    /// long it took.
+    pub(crate) fn finish(mut self, success: bool) -> Duration {
         self.success = success;
+        self.ended = Some(self.started.elapsed());
+        self.ended.unwrap_or_default()
     }
 }
 
@@ -43,7 +48,8 @@ impl Drop for Observation<'_> {
         } else {
             &self.topic.failure
         };
-        outcome.time.observe(self.started.elapsed().as_secs_f64());
+        let took = self.ended.unwrap_or_else(|| self.started.elapsed());
+        outcome.time.observe(took.as_secs_f64());
         outcome.count.inc();
     }
 }

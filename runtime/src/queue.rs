@@ -1,10 +1,11 @@
 //! The bounded queue between the pump and the handlers: first in, first out.
 //!
 //! Bounded in places, as in the source, and in bytes. The pump adds many
-//! messages under one lock; a handler takes one. Wake-ups are passed on from
-//! handler to handler: adding wakes one, and each that takes a message wakes
-//! the next while messages remain. So a handler that never waits does all the
-//! work with one wake-up for many messages, and slow handlers all get going.
+//! messages under one lock; a handler takes one. Adding wakes one handler, and a
+//! handler that begins to wait, or is slow, wakes the next while messages
+//! remain. So a handler that never waits does all the work with one wake-up for
+//! many messages, and others all get going: waking one for each message would
+//! cost more than such a handler's work.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -92,9 +93,6 @@ impl<T: Weigh> WorkQueue<T> {
                 let mut state = self.state.lock();
                 if let Some(item) = state.items.pop_front() {
                     state.bytes -= item.weight();
-                    if !state.items.is_empty() {
-                        self.wake_one(&mut state);
-                    }
                     self.tell_pump(&mut state);
                     return Some(item);
                 }
@@ -105,6 +103,15 @@ impl<T: Weigh> WorkQueue<T> {
                 Idle { queue: self }
             };
             self.items.notified().await;
+        }
+    }
+
+    /// Wakes another handler if there is something to take. To be called by one
+    /// that will not take it soon.
+    pub(crate) fn pass_on(&self) {
+        let mut state = self.state.lock();
+        if !state.items.is_empty() {
+            self.wake_one(&mut state);
         }
     }
 
@@ -262,6 +269,7 @@ mod tests {
                 let queue = Arc::clone(&queue);
                 tokio::spawn(async move {
                     let item = queue.take().await;
+                    queue.pass_on();
                     // Never takes another: the others must be woken without it.
                     std::future::pending::<()>().await;
                     item

@@ -32,7 +32,7 @@ use crate::progress::{Busy, Progress};
 use crate::pump::{Pump, PumpParts, Strategy};
 use crate::queue::{WorkQueue, places_for};
 use crate::running::Running;
-use crate::worker::{Delivery, Failure, Shared, work, work_in_batches};
+use crate::worker::{Failure, Seat, Shared, work, work_in_batches};
 
 /// Bytes that messages waiting for a handler may take together; one larger
 /// message is taken alone.
@@ -172,7 +172,7 @@ impl Runtime {
         H: BatchHandler<D::Data>,
     {
         let most = self.consumer.consume_batch_size.get() as usize;
-        let work = move |shared, queue, busy| work_in_batches(shared, queue, busy, most);
+        let work = move |shared, seat| work_in_batches(shared, seat, most);
         self.start(decoder, handler, stop, work).await
     }
 
@@ -186,7 +186,7 @@ impl Runtime {
     where
         D: Decoder,
         H: Send + Sync + 'static,
-        W: Fn(Arc<Shared<D, H>>, Arc<WorkQueue<Delivery>>, Busy) -> F,
+        W: Fn(Arc<Shared<D, H>>, Seat) -> F,
         F: Future<Output = Result<(), Failure>> + Send + 'static,
     {
         let metrics = self.take_metrics()?;
@@ -229,9 +229,11 @@ impl Runtime {
             stop_timeout: self.consumer.stop_timeout,
         };
         for number in 0..handlers {
-            let busy = Busy::new(Arc::clone(&progress), number);
-            let worker = work(Arc::clone(&shared), Arc::clone(&queue), busy);
-            running.workers.spawn(worker);
+            let seat = Seat {
+                queue: Arc::clone(&queue),
+                busy: Busy::new(Arc::clone(&progress), number),
+            };
+            running.workers.spawn(work(Arc::clone(&shared), seat));
         }
         let servers = pages.serve(metrics, self.health(progress));
         let ended = running.until(stop).await;

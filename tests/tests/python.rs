@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use penstock_tests::groups;
 use penstock_tests::kafka::Kafka;
-use penstock_tests::process::{Process, Program};
+use penstock_tests::process::Program;
 use penstock_tests::produce::Produce;
 use penstock_tests::{Consumer, Manifest, topics};
 use tempfile::TempDir;
@@ -46,9 +46,7 @@ struct Scene {
     bootstrap: String,
     topic: String,
     group: String,
-    port: u16,
     dir: TempDir,
-    handler: Process,
 }
 
 impl Scene {
@@ -59,39 +57,33 @@ impl Scene {
         let dir = TempDir::with_prefix("penstock-python-")?;
         let script = dir.path().join("handler.py");
         fs::write(&script, HANDLER)?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let handler = Program::new("python3")
-            .arg(&script)
-            .env("PORT", port.to_string())
-            .env("OUT", dir.path().join("out"))
-            .start()?;
         Ok(Self {
             group: topics::unique("test.python"),
             bootstrap,
             topic,
-            port,
             dir,
-            handler,
         })
     }
 
     /// Runs it over all messages and returns what the handler wrote down.
     async fn run(&self, manifest: Manifest, messages: i64) -> Result<Handled, Box<dyn Error>> {
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let handler = Program::new("python3")
+            .arg(self.dir.path().join("handler.py"))
+            .env("PORT", port.to_string())
+            .env("OUT", self.dir.path().join("out"))
+            .start()?;
         let start = Instant::now();
-        let consumer = Consumer::start(&manifest.set("/handler/port", self.port))?;
+        let consumer = Consumer::start(&manifest.set("/handler/port", port))?;
         groups::wait_for_committed(&self.bootstrap, &self.group, &self.topic, messages, LIMIT)
             .await
             .map_err(|error| {
-                format!(
-                    "{error}\n{}\nhandler:\n{}",
-                    consumer.tail(),
-                    self.handler.tail()
-                )
+                format!("{error}\n{}\nhandler:\n{}", consumer.tail(), handler.tail())
             })?;
         let took = start.elapsed();
         println!("{messages} messages in {took:.1?}");
         assert!(consumer.stop(LIMIT).await?.success(), "{}", consumer.tail());
-        assert_eq!(self.handler.status(), None, "{}", self.handler.tail());
+        assert_eq!(handler.status(), None, "{}", handler.tail());
         read(&self.dir.path().join("out"))
     }
 }
@@ -131,10 +123,31 @@ async fn a_hundred_thousand_messages_and_none_is_lost() -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn twenty_thousand_messages_in_the_order_of_their_partitions() -> Outcome {
-    let scene = Scene::new(20_000).await?;
-    let manifest = Manifest::in_order(&scene.bootstrap, &scene.group, &scene.topic);
-    let partitions = scene.run(manifest, 20_000).await?;
+async fn a_hundred_thousand_in_order_by_the_local_mode() -> Outcome {
+    let scene = Scene::new(100_000).await?;
+    let manifest = scene.dir.path().join("consumer.yaml");
+    // The local mode replaces the brokers.
+    let text = Manifest::in_order("kafka:9092", &scene.group, &scene.topic).text();
+    fs::write(&manifest, text)?;
+    let start = Instant::now();
+    let dev = Program::workspace("penstock")?
+        .args(["dev", "--brokers", &scene.bootstrap, "--file"])
+        .arg(&manifest)
+        .args(["--handler-port", "0"])
+        .args(["--metrics-address", "127.0.0.1:0"])
+        .args(["--health-address", "127.0.0.1:0"])
+        .args(["--", "python3"])
+        .arg(scene.dir.path().join("handler.py"))
+        .env("OUT", scene.dir.path().join("out"))
+        .start()?;
+    groups::wait_for_committed(&scene.bootstrap, &scene.group, &scene.topic, 100_000, LIMIT)
+        .await
+        .map_err(|error| format!("{error}\n{}", dev.tail()))?;
+    println!("100000 messages in {:.1?}", start.elapsed());
+    dev.terminate()?;
+    let status = dev.wait(LIMIT).await?;
+    assert!(status.success(), "{}", dev.tail());
+    let partitions = read(&scene.dir.path().join("out"))?;
     assert_eq!(partitions.len(), PARTITIONS as usize);
     let mut numbers = Vec::new();
     for (partition, messages) in partitions {
@@ -147,6 +160,6 @@ async fn twenty_thousand_messages_in_the_order_of_their_partitions() -> Outcome 
         numbers.extend(messages.iter().map(|(_, seq)| *seq));
     }
     numbers.sort_unstable();
-    assert!(numbers.into_iter().eq(0..20_000));
+    assert!(numbers.into_iter().eq(0..100_000));
     Ok(())
 }

@@ -17,6 +17,11 @@ pub type Layer = Vec<(String, String)>;
 /// still feeds fast ones.
 const QUEUED_KBYTES: &str = "16384";
 
+/// How long librdkafka fetches nothing more once that much is waiting, in
+/// milliseconds. Its own default, a second, leaves fast handlers idle for most
+/// of the time that they work off a backlog.
+const FETCH_BACKOFF_MS: &str = "10";
+
 /// A consumer's configuration: memory, base, connection, mode and the user's own
 /// properties. What comes later wins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +42,10 @@ pub fn consumer_config(consumer: &ValidatedConsumer) -> ConsumerConfig {
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
     ConsumerConfig {
-        memory: vec![("queued.max.messages.kbytes".into(), QUEUED_KBYTES.into())],
+        memory: vec![
+            ("queued.max.messages.kbytes".into(), QUEUED_KBYTES.into()),
+            ("fetch.queue.backoff.ms".into(), FETCH_BACKOFF_MS.into()),
+        ],
         base: base(consumer),
         connection: connection::settings(&consumer.kafka),
         mode: mode(consumer.mode, is_consumer_protocol(&consumer.kafka.config)),

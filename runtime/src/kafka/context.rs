@@ -9,6 +9,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rdkafka::client::{ClientContext, OAuthToken};
@@ -239,7 +240,30 @@ pub(crate) fn log_librdkafka(level: RDKafkaLogLevel, facility: &str, message: &s
     }
 }
 
-/// Logs an error of the client as a whole. librdkafka goes on trying by itself.
+/// Shortest time between two warnings of the same error: clients repeat theirs
+/// at every attempt to connect.
+const REPEAT_AFTER: Duration = Duration::from_secs(10);
+
+/// When each error was last warned of in this process.
+static WARNED: Mutex<Vec<(RDKafkaErrorCode, Instant)>> = Mutex::new(Vec::new());
+
+/// Logs an error of the client as a whole, repeated ones for those who debug.
+/// librdkafka goes on trying by itself.
 pub(crate) fn log_client_error(error: &KafkaError, reason: &str) {
-    tracing::warn!(target: "librdkafka", "{error}: {reason}");
+    let code = error.rdkafka_error_code();
+    if code.is_some_and(warned_lately) {
+        tracing::debug!(target: "librdkafka", "{error}: {reason}");
+    } else {
+        tracing::warn!(target: "librdkafka", "{error}: {reason}");
+    }
+}
+
+fn warned_lately(code: RDKafkaErrorCode) -> bool {
+    let mut warned = WARNED.lock();
+    warned.retain(|(_, when)| when.elapsed() < REPEAT_AFTER);
+    let lately = warned.iter().any(|(known, _)| *known == code);
+    if !lately {
+        warned.push((code, Instant::now()));
+    }
+    lately
 }

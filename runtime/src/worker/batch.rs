@@ -13,7 +13,7 @@ use futures_util::future::select_all;
 use tracing::{Instrument as _, Span};
 
 use super::{
-    Delivery, Ended, Failure, Shared, log_failure, log_retry, panicked, report, timed_out,
+    Delivery, Ended, Failure, Seat, Shared, log_failure, log_retry, panicked, report, timed_out,
 };
 use crate::decode::Decoder;
 use crate::delivery::{Attempts, Next};
@@ -21,26 +21,26 @@ use crate::handler::{BatchHandler, HandlerError};
 use crate::observation::{Active, Observation};
 use crate::partition::Partition;
 use crate::progress::Busy;
-use crate::queue::WorkQueue;
 use crate::record::{Message, Record};
 
 /// Works until the queue is closed and empty, or a message ends the consumer.
 /// Takes what waits, at most `most` messages, each time.
 pub(crate) async fn work_in_batches<D, H>(
     shared: Arc<Shared<D, H>>,
-    queue: Arc<WorkQueue<Delivery>>,
-    busy: Busy,
+    seat: Seat,
     most: usize,
 ) -> Result<(), Failure>
 where
     D: Decoder,
     H: BatchHandler<D::Data>,
 {
-    while let Some(first) = queue.take().await {
+    while let Some(first) = seat.queue.take().await {
         let mut deliveries = vec![first];
-        queue.take_more(most.saturating_sub(1), &mut deliveries);
+        seat.queue
+            .take_more(most.saturating_sub(1), &mut deliveries);
+        seat.queue.pass_on();
         shared
-            .process_batch(deliveries, &busy)
+            .process_batch(deliveries, &seat.busy)
             .await
             .inspect_err(log_failure)?;
     }

@@ -12,6 +12,7 @@ pub use failure::{Cause, Failure, Position};
 pub(crate) use single::work;
 
 use std::any::Any;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use penstock_crds::validate::{DeliveryPolicy, FailureAction};
@@ -24,7 +25,8 @@ use crate::handler::HandlerError;
 use crate::kafka::ConsumeError;
 use crate::metrics::Metrics;
 use crate::observation::Observation;
-use crate::queue::Weigh;
+use crate::progress::Busy;
+use crate::queue::{Weigh, WorkQueue};
 use crate::record::Record;
 use crate::telemetry::SPANS;
 
@@ -41,6 +43,16 @@ impl Weigh for Delivery {
             Self::Error(_) => 0,
         }
     }
+}
+
+/// Work on a message that takes longer than waking another handler, with a
+/// margin: some microseconds on the machines of the day.
+const SLOW: Duration = Duration::from_micros(20);
+
+/// One handler's place at the queue.
+pub(crate) struct Seat {
+    pub(crate) queue: Arc<WorkQueue<Delivery>>,
+    pub(crate) busy: Busy,
 }
 
 /// What all handlers of a consumer share.

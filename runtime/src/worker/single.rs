@@ -7,29 +7,24 @@ use futures_util::FutureExt as _;
 use tracing::Instrument as _;
 
 use super::{
-    Delivery, Ended, Failure, Shared, log_failure, log_retry, panicked, report, timed_out,
+    Delivery, Ended, Failure, SLOW, Seat, Shared, log_failure, log_retry, panicked, report,
+    timed_out,
 };
 use crate::decode::Decoder;
 use crate::delivery::{Attempts, Next};
 use crate::handler::{Handler, HandlerError};
 use crate::observation::Observation;
-use crate::progress::Busy;
-use crate::queue::WorkQueue;
 use crate::record::{Message, Record};
 
 /// Works until the queue is closed and empty, or a message ends the consumer.
-pub(crate) async fn work<D, H>(
-    shared: Arc<Shared<D, H>>,
-    queue: Arc<WorkQueue<Delivery>>,
-    busy: Busy,
-) -> Result<(), Failure>
+pub(crate) async fn work<D, H>(shared: Arc<Shared<D, H>>, seat: Seat) -> Result<(), Failure>
 where
     D: Decoder,
     H: Handler<D::Data>,
 {
-    while let Some(delivery) = queue.take().await {
+    while let Some(delivery) = seat.queue.take().await {
         shared
-            .process(delivery, &busy)
+            .process(delivery, &seat)
             .await
             .inspect_err(log_failure)?;
     }
@@ -42,7 +37,7 @@ where
     H: Handler<D::Data>,
 {
     /// The source's steps for one message.
-    pub(crate) async fn process(&self, delivery: Delivery, busy: &Busy) -> Result<(), Failure> {
+    pub(crate) async fn process(&self, delivery: Delivery, seat: &Seat) -> Result<(), Failure> {
         let record = match delivery {
             Delivery::Message(record) => record,
             Delivery::Error(error) => return Err(self.fail(error)),
@@ -50,18 +45,21 @@ where
         let observation = Observation::start(&record.assignment().topic_metrics);
         let span = self.open_span(&record);
         let active = observation.active();
-        let ended = self.handle(&record, busy).instrument(span).await;
+        let ended = self.handle(&record, seat).instrument(span).await;
         drop(active);
-        observation.finish(matches!(ended, Ok(Ended::Handled)));
+        let took = observation.finish(matches!(ended, Ok(Ended::Handled)));
         report(&record, &ended);
+        if took > SLOW {
+            seat.queue.pass_on();
+        }
         ended.map(|_| ())
     }
 
-    async fn handle(&self, record: &Record, busy: &Busy) -> Result<Ended, Failure> {
+    async fn handle(&self, record: &Record, seat: &Seat) -> Result<Ended, Failure> {
         let Some((data, latency)) = self.decode(record) else {
             return Ok(Ended::Invalid);
         };
-        let ended = self.attempt(record, &data, busy).await?;
+        let ended = self.attempt(record, &data, seat).await?;
         if ended == Ended::Abandoned {
             return Ok(ended);
         }
@@ -83,7 +81,7 @@ where
         &self,
         record: &Record,
         data: &D::Data,
-        busy: &Busy,
+        seat: &Seat,
     ) -> Result<Ended, Failure> {
         let mut attempts = Attempts::new(&self.policy);
         loop {
@@ -94,8 +92,8 @@ where
                 attempt,
             };
             let outcome = {
-                let _busy = busy.start();
-                self.call(message).await
+                let _busy = seat.busy.start();
+                self.call(message, seat).await
             };
             let error = match outcome {
                 Some(Ok(())) => return Ok(Ended::Handled),
@@ -117,17 +115,24 @@ where
 
     /// One attempt, at most as long as the timeout. `None`: the partition was
     /// given up meanwhile, and with it the attempt.
-    async fn call(&self, message: Message<'_, D::Data>) -> Option<Result<(), HandlerError>> {
+    async fn call(
+        &self,
+        message: Message<'_, D::Data>,
+        seat: &Seat,
+    ) -> Option<Result<(), HandlerError>> {
         let partition = message.record.assignment();
         let call = AssertUnwindSafe(self.handler.handle(message)).catch_unwind();
         tokio::pin!(call);
         // Most embedded handlers are done at once; only the others need a timer.
         let outcome = match (&mut call).now_or_never() {
             Some(outcome) => Ok(outcome),
-            None => tokio::select! {
-                outcome = tokio::time::timeout(self.timeout, call) => outcome,
-                () = partition.when_revoked() => return None,
-            },
+            None => {
+                seat.queue.pass_on();
+                tokio::select! {
+                    outcome = tokio::time::timeout(self.timeout, call) => outcome,
+                    () = partition.when_revoked() => return None,
+                }
+            }
         };
         if partition.is_revoked() {
             return None;

@@ -73,7 +73,7 @@ struct Fixture<H> {
     shared: Shared<Json<Value>, H>,
     partition: Arc<Partition>,
     steps: Steps,
-    busy: Busy,
+    seat: Seat,
 }
 
 fn fixture<F>(client_name: &str, policy: DeliveryPolicy, answer: F) -> Fixture<Noting<F>>
@@ -91,7 +91,10 @@ where
             Arc::default(),
             None,
         )),
-        busy: Busy::new(Progress::new(1), 0),
+        seat: Seat {
+            queue: Arc::new(WorkQueue::new(1, 1, Arc::default())),
+            busy: Busy::new(Progress::new(1), 0),
+        },
         shared: Shared {
             span: "kafka_consumer.test.handler".into(),
             decoder: Json::new(),
@@ -136,7 +139,7 @@ impl<H> Fixture<H> {
         H: Handler<Value>,
     {
         let message = self.message(offset, payload);
-        self.shared.process(message, &self.busy).await
+        self.shared.process(message, &self.seat).await
     }
 
     async fn process_batch(&self, payloads: &[&str]) -> Result<(), Failure>
@@ -147,7 +150,7 @@ impl<H> Fixture<H> {
         let deliveries = deliveries
             .map(|(offset, payload)| self.message(offset, payload))
             .collect();
-        self.shared.process_batch(deliveries, &self.busy).await
+        self.shared.process_batch(deliveries, &self.seat.busy).await
     }
 
     fn steps(&self) -> Vec<String> {

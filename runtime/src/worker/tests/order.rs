@@ -56,11 +56,11 @@ fn history(
             let some: Vec<_> = deliveries.by_ref().take(batch).collect();
             failed = if batch == 1 {
                 let only = some.into_iter().next().unwrap();
-                fixture.shared.process(only, &fixture.busy).await.is_err()
+                fixture.shared.process(only, &fixture.seat).await.is_err()
             } else {
                 fixture
                     .shared
-                    .process_batch(some, &fixture.busy)
+                    .process_batch(some, &fixture.seat.busy)
                     .await
                     .is_err()
             };

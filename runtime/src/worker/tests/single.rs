@@ -48,7 +48,7 @@ async fn a_kafka_error_fails_without_a_handler_or_a_commit() {
         topic: "orders".into(),
     };
     let delivery = Delivery::Error(error);
-    let failure = fixture.shared.process(delivery, &fixture.busy).await;
+    let failure = fixture.shared.process(delivery, &fixture.seat).await;
     assert_eq!(
         failure.unwrap_err().to_string(),
         "KafkaError: Broker: Offset out of range"
@@ -197,7 +197,7 @@ fn hanging(timeout: Duration) -> Fixture<Hanging> {
         shared,
         partition,
         steps,
-        busy,
+        seat,
     } = fixture("", stop_at_once(), |_| Ok(()));
     Fixture {
         shared: Shared {
@@ -212,7 +212,7 @@ fn hanging(timeout: Duration) -> Fixture<Hanging> {
         },
         partition,
         steps,
-        busy,
+        seat,
     }
 }
 
