@@ -166,7 +166,7 @@ impl Bench {
             count: Count::All,
             handlers: 1,
             transport: None,
-            properties: &[],
+            threads: None,
         };
         self.run(&runner).await.map(drop)
     }
@@ -202,8 +202,11 @@ impl Bench {
             RunnerProgram::Side(side) => {
                 let program = Program::new(&self.own)
                     .args(["side", &side.name()])
-                    .arg(format!("--handlers={}", runner.handlers))
-                    .args(runner.properties.iter().flat_map(|set| ["--set", set]));
+                    .arg(format!("--handlers={}", runner.handlers));
+                let program = match runner.threads {
+                    Some(threads) => program.env("TOKIO_WORKER_THREADS", threads.to_string()),
+                    None => program,
+                };
                 match runner.transport {
                     Some(Transport::Tcp) => program.args(["--port", &self.server.port]),
                     Some(Transport::Unix) => program.arg("--socket").arg(&self.server.socket),

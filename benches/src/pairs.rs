@@ -21,12 +21,6 @@ pub struct Pair {
 }
 
 impl Pair {
-    fn defaults(mut self) -> Self {
-        self.reference.properties = &[];
-        self.ours.properties = &[];
-        self
-    }
-
     /// Whether a mode of the source is one of the sides.
     pub fn has_source(&self, mode: Mode) -> bool {
         let is = |runner: &Runner| match runner.program {
@@ -48,14 +42,9 @@ pub struct Runner {
     pub handlers: u32,
     /// Where HTTP goes.
     pub transport: Option<Transport>,
-    /// librdkafka properties beside those that the mode has.
-    pub properties: &'static [&'static str],
+    /// Threads for tasks; one for each core unless given.
+    pub threads: Option<u32>,
 }
-
-/// A consumer that is slower than the broker fills librdkafka's queue, which then
-/// fetches nothing for a second by default: longer than the queue lasts, so that
-/// both sides wait more than they work. With this they show what a message costs.
-const NO_STALL: &[&str] = &["fetch.queue.backoff.ms=10"];
 
 /// The program of a side.
 #[derive(Clone, Copy, Debug)]
@@ -102,10 +91,12 @@ const SOURCE_IN_ORDER: Count = Count::UpTo(8_000);
 pub fn all() -> Vec<Pair> {
     let fast = [
         embedded("fast", Side::LoopJson, Side::FastJson, Some(0.8)),
-        Pair {
-            ours_is: "the same, librdkafka's own back-off",
-            ..embedded("fast-stalls", Side::LoopJson, Side::FastJson, None).defaults()
-        },
+        one_thread(embedded(
+            "fast-one-thread",
+            Side::LoopJson,
+            Side::FastJson,
+            None,
+        )),
         embedded("fast-handled", Side::LoopJson, Side::FastHandled, None),
         embedded("fast-raw", Side::LoopRaw, Side::FastRaw, None),
     ];
@@ -172,6 +163,18 @@ fn embedded(name: &'static str, reference: Side, ours: Side, goal: Option<f64>) 
     }
 }
 
+/// The same with ours on one thread, as is advised for handlers that never wait.
+fn one_thread(pair: Pair) -> Pair {
+    Pair {
+        ours_is: "the same on one thread",
+        ours: Runner {
+            threads: Some(1),
+            ..pair.ours
+        },
+        ..pair
+    }
+}
+
 fn http(name: &'static str, transport: Transport, in_flight: u32, goal: Option<f64>) -> Pair {
     let count = match in_flight {
         1 => REQUESTS_ONE_BY_ONE,
@@ -197,11 +200,8 @@ fn side(side: Side, count: Count, handlers: u32) -> Runner {
         count,
         handlers,
         transport: None,
-        properties: match side {
-            Side::LoopJson | Side::LoopRaw => NO_STALL,
-            Side::FastJson | Side::FastRaw | Side::FastHandled => NO_STALL,
-            _ => &[],
-        },
+        // As the runtime's own program does.
+        threads: (side == Side::InOrder).then_some(1),
     }
 }
 
@@ -211,6 +211,6 @@ fn source(mode: Mode, handlers: u32, batch: u32, count: Count) -> Runner {
         count,
         handlers,
         transport: None,
-        properties: &[],
+        threads: None,
     }
 }
