@@ -179,7 +179,12 @@ impl Run {
         let members = self.members.len();
         let comes = members < 2 || (members < MEMBERS && self.random.random_bool(0.5));
         if comes {
-            self.members.push(Consumer::start(&self.manifest)?);
+            let member = Consumer::start(&self.manifest)?;
+            // From here on a signal is a request; before, it is the end.
+            member
+                .wait_for_line("waiting for the handler at", SOON)
+                .await?;
+            self.members.push(member);
             return Ok(());
         }
         let member = self.members.remove(self.random.random_range(0..members));
