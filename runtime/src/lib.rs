@@ -37,6 +37,7 @@ pub mod record;
 mod running;
 mod server;
 pub mod signals;
+mod start;
 pub mod telemetry;
 mod worker;
 

@@ -9,6 +9,7 @@ use penstock_crds::spec::Commit;
 use penstock_crds::validate::ConsumeMode;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +24,7 @@ use crate::progress::Progress;
 use crate::queue::WorkQueue;
 use crate::rebalance::{self, Revocation};
 use crate::record::Record;
+use crate::start::Joining;
 use crate::telemetry::SPANS;
 use crate::worker::Delivery;
 
@@ -82,6 +84,8 @@ pub(crate) struct PumpParts {
     pub(crate) commits: Commits,
     /// Commit where reading began, see [`Pins`].
     pub(crate) pin_start: bool,
+    /// Where a partition without a committed offset begins.
+    pub(crate) reset: Offset,
     /// Most messages in one read.
     pub(crate) batch_size: usize,
     /// Longest wait for messages in flight at a revocation.
@@ -100,6 +104,7 @@ pub(crate) struct Pump {
     span: String,
     messages: MessageQueue,
     assignment: Assignment,
+    joining: Option<Joining>,
     revocation: Option<Revocation>,
     pins: Pins,
     /// Read and not yet in the queue.
@@ -129,6 +134,7 @@ impl Pump {
             span: format!("{}.pump", parts.name),
             messages,
             assignment: Assignment::new(parts.metrics.clone(), Arc::clone(&parts.wake)),
+            joining: None,
             revocation: None,
             pins: Pins::new(parts.strategy.redelivers() && parts.pin_start),
             pending: VecDeque::new(),
@@ -147,6 +153,7 @@ impl Pump {
             self.parts.progress.pumped();
             self.serve_events();
             self.parts.commits.serve(&self.parts.consumer);
+            self.advance_joining();
             self.advance_revocation();
             self.store_handled();
             if self.parts.stop.is_cancelled() && !self.stopping {
@@ -159,7 +166,7 @@ impl Pump {
                 self.wait().await;
             }
         }
-        self.end()
+        self.end().await
     }
 
     /// Moves messages from Kafka to the queue: one read, one put. Whether there
@@ -262,7 +269,7 @@ impl Pump {
         }
         while let Some(event) = consumer.context().next_event() {
             match event {
-                Event::Assign(partitions) => self.assign(&partitions),
+                Event::Assign(partitions) => self.join(partitions),
                 Event::Revoke { partitions, lost } => self.revoke(&partitions, lost),
                 Event::Commit(outcomes) => self.take_commits(outcomes),
             }
@@ -284,7 +291,24 @@ impl Pump {
         }
     }
 
-    fn assign(&mut self, partitions: &[TopicPartition]) {
+    /// Looks up where to begin. librdkafka tells of no other change until the
+    /// assignment is confirmed.
+    fn join(&mut self, partitions: Vec<TopicPartition>) {
+        let wake = Arc::clone(&self.parts.wake);
+        let consumer = &self.parts.consumer;
+        self.joining = Some(Joining::start(consumer, partitions, self.parts.reset, wake));
+    }
+
+    fn advance_joining(&mut self) {
+        if let Some(mut joining) = self.joining.take() {
+            match joining.offsets() {
+                Some(offsets) => self.assign(&joining.partitions, &offsets),
+                None => self.joining = Some(joining),
+            }
+        }
+    }
+
+    fn assign(&mut self, partitions: &[TopicPartition], offsets: &TopicPartitionList) {
         let added = self.assignment.add(partitions, Some(&self.parts.consumer));
         for partition in &added {
             self.messages.attach(&partition.topic_c, partition.number);
@@ -292,7 +316,7 @@ impl Pump {
                 partition.drain(self.parts.strategy.redelivers());
             }
         }
-        rebalance::confirm(&self.parts.consumer, partitions);
+        rebalance::confirm(&self.parts.consumer, partitions, offsets);
         self.parts.progress.set_assigned(true);
     }
 
@@ -405,7 +429,12 @@ impl Pump {
     }
 
     /// Stores what was handled, and lets go of everything that refers to the client.
-    fn end(self) -> Arc<Consumer> {
+    async fn end(mut self) -> Arc<Consumer> {
+        if let Some(joining) = self.joining.take() {
+            // It has the client; and a client that is not answered can't be closed.
+            let (partitions, offsets) = joining.finish().await;
+            self.assign(&partitions, &offsets);
+        }
         for partition in self.assignment.iter() {
             partition.revoke();
             if self.parts.strategy == Strategy::Handled {

@@ -12,12 +12,15 @@ use crate::metrics::Metrics;
 use crate::partition::Partition;
 use crate::pump::Strategy;
 
-/// Confirms an assignment: reading begins at the committed offsets.
-pub(crate) fn confirm(consumer: &Consumer, partitions: &[TopicPartition]) {
-    let list = to_list(partitions);
+/// Confirms an assignment: reading begins at the offsets of the list.
+pub(crate) fn confirm(
+    consumer: &Consumer,
+    partitions: &[TopicPartition],
+    list: &TopicPartitionList,
+) {
     let confirmed = match consumer.rebalance_protocol() {
-        RebalanceProtocol::Cooperative => consumer.incremental_assign(&list),
-        _ => consumer.assign(&list),
+        RebalanceProtocol::Cooperative => consumer.incremental_assign(list),
+        _ => consumer.assign(list),
     };
     warn_on_error("taking partitions on", confirmed);
     for TopicPartition { topic, partition } in partitions {

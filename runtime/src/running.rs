@@ -1,9 +1,10 @@
 //! A consumer at work, and its stop.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -91,9 +92,16 @@ fn worker_result(worker: Result<Result<(), Failure>, JoinError>) -> Result<(), R
 
 /// Leaves the group. librdkafka blocks meanwhile, so it has a thread of its own.
 async fn close(client: Arc<Consumer>) {
-    let closing = tokio::task::spawn_blocking(move || match Arc::into_inner(client) {
-        Some(client) => drop(client),
-        None => tracing::error!("the Kafka client is still in use and leaves no group"),
+    let (closed, closing) = oneshot::channel();
+    // Not one of Tokio's threads: it waits for those at the end of the process,
+    // and without a broker this one may not end.
+    thread::spawn(move || {
+        match Arc::into_inner(client) {
+            Some(client) => drop(client),
+            None => tracing::error!("the Kafka client is still in use and leaves no group"),
+        }
+        // Fails only when nobody waits any more.
+        let _ = closed.send(());
     });
     if tokio::time::timeout(CLOSE_LIMIT, closing).await.is_err() {
         tracing::warn!("the group was not left within {CLOSE_LIMIT:?}: the brokers do not answer");

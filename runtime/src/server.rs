@@ -14,6 +14,7 @@ use std::time::Duration;
 use penstock_crds::librdkafka::{SecretError, consumer_config, oauth_token_path};
 use penstock_crds::names::TopicName;
 use penstock_crds::validate::{FailureAction, ValidatedConsumer};
+use rdkafka::topic_partition_list::Offset;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -212,6 +213,7 @@ impl Runtime {
             strategy: self.consumer.mode.into(),
             commits: Commits::new(requests),
             pin_start: connection.begins_at_the_end(),
+            reset: connection.reset(),
             batch_size: self.consumer.consume_batch_size.get() as usize,
             drain_limit: self.consumer.stop_timeout,
             metrics: metrics.clone(),
@@ -341,8 +343,16 @@ impl Connection {
     /// Whether a group without committed offsets begins at the end. All names
     /// that librdkafka has for it; the user's properties may set it too.
     fn begins_at_the_end(&self) -> bool {
-        let reset = self.consumer.get("auto.offset.reset").map(String::as_str);
-        matches!(reset, Some("latest" | "largest" | "end"))
+        self.reset() == Offset::End
+    }
+
+    /// Where a group without a committed offset begins, in librdkafka's names for it.
+    fn reset(&self) -> Offset {
+        match self.consumer.get("auto.offset.reset").map(String::as_str) {
+            Some("latest" | "largest" | "end") => Offset::End,
+            Some("earliest" | "smallest" | "beginning") => Offset::Beginning,
+            _ => Offset::Invalid,
+        }
     }
 }
 

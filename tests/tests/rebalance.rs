@@ -129,9 +129,6 @@ impl Run {
     async fn run(mut self) -> Outcome {
         self.refill().await?;
         let group = self.manifest.group().to_owned();
-        // librdkafka 2.12 has a partition without a commit begin anew when it is given
-        // away and taken back while its first offset is still being looked up.
-        groups::commit_beginning(&self.bootstrap, &group, &self.topic).await?;
         let watch = CommitWatch::start(&self.bootstrap, &group, &self.topic).await?;
         let start = Instant::now();
         for change in 1..=CHANGES {
@@ -179,7 +176,12 @@ impl Run {
         let members = self.members.len();
         let comes = members < 2 || (members < MEMBERS && self.random.random_bool(0.5));
         if comes {
-            self.members.push(Consumer::start(&self.manifest)?);
+            let member = Consumer::start(&self.manifest)?;
+            // From here on a signal is a request; before, it is the end.
+            member
+                .wait_for_line("waiting for the handler at", SOON)
+                .await?;
+            self.members.push(member);
             return Ok(());
         }
         let member = self.members.remove(self.random.random_range(0..members));
