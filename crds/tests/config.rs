@@ -77,7 +77,7 @@ fn fast_with_commit_on_read_has_exactly_the_sources_configuration() {
     let backoff = config.remove("fetch.queue.backoff.ms");
     assert_eq!(
         (queued.as_deref(), backoff.as_deref()),
-        (Some("16384"), Some("10"))
+        (Some("8192"), Some("10"))
     );
     assert_eq!(
         config,

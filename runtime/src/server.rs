@@ -201,7 +201,10 @@ impl Runtime {
             () = stop.cancelled() => return Ok(()),
         };
         let handlers = self.consumer.mode.handlers();
-        let places = places_for(handlers);
+        let batch_size = self.consumer.consume_batch_size.get() as usize;
+        // A read fits as a whole: what the queue had no room for would wait in
+        // the pump, at the cost of a wake-up for every queueful.
+        let places = places_for(handlers).max(batch_size);
         let queue = Arc::new(WorkQueue::new(places, QUEUE_BYTES, Arc::clone(&wake)));
         let progress = Progress::new(handlers);
         let (reading, finish) = (CancellationToken::new(), CancellationToken::new());
@@ -214,7 +217,7 @@ impl Runtime {
             commits: Commits::new(requests),
             pin_start: connection.begins_at_the_end(),
             reset: connection.reset(),
-            batch_size: self.consumer.consume_batch_size.get() as usize,
+            batch_size,
             drain_limit: self.consumer.stop_timeout,
             metrics: metrics.clone(),
             progress: Arc::clone(&progress),

@@ -13,9 +13,9 @@ use super::properties::{self, Scope};
 pub type Layer = Vec<(String, String)>;
 
 /// Messages fetched ahead, in KiB. librdkafka's own default is 64 MiB, which
-/// alone would take a consumer with slow handlers above 80 MB; a quarter of it
+/// alone would take a consumer with slow handlers above 80 MB; an eighth of it
 /// still feeds fast ones.
-const QUEUED_KBYTES: &str = "16384";
+const QUEUED_KBYTES: &str = "8192";
 
 /// How long librdkafka fetches nothing more once that much is waiting, in
 /// milliseconds. Its own default, a second, leaves fast handlers idle for most
