@@ -138,6 +138,8 @@ impl Run {
             if self.random.random_bool(0.5) {
                 let members = self.members.len();
                 groups::wait_for_members(&self.bootstrap, &group, members, SOON).await?;
+                // All may be handled by now; progress needs something left.
+                self.refill().await?;
                 self.wait_for_progress().await?;
             } else {
                 sleep(Duration::from_millis(self.random.random_range(0..600))).await;
