@@ -82,8 +82,6 @@ pub(crate) struct PumpParts {
     pub(crate) wake: Arc<Notify>,
     pub(crate) strategy: Strategy,
     pub(crate) commits: Commits,
-    /// Commit where reading began, see [`Pins`].
-    pub(crate) pin_start: bool,
     /// Where a partition without a committed offset begins.
     pub(crate) reset: Offset,
     /// Most messages in one read.
@@ -136,7 +134,7 @@ impl Pump {
             assignment: Assignment::new(parts.metrics.clone(), Arc::clone(&parts.wake)),
             joining: None,
             revocation: None,
-            pins: Pins::new(parts.strategy.redelivers() && parts.pin_start),
+            pins: Pins::new(parts.strategy.redelivers() && parts.reset == Offset::End),
             pending: VecDeque::new(),
             stopping: false,
             last_poll: Instant::now(),

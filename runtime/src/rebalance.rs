@@ -92,7 +92,8 @@ impl Revocation {
     }
 }
 
-fn to_list(partitions: &[TopicPartition]) -> TopicPartitionList {
+/// The partitions in librdkafka's form, without offsets.
+pub(crate) fn to_list(partitions: &[TopicPartition]) -> TopicPartitionList {
     let mut list = TopicPartitionList::with_capacity(partitions.len());
     for TopicPartition { topic, partition } in partitions {
         list.add_partition(topic, *partition);

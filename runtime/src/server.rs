@@ -215,7 +215,6 @@ impl Runtime {
             wake: Arc::clone(&wake),
             strategy: self.consumer.mode.into(),
             commits: Commits::new(requests),
-            pin_start: connection.begins_at_the_end(),
             reset: connection.reset(),
             batch_size,
             drain_limit: self.consumer.stop_timeout,
@@ -343,13 +342,8 @@ struct Connection {
 }
 
 impl Connection {
-    /// Whether a group without committed offsets begins at the end. All names
-    /// that librdkafka has for it; the user's properties may set it too.
-    fn begins_at_the_end(&self) -> bool {
-        self.reset() == Offset::End
-    }
-
-    /// Where a group without a committed offset begins, in librdkafka's names for it.
+    /// Where a group without a committed offset begins. All names that librdkafka
+    /// has for it; the user's properties may set it too.
     fn reset(&self) -> Offset {
         match self.consumer.get("auto.offset.reset").map(String::as_str) {
             Some("latest" | "largest" | "end") => Offset::End,

@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use crate::kafka::{Consumer, TopicPartition};
+use crate::rebalance::to_list;
 
 /// Longest time for one request. Without an answer librdkafka looks it up after all.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
@@ -98,12 +99,4 @@ fn offsets(
         found.set_partition_offset(topic, partition, element.offset())?;
     }
     Ok(found)
-}
-
-fn to_list(partitions: &[TopicPartition]) -> TopicPartitionList {
-    let mut list = TopicPartitionList::with_capacity(partitions.len());
-    for TopicPartition { topic, partition } in partitions {
-        list.add_partition(topic, *partition);
-    }
-    list
 }
