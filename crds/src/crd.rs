@@ -91,6 +91,10 @@ const BOUNDS: &[(&str, &str, usize)] = &[
     ("spec.handler.env", "maxItems", 1000),
     ("spec.handler.envFrom", "maxItems", 100),
     ("spec.handler.volumeMounts", "maxItems", 100),
+    ("spec.handler.volumeMounts[].name", "maxLength", 63),
+    ("spec.pod.env", "maxItems", 1000),
+    ("spec.pod.volumes", "maxItems", 100),
+    ("spec.pod.volumes[].name", "maxLength", 63),
     (
         "spec.delivery.deadLetterTopic",
         "maxLength",
@@ -136,6 +140,8 @@ const MERGES: &[(&str, &str, Merge)] = &[
         Merge::Is("atomic"),
     ),
     ("spec.pod.imagePullSecrets", LIST, Merge::By("name")),
+    ("spec.pod.env", LIST, Merge::By("name")),
+    ("spec.pod.volumes", LIST, Merge::By("name")),
     ("status.conditions", LIST, Merge::By("type")),
 ];
 
@@ -162,6 +168,13 @@ const PASSED_THROUGH: &[&str] = &[
     "spec.pod.topologySpreadConstraints",
     "spec.pod.imagePullSecrets",
     "spec.pod.resources",
+    "spec.pod.env",
+    "spec.pod.volumes[].configMap",
+    "spec.pod.volumes[].secret",
+    "spec.pod.volumes[].emptyDir",
+    "spec.pod.volumes[].persistentVolumeClaim",
+    "spec.pod.volumes[].projected",
+    "spec.pod.volumes[].csi",
     "status.conditions",
 ];
 

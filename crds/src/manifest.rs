@@ -169,7 +169,7 @@ fn content(value: Value) -> Content {
         return Content::Other(other);
     }
     let name = value["metadata"]["name"].as_str().map(str::to_owned);
-    match consumer(value) {
+    match read_object(value) {
         Ok(consumer) => Content::Consumer(Box::new(consumer)),
         Err(violations) => Content::Refused(Refusal {
             name,
@@ -199,9 +199,14 @@ fn api_version_wanted() -> String {
     KafkaConsumer::api_version(&()).into_owned()
 }
 
-/// Structure first, since rules speak of fields that are there and have the right
-/// type; then the rules.
-fn consumer(value: Value) -> Result<Consumer, Violations> {
+/// Reads one object as JSON, such as an API server gives it: structure first,
+/// since rules speak of fields that are there and have the right type; then the
+/// rules.
+///
+/// # Errors
+/// Everything that is wrong with its structure, or else every rule that it breaks.
+pub fn read_object(value: Value) -> Result<Consumer, Violations> {
+    let value = schema::without_nulls(value);
     let mut violations = Vec::new();
     violations.extend(wrong_text(&value, "apiVersion", &api_version_wanted()));
     violations.extend(wrong_text(&value, "kind", KIND));

@@ -53,7 +53,17 @@ const KUBERNETES: &[(&str, &str)] = &[
         "list of TopologySpreadConstraint",
     ),
     ("spec.pod.imagePullSecrets", "list of LocalObjectReference"),
+    ("spec.pod.env", "list of EnvVar"),
     ("spec.pod.resources", "ResourceRequirements"),
+    ("spec.pod.volumes[].configMap", "ConfigMapVolumeSource"),
+    ("spec.pod.volumes[].secret", "SecretVolumeSource"),
+    ("spec.pod.volumes[].emptyDir", "EmptyDirVolumeSource"),
+    (
+        "spec.pod.volumes[].persistentVolumeClaim",
+        "PersistentVolumeClaimVolumeSource",
+    ),
+    ("spec.pod.volumes[].projected", "ProjectedVolumeSource"),
+    ("spec.pod.volumes[].csi", "CSIVolumeSource"),
     ("status.conditions", "list of Condition"),
 ];
 

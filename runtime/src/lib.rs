@@ -24,7 +24,7 @@ mod kafka;
 mod main_program;
 pub mod metrics;
 pub mod metrics_reference;
-mod oauth;
+pub mod oauth;
 mod observation;
 pub mod offsets;
 mod partition;

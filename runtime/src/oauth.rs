@@ -1,4 +1,4 @@
-//! Access tokens for SASL OAUTHBEARER, read from a mounted Secret.
+//! Access tokens for SASL OAUTHBEARER.
 
 use std::fs;
 use std::io;
@@ -20,15 +20,20 @@ pub(crate) enum TokenError {
     Unreadable { path: PathBuf, source: io::Error },
 }
 
-/// Reads the token. Its subject and expiry are taken from it where it is a JWT;
-/// the broker checks them, we only pass them on.
+/// Reads the token from a mounted Secret.
 pub(crate) fn read_token(path: Option<&Path>) -> Result<OAuthToken, TokenError> {
     let path = path.ok_or(TokenError::NotConfigured)?;
-    let token = fs::read_to_string(path).map_err(|source| TokenError::Unreadable {
+    let text = fs::read_to_string(path).map_err(|source| TokenError::Unreadable {
         path: path.to_owned(),
         source,
     })?;
-    let token = token.trim().to_owned();
+    Ok(token(&text))
+}
+
+/// A token as librdkafka wants it. Its subject and expiry are taken from it where
+/// it is a JWT; the broker checks them, we only pass them on.
+pub fn token(text: &str) -> OAuthToken {
+    let token = text.trim().to_owned();
     let claims = Claims::of(&token).unwrap_or_default();
     let expiry = claims.exp.unwrap_or_else(|| {
         let lifetime = SystemTime::now() + ASSUMED_LIFETIME;
@@ -36,12 +41,12 @@ pub(crate) fn read_token(path: Option<&Path>) -> Result<OAuthToken, TokenError> 
             .duration_since(UNIX_EPOCH)
             .map_or(0.0, |since| since.as_secs_f64())
     });
-    Ok(OAuthToken {
+    OAuthToken {
         principal_name: claims.sub.unwrap_or_default(),
         // Milliseconds; a token's expiry has seconds.
         lifetime_ms: (expiry * 1000.0) as i64,
         token,
-    })
+    }
 }
 
 /// The claims of a JWT (RFC 7519) that librdkafka wants to know.

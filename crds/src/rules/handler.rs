@@ -71,7 +71,7 @@ fn address() -> Vec<Rule> {
             "handler-socket",
             &["spec.handler.socket"],
             SOCKET,
-            "must be an absolute path in a directory, such as '/run/penstock/handler.sock'",
+            "must be an absolute path in a directory, no part of which begins with a dot, such as '/run/penstock/handler.sock'",
             |spec| {
                 let socket = spec.handler.socket.as_deref();
                 socket

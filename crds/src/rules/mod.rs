@@ -11,10 +11,12 @@ mod handler;
 mod kafka;
 mod kafka_config;
 mod kinds;
+mod pod;
 
 pub(crate) use consumer::MAX_TOPICS;
 pub(crate) use kafka_config::is_refused as refuses_property;
 pub(crate) use kinds::quoted;
+pub use pod::OWN_VOLUMES;
 
 use std::sync::LazyLock;
 
@@ -123,6 +125,7 @@ pub fn all() -> &'static [Rule] {
             kafka_config::rules(),
             handler::rules(),
             delivery::rules(),
+            pod::rules(),
         ]
         .into_iter()
         .flatten()

@@ -22,7 +22,7 @@ pub use kafka::{
     Authentication, AuthenticationType, CertificateSource, GenericSecretSource, Kafka,
     KeyPairSecretSource, PasswordSecretSource, Tls,
 };
-pub use pod::Pod;
+pub use pod::{Pod, Volume};
 pub use status::KafkaConsumerStatus;
 
 use kube::CustomResource;
@@ -67,16 +67,10 @@ use serde::{Deserialize, Serialize};
         json_path = ".spec.topics"
     ),
     printcolumn(
-        name = "Ready",
-        type_ = "integer",
-        description = "Replicas that are ready",
-        json_path = ".status.readyReplicas"
-    ),
-    printcolumn(
-        name = "Desired",
-        type_ = "integer",
-        description = "Replicas that are wanted",
-        json_path = ".spec.replicas"
+        name = "Replicas",
+        type_ = "string",
+        description = "Pods that are ready, of those that are wanted",
+        json_path = ".status.ready"
     ),
     printcolumn(
         name = "Handlers",
@@ -85,10 +79,23 @@ use serde::{Deserialize, Serialize};
         json_path = ".status.handlers"
     ),
     printcolumn(
-        name = "Available",
+        name = "Lag",
+        type_ = "integer",
+        description = "Messages yet to be handled, when this was last read",
+        json_path = ".status.lag"
+    ),
+    printcolumn(
+        name = "Ready",
         type_ = "string",
         description = "Whether messages are being handled",
         json_path = ".status.conditions[?(@.type==\"Available\")].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        description = "Why it is ready or not",
+        priority = 1,
+        json_path = ".status.conditions[?(@.type==\"Available\")].reason"
     ),
     printcolumn(
         name = "Age",

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, LocalObjectReference, ResourceRequirements, Toleration, TopologySpreadConstraint,
+    Affinity, CSIVolumeSource, ConfigMapVolumeSource, EmptyDirVolumeSource, EnvVar,
+    LocalObjectReference, PersistentVolumeClaimVolumeSource, ProjectedVolumeSource,
+    ResourceRequirements, SecretVolumeSource, Toleration, TopologySpreadConstraint,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -48,7 +50,65 @@ pub struct Pod {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub image_pull_secrets: Vec<LocalObjectReference>,
 
+    /// Environment of the runtime container, such as PENSTOCK_LOG or
+    /// OTEL_EXPORTER_OTLP_ENDPOINT. An Embedded handler has handler.env.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<EnvVar>,
+
     /// CPU and memory of the runtime container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
+
+    /// Volumes that handler.volumeMounts can name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
+}
+
+/// A volume of the pods: its name and one of the sources.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Volume {
+    /// Name, for handler.volumeMounts.
+    pub name: String,
+
+    /// Entries of a ConfigMap as files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map: Option<ConfigMapVolumeSource>,
+
+    /// Entries of a Secret as files. When one changes, the pods are replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<SecretVolumeSource>,
+
+    /// A directory that is empty at first and goes with the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub empty_dir: Option<EmptyDirVolumeSource>,
+
+    /// A claim of this namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistent_volume_claim: Option<PersistentVolumeClaimVolumeSource>,
+
+    /// Several sources in one directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub projected: Option<ProjectedVolumeSource>,
+
+    /// A volume that a CSI driver makes for the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub csi: Option<CSIVolumeSource>,
+}
+
+impl Volume {
+    /// How many sources are given; it should be one.
+    pub(crate) fn sources(&self) -> usize {
+        [
+            self.config_map.is_some(),
+            self.secret.is_some(),
+            self.empty_dir.is_some(),
+            self.persistent_volume_claim.is_some(),
+            self.projected.is_some(),
+            self.csi.is_some(),
+        ]
+        .into_iter()
+        .filter(|given| *given)
+        .count()
+    }
 }

@@ -20,6 +20,10 @@ pub struct KafkaConsumerStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_replicas: Option<i32>,
 
+    /// Pods that are ready, of those that are wanted, such as 2/3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<String>,
+
     /// Label selector of the pods, for the scale subresource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
@@ -27,6 +31,11 @@ pub struct KafkaConsumerStatus {
     /// Handlers in all replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handlers: Option<i64>,
+
+    /// Messages that the group has yet to handle, in all its topics, when this
+    /// was last read. Absent while it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<i64>,
 
     /// Accepted, TopicsResolved, Available and Progressing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -1,0 +1,231 @@
+//! Applying and pruning: the objects that exist become those that ought to.
+
+use kube::api::{
+    Api, DeleteParams, DynamicObject, PartialObjectMeta, Patch, PatchParams, Preconditions,
+};
+use kube::core::response::StatusCause;
+use kube::{Client, Resource as _};
+use penstock_crds::spec::KafkaConsumer;
+use thiserror::Error;
+
+use crate::NAME;
+use crate::build::{Kind, Object};
+use crate::existing::{Controller, Existing, Record};
+use crate::key::Key;
+
+/// Why the objects are not as they ought to be.
+#[derive(Debug, Error)]
+pub enum ApplyError {
+    /// An object of this name is somebody else's.
+    #[error(
+        "a {kind} named '{name}' exists and does not belong to this KafkaConsumer; delete or rename it, or rename the KafkaConsumer"
+    )]
+    Foreign {
+        /// Its kind.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// An object of an earlier consumer of this name is about to go.
+    #[error("the {kind} '{name}' of an earlier KafkaConsumer of this name is not gone yet")]
+    Leaving {
+        /// Its kind.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// The API server refuses the object, and will go on to.
+    #[error("the API server refuses {kind} '{name}': {message}{remedy}")]
+    Refused {
+        /// Its kind.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// What it says.
+        message: String,
+        /// What to do, from `; ` on, where that is known.
+        remedy: &'static str,
+    },
+    /// A request failed, and may succeed later.
+    #[error("{action} {kind} '{name}' failed: {source}")]
+    Request {
+        /// What was attempted.
+        action: &'static str,
+        /// Kind of the object.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// Why.
+        source: Box<kube::Error>,
+    },
+}
+
+impl ApplyError {
+    fn request(action: &'static str, kind: Kind, name: &str, source: kube::Error) -> Self {
+        if let kube::Error::Api(status) = &source
+            && matches!(status.code, 400 | 403 | 422)
+        {
+            return Self::Refused {
+                kind: kind.name(),
+                name: name.to_owned(),
+                message: status.message.clone(),
+                remedy: remedy(status),
+            };
+        }
+        Self::Request {
+            action,
+            kind: kind.name(),
+            name: name.to_owned(),
+            source: Box::new(source),
+        }
+    }
+}
+
+fn remedy(status: &kube::core::Status) -> &'static str {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    let terminating = |cause: &StatusCause| cause.reason == "NamespaceTerminating";
+    match status {
+        _ if causes.into_iter().any(terminating) => "; the namespace is being deleted",
+        status if status.message.contains("exceeded quota") => {
+            "; raise the namespace's ResourceQuota or free some of it"
+        }
+        status if status.code == 403 => {
+            "; grant the operator what its chart's roles list, or see which admission policy objects"
+        }
+        _ => "",
+    }
+}
+
+/// Makes a consumer's objects what they ought to be.
+pub struct Applier<'a> {
+    /// The client.
+    pub client: &'a Client,
+    /// What exists.
+    pub existing: &'a Existing,
+    /// The consumer.
+    pub consumer: &'a Key,
+    /// Its unique id.
+    pub uid: &'a str,
+}
+
+impl Applier<'_> {
+    /// Applies those objects that are not as they ought to be, in order. Returns
+    /// how many.
+    ///
+    /// # Errors
+    /// The first that could not be applied; those after it are not attempted.
+    pub async fn apply(&self, objects: &[Object]) -> Result<usize, ApplyError> {
+        let mut applied = 0;
+        for object in objects {
+            let key = Key::new(&self.consumer.namespace, &object.name);
+            match self.existing.get(object.kind, &key) {
+                Some(record) => {
+                    self.check_owner(object.kind, &object.name, record.controller.as_ref())?;
+                    if self.existing.is_current(&record, object, &key) {
+                        continue;
+                    }
+                }
+                None => self.check_free(object).await?,
+            }
+            self.apply_one(object).await?;
+            applied += 1;
+        }
+        Ok(applied)
+    }
+
+    /// Deletes those of the consumer's objects that it no longer needs. Returns
+    /// how many.
+    ///
+    /// # Errors
+    /// When a deletion fails other than because the object is gone or another.
+    pub async fn prune(&self, objects: &[Object]) -> Result<usize, ApplyError> {
+        let mut pruned = 0;
+        for kind in Kind::ALL {
+            let name = kind.object_name(&self.consumer.name);
+            let key = Key::new(&self.consumer.namespace, &name);
+            let wanted = objects.iter().any(|object| object.kind == kind);
+            let Some(record) = self.existing.get(kind, &key).filter(|_| !wanted) else {
+                continue;
+            };
+            if record
+                .controller
+                .as_ref()
+                .is_some_and(|owner| owner.uid == self.uid)
+            {
+                self.delete(kind, &name, &record).await?;
+                pruned += 1;
+            }
+        }
+        Ok(pruned)
+    }
+
+    fn api(&self, kind: Kind) -> Api<DynamicObject> {
+        let namespace = &self.consumer.namespace;
+        Api::namespaced_with(self.client.clone(), namespace, &kind.resource())
+    }
+
+    async fn apply_one(&self, object: &Object) -> Result<(), ApplyError> {
+        let params = PatchParams::apply(NAME).force();
+        let patch = Patch::Apply(&object.body);
+        let answer = self
+            .api(object.kind)
+            .patch(&object.name, &params, &patch)
+            .await
+            .map_err(|source| ApplyError::request("applying", object.kind, &object.name, source))?;
+        self.existing.applied(object, &answer);
+        tracing::info!(
+            consumer = %self.consumer,
+            "applied {} '{}'",
+            object.kind.name(),
+            object.name
+        );
+        Ok(())
+    }
+
+    /// Before an object is made: nothing of this name may be there that the watch
+    /// does not show, because it lacks our label.
+    async fn check_free(&self, object: &Object) -> Result<(), ApplyError> {
+        let found: Option<PartialObjectMeta<DynamicObject>> = self
+            .api(object.kind)
+            .get_metadata_opt(&object.name)
+            .await
+            .map_err(|source| ApplyError::request("reading", object.kind, &object.name, source))?;
+        let Some(found) = found else {
+            return Ok(());
+        };
+        let controller = Controller::of(&found);
+        self.check_owner(object.kind, &object.name, controller.as_ref())
+    }
+
+    fn check_owner(
+        &self,
+        kind: Kind,
+        name: &str,
+        controller: Option<&Controller>,
+    ) -> Result<(), ApplyError> {
+        let (kind, name) = (kind.name(), name.to_owned());
+        match controller {
+            Some(owner) if owner.uid == self.uid => Ok(()),
+            Some(owner) if owner.kind == KafkaConsumer::kind(&()) => {
+                Err(ApplyError::Leaving { kind, name })
+            }
+            Some(_) | None => Err(ApplyError::Foreign { kind, name }),
+        }
+    }
+
+    async fn delete(&self, kind: Kind, name: &str, record: &Record) -> Result<(), ApplyError> {
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: Some(record.uid.clone()),
+                resource_version: None,
+            }),
+            ..DeleteParams::background()
+        };
+        match self.api(kind).delete(name, &params).await {
+            Ok(_) => tracing::info!(consumer = %self.consumer, "deleted {} '{name}'", kind.name()),
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+            Err(source) => return Err(ApplyError::request("deleting", kind, name, source)),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,254 @@
+//! The containers: the runtime, and the handler beside it; or, for an Embedded
+//! handler, the one that is both.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Capabilities, Container, ContainerPort, EnvVar, HTTPGetAction, Probe, ResourceRequirements,
+    SecurityContext, TCPSocketAction, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use penstock_crds::validate::Endpoint;
+
+use super::Blueprint;
+use super::volumes::Mounts;
+
+/// Name of the main container.
+pub const RUNTIME: &str = "runtime";
+
+/// Name of the sidecar.
+pub const HANDLER: &str = "handler";
+
+/// Name of the metrics' port.
+pub(super) const METRICS: &str = "metrics";
+
+/// Where the runtime serves its metrics.
+pub(super) const METRICS_PORT: i32 = 6060;
+
+/// Name and number of the port of the health pages.
+const HEALTH: (&str, i32) = ("health", 9090);
+
+/// Where a container leaves its last words for the pod's status. Kubernetes'
+/// default.
+const TERMINATION_LOG: &str = "/dev/termination-log";
+
+/// What the runtime needs of CPU and memory, and may have of memory, unless
+/// `spec.pod.resources` says otherwise. It stays below 80 MB under load.
+const RUNTIME_CPU: &str = "50m";
+const RUNTIME_MEMORY: (&str, &str) = ("96Mi", "256Mi");
+
+/// A pod's containers.
+pub(super) struct Containers {
+    /// The runtime, with or without an embedded handler.
+    pub(super) main: Container,
+    /// The handler, unless it is embedded.
+    pub(super) sidecar: Option<Container>,
+}
+
+pub(super) fn build(blueprint: &Blueprint<'_>, mounts: &Mounts) -> Containers {
+    match &blueprint.consumer.endpoint {
+        Endpoint::Embedded => Containers {
+            main: embedded(blueprint, mounts),
+            sidecar: None,
+        },
+        Endpoint::HttpPort(port) => Containers {
+            main: runtime(blueprint, mounts),
+            sidecar: Some(sidecar(blueprint, mounts, Some(*port))),
+        },
+        Endpoint::HttpSocket(_) => Containers {
+            main: runtime(blueprint, mounts),
+            sidecar: Some(sidecar(blueprint, mounts, None)),
+        },
+    }
+}
+
+fn runtime(blueprint: &Blueprint<'_>, mounts: &Mounts) -> Container {
+    let pod = &blueprint.consumer.pod;
+    Container {
+        image: Some(blueprint.runtime.image.clone()),
+        image_pull_policy: Some(blueprint.runtime.pull_policy.clone()),
+        env: Some(with_own(runtime_environment(), &pod.env)),
+        resources: Some(pod.resources.clone().unwrap_or_else(runtime_resources)),
+        volume_mounts: Some(mounts.runtime.clone()),
+        ..main_container()
+    }
+}
+
+fn embedded(blueprint: &Blueprint<'_>, mounts: &Mounts) -> Container {
+    let consumer = blueprint.consumer;
+    let handler = &consumer.handler;
+    let mut environment = with_own(runtime_environment(), &consumer.pod.env);
+    environment = with_own(environment, &handler.env);
+    let resources = handler
+        .resources
+        .as_ref()
+        .or(consumer.pod.resources.as_ref());
+    let mut volume_mounts: Vec<VolumeMount> = mounts.runtime.clone();
+    volume_mounts.extend(mounts.handler.iter().cloned());
+    let main = main_container();
+    Container {
+        image: Some(handler.image.clone()),
+        command: some(handler.command.clone()),
+        args: some(handler.args.clone()),
+        env: Some(environment),
+        env_from: some(handler.env_from.clone()),
+        startup_probe: handler.startup_probe.clone().or(main.startup_probe.clone()),
+        liveness_probe: handler
+            .liveness_probe
+            .clone()
+            .or(main.liveness_probe.clone()),
+        resources: Some(resources.cloned().unwrap_or_else(runtime_resources)),
+        volume_mounts: Some(volume_mounts),
+        ..main
+    }
+}
+
+/// What the runtime's container is, wherever the image comes from.
+fn main_container() -> Container {
+    Container {
+        name: RUNTIME.into(),
+        ports: Some(vec![port(METRICS, METRICS_PORT), port(HEALTH.0, HEALTH.1)]),
+        // The runtime gives the handler two minutes to accept connections, and
+        // the brokers ten seconds, before it serves these pages.
+        startup_probe: Some(health_probe("/livez", 2, 90)),
+        liveness_probe: Some(health_probe("/livez", 10, 3)),
+        readiness_probe: Some(health_probe("/readyz", 5, 2)),
+        security_context: Some(security_context()),
+        termination_message_path: Some(TERMINATION_LOG.into()),
+        termination_message_policy: Some("FallbackToLogsOnError".into()),
+        ..Container::default()
+    }
+}
+
+/// Without a port there is nothing that the kubelet could probe: the runtime
+/// itself waits until the socket accepts connections.
+fn sidecar(blueprint: &Blueprint<'_>, mounts: &Mounts, port_number: Option<u16>) -> Container {
+    let handler = &blueprint.consumer.handler;
+    let port_number = port_number.map(i32::from);
+    Container {
+        name: HANDLER.into(),
+        image: Some(handler.image.clone()),
+        command: some(handler.command.clone()),
+        args: some(handler.args.clone()),
+        env: Some(with_own(handler_environment(blueprint), &handler.env)),
+        env_from: some(handler.env_from.clone()),
+        ports: port_number.map(|number| vec![port("http", number)]),
+        startup_probe: handler
+            .startup_probe
+            .clone()
+            .or(port_number.map(|number| tcp_probe(number, 1, 300))),
+        liveness_probe: handler.liveness_probe.clone(),
+        resources: handler.resources.clone(),
+        restart_policy: Some("Always".into()),
+        security_context: Some(security_context()),
+        termination_message_policy: Some("FallbackToLogsOnError".into()),
+        volume_mounts: Some(mounts.handler.clone()),
+        ..Container::default()
+    }
+}
+
+/// Where the runtime leaves its last words.
+fn runtime_environment() -> Vec<EnvVar> {
+    vec![variable("PENSTOCK_TERMINATION_LOG", TERMINATION_LOG)]
+}
+
+/// Where to listen, as `penstock dev` tells it too.
+fn handler_environment(blueprint: &Blueprint<'_>) -> Vec<EnvVar> {
+    match &blueprint.consumer.endpoint {
+        Endpoint::HttpPort(port) => vec![variable("PORT", &port.to_string())],
+        Endpoint::HttpSocket(path) => {
+            vec![variable(
+                "PENSTOCK_HANDLER_SOCKET",
+                &path.display().to_string(),
+            )]
+        }
+        Endpoint::Embedded => Vec::new(),
+    }
+}
+
+/// Variables of ours, unless the user sets them, and the user's.
+fn with_own(mut ours: Vec<EnvVar>, own: &[EnvVar]) -> Vec<EnvVar> {
+    ours.retain(|variable| !own.iter().any(|theirs| theirs.name == variable.name));
+    ours.extend(own.iter().cloned());
+    ours
+}
+
+fn variable(name: &str, value: &str) -> EnvVar {
+    EnvVar {
+        name: name.into(),
+        value: Some(value.into()),
+        value_from: None,
+    }
+}
+
+fn port(name: &str, number: i32) -> ContainerPort {
+    ContainerPort {
+        name: Some(name.into()),
+        container_port: number,
+        protocol: Some("TCP".into()),
+        ..ContainerPort::default()
+    }
+}
+
+fn health_probe(path: &str, period_seconds: i32, failures: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.into()),
+            port: IntOrString::String(HEALTH.0.into()),
+            scheme: Some("HTTP".into()),
+            ..HTTPGetAction::default()
+        }),
+        ..probe(period_seconds, failures)
+    }
+}
+
+fn tcp_probe(port: i32, period_seconds: i32, failures: i32) -> Probe {
+    Probe {
+        tcp_socket: Some(TCPSocketAction {
+            port: IntOrString::Int(port),
+            host: None,
+        }),
+        ..probe(period_seconds, failures)
+    }
+}
+
+fn probe(period_seconds: i32, failures: i32) -> Probe {
+    Probe {
+        period_seconds: Some(period_seconds),
+        failure_threshold: Some(failures),
+        timeout_seconds: Some(5),
+        ..Probe::default()
+    }
+}
+
+/// As the Restricted pod security standard asks, and a read-only root.
+fn security_context() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        capabilities: Some(Capabilities {
+            drop: Some(vec!["ALL".into()]),
+            add: None,
+        }),
+        read_only_root_filesystem: Some(true),
+        ..SecurityContext::default()
+    }
+}
+
+fn runtime_resources() -> ResourceRequirements {
+    let quantity = |text: &str| Quantity(text.into());
+    let (requested, limit) = RUNTIME_MEMORY;
+    ResourceRequirements {
+        requests: Some(BTreeMap::from([
+            ("cpu".into(), quantity(RUNTIME_CPU)),
+            ("memory".into(), quantity(requested)),
+        ])),
+        limits: Some(BTreeMap::from([("memory".into(), quantity(limit))])),
+        claims: None,
+    }
+}
+
+/// An empty list is left out.
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    Some(list).filter(|list| !list.is_empty())
+}

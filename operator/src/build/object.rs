@@ -1,0 +1,113 @@
+//! An object that ought to exist, in the form in which it is sent.
+
+use kube::Resource;
+use kube::api::ApiResource;
+use serde::Serialize;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+
+use crate::key::Key;
+
+/// The kinds of object that a consumer is made into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The runtime's configuration.
+    ConfigMap,
+    /// Where the metrics are scraped.
+    Service,
+    /// The pods.
+    Deployment,
+    /// How many pods may be evicted at once.
+    PodDisruptionBudget,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [
+        Self::ConfigMap,
+        Self::Service,
+        Self::Deployment,
+        Self::PodDisruptionBudget,
+    ];
+
+    /// Group, version and plural, for requests.
+    pub fn resource(self) -> ApiResource {
+        match self {
+            Self::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
+            Self::Service => ApiResource::erase::<Service>(&()),
+            Self::Deployment => ApiResource::erase::<Deployment>(&()),
+            Self::PodDisruptionBudget => ApiResource::erase::<PodDisruptionBudget>(&()),
+        }
+    }
+
+    /// The kind's name, such as `ConfigMap`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ConfigMap => "ConfigMap",
+            Self::Service => "Service",
+            Self::Deployment => "Deployment",
+            Self::PodDisruptionBudget => "PodDisruptionBudget",
+        }
+    }
+
+    /// The name of a consumer's object of this kind.
+    pub fn object_name(self, consumer: &str) -> String {
+        format!("{consumer}{}", self.suffix())
+    }
+
+    /// The consumer whose object of this kind has this name.
+    pub fn consumer_name(self, object: &Key) -> Option<Key> {
+        let consumer = object.name.strip_suffix(self.suffix())?;
+        Some(Key::new(&object.namespace, consumer))
+    }
+
+    /// What the names of objects of this kind end in.
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::ConfigMap => super::config_map::SUFFIX,
+            Self::Service => super::service::SUFFIX,
+            Self::Deployment | Self::PodDisruptionBudget => "",
+        }
+    }
+}
+
+/// An object that ought to exist.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Object {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// The whole object.
+    pub body: Value,
+}
+
+impl Object {
+    /// Takes a typed object; its metadata has a name.
+    pub(super) fn new<K: Resource + Serialize>(kind: Kind, object: &K) -> Self {
+        Self {
+            kind,
+            name: object.meta().name.clone().unwrap_or_default(),
+            body: serde_json::to_value(object).expect("Kubernetes' objects are JSON"),
+        }
+    }
+}
+
+/// A short digest of some texts, for annotations that make pods follow them: 32
+/// hexadecimal digits of their SHA-256.
+pub fn digest<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
+    let mut hash = Sha256::new();
+    for text in texts {
+        hash.update((text.len() as u64).to_be_bytes());
+        hash.update(text);
+    }
+    let hash = hash.finalize();
+    hash[..16]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}

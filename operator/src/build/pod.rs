@@ -1,0 +1,109 @@
+//! The pod: the runtime as its main container, and a handler that is not
+//! embedded as a native sidecar, which is up before the runtime starts and
+//! outlives its drain.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    LocalObjectReference, PodSecurityContext, PodSpec, PodTemplateSpec, SeccompProfile,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::containers::{self, METRICS_PORT, RUNTIME};
+use super::{Blueprint, labels, volumes};
+
+/// The user and group that containers run as, distroless images' `nonroot`. One
+/// for both, so that the two can share a socket.
+const USER: i64 = 65_532;
+
+/// Time for the runtime to leave the group and for the handler to end, on top of
+/// the drain, in seconds.
+const STOP_MARGIN: u64 = 10;
+
+/// Annotation with the digest of what pods read at their start.
+const DIGEST: &str = "penstock.dev/config-digest";
+
+pub(super) fn template(blueprint: &Blueprint<'_>, digest: String) -> PodTemplateSpec {
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(pod_labels(blueprint)),
+            annotations: Some(annotations(blueprint, digest)),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(spec(blueprint)),
+    }
+}
+
+/// The user's labels, and ours above them.
+fn pod_labels(blueprint: &Blueprint<'_>) -> BTreeMap<String, String> {
+    let mut all = blueprint.consumer.pod.labels.clone();
+    all.extend(labels::labels(&blueprint.key.name));
+    all
+}
+
+/// Where to scrape, unless the user says otherwise, and the digest.
+fn annotations(blueprint: &Blueprint<'_>, digest: String) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::from([
+        (
+            "kubectl.kubernetes.io/default-container".into(),
+            RUNTIME.into(),
+        ),
+        ("prometheus.io/scrape".into(), "true".into()),
+        ("prometheus.io/port".into(), METRICS_PORT.to_string()),
+        ("prometheus.io/path".into(), "/metrics".into()),
+    ]);
+    all.extend(blueprint.consumer.pod.annotations.clone());
+    all.insert(DIGEST.into(), digest);
+    all
+}
+
+fn spec(blueprint: &Blueprint<'_>) -> PodSpec {
+    let pod = &blueprint.consumer.pod;
+    let mounts = volumes::Mounts::of(blueprint);
+    let containers = containers::build(blueprint, &mounts);
+    let grace = blueprint.consumer.stop_timeout.as_secs_f64().ceil() as u64 + STOP_MARGIN;
+    PodSpec {
+        affinity: pod.affinity.clone(),
+        // Neither the runtime nor a handler speaks to the API server.
+        automount_service_account_token: Some(false),
+        containers: vec![containers.main],
+        enable_service_links: Some(false),
+        image_pull_secrets: some(pull_secrets(blueprint)),
+        init_containers: containers.sidecar.map(|sidecar| vec![sidecar]),
+        node_selector: Some(pod.node_selector.clone()).filter(|labels| !labels.is_empty()),
+        priority_class_name: pod.priority_class_name.clone(),
+        security_context: Some(PodSecurityContext {
+            fs_group: Some(USER),
+            run_as_group: Some(USER),
+            run_as_non_root: Some(true),
+            run_as_user: Some(USER),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".into(),
+                localhost_profile: None,
+            }),
+            ..PodSecurityContext::default()
+        }),
+        service_account_name: pod.service_account_name.clone(),
+        termination_grace_period_seconds: i64::try_from(grace).ok(),
+        tolerations: some(pod.tolerations.clone()),
+        topology_spread_constraints: some(pod.topology_spread_constraints.clone()),
+        volumes: Some(mounts.volumes),
+        ..PodSpec::default()
+    }
+}
+
+/// The user's, and those for the runtime's image, each once.
+fn pull_secrets(blueprint: &Blueprint<'_>) -> Vec<LocalObjectReference> {
+    let mut secrets = blueprint.consumer.pod.image_pull_secrets.clone();
+    for name in &blueprint.runtime.pull_secrets {
+        if !secrets.iter().any(|secret| &secret.name == name) {
+            secrets.push(LocalObjectReference { name: name.clone() });
+        }
+    }
+    secrets
+}
+
+/// An empty list is left out.
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    Some(list).filter(|list| !list.is_empty())
+}

@@ -1,0 +1,31 @@
+//! The headless Service by which the pods' metrics are found.
+
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::containers::{METRICS, METRICS_PORT};
+use super::{Blueprint, labels};
+
+/// What its name ends in.
+pub(super) const SUFFIX: &str = "-metrics";
+
+pub(super) fn build(blueprint: &Blueprint<'_>) -> Service {
+    Service {
+        metadata: labels::metadata(blueprint, SUFFIX),
+        spec: Some(ServiceSpec {
+            cluster_ip: Some("None".into()),
+            ports: Some(vec![ServicePort {
+                name: Some(METRICS.into()),
+                port: METRICS_PORT,
+                protocol: Some("TCP".into()),
+                target_port: Some(IntOrString::String(METRICS.into())),
+                ..ServicePort::default()
+            }]),
+            // A consumer that can't get ready is the one to look at.
+            publish_not_ready_addresses: Some(true),
+            selector: Some(labels::select(&blueprint.key.name)),
+            ..ServiceSpec::default()
+        }),
+        ..Service::default()
+    }
+}

@@ -1,0 +1,160 @@
+//! What pods see of files: the configuration, the Secrets of the connection, the
+//! directory of the handler's socket, and the user's own volumes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::{
+    ConfigMapVolumeSource, EmptyDirVolumeSource, KeyToPath, SecretVolumeSource, Volume, VolumeMount,
+};
+use penstock_crds::spec;
+use penstock_crds::validate::Endpoint;
+
+use super::{Blueprint, Kind, config_map};
+use crate::secrets::connection_entries;
+
+/// Where the runtime finds Secrets, as `SECRET/ENTRY` below.
+const SECRETS: &str = "/etc/penstock/secrets";
+
+const CONFIG_VOLUME: &str = "penstock-config";
+const SOCKET_VOLUME: &str = "penstock-socket";
+const TMP_VOLUME: &str = "penstock-tmp";
+
+const TMP: &str = "/tmp";
+
+/// The volumes, and who sees which.
+pub(super) struct Mounts {
+    /// All volumes of the pod.
+    pub(super) volumes: Vec<Volume>,
+    /// What the runtime sees.
+    pub(super) runtime: Vec<VolumeMount>,
+    /// What the handler sees, its own volume mounts among them.
+    pub(super) handler: Vec<VolumeMount>,
+}
+
+impl Mounts {
+    pub(super) fn of(blueprint: &Blueprint<'_>) -> Self {
+        let mut mounts = Self {
+            volumes: Vec::new(),
+            runtime: Vec::new(),
+            handler: Vec::new(),
+        };
+        mounts.config(blueprint);
+        mounts.secrets(blueprint);
+        mounts.scratch(blueprint);
+        mounts.own(blueprint);
+        mounts
+    }
+
+    fn config(&mut self, blueprint: &Blueprint<'_>) {
+        self.volumes.push(Volume {
+            name: CONFIG_VOLUME.into(),
+            config_map: Some(ConfigMapVolumeSource {
+                name: Kind::ConfigMap.object_name(&blueprint.key.name),
+                ..ConfigMapVolumeSource::default()
+            }),
+            ..Volume::default()
+        });
+        let file = format!("{}/{}", config_map::DIRECTORY, config_map::FILE);
+        let mut mount = read_only(CONFIG_VOLUME, &file);
+        // A file alone, because the Secrets' directory is beside it.
+        mount.sub_path = Some(config_map::FILE.into());
+        self.runtime.push(mount);
+    }
+
+    /// Each Secret as a directory of its own, with no more than the entries that
+    /// are named.
+    fn secrets(&mut self, blueprint: &Blueprint<'_>) {
+        let mut secrets: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (secret, entry) in connection_entries(blueprint.consumer) {
+            secrets.entry(secret).or_default().insert(entry);
+        }
+        for (index, (secret, entries)) in secrets.into_iter().enumerate() {
+            let name = format!("penstock-secret-{index}");
+            self.runtime
+                .push(read_only(&name, &format!("{SECRETS}/{secret}")));
+            let items = entries.into_iter().map(|entry| KeyToPath {
+                path: entry.clone(),
+                key: entry,
+                mode: None,
+            });
+            self.volumes.push(Volume {
+                name,
+                secret: Some(SecretVolumeSource {
+                    secret_name: Some(secret),
+                    items: Some(items.collect()),
+                    ..SecretVolumeSource::default()
+                }),
+                ..Volume::default()
+            });
+        }
+    }
+
+    /// Where the handler can write, as its root is read-only, and where its
+    /// socket is.
+    fn scratch(&mut self, blueprint: &Blueprint<'_>) {
+        let socket = match &blueprint.consumer.endpoint {
+            Endpoint::HttpSocket(socket) => socket.parent().map(|path| path.display().to_string()),
+            Endpoint::HttpPort(_) | Endpoint::Embedded => None,
+        };
+        if socket.as_deref() != Some(TMP) {
+            self.volumes.push(empty_dir(TMP_VOLUME, None));
+            self.handler.push(mount(TMP_VOLUME, TMP));
+        }
+        if let Some(directory) = socket {
+            self.volumes.push(empty_dir(SOCKET_VOLUME, Some("Memory")));
+            self.runtime.push(mount(SOCKET_VOLUME, &directory));
+            self.handler.push(mount(SOCKET_VOLUME, &directory));
+        }
+    }
+
+    fn own(&mut self, blueprint: &Blueprint<'_>) {
+        let consumer = blueprint.consumer;
+        self.volumes
+            .extend(consumer.pod.volumes.iter().map(own_volume));
+        for mount in &consumer.handler.volume_mounts {
+            // A mount of their own at /tmp takes the place of ours.
+            self.handler
+                .retain(|ours| ours.mount_path != mount.mount_path);
+            self.handler.push(mount.clone());
+        }
+    }
+}
+
+fn own_volume(volume: &spec::Volume) -> Volume {
+    Volume {
+        name: volume.name.clone(),
+        config_map: volume.config_map.clone(),
+        secret: volume.secret.clone(),
+        empty_dir: volume.empty_dir.clone(),
+        persistent_volume_claim: volume.persistent_volume_claim.clone(),
+        projected: volume.projected.clone(),
+        csi: volume.csi.clone(),
+        ..Volume::default()
+    }
+}
+
+fn empty_dir(name: &str, medium: Option<&str>) -> Volume {
+    Volume {
+        name: name.into(),
+        empty_dir: Some(EmptyDirVolumeSource {
+            medium: medium.map(str::to_owned),
+            size_limit: None,
+        }),
+        ..Volume::default()
+    }
+}
+
+fn mount(name: &str, path: &str) -> VolumeMount {
+    VolumeMount {
+        name: name.into(),
+        mount_path: path.into(),
+        ..VolumeMount::default()
+    }
+}
+
+fn read_only(name: &str, path: &str) -> VolumeMount {
+    VolumeMount {
+        read_only: Some(true),
+        ..mount(name, path)
+    }
+}

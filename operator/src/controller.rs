@@ -1,0 +1,195 @@
+//! The queue: which consumers are looked at, when, and how many at once.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt as _};
+use kube::ResourceExt as _;
+use kube::runtime::controller::{self, Action, Controller};
+use kube::runtime::reflector;
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt as _, predicates};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::apply::ApplyError;
+use crate::key::Key;
+use crate::read::Found;
+use crate::reconcile::{Context, ReconcileError, reconcile};
+use crate::watches::{self, Change, RollCall};
+
+/// Passes at once. Most of a pass is waiting for the API server, or for brokers.
+const CONCURRENCY: u16 = 32;
+
+/// Signs that come this close together make one pass.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+
+/// Consumers in one page of a list.
+const PAGE: u32 = 250;
+
+/// Wakes consumers: each is looked at soon.
+#[derive(Clone)]
+pub struct Triggers(mpsc::UnboundedSender<Key>);
+
+impl Triggers {
+    /// And who hears of it.
+    pub fn new() -> (Self, mpsc::UnboundedReceiver<Key>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self(sender), receiver)
+    }
+
+    /// Has a consumer looked at.
+    pub fn wake(&self, consumer: &Key) {
+        // Nobody hears it any more only while the operator stops.
+        let _ = self.0.send(consumer.clone());
+    }
+}
+
+/// Looks after all consumers until `stop`; passes that have begun are finished.
+/// `synced` is called once everything has been listed.
+pub async fn run(
+    context: Arc<Context>,
+    mut woken: mpsc::UnboundedReceiver<Key>,
+    stop: CancellationToken,
+    synced: impl FnOnce() + Send + 'static,
+) {
+    let _watches = watches::spawn_all(&context);
+    let lags = Arc::clone(&context.lags).run(Arc::clone(&context.kafka));
+    let _lags = AbortOnDrop(tokio::spawn(lags));
+
+    let (reader, writer) = reflector::store();
+    let consumers = consumers(Arc::clone(&context), writer);
+    let woken = futures_util::stream::poll_fn(move |task| woken.poll_recv(task));
+    let _sync = AbortOnDrop(tokio::spawn({
+        let (context, reader) = (Arc::clone(&context), reader.clone());
+        async move {
+            if reader.wait_until_ready().await.is_ok() {
+                context.existing.complete().await;
+                synced();
+            }
+        }
+    }));
+    Controller::for_stream(consumers, reader)
+        .reconcile_on(woken.map(|key| key.reference()))
+        .with_config(
+            controller::Config::default()
+                .concurrency(CONCURRENCY)
+                .debounce(DEBOUNCE),
+        )
+        .graceful_shutdown_on(stop.cancelled_owned())
+        .run(reconcile, on_error, Arc::clone(&context))
+        .for_each(|result| {
+            match result {
+                Ok((consumer, _)) => {
+                    let key = Key::new(&consumer.namespace.unwrap_or_default(), &consumer.name);
+                    context.backoffs.forget(&key);
+                }
+                Err(controller::Error::ReconcilerFailed(error, consumer)) => {
+                    tracing::warn!(
+                        consumer = format!(
+                            "{}/{}",
+                            consumer.namespace.unwrap_or_default(),
+                            consumer.name
+                        ),
+                        "{error}"
+                    );
+                }
+                // Woken after it was deleted.
+                Err(controller::Error::ObjectNotFound(_)) => {}
+                Err(error) => {
+                    tracing::warn!("the watch of KafkaConsumers was interrupted: {error}")
+                }
+            }
+            std::future::ready(())
+        })
+        .await;
+}
+
+/// The consumers whose spec is new, as the watch shows them.
+fn consumers(
+    context: Arc<Context>,
+    writer: reflector::store::Writer<Found>,
+) -> impl Stream<Item = watcher::Result<Found>> + Send {
+    let api = context.scope.all::<Found>();
+    let config = watcher::Config::default().page_size(PAGE);
+    let mut roll = Roll::default();
+    watcher::watcher(api, config)
+        .default_backoff()
+        .modify(|found| found.managed_fields_mut().clear())
+        .reflect(writer)
+        .inspect(move |event| {
+            if let Ok(event) = event {
+                roll.note(&context, event);
+            }
+        })
+        .applied_objects()
+        .predicate_filter(
+            predicates::generation,
+            kube::runtime::PredicateConfig::default(),
+        )
+}
+
+/// Who is there, so that those who go are forgotten.
+#[derive(Default)]
+struct Roll {
+    call: RollCall,
+    known: HashSet<Key>,
+}
+
+impl Roll {
+    fn note(&mut self, context: &Context, event: &Event<Found>) {
+        match self.call.change(event) {
+            Some(Change::Saw(found)) => {
+                self.known.insert(Key::of(found));
+                context.statuses.saw(found);
+            }
+            Some(Change::Gone(found)) => {
+                let key = Key::of(found);
+                self.known.remove(&key);
+                context.forget(&key);
+            }
+            Some(Change::Listed(present)) => {
+                for gone in self.known.difference(&present) {
+                    context.forget(gone);
+                }
+                self.known = present;
+            }
+            None => {}
+        }
+        context.metrics.consumers(self.known.len());
+    }
+}
+
+/// Failures back off, each consumer for itself, and not sooner than the API
+/// server asks for.
+fn on_error(found: Arc<Found>, error: &ReconcileError, context: Arc<Context>) -> Action {
+    context.metrics.reconcile_failed();
+    let wait = context.backoffs.next(&Key::of(&*found));
+    Action::requeue(wait.max(retry_after(error)))
+}
+
+fn retry_after(error: &ReconcileError) -> Duration {
+    let source = match error {
+        ReconcileError::Apply(ApplyError::Request { source, .. }) => source,
+        ReconcileError::Status(error) => &error.0,
+        _ => return Duration::ZERO,
+    };
+    match &**source {
+        kube::Error::Api(status) => {
+            let details = status.details.as_ref();
+            let seconds = details.map_or(0, |details| details.retry_after_seconds);
+            Duration::from_secs(seconds.into())
+        }
+        _ => Duration::ZERO,
+    }
+}
+
+/// A task that ends with its owner.
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,60 @@
+//! Events about consumers, on transitions only.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Client, Resource as _};
+
+use crate::NAME;
+use crate::read::Found;
+use crate::status::{ConditionType, Reason};
+
+/// Longest note, in bytes, that the API server takes.
+const MAX_NOTE: usize = 1_024;
+
+/// Publishes events.
+pub struct Events {
+    recorder: Recorder,
+}
+
+impl Events {
+    /// `identity` is this operator's pod.
+    pub fn new(client: Client, identity: &str) -> Self {
+        let reporter = Reporter {
+            controller: NAME.to_owned(),
+            instance: Some(identity.to_owned()),
+        };
+        Self {
+            recorder: Recorder::new(client, reporter),
+        }
+    }
+
+    /// Tells of a condition that has changed, if people would want to know: what
+    /// went wrong, and that a consumer has become available. An event that can't
+    /// be published is only logged: the condition says the same.
+    pub async fn transition(&self, found: &Found, condition: &meta::Condition) {
+        let warning = Reason::parse(&condition.reason).is_some_and(Reason::is_warning);
+        let available = condition.type_ == ConditionType::Available.name();
+        let type_ = match (warning, condition.status.as_str()) {
+            (true, _) => EventType::Warning,
+            (false, "True") if available => EventType::Normal,
+            _ => return,
+        };
+        let event = Event {
+            type_,
+            reason: condition.reason.clone(),
+            note: Some(cut(&condition.message)),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        let about = found.object_ref(&());
+        if let Err(error) = self.recorder.publish(&event, &about).await {
+            tracing::warn!("an event could not be published: {error}");
+        }
+    }
+}
+
+fn cut(text: &str) -> String {
+    let end = (0..=MAX_NOTE.min(text.len())).rev();
+    let end = end.into_iter().find(|end| text.is_char_boundary(*end));
+    text[..end.unwrap_or_default()].to_owned()
+}

@@ -1,0 +1,219 @@
+//! Cutting the fields that are ours out of an object.
+//!
+//! `managedFields` says in the FieldsV1 format (KEP-555, server-side apply)
+//! which fields each manager applied: `f:NAME` is a field, `k:{…}` the item of a
+//! list with these keys, `v:…` the item of a set with this value, `.` the item
+//! or field itself; an empty set stands for the whole value.
+
+use kube::api::DynamicObject;
+use serde_json::{Map, Value};
+
+/// The fields of an object that `manager` applied, less what names the object.
+/// Null when there are none.
+pub fn owned(object: &DynamicObject, manager: &str) -> Value {
+    let entries = object.metadata.managed_fields.iter().flatten();
+    let Some(set) = entries
+        .filter(|entry| entry.manager.as_deref() == Some(manager))
+        .filter(|entry| entry.operation.as_deref() == Some("Apply"))
+        .find(|entry| entry.subresource.as_deref().unwrap_or_default().is_empty())
+        .and_then(|entry| entry.fields_v1.as_ref())
+    else {
+        return Value::Null;
+    };
+    let mut whole = object.data.clone();
+    if let Value::Object(fields) = &mut whole {
+        let metadata = serde_json::to_value(&object.metadata).unwrap_or_default();
+        fields.insert("metadata".into(), metadata);
+    }
+    without_identity(&cut(&whole, &set.0))
+}
+
+/// An object less its kind, version, name and namespace, which `managedFields`
+/// leaves out.
+pub fn without_identity(object: &Value) -> Value {
+    let mut object = object.clone();
+    if let Value::Object(fields) = &mut object {
+        fields.remove("apiVersion");
+        fields.remove("kind");
+        if let Some(Value::Object(metadata)) = fields.get_mut("metadata") {
+            metadata.remove("name");
+            metadata.remove("namespace");
+        }
+    }
+    object
+}
+
+/// The part of a value that a set of fields covers.
+fn cut(value: &Value, set: &Value) -> Value {
+    let members = match set.as_object() {
+        Some(members) if members.keys().any(|key| key != ".") => members,
+        _ => return value.clone(),
+    };
+    match value {
+        Value::Object(fields) => Value::Object(cut_fields(fields, members)),
+        Value::Array(items) => Value::Array(cut_items(items, members)),
+        other => other.clone(),
+    }
+}
+
+fn cut_fields(fields: &Map<String, Value>, members: &Map<String, Value>) -> Map<String, Value> {
+    members
+        .iter()
+        .filter_map(|(member, set)| {
+            let name = member.strip_prefix("f:")?;
+            let value = fields.get(name)?;
+            Some((name.to_owned(), cut(value, set)))
+        })
+        .collect()
+}
+
+/// The items that are ours, in the list's own order.
+fn cut_items(items: &[Value], members: &Map<String, Value>) -> Vec<Value> {
+    let members: Vec<(Member, &Value)> = members
+        .iter()
+        .filter_map(|(member, set)| Some((Member::parse(member)?, set)))
+        .collect();
+    items
+        .iter()
+        .enumerate()
+        .filter_map(|(index, item)| {
+            let (_, set) = members.iter().find(|(member, _)| member.is(index, item))?;
+            Some(cut(item, set))
+        })
+        .collect()
+}
+
+/// How a set of fields names an item of a list.
+enum Member {
+    /// By some of its fields.
+    Keys(Map<String, Value>),
+    /// By its value.
+    Value(Value),
+    /// By its place.
+    Index(usize),
+}
+
+impl Member {
+    fn parse(member: &str) -> Option<Self> {
+        let (kind, text) = member.split_once(':')?;
+        match kind {
+            "k" => serde_json::from_str(text).ok().map(Self::Keys),
+            "v" => serde_json::from_str(text).ok().map(Self::Value),
+            "i" => text.parse().ok().map(Self::Index),
+            _ => None,
+        }
+    }
+
+    fn is(&self, index: usize, item: &Value) -> bool {
+        match self {
+            Self::Keys(keys) => keys
+                .iter()
+                .all(|(name, value)| item.get(name) == Some(value)),
+            Self::Value(value) => item == value,
+            Self::Index(place) => *place == index,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn deployment() -> DynamicObject {
+        serde_json::from_value(json!({
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {
+                "name": "orders",
+                "namespace": "shop",
+                "uid": "1",
+                "labels": { "ours": "1", "theirs": "2" },
+                "managedFields": [
+                    {
+                        "manager": "kubectl-edit",
+                        "operation": "Update",
+                        "fieldsV1": { "f:metadata": { "f:labels": { "f:theirs": {} } } },
+                    },
+                    {
+                        "manager": "penstock-operator",
+                        "operation": "Apply",
+                        "fieldsV1": {
+                            "f:metadata": { "f:labels": { "f:ours": {} } },
+                            "f:spec": {
+                                "f:replicas": {},
+                                "f:selector": {},
+                                "f:template": { "f:spec": { "f:containers": {
+                                    "k:{\"name\":\"runtime\"}": {
+                                        ".": {},
+                                        "f:name": {},
+                                        "f:args": {},
+                                        "f:ports": { "k:{\"containerPort\":6060,\"protocol\":\"TCP\"}": {
+                                            ".": {}, "f:containerPort": {}, "f:protocol": {},
+                                        } },
+                                    },
+                                } } },
+                            },
+                        },
+                    },
+                ],
+            },
+            "spec": {
+                "replicas": 2,
+                "revisionHistoryLimit": 10,
+                "selector": { "matchLabels": { "a": "b" } },
+                "template": { "spec": {
+                    "restartPolicy": "Always",
+                    "containers": [
+                        { "name": "injected", "image": "x" },
+                        {
+                            "name": "runtime",
+                            "args": ["a", "b"],
+                            "terminationMessagePath": "/dev/termination-log",
+                            "ports": [
+                                { "containerPort": 9, "protocol": "TCP" },
+                                { "containerPort": 6060, "protocol": "TCP", "hostPort": 0 },
+                            ],
+                        },
+                    ],
+                } },
+            },
+            "status": { "replicas": 2 },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn exactly_the_fields_that_were_applied_are_cut_out() {
+        let expected = json!({
+            "metadata": { "labels": { "ours": "1" } },
+            "spec": {
+                "replicas": 2,
+                "selector": { "matchLabels": { "a": "b" } },
+                "template": { "spec": { "containers": [{
+                    "name": "runtime",
+                    "args": ["a", "b"],
+                    "ports": [{ "containerPort": 6060, "protocol": "TCP" }],
+                }] } },
+            },
+        });
+        assert_eq!(owned(&deployment(), "penstock-operator"), expected);
+    }
+
+    #[test]
+    fn another_manager_or_none_owns_nothing_of_it() {
+        assert_eq!(owned(&deployment(), "somebody"), Value::Null);
+        let mut bare = deployment();
+        bare.metadata.managed_fields = None;
+        assert_eq!(owned(&bare, "penstock-operator"), Value::Null);
+    }
+
+    #[test]
+    fn items_of_a_set_and_of_an_indexed_list_are_found() {
+        let set = json!({ "v:\"b\"": {}, "v:3": {} });
+        assert_eq!(cut(&json!(["a", "b", 3]), &set), json!(["b", 3]));
+        let places = json!({ "i:1": {} });
+        assert_eq!(cut(&json!(["a", "b"]), &places), json!(["b"]));
+    }
+}

@@ -1,0 +1,104 @@
+//! All clusters that consumers name.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::Resolution;
+use super::client::Connection;
+use super::cluster::{self, Cluster};
+use crate::controller::Triggers;
+use crate::key::Key;
+
+/// The clusters, each held by the consumers that name it.
+pub struct Directory {
+    state: Mutex<State>,
+    interval: Duration,
+    triggers: Triggers,
+}
+
+#[derive(Default)]
+struct State {
+    clusters: HashMap<Connection, Arc<Cluster>>,
+    of: HashMap<Key, Connection>,
+}
+
+impl Directory {
+    /// Listings are renewed every `interval`; consumers that must hear of a change
+    /// are sent to `triggers`.
+    pub fn new(interval: Duration, triggers: Triggers) -> Self {
+        Self {
+            state: Mutex::default(),
+            interval,
+            triggers,
+        }
+    }
+
+    /// What became of a consumer's topics. From now on the consumer is woken when
+    /// the answer changes.
+    pub async fn resolve(
+        &self,
+        consumer: &Key,
+        connection: &Connection,
+        topics: Vec<String>,
+    ) -> Resolution {
+        self.cluster(consumer, connection)
+            .resolve(consumer, topics)
+            .await
+    }
+
+    /// Partitions of each of some topics, as last listed over the consumer's
+    /// connection.
+    pub async fn partitions(&self, consumer: &Key, topics: &[String]) -> Vec<(String, i32)> {
+        let cluster = {
+            let state = self.state.lock();
+            let connection = state.of.get(consumer);
+            connection.and_then(|connection| state.clusters.get(connection).cloned())
+        };
+        match cluster {
+            Some(cluster) => cluster.partitions(topics).await,
+            None => Vec::new(),
+        }
+    }
+
+    /// Forgets a consumer, and a cluster that nobody else names.
+    pub fn forget(&self, consumer: &Key) {
+        self.state.lock().forget(consumer);
+    }
+
+    fn cluster(&self, consumer: &Key, connection: &Connection) -> Arc<Cluster> {
+        let mut state = self.state.lock();
+        if state.of.get(consumer) != Some(connection) {
+            state.forget(consumer);
+            state.of.insert(consumer.clone(), connection.clone());
+        }
+        if let Some(cluster) = state.clusters.get(connection) {
+            return Arc::clone(cluster);
+        }
+        let cluster = Arc::new(Cluster::new(connection.clone()));
+        state
+            .clusters
+            .insert(connection.clone(), Arc::clone(&cluster));
+        tokio::spawn(cluster::keep(
+            Arc::downgrade(&cluster),
+            self.interval,
+            self.triggers.clone(),
+        ));
+        cluster
+    }
+}
+
+impl State {
+    fn forget(&mut self, consumer: &Key) {
+        let Some(connection) = self.of.remove(consumer) else {
+            return;
+        };
+        if let Some(cluster) = self.clusters.get(&connection)
+            && !cluster.forget(consumer)
+        {
+            self.clusters.remove(&connection);
+        }
+    }
+}

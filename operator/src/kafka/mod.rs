@@ -1,0 +1,38 @@
+//! What is known of the Kafka clusters: which topics they have, and how far the
+//! groups have come. Consumers with the same brokers and credentials share one
+//! listing, which is renewed on a timer; a consumer is looked at again when the
+//! answer for it changes.
+
+mod client;
+mod cluster;
+mod directory;
+mod lag;
+
+pub use client::{Connection, ListError};
+pub use directory::Directory;
+pub use lag::{LagReader, LagTarget};
+
+/// What became of a consumer's topics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// Every topic is there.
+    Found,
+    /// These are not.
+    Missing(Vec<String>),
+    /// No broker answered in time.
+    Unreachable {
+        /// The bootstrap servers.
+        brokers: String,
+        /// What the client said.
+        error: String,
+    },
+    /// The brokers refuse the connection: wrong credentials or certificates.
+    Refused {
+        /// The bootstrap servers.
+        brokers: String,
+        /// What the client said.
+        error: String,
+    },
+    /// The connection needs a Secret that is not there.
+    NoSecret(String),
+}

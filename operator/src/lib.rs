@@ -1,0 +1,40 @@
+//! The Penstock operator: it keeps a Deployment running for each
+//! [`KafkaConsumer`](penstock_crds::spec::KafkaConsumer).
+//!
+//! ```text
+//! read ─► validate ─► resolve ─► build ─► apply ─► prune ─► status
+//! ```
+//!
+//! [`reconcile`] has these steps in this order. What is known of the cluster
+//! comes from watches ([`existing`], [`pods`], [`secrets`]), what is known of
+//! Kafka from [`kafka`]; both tell [`controller`] which consumer to look at
+//! again. Nothing is polled from the API server.
+
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod apply;
+pub mod arguments;
+pub mod backoff;
+pub mod build;
+pub mod controller;
+pub mod events;
+pub mod existing;
+pub mod http;
+pub mod kafka;
+pub mod key;
+pub mod lease;
+pub mod metrics;
+pub mod pods;
+pub mod probe;
+pub mod program;
+pub mod read;
+pub mod reconcile;
+pub mod secrets;
+pub mod siblings;
+pub mod status;
+pub mod watches;
+
+/// The name that the operator goes by: its field manager, its Lease and the
+/// reporter of its events.
+pub const NAME: &str = "penstock-operator";

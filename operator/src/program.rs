@@ -1,0 +1,272 @@
+//! The whole program: settings, logs, pages, leader election, controller.
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser as _;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::client::ClientBuilder;
+use kube::{Api, Client, Config};
+use penstock_runtime::signals::stop_on_signal;
+use penstock_runtime::telemetry::{self, TelemetryError};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::NAME;
+use crate::api::Scope;
+use crate::arguments::{Arguments, Command, Settings};
+use crate::build::RuntimeImage;
+use crate::controller::{self, Triggers};
+use crate::events::Events;
+use crate::http::{Health, Phase, pages};
+use crate::kafka::{Directory, LagReader};
+use crate::lease::{Attempt, Candidate};
+use crate::metrics::Metrics;
+use crate::probe::{ProbeError, probe};
+use crate::reconcile::Context;
+
+/// How long passes under way may take at a stop.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// Why the program ended.
+#[derive(Debug, Error)]
+enum MainError {
+    #[error("no threads can be started: {0}")]
+    Threads(io::Error),
+    #[error("signals can't be received: {0}")]
+    Signals(io::Error),
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    #[error("the metrics can't be set up: {0}")]
+    Metrics(#[from] prometheus::Error),
+    #[error("no API server is configured: {0}; run in a cluster, or set KUBECONFIG")]
+    Config(#[from] kube::config::InferConfigError),
+    #[error("the API server can't be spoken to: {0}")]
+    Client(kube::Error),
+    #[error("can't listen on {address}: {source}; choose another with --http-address")]
+    Listen {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("the Lease is lost: {0}")]
+    LeaseLost(String),
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+}
+
+/// The operator's `main`.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(MainError::Threads)
+        .and_then(|threads| {
+            let result = threads.block_on(run(arguments));
+            // Kafka clients that still wait for an answer must not hold it up.
+            threads.shutdown_background();
+            result
+        });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), MainError> {
+    match (arguments.command, arguments.settings) {
+        (Some(Command::Probe { url }), _) => {
+            println!("{}", probe(url).await?);
+            Ok(())
+        }
+        (None, Some(settings)) => operate(settings).await,
+        (None, None) => unreachable!("the settings are required without a command"),
+    }
+}
+
+async fn operate(settings: Settings) -> Result<(), MainError> {
+    let _telemetry = telemetry::init(settings.log_format, &settings.log, NAME)?;
+    let stop = stop_on_signal().map_err(MainError::Signals)?;
+    let metrics = Metrics::new()?;
+    let client = client(&metrics).await?;
+    let health = Health::new();
+    let _pages = serve(settings.http_address, health.clone(), metrics.clone()).await?;
+    let identity = settings.identity.clone().unwrap_or_else(host_name);
+    tracing::info!(
+        "{NAME} {} as '{identity}' looks after {}",
+        env!("CARGO_PKG_VERSION"),
+        match &settings.watch_namespace {
+            Some(namespace) => format!("namespace '{namespace}'"),
+            None => "all namespaces".to_owned(),
+        }
+    );
+    let leases: Api<Lease> = Api::namespaced(client.clone(), &settings.namespace);
+    let work = Work {
+        settings,
+        client,
+        identity: identity.clone(),
+        metrics,
+        health,
+    };
+    match work.settings.leader_election {
+        true => {
+            work.when_leading(Candidate::new(leases, identity), stop)
+                .await
+        }
+        false => {
+            let beat = work.heartbeat();
+            work.lead(stop).await;
+            beat.abort();
+            Ok(())
+        }
+    }
+}
+
+async fn client(metrics: &Metrics) -> Result<Client, MainError> {
+    let config = Config::infer().await?;
+    let client = ClientBuilder::try_from(config).map_err(MainError::Client)?;
+    Ok(client.with_layer(&metrics.count_requests()).build())
+}
+
+async fn serve(
+    address: SocketAddr,
+    health: Health,
+    metrics: Metrics,
+) -> Result<tokio::task::JoinHandle<io::Result<()>>, MainError> {
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| MainError::Listen { address, source })?;
+    let pages = pages(health, metrics);
+    Ok(tokio::spawn(
+        async move { axum::serve(listener, pages).await },
+    ))
+}
+
+/// What the operator needs to begin its work.
+struct Work {
+    settings: Settings,
+    client: Client,
+    identity: String,
+    metrics: Metrics,
+    health: Health,
+}
+
+impl Work {
+    /// Waits for the Lease, works while it is held, and gives it back.
+    async fn when_leading(
+        &self,
+        mut candidate: Candidate,
+        stop: CancellationToken,
+    ) -> Result<(), MainError> {
+        let acquired = candidate.acquire(|attempt| self.note(attempt));
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = acquired => {}
+        }
+        tracing::info!("leading: the Lease is ours");
+        let finish = stop.child_token();
+        let lost = {
+            let mut work = std::pin::pin!(self.lead(finish.clone()));
+            let mut lease = std::pin::pin!(candidate.keep(|attempt| self.note(attempt)));
+            tokio::select! {
+                () = &mut work => None,
+                // At once, without finishing anything: another may be at work.
+                lost = &mut lease => Some(lost),
+            }
+        };
+        match lost {
+            Some(reason) => Err(MainError::LeaseLost(reason)),
+            None => {
+                candidate.release().await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Works until the stop, and then for as long as passes under way take.
+    async fn lead(&self, stop: CancellationToken) {
+        self.metrics.leader(true);
+        self.health.enter(Phase::Syncing);
+        let (context, woken) = self.context();
+        let health = self.health.clone();
+        let controller = controller::run(context, woken, stop.clone(), move || health.synced());
+        let too_late = async {
+            stop.cancelled().await;
+            self.health.enter(Phase::Stopping);
+            tokio::time::sleep(STOP_LIMIT).await;
+        };
+        tokio::select! {
+            () = controller => tracing::info!("stopped"),
+            () = too_late => tracing::warn!("some passes did not end within {STOP_LIMIT:?}"),
+        }
+        self.metrics.leader(false);
+    }
+
+    fn note(&self, attempt: &Attempt) {
+        self.health.alive();
+        match attempt {
+            Attempt::Held => {}
+            Attempt::Other(leader) => self.health.enter(Phase::Standby {
+                leader: leader.clone(),
+            }),
+            Attempt::Failed(error) => tracing::warn!("the Lease can't be had: {error}"),
+        }
+    }
+
+    /// Stands for the loop that keeps the Lease, where there is none.
+    fn heartbeat(&self) -> tokio::task::JoinHandle<()> {
+        let health = self.health.clone();
+        tokio::spawn(async move {
+            loop {
+                health.alive();
+                tokio::time::sleep(crate::lease::PERIOD).await;
+            }
+        })
+    }
+
+    fn context(
+        &self,
+    ) -> (
+        Arc<Context>,
+        tokio::sync::mpsc::UnboundedReceiver<crate::key::Key>,
+    ) {
+        let settings = &self.settings;
+        let (triggers, woken) = Triggers::new();
+        let interval = settings.recheck_interval.get();
+        let context = Context {
+            scope: Scope {
+                client: self.client.clone(),
+                namespace: settings.watch_namespace.clone(),
+            },
+            runtime: RuntimeImage {
+                image: settings.runtime_image.clone(),
+                pull_policy: settings.runtime_image_pull_policy.clone(),
+                pull_secrets: settings.runtime_image_pull_secrets.clone(),
+            },
+            existing: Default::default(),
+            pods: Default::default(),
+            secrets: Default::default(),
+            siblings: Default::default(),
+            kafka: Arc::new(Directory::new(interval, triggers.clone())),
+            lags: Arc::new(LagReader::new(interval, triggers.clone())),
+            statuses: Default::default(),
+            events: Events::new(self.client.clone(), &self.identity),
+            backoffs: Default::default(),
+            triggers,
+            metrics: self.metrics.clone(),
+        };
+        (Arc::new(context), woken)
+    }
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| NAME.to_owned(), |name| name.trim().to_owned())
+}

@@ -1,0 +1,339 @@
+//! One pass over one consumer:
+//! read → validate → resolve → build → apply → prune → status.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::Resource as _;
+use kube::runtime::controller::Action;
+use penstock_crds::librdkafka;
+use penstock_crds::spec::{KafkaConsumer, KafkaConsumerStatus};
+use penstock_crds::validate::{FailureAction, ValidatedConsumer, validate};
+use thiserror::Error;
+
+use crate::api::Scope;
+use crate::apply::{Applier, ApplyError};
+use crate::backoff::Backoffs;
+use crate::build::{self, Blueprint, Kind, RuntimeImage};
+use crate::controller::Triggers;
+use crate::events::Events;
+use crate::existing::Existing;
+use crate::existing::deployment::Rollout;
+use crate::kafka::{Connection, Directory, LagReader, LagTarget, Resolution};
+use crate::key::Key;
+use crate::metrics::Metrics;
+use crate::pods::Pods;
+use crate::read::Found;
+use crate::secrets::{SecretCache, Secrets, SecretsError, access_token};
+use crate::siblings::Siblings;
+use crate::status::{self, Refusal, Seen, StatusError, StatusWriter};
+
+/// How soon a refused object is tried again: what refused it, such as a quota,
+/// can change without any sign.
+const REFUSED_RETRY: Duration = Duration::from_secs(60);
+
+/// How soon a name is tried again that an object of an earlier consumer holds.
+const LEAVING_RETRY: Duration = Duration::from_secs(2);
+
+/// Everything that a pass needs.
+pub struct Context {
+    /// The client, and where to look.
+    pub scope: Scope,
+    /// The image of the pods' main container.
+    pub runtime: RuntimeImage,
+    /// What exists of our objects.
+    pub existing: Existing,
+    /// What is wrong with pods.
+    pub pods: Pods,
+    /// The Secrets that consumers name.
+    pub secrets: SecretCache,
+    /// Who shares a group.
+    pub siblings: Siblings,
+    /// The Kafka clusters.
+    pub kafka: Arc<Directory>,
+    /// How far the groups have come.
+    pub lags: Arc<LagReader>,
+    /// Statuses.
+    pub statuses: StatusWriter,
+    /// Events.
+    pub events: Events,
+    /// How long to wait after failures.
+    pub backoffs: Backoffs,
+    /// Wakes consumers.
+    pub triggers: Triggers,
+    /// The operator's own metrics.
+    pub metrics: Metrics,
+}
+
+/// Why a pass must be made again soon.
+#[derive(Debug, Error)]
+pub enum ReconcileError {
+    /// An object could not be applied or pruned.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// A Secret could not be read.
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
+    /// The status could not be written.
+    #[error(transparent)]
+    Status(#[from] StatusError),
+}
+
+/// One pass. What is wrong with the consumer ends in its status; what is wrong
+/// with the cluster is an error, and tried again with back-off.
+///
+/// # Errors
+/// When a request to the API server failed and may succeed later.
+pub async fn reconcile(found: Arc<Found>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    let _timer = context.metrics.reconcile();
+    if found.meta().deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    context.existing.complete().await;
+    let key = Key::of(&*found);
+    let pass = Pass {
+        context: &context,
+        found: &found,
+        key: &key,
+        uid: found.meta().uid.as_deref().unwrap_or_default(),
+        before: context.statuses.current(&key, &found),
+    };
+    let checked = read_and_validate(&found);
+    match &checked {
+        Err(refusal) => {
+            context.stand_down(&key);
+            let nothing = Progress::default();
+            Ok(pass.report(Err(refusal), nothing).await?)
+        }
+        Ok((resource, consumer)) => {
+            let siblings = context.siblings.set(&key, consumer);
+            siblings
+                .iter()
+                .for_each(|other| context.triggers.wake(other));
+            let progress = pass.advance(resource, consumer).await?;
+            pass.report(Ok(consumer), progress).await
+        }
+    }
+}
+
+fn read_and_validate(found: &Found) -> Result<(&KafkaConsumer, ValidatedConsumer), Refusal> {
+    match found {
+        Found::Unreadable(unreadable) => Err(Refusal::Unreadable(unreadable.problem.clone())),
+        Found::Readable(resource) => validate(&resource.spec)
+            .map(|consumer| (&**resource, consumer))
+            .map_err(Refusal::Invalid),
+    }
+}
+
+struct Pass<'a> {
+    context: &'a Context,
+    found: &'a Found,
+    key: &'a Key,
+    uid: &'a str,
+    before: KafkaConsumerStatus,
+}
+
+/// How far a pass has come.
+#[derive(Default)]
+struct Progress {
+    /// What became of the topics, if they were looked for.
+    topics: Option<Resolution>,
+    /// Why an object could not be applied.
+    blocked: Option<ApplyError>,
+    /// Messages that are yet to be handled, if known.
+    lag: Option<i64>,
+}
+
+impl Pass<'_> {
+    /// Resolve, build, apply and prune. Stops where the consumer itself is the
+    /// obstacle; what runs is left running.
+    async fn advance(
+        &self,
+        resource: &KafkaConsumer,
+        consumer: &ValidatedConsumer,
+    ) -> Result<Progress, ReconcileError> {
+        let context = self.context;
+        let secrets = context
+            .secrets
+            .read(&context.scope, self.key, self.uid, consumer);
+        let secrets = match secrets.await {
+            Ok(secrets) => secrets,
+            Err(error @ SecretsError::Missing(_)) => {
+                return Ok(Progress {
+                    topics: Some(Resolution::NoSecret(error.to_string())),
+                    lag: self.before.lag,
+                    ..Progress::default()
+                });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let (connection, topics) = self.resolve(consumer, &secrets).await;
+        let mut progress = Progress {
+            lag: connection.and_then(|connection| self.lag(consumer, connection)),
+            topics: Some(topics),
+            blocked: None,
+        };
+        if progress.topics == Some(Resolution::Found) {
+            progress.blocked = self.apply(resource, consumer, &secrets).await?;
+        }
+        Ok(progress)
+    }
+
+    /// Looks for the topics, the dead-letter topic among them.
+    async fn resolve(
+        &self,
+        consumer: &ValidatedConsumer,
+        secrets: &Secrets,
+    ) -> (Option<Connection>, Resolution) {
+        let connection = match connection(consumer, secrets) {
+            Ok(connection) => connection,
+            Err(error) => return (None, Resolution::NoSecret(error)),
+        };
+        let mut topics = topic_names(consumer);
+        if let FailureAction::DeadLetter(topic) = &consumer.delivery.on_failure {
+            topics.push(topic.to_string());
+        }
+        let kafka = &self.context.kafka;
+        let resolution = kafka.resolve(self.key, &connection, topics).await;
+        (Some(connection), resolution)
+    }
+
+    /// The lag as last read; it is read once the consumer has been available.
+    fn lag(&self, consumer: &ValidatedConsumer, connection: Connection) -> Option<i64> {
+        let lags = &self.context.lags;
+        let ready = self.rollout().is_some_and(|rollout| rollout.ready > 0);
+        if !ready && self.before.lag.is_none() {
+            lags.forget(self.key);
+            return None;
+        }
+        let target = LagTarget {
+            connection,
+            group: consumer.group.to_string(),
+            topics: topic_names(consumer),
+            reset: consumer.offset_reset,
+        };
+        lags.watch(self.key, target).or(self.before.lag)
+    }
+
+    /// Builds, applies and prunes. What stands in the way for longer is returned;
+    /// an error is what may pass.
+    async fn apply(
+        &self,
+        resource: &KafkaConsumer,
+        consumer: &ValidatedConsumer,
+        secrets: &Secrets,
+    ) -> Result<Option<ApplyError>, ReconcileError> {
+        let context = self.context;
+        let objects = build::objects(&Blueprint {
+            key: self.key,
+            uid: self.uid,
+            resource,
+            consumer,
+            secrets: &secrets.digest,
+            runtime: &context.runtime,
+        });
+        let applier = Applier {
+            client: &context.scope.client,
+            existing: &context.existing,
+            consumer: self.key,
+            uid: self.uid,
+        };
+        let done = match applier.apply(&objects).await {
+            Ok(_) => applier.prune(&objects).await,
+            Err(error) => Err(error),
+        };
+        match done {
+            Ok(_) => Ok(None),
+            Err(error @ ApplyError::Request { .. }) if !context.backoffs.is_lasting(self.key) => {
+                Err(error.into())
+            }
+            Err(error) => Ok(Some(error)),
+        }
+    }
+
+    /// Writes the status, and says when to come again.
+    async fn report(
+        &self,
+        consumer: Result<&ValidatedConsumer, &Refusal>,
+        progress: Progress,
+    ) -> Result<Action, ReconcileError> {
+        let context = self.context;
+        let now = Timestamp::now();
+        let seen = Seen {
+            key: self.key,
+            generation: self.found.meta().generation,
+            consumer,
+            siblings: context.siblings.of(self.key),
+            topics: progress.topics,
+            blocked: progress.blocked.as_ref(),
+            rollout: self.rollout(),
+            troubles: context.pods.troubles(self.key),
+            lag: progress.lag,
+            now,
+        };
+        let status = status::status(&seen, &self.before);
+        let forgets = status::forgets_at(&seen);
+        let wrote = context
+            .statuses
+            .write(
+                &context.scope,
+                &context.events,
+                self.found,
+                &self.before,
+                status,
+            )
+            .await?;
+        if wrote {
+            context.metrics.status_written();
+        }
+        match progress.blocked {
+            Some(error @ ApplyError::Request { .. }) => Err(error.into()),
+            Some(ApplyError::Leaving { .. }) => Ok(Action::requeue(LEAVING_RETRY)),
+            Some(ApplyError::Foreign { .. } | ApplyError::Refused { .. }) => {
+                Ok(Action::requeue(REFUSED_RETRY))
+            }
+            None => Ok(forgets.map_or_else(Action::await_change, Action::requeue)),
+        }
+    }
+
+    fn rollout(&self) -> Option<Rollout> {
+        let record = self.context.existing.get(Kind::Deployment, self.key)?;
+        let ours = record.controller.is_some_and(|owner| owner.uid == self.uid);
+        record.rollout.filter(|_| ours)
+    }
+}
+
+impl Context {
+    /// Forgets all about a consumer that is gone.
+    pub fn forget(&self, key: &Key) {
+        self.stand_down(key);
+        self.statuses.forget(key);
+        self.backoffs.forget(key);
+    }
+
+    /// Forgets what follows from a consumer's spec.
+    fn stand_down(&self, key: &Key) {
+        let siblings = self.siblings.forget(key);
+        siblings.iter().for_each(|other| self.triggers.wake(other));
+        self.secrets.forget(key);
+        self.kafka.forget(key);
+        self.lags.forget(key);
+    }
+}
+
+fn connection(consumer: &ValidatedConsumer, secrets: &Secrets) -> Result<Connection, String> {
+    let config = librdkafka::consumer_config(consumer);
+    let properties = config
+        .resolve_client_with(|entry| secrets.text(&entry.secret, &entry.key))
+        .map_err(|error| error.to_string())?;
+    let token = access_token(&consumer.kafka);
+    Ok(Connection {
+        properties,
+        token: token.and_then(|(secret, entry)| secrets.text(&secret, &entry)),
+    })
+}
+
+fn topic_names(consumer: &ValidatedConsumer) -> Vec<String> {
+    consumer.topics.iter().map(ToString::to_string).collect()
+}

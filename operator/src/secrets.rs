@@ -1,0 +1,323 @@
+//! The Secrets that consumers name: read once, and again when the watch shows a
+//! change. Only the entries that a consumer names are looked at.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::PartialObjectMeta;
+use parking_lot::Mutex;
+use penstock_crds::librdkafka;
+use penstock_crds::spec::{AuthenticationType, Kafka};
+use penstock_crds::validate::ValidatedConsumer;
+use thiserror::Error;
+
+use crate::api::Scope;
+use crate::build::digest;
+use crate::key::Key;
+
+/// Why a consumer's Secrets can't be used.
+#[derive(Debug, Error)]
+pub enum SecretsError {
+    /// One or more are not there, or lack an entry.
+    #[error("{}", .0.join("; "))]
+    Missing(Vec<String>),
+    /// They could not be read.
+    #[error("Secret '{name}' can't be read: {source}")]
+    Read {
+        /// Name of the Secret.
+        name: String,
+        /// Why.
+        source: kube::Error,
+    },
+}
+
+/// An entry that a consumer names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Need {
+    /// Name of the Secret.
+    pub secret: String,
+    /// The entry; absent: all of them.
+    pub entry: Option<String>,
+    /// Whether pods start without it.
+    pub optional: bool,
+    /// Whether it must hold something: credentials must, variables need not.
+    pub filled: bool,
+    /// Whether pods must be replaced to see a change.
+    pub restarts: bool,
+}
+
+/// What a consumer's Secrets hold.
+#[derive(Debug)]
+pub struct Secrets {
+    found: HashMap<String, Entries>,
+    /// Digest of the entries that pods read only at their start.
+    pub digest: String,
+}
+
+type Entries = Option<Arc<std::collections::BTreeMap<String, Vec<u8>>>>;
+
+impl Secrets {
+    /// The text of an entry.
+    pub fn text(&self, secret: &str, entry: &str) -> Option<String> {
+        let entries = self.found.get(secret)?.as_ref()?;
+        String::from_utf8(entries.get(entry)?.clone()).ok()
+    }
+}
+
+/// The Secrets that have been read, and who names them.
+#[derive(Default)]
+pub struct SecretCache {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    entries: HashMap<Key, Read>,
+    users: HashMap<Key, HashSet<Key>>,
+    named: HashMap<Key, BTreeSet<Key>>,
+}
+
+struct Read {
+    version: Option<String>,
+    entries: Entries,
+}
+
+impl SecretCache {
+    /// Everything that the consumer names.
+    ///
+    /// # Errors
+    /// When an entry that must be there is not, or the API server does not answer.
+    pub async fn read(
+        &self,
+        scope: &Scope,
+        key: &Key,
+        uid: &str,
+        consumer: &ValidatedConsumer,
+    ) -> Result<Secrets, SecretsError> {
+        let needs = needs(consumer);
+        let names: BTreeSet<String> = needs.iter().map(|need| need.secret.clone()).collect();
+        self.name(key, &names);
+        let mut found = HashMap::new();
+        for name in names {
+            let entries = self.entries(scope, &Key::new(&key.namespace, &name)).await;
+            let entries = entries.map_err(|source| SecretsError::Read {
+                name: name.clone(),
+                source,
+            })?;
+            found.insert(name, entries);
+        }
+        let missing: Vec<String> = needs
+            .iter()
+            .filter(|need| !need.optional)
+            .filter_map(|need| missing(need, &found))
+            .collect();
+        if !missing.is_empty() {
+            return Err(SecretsError::Missing(missing));
+        }
+        let digest = digest_of(uid, &needs, &found);
+        Ok(Secrets { found, digest })
+    }
+
+    /// Notes a change of a Secret. Returns the consumers that name it.
+    pub fn changed(&self, secret: &PartialObjectMeta<Secret>) -> Vec<Key> {
+        let key = Key::of(secret);
+        let mut state = self.state.lock();
+        let version = secret.metadata.resource_version.as_deref();
+        let known = state.entries.get(&key);
+        if known.is_some_and(|read| read.version.as_deref() == version) {
+            return Vec::new();
+        }
+        state.entries.remove(&key);
+        state.users_of(&key)
+    }
+
+    /// Notes that a Secret is gone. Returns the consumers that name it.
+    pub fn gone(&self, key: &Key) -> Vec<Key> {
+        let mut state = self.state.lock();
+        state.entries.remove(key);
+        state.users_of(key)
+    }
+
+    /// Notes a complete list of Secrets: those that are not in it are gone.
+    pub fn listed(&self, names: &HashSet<Key>) -> Vec<Key> {
+        let mut state = self.state.lock();
+        let gone: Vec<Key> = state
+            .entries
+            .iter()
+            .filter(|(key, read)| read.entries.is_some() && !names.contains(key))
+            .map(|(key, _)| key.clone())
+            .collect();
+        gone.iter().for_each(|key| {
+            state.entries.remove(key);
+        });
+        gone.iter().flat_map(|key| state.users_of(key)).collect()
+    }
+
+    /// Forgets a consumer, and the Secrets that nobody else names.
+    pub fn forget(&self, consumer: &Key) {
+        self.name(consumer, &BTreeSet::new());
+    }
+
+    /// Notes which Secrets a consumer names.
+    fn name(&self, consumer: &Key, names: &BTreeSet<String>) {
+        let names: BTreeSet<Key> = names
+            .iter()
+            .map(|name| Key::new(&consumer.namespace, name))
+            .collect();
+        let mut state = self.state.lock();
+        let before = state.named.remove(consumer).unwrap_or_default();
+        for secret in before.difference(&names) {
+            let users = state.users.entry(secret.clone()).or_default();
+            users.remove(consumer);
+            if users.is_empty() {
+                state.users.remove(secret);
+                state.entries.remove(secret);
+            }
+        }
+        for secret in &names {
+            let users = state.users.entry(secret.clone()).or_default();
+            users.insert(consumer.clone());
+        }
+        if !names.is_empty() {
+            state.named.insert(consumer.clone(), names);
+        }
+    }
+
+    async fn entries(&self, scope: &Scope, key: &Key) -> Result<Entries, kube::Error> {
+        if let Some(read) = self.state.lock().entries.get(key) {
+            return Ok(read.entries.clone());
+        }
+        let secret = scope
+            .within::<Secret>(&key.namespace)
+            .get_opt(&key.name)
+            .await?;
+        let version = secret
+            .as_ref()
+            .and_then(|secret| secret.metadata.resource_version.clone());
+        let entries = secret.map(|secret| {
+            let data = secret.data.unwrap_or_default();
+            Arc::new(
+                data.into_iter()
+                    .map(|(name, value)| (name, value.0))
+                    .collect(),
+            )
+        });
+        let read = Read {
+            version,
+            entries: Entries::clone(&entries),
+        };
+        self.state.lock().entries.insert(key.clone(), read);
+        Ok(entries)
+    }
+}
+
+impl State {
+    fn users_of(&self, secret: &Key) -> Vec<Key> {
+        let users = self.users.get(secret).into_iter().flatten();
+        users.cloned().collect()
+    }
+}
+
+/// The Secrets and entries of the connection to Kafka, which pods see as files.
+pub fn connection_entries(consumer: &ValidatedConsumer) -> BTreeSet<(String, String)> {
+    let config = librdkafka::consumer_config(consumer);
+    let mut entries: BTreeSet<(String, String)> = config
+        .secrets()
+        .map(|entry| (entry.secret.clone(), entry.key.clone()))
+        .collect();
+    entries.extend(access_token(&consumer.kafka));
+    entries
+}
+
+/// The entry with the access token, for OAuth.
+pub fn access_token(kafka: &Kafka) -> Option<(String, String)> {
+    let authentication = kafka.authentication.as_ref()?;
+    let oauth = authentication.type_ == AuthenticationType::Oauth;
+    let token = authentication.access_token.as_ref().filter(|_| oauth)?;
+    Some((token.secret_name.clone(), token.key.clone()))
+}
+
+/// Every entry that the consumer names, in the connection, in the environment
+/// and in volumes.
+fn needs(consumer: &ValidatedConsumer) -> BTreeSet<Need> {
+    let token = access_token(&consumer.kafka);
+    let connection = connection_entries(consumer).into_iter().map(|entry| Need {
+        // A token is renewed all the time, and its file is read again.
+        restarts: Some(&entry) != token.as_ref(),
+        secret: entry.0,
+        entry: Some(entry.1),
+        optional: false,
+        filled: true,
+    });
+    let variables = consumer.handler.env.iter().chain(&consumer.pod.env);
+    let variables = variables.filter_map(|variable| {
+        let reference = variable.value_from.as_ref()?.secret_key_ref.as_ref()?;
+        Some(Need {
+            secret: reference.name.clone(),
+            entry: Some(reference.key.clone()),
+            optional: reference.optional.unwrap_or_default(),
+            filled: false,
+            restarts: true,
+        })
+    });
+    let environments = consumer.handler.env_from.iter().filter_map(|source| {
+        let reference = source.secret_ref.as_ref()?;
+        Some(whole(&reference.name, reference.optional))
+    });
+    let volumes = consumer.pod.volumes.iter().filter_map(|volume| {
+        let source = volume.secret.as_ref()?;
+        Some(whole(source.secret_name.as_deref()?, source.optional))
+    });
+    connection
+        .chain(variables)
+        .chain(environments)
+        .chain(volumes)
+        .collect()
+}
+
+fn whole(secret: &str, optional: Option<bool>) -> Need {
+    Need {
+        secret: secret.to_owned(),
+        entry: None,
+        optional: optional.unwrap_or_default(),
+        filled: false,
+        restarts: true,
+    }
+}
+
+fn missing(need: &Need, found: &HashMap<String, Entries>) -> Option<String> {
+    let secret = &need.secret;
+    let Some(entries) = found.get(secret).and_then(Option::as_ref) else {
+        return Some(format!(
+            "Secret '{secret}' does not exist in this namespace; create it, or correct its name in the manifest"
+        ));
+    };
+    let entry = need.entry.as_ref()?;
+    match entries.get(entry) {
+        None => Some(format!(
+            "Secret '{secret}' has no entry '{entry}'; add it, or correct its name in the manifest"
+        )),
+        Some(value) if need.filled && value.is_empty() => Some(format!(
+            "entry '{entry}' of Secret '{secret}' is empty; put the credential into it"
+        )),
+        Some(_) => None,
+    }
+}
+
+/// The digest stands in an annotation that more people can read than the Secret,
+/// so each consumer has another.
+fn digest_of(uid: &str, needs: &BTreeSet<Need>, found: &HashMap<String, Entries>) -> String {
+    let mut texts = vec![uid.to_owned()];
+    for need in needs.iter().filter(|need| need.restarts) {
+        texts.push(need.secret.clone());
+        let entries = found.get(&need.secret).and_then(Option::as_ref);
+        for (name, value) in entries.into_iter().flat_map(|entries| entries.iter()) {
+            if need.entry.as_ref().is_none_or(|entry| entry == name) {
+                texts.push(name.clone());
+                texts.push(value.iter().map(|byte| format!("{byte:02x}")).collect());
+            }
+        }
+    }
+    digest(texts.iter().map(String::as_str))
+}

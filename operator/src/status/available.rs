@@ -1,0 +1,86 @@
+//! Whether messages are being handled.
+
+use std::time::Duration;
+
+use super::{Condition, ConditionType, Reason, Seen, State};
+use crate::kafka::Resolution;
+use crate::pods::Trouble;
+
+/// How long a container's end is told of, once its successor is ready.
+pub(crate) const RECENT: Duration = Duration::from_secs(600);
+
+pub(super) fn available(seen: &Seen<'_>) -> Condition {
+    let condition = |state, reason, message: String| {
+        Condition::new(ConditionType::Available, state, reason, message)
+    };
+    let rollout = seen.rollout.clone().unwrap_or_default();
+    let desired = seen.consumer.ok().map(|consumer| consumer.replicas());
+    let ready = rollout.ready;
+    let of = desired.map_or_else(String::new, |desired| format!(" of {desired}"));
+    if desired == Some(0) && ready == 0 {
+        return condition(
+            State::False,
+            Reason::Paused,
+            "spec.replicas is 0; raise it to go on from the committed offsets".into(),
+        );
+    }
+    let trouble = seen.troubles.first();
+    if ready > 0 {
+        let count = format!("{ready}{of} replicas ready");
+        return match seen
+            .troubles
+            .iter()
+            .find(|trouble| is_recent(trouble, seen))
+        {
+            None => condition(State::True, Reason::HandlersReady, count),
+            Some(trouble) => condition(
+                State::True,
+                Reason::Restarting,
+                format!("{count}; {}", trouble.message),
+            ),
+        };
+    }
+    if let Some(message) = &rollout.refused {
+        return condition(
+            State::False,
+            Reason::PodsRefused,
+            format!(
+                "pods can't be created: {message}; see the namespace's ResourceQuota, pod security level and service accounts"
+            ),
+        );
+    }
+    if let Some(trouble) = trouble {
+        return condition(State::False, trouble.reason, trouble.message.clone());
+    }
+    not_running(seen)
+}
+
+/// Nothing runs and nothing is known to be wrong with pods.
+fn not_running(seen: &Seen<'_>) -> Condition {
+    let (reason, message) = if seen.consumer.is_err() {
+        (
+            Reason::NotAccepted,
+            "no pods are started until the manifest is accepted; see the condition Accepted",
+        )
+    } else if seen.rollout.is_none() && !matches!(seen.topics, Some(Resolution::Found)) {
+        (
+            Reason::TopicsNotResolved,
+            "no pods are started until every topic is there; see the condition TopicsResolved",
+        )
+    } else if seen.rollout.is_none() && seen.blocked.is_some() {
+        (
+            Reason::ObjectRefused,
+            "the pods' objects could not be applied; see the condition Progressing",
+        )
+    } else {
+        (Reason::Starting, "pods are starting and joining the group")
+    };
+    Condition::new(ConditionType::Available, State::False, reason, message)
+}
+
+fn is_recent(trouble: &Trouble, seen: &Seen<'_>) -> bool {
+    trouble.ended.is_none_or(|ended| {
+        let since = seen.now.duration_since(ended);
+        since.as_secs() < RECENT.as_secs() as i64
+    })
+}

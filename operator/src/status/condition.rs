@@ -1,0 +1,117 @@
+//! Conditions, before they are stamped with a time.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+
+use super::{Reason, find};
+
+/// The conditions of a KafkaConsumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ConditionType {
+    /// The manifest can be read and keeps every rule.
+    Accepted,
+    /// Every topic is there.
+    TopicsResolved,
+    /// At least one pod is handling messages.
+    Available,
+    /// The pods are being brought to what the manifest says.
+    Progressing,
+}
+
+impl ConditionType {
+    /// As it stands in `type`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "Accepted",
+            Self::TopicsResolved => "TopicsResolved",
+            Self::Available => "Available",
+            Self::Progressing => "Progressing",
+        }
+    }
+}
+
+/// Whether a condition holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It does.
+    True,
+    /// It does not.
+    False,
+    /// It could not be told.
+    Unknown,
+}
+
+impl State {
+    /// As it stands in `status`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// Longest message, in bytes; the API server takes 32,768.
+const MAX_MESSAGE: usize = 8_192;
+
+/// A condition.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Condition {
+    /// What it is about.
+    pub type_: ConditionType,
+    /// Whether it holds.
+    pub state: State,
+    /// Why, for programs.
+    pub reason: Reason,
+    /// Why, for people, and what to do.
+    pub message: String,
+}
+
+impl Condition {
+    /// All of it.
+    pub fn new(
+        type_: ConditionType,
+        state: State,
+        reason: Reason,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            type_,
+            state,
+            reason,
+            message: message.into(),
+        }
+    }
+
+    /// With a time: that of the last flip, which is now unless the condition
+    /// already stood so.
+    pub(super) fn stamp(
+        mut self,
+        generation: Option<i64>,
+        before: &[meta::Condition],
+        now: Timestamp,
+    ) -> meta::Condition {
+        truncate(&mut self.message, MAX_MESSAGE);
+        let since = find(before, self.type_)
+            .filter(|before| before.status == self.state.name())
+            .map_or(meta::Time(now), |before| {
+                before.last_transition_time.clone()
+            });
+        meta::Condition {
+            last_transition_time: since,
+            message: self.message,
+            observed_generation: generation,
+            reason: self.reason.name().to_owned(),
+            status: self.state.name().to_owned(),
+            type_: self.type_.name().to_owned(),
+        }
+    }
+}
+
+fn truncate(text: &mut String, limit: usize) {
+    if text.len() > limit {
+        let end = (0..=limit).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or_default());
+    }
+}

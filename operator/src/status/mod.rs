@@ -1,0 +1,158 @@
+//! From what was seen of a consumer to its status, as a pure function; and the
+//! one writer of it.
+
+mod available;
+mod condition;
+mod progressing;
+mod reason;
+mod topics;
+mod write;
+
+pub use condition::{Condition, ConditionType, State};
+pub use reason::Reason;
+pub use write::{StatusError, StatusWriter};
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+use penstock_crds::spec::KafkaConsumerStatus;
+use penstock_crds::validate::ValidatedConsumer;
+use penstock_crds::violation::Violations;
+
+use crate::apply::ApplyError;
+use crate::build;
+use crate::existing::deployment::Rollout;
+use crate::kafka::Resolution;
+use crate::key::Key;
+use crate::pods::Trouble;
+
+/// What was seen of a consumer in one pass.
+pub struct Seen<'a> {
+    /// Its name.
+    pub key: &'a Key,
+    /// Generation of its spec.
+    pub generation: Option<i64>,
+    /// The consumer, or why it is none.
+    pub consumer: Result<&'a ValidatedConsumer, &'a Refusal>,
+    /// Others that read the same topics as the same group.
+    pub siblings: Vec<Key>,
+    /// What became of its topics; absent when they were not looked for.
+    pub topics: Option<Resolution>,
+    /// Why its objects could not be applied.
+    pub blocked: Option<&'a ApplyError>,
+    /// What its Deployment reports.
+    pub rollout: Option<Rollout>,
+    /// What is wrong with its pods, the most telling first.
+    pub troubles: Vec<Trouble>,
+    /// Messages that are yet to be handled, if known.
+    pub lag: Option<i64>,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// Why a resource is no consumer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Refusal {
+    /// Its structure is not that of this version.
+    Unreadable(Violations),
+    /// It breaks rules.
+    Invalid(Violations),
+}
+
+/// The status that follows from what was seen. Conditions keep the time of their
+/// last transition from `before`.
+pub fn status(seen: &Seen<'_>, before: &KafkaConsumerStatus) -> KafkaConsumerStatus {
+    let conditions = [
+        accepted(seen),
+        topics::resolved(seen),
+        available::available(seen),
+        progressing::progressing(seen),
+    ];
+    let rollout = seen.rollout.clone().unwrap_or_default();
+    let consumer = seen.consumer.ok();
+    let desired = consumer.map(ValidatedConsumer::replicas);
+    KafkaConsumerStatus {
+        observed_generation: seen.generation,
+        replicas: Some(rollout.replicas),
+        ready_replicas: Some(rollout.ready),
+        ready: desired.map(|desired| format!("{}/{desired}", rollout.ready)),
+        selector: Some(build::selector(&seen.key.name)),
+        handlers: consumer
+            .map(|consumer| i64::from(consumer.replicas()) * consumer.mode.handlers() as i64),
+        lag: seen.lag,
+        conditions: conditions
+            .into_iter()
+            .map(|condition| condition.stamp(seen.generation, &before.conditions, seen.now))
+            .collect(),
+    }
+}
+
+/// In how long the status changes by time alone: when the end of a container is
+/// no longer told of.
+pub fn forgets_at(seen: &Seen<'_>) -> Option<Duration> {
+    let ends = seen.troubles.iter().filter_map(|trouble| trouble.ended);
+    ends.filter_map(|ended| {
+        let age = Duration::try_from(seen.now.duration_since(ended)).unwrap_or_default();
+        available::RECENT.checked_sub(age)
+    })
+    .max()
+    .map(|left| left + Duration::from_secs(1))
+}
+
+/// Whether the resource is a consumer at all.
+fn accepted(seen: &Seen<'_>) -> Condition {
+    let type_ = ConditionType::Accepted;
+    match &seen.consumer {
+        Err(Refusal::Unreadable(problem)) => Condition::new(
+            type_,
+            State::False,
+            Reason::Unreadable,
+            format!(
+                "{}; correct the manifest and apply it again",
+                one_line(problem)
+            ),
+        ),
+        Err(Refusal::Invalid(problem)) => {
+            Condition::new(type_, State::False, Reason::Invalid, one_line(problem))
+        }
+        Ok(consumer) if !seen.siblings.is_empty() => Condition::new(
+            type_,
+            State::True,
+            Reason::GroupShared,
+            format!(
+                "group '{}' reads some of these topics for {} too, and they share the partitions; give one of them another group unless that is meant",
+                consumer.group,
+                list(&seen.siblings),
+            ),
+        ),
+        Ok(_) => Condition::new(
+            type_,
+            State::True,
+            Reason::Valid,
+            "the manifest keeps every rule",
+        ),
+    }
+}
+
+fn one_line(problem: &Violations) -> String {
+    let lines: Vec<String> = problem.iter().map(ToString::to_string).collect();
+    lines.join("; ")
+}
+
+/// Names with commas, no more than a few.
+fn list(keys: &[Key]) -> String {
+    const SHOWN: usize = 5;
+    let names: Vec<String> = keys.iter().take(SHOWN).map(ToString::to_string).collect();
+    match keys.len().saturating_sub(SHOWN) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
+/// The condition of a type among those of a status.
+pub fn find(conditions: &[meta::Condition], type_: ConditionType) -> Option<&meta::Condition> {
+    conditions
+        .iter()
+        .find(|condition| condition.type_ == type_.name())
+}

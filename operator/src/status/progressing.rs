@@ -1,0 +1,65 @@
+//! Whether the pods are being brought to what the manifest says.
+
+use super::{Condition, ConditionType, Reason, Seen, State};
+use crate::apply::ApplyError;
+use crate::kafka::Resolution;
+
+pub(super) fn progressing(seen: &Seen<'_>) -> Condition {
+    let condition = |state, reason, message: String| {
+        Condition::new(ConditionType::Progressing, state, reason, message)
+    };
+    let Ok(consumer) = seen.consumer else {
+        return condition(
+            State::False,
+            Reason::NotAccepted,
+            "nothing is changed until the manifest is accepted; what runs is left running".into(),
+        );
+    };
+    if !matches!(seen.topics, Some(Resolution::Found)) {
+        return condition(
+            State::False,
+            Reason::TopicsNotResolved,
+            "nothing is changed until every topic is known to be there; what runs is left running"
+                .into(),
+        );
+    }
+    if let Some(error) = seen.blocked {
+        return blocked(error);
+    }
+    let desired = i32::try_from(consumer.replicas()).unwrap_or(i32::MAX);
+    let rollout = seen.rollout.clone().unwrap_or_default();
+    if seen.rollout.is_some() && rollout.is_complete(desired) {
+        return condition(
+            State::False,
+            Reason::Complete,
+            "the pods are as the manifest says".into(),
+        );
+    }
+    if let Some(message) = rollout.stalled {
+        return condition(
+            State::False,
+            Reason::Stalled,
+            format!(
+                "{message} See the condition Available for what keeps the pods from being ready."
+            ),
+        );
+    }
+    condition(
+        State::True,
+        Reason::RollingOut,
+        format!(
+            "{} of {desired} replicas are of the newest template, {} ready",
+            rollout.updated, rollout.ready
+        ),
+    )
+}
+
+fn blocked(error: &ApplyError) -> Condition {
+    let (state, reason) = match error {
+        ApplyError::Foreign { .. } => (State::False, Reason::NameTaken),
+        ApplyError::Leaving { .. } => (State::True, Reason::AwaitingDeletion),
+        ApplyError::Refused { .. } => (State::False, Reason::ObjectRefused),
+        ApplyError::Request { .. } => (State::True, Reason::RequestFailed),
+    };
+    Condition::new(ConditionType::Progressing, state, reason, error.to_string())
+}

@@ -1,0 +1,181 @@
+//! The reasons that conditions and events give. docs/conditions.md says of each
+//! what to do.
+
+/// Why a condition is as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The manifest keeps every rule.
+    Valid,
+    /// It does, but others read the same topics as the same group.
+    GroupShared,
+    /// It breaks a rule.
+    Invalid,
+    /// It does not have the structure of this version.
+    Unreadable,
+
+    /// Every topic is there.
+    TopicsFound,
+    /// A topic is not there.
+    TopicNotFound,
+    /// The brokers did not answer.
+    BrokersUnreachable,
+    /// The brokers refused the credentials.
+    AuthenticationFailed,
+    /// A Secret or an entry of it is missing.
+    SecretNotFound,
+    /// Topics are not looked for, because the manifest is not accepted.
+    NotAccepted,
+
+    /// Pods are handling messages.
+    HandlersReady,
+    /// Pods are handling messages, but containers have ended not long ago.
+    Restarting,
+    /// `spec.replicas` is 0.
+    Paused,
+    /// Pods are on their way.
+    Starting,
+    /// The topics are not there, so no pods were started.
+    TopicsNotResolved,
+    /// The runtime ended with an error, such as a message that can't be handled.
+    ConsumerFailed,
+    /// The handler's container ended with an error.
+    HandlerFailed,
+    /// The handler's container does not accept connections.
+    HandlerNotStarted,
+    /// A container's image can't be pulled.
+    ImagePullFailed,
+    /// The kubelet can't start a container.
+    ContainerRefused,
+    /// Quota, pod security or another policy refuses the pods.
+    PodsRefused,
+    /// No node takes the pods.
+    Unschedulable,
+
+    /// Pods are being started or replaced.
+    RollingOut,
+    /// The pods are as the manifest says.
+    Complete,
+    /// The Deployment has given up on progress for now.
+    Stalled,
+    /// An object's name is taken by an object of somebody else.
+    NameTaken,
+    /// Objects of an earlier consumer of this name are not gone yet.
+    AwaitingDeletion,
+    /// The API server refuses an object.
+    ObjectRefused,
+    /// Requests to the API server fail for now.
+    RequestFailed,
+}
+
+impl Reason {
+    /// As it stands in `reason`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Valid => "Valid",
+            Self::GroupShared => "GroupShared",
+            Self::Invalid => "Invalid",
+            Self::Unreadable => "Unreadable",
+            Self::TopicsFound => "TopicsFound",
+            Self::TopicNotFound => "TopicNotFound",
+            Self::BrokersUnreachable => "BrokersUnreachable",
+            Self::AuthenticationFailed => "AuthenticationFailed",
+            Self::SecretNotFound => "SecretNotFound",
+            Self::NotAccepted => "NotAccepted",
+            Self::HandlersReady => "HandlersReady",
+            Self::Restarting => "Restarting",
+            Self::Paused => "Paused",
+            Self::Starting => "Starting",
+            Self::TopicsNotResolved => "TopicsNotResolved",
+            Self::ConsumerFailed => "ConsumerFailed",
+            Self::HandlerFailed => "HandlerFailed",
+            Self::HandlerNotStarted => "HandlerNotStarted",
+            Self::ImagePullFailed => "ImagePullFailed",
+            Self::ContainerRefused => "ContainerRefused",
+            Self::PodsRefused => "PodsRefused",
+            Self::Unschedulable => "Unschedulable",
+            Self::RollingOut => "RollingOut",
+            Self::Complete => "Complete",
+            Self::Stalled => "Stalled",
+            Self::NameTaken => "NameTaken",
+            Self::AwaitingDeletion => "AwaitingDeletion",
+            Self::ObjectRefused => "ObjectRefused",
+            Self::RequestFailed => "RequestFailed",
+        }
+    }
+
+    /// Whether somebody should look at it: it makes a Warning event.
+    pub fn is_warning(self) -> bool {
+        match self {
+            Self::GroupShared
+            | Self::Invalid
+            | Self::Unreadable
+            | Self::TopicNotFound
+            | Self::BrokersUnreachable
+            | Self::AuthenticationFailed
+            | Self::SecretNotFound
+            | Self::Restarting
+            | Self::ConsumerFailed
+            | Self::HandlerFailed
+            | Self::ImagePullFailed
+            | Self::ContainerRefused
+            | Self::PodsRefused
+            | Self::Unschedulable
+            | Self::Stalled
+            | Self::NameTaken
+            | Self::ObjectRefused => true,
+            Self::Valid
+            | Self::TopicsFound
+            | Self::NotAccepted
+            | Self::HandlersReady
+            | Self::Paused
+            | Self::Starting
+            | Self::TopicsNotResolved
+            | Self::HandlerNotStarted
+            | Self::RollingOut
+            | Self::Complete
+            | Self::AwaitingDeletion
+            | Self::RequestFailed => false,
+        }
+    }
+
+    /// The reason of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|reason| reason.name() == name)
+    }
+
+    /// Every reason, in the order of the conditions that give it.
+    pub const ALL: &[Self] = &[
+        Self::Valid,
+        Self::GroupShared,
+        Self::Invalid,
+        Self::Unreadable,
+        Self::TopicsFound,
+        Self::TopicNotFound,
+        Self::BrokersUnreachable,
+        Self::AuthenticationFailed,
+        Self::SecretNotFound,
+        Self::NotAccepted,
+        Self::HandlersReady,
+        Self::Restarting,
+        Self::Paused,
+        Self::Starting,
+        Self::TopicsNotResolved,
+        Self::ConsumerFailed,
+        Self::HandlerFailed,
+        Self::HandlerNotStarted,
+        Self::ImagePullFailed,
+        Self::ContainerRefused,
+        Self::PodsRefused,
+        Self::Unschedulable,
+        Self::RollingOut,
+        Self::Complete,
+        Self::Stalled,
+        Self::NameTaken,
+        Self::AwaitingDeletion,
+        Self::ObjectRefused,
+        Self::RequestFailed,
+    ];
+}

@@ -1,0 +1,167 @@
+//! The watches: what they show goes into the stores, and the consumers that it
+//! concerns are woken.
+
+use std::collections::HashSet;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt as _};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::Resource;
+use kube::api::{DynamicObject, PartialObjectMeta};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event};
+use serde::de::DeserializeOwned;
+
+use crate::build::{Kind, MANAGED_BY};
+use crate::existing::consumer_of;
+use crate::key::Key;
+use crate::reconcile::Context;
+
+/// Objects in one page of a list: enough for few requests, few enough for little
+/// memory.
+const PAGE: u32 = 250;
+
+/// What an event of a watch means.
+pub enum Change<'a, K> {
+    /// An object is there, new or not.
+    Saw(&'a K),
+    /// An object is gone.
+    Gone(&'a K),
+    /// These are all the objects there are; others went unseen.
+    Listed(HashSet<Key>),
+}
+
+/// Calls the roll while a watch lists its objects, so that those are noticed
+/// which went while it was interrupted.
+#[derive(Default)]
+pub struct RollCall {
+    present: HashSet<Key>,
+}
+
+impl RollCall {
+    /// The meaning of an event.
+    pub fn change<'a, K: Resource>(&mut self, event: &'a Event<K>) -> Option<Change<'a, K>> {
+        match event {
+            Event::Apply(object) => Some(Change::Saw(object)),
+            Event::Delete(object) => Some(Change::Gone(object)),
+            Event::Init => {
+                self.present.clear();
+                None
+            }
+            Event::InitApply(object) => {
+                self.present.insert(Key::of(object));
+                Some(Change::Saw(object))
+            }
+            Event::InitDone => Some(Change::Listed(std::mem::take(&mut self.present))),
+        }
+    }
+}
+
+/// Starts all watches but that of the consumers themselves. They end with the
+/// task that polls the returned futures' set.
+pub fn spawn_all(context: &Arc<Context>) -> tokio::task::JoinSet<()> {
+    let mut watches = tokio::task::JoinSet::new();
+    for kind in Kind::ALL {
+        watches.spawn(objects(kind, Arc::clone(context)));
+    }
+    watches.spawn(pods(Arc::clone(context)));
+    watches.spawn(secrets(Arc::clone(context)));
+    watches
+}
+
+/// What is watched of our own making.
+fn ours() -> watcher::Config {
+    let (label, value) = MANAGED_BY;
+    watcher::Config::default()
+        .labels(&format!("{label}={value}"))
+        .page_size(PAGE)
+}
+
+async fn objects(kind: Kind, context: Arc<Context>) {
+    let resource = kind.resource();
+    let api = context.scope.all_dynamic(&resource);
+    let existing = &context.existing;
+    follow(
+        kind.name(),
+        watcher::watcher(api, ours()),
+        |change: Change<'_, DynamicObject>| match change {
+            Change::Saw(object) if existing.saw(kind, object) => {
+                wake(&context, consumer_of(object))
+            }
+            Change::Saw(_) => {}
+            Change::Gone(object) => {
+                existing.gone(kind, &Key::of(object));
+                wake(&context, consumer_of(object));
+            }
+            Change::Listed(present) => {
+                for gone in existing.listed(kind, &present) {
+                    wake(&context, kind.consumer_name(&gone));
+                }
+            }
+        },
+    )
+    .await;
+}
+
+async fn pods(context: Arc<Context>) {
+    let api = context.scope.all::<Pod>();
+    let pods = &context.pods;
+    follow(
+        "Pod",
+        watcher::watcher(api, ours()),
+        |change: Change<'_, Pod>| match change {
+            Change::Saw(pod) => wake(&context, pods.saw(pod)),
+            Change::Gone(pod) => wake(&context, pods.gone(pod)),
+            Change::Listed(present) => wake(&context, pods.listed(&present)),
+        },
+    )
+    .await;
+}
+
+/// Metadata alone: what Secrets hold is read only of those that consumers name.
+async fn secrets(context: Arc<Context>) {
+    let api = context.scope.all::<PartialObjectMeta<Secret>>();
+    let secrets = &context.secrets;
+    let config = watcher::Config::default().page_size(PAGE);
+    let stream = watcher::watcher(api, config);
+    follow(
+        "Secret",
+        stream,
+        |change: Change<'_, PartialObjectMeta<Secret>>| match change {
+            Change::Saw(secret) => wake(&context, secrets.changed(secret)),
+            Change::Gone(secret) => wake(&context, secrets.gone(&Key::of(secret))),
+            Change::Listed(present) => wake(&context, secrets.listed(&present)),
+        },
+    )
+    .await;
+}
+
+/// Follows a watch for ever: an interruption is logged, and the watch begins
+/// again after a back-off.
+async fn follow<K>(
+    kind: &str,
+    stream: impl Stream<Item = watcher::Result<Event<K>>> + Send,
+    mut on_change: impl FnMut(Change<'_, K>),
+) where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let mut roll_call = RollCall::default();
+    let mut stream = std::pin::pin!(stream.default_backoff());
+    while let Some(event) = stream.next().await {
+        match event {
+            Ok(event) => {
+                if let Some(change) = roll_call.change(&event) {
+                    on_change(change);
+                }
+            }
+            Err(error) => tracing::warn!("the watch of {kind}s was interrupted: {error}"),
+        }
+    }
+}
+
+fn wake(context: &Context, consumers: impl IntoIterator<Item = Key>) {
+    for consumer in consumers {
+        context.triggers.wake(&consumer);
+    }
+}
