@@ -21,7 +21,8 @@ bench:
 	@hack/setup bench
 	@hack/bench $(ARGS)
 
-# The files that are generated from the types, the rules and the metrics.
+# The files that are generated from the types, the rules, the metrics and the chart.
 generate:
 	cargo run --package penstock-crds --bin generate
 	cargo run --package penstock-runtime --example metrics_reference
+	hack/generate-chart

@@ -1,0 +1,36 @@
+# The runtime's image: the main container of a consumer's pods. From the repository's root:
+#   docker build -f docker/runtime.Dockerfile -t registry.example/penstock/penstock-runtime:0.1.0 .
+# docs/install.md says how to build it twice with the same result.
+
+# The tag fixes the compiler and Debian's release; a digest fixes every byte of both:
+#   --build-arg RUST_IMAGE=rust:1.95-bookworm@sha256:…
+ARG RUST_IMAGE=rust:1.95-bookworm
+
+FROM ${RUST_IMAGE} AS build
+# The time of every file, in seconds since 1970, such as git log -1 --format=%ct prints.
+ARG SOURCE_DATE_EPOCH=0
+ENV SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH} CARGO_INCREMENTAL=0
+WORKDIR /src
+COPY . .
+# librdkafka is built from source; it finds the image's OpenSSL and zlib.
+RUN pkg-config --exists openssl zlib \
+    && cargo build --release --locked --package penstock-runtime --bin penstock-runtime \
+    && strip target/release/penstock-runtime \
+    && docker/rootfs target/release/penstock-runtime /rootfs
+
+# Nothing but what the binary needs: no shell, no package manager.
+FROM scratch
+ARG VERSION=0.1.0
+ARG REVISION=
+LABEL org.opencontainers.image.title="Penstock runtime" \
+      org.opencontainers.image.description="Consumes Kafka topics and gives each message to a handler" \
+      org.opencontainers.image.url="https://penstock.dev" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=build /rootfs/ /
+ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
+# Metrics, health.
+EXPOSE 6060 9090
+USER 65532:65532
+ENTRYPOINT ["/penstock-runtime"]
