@@ -10,7 +10,7 @@ use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::reflector;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt as _, predicates};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::ApplyError;
@@ -59,12 +59,13 @@ pub async fn run(
     let _lags = AbortOnDrop(tokio::spawn(lags));
 
     let (reader, writer) = reflector::store();
-    let consumers = consumers(Arc::clone(&context), writer);
+    let (listed, all_listed) = oneshot::channel();
+    let consumers = consumers(Arc::clone(&context), writer, listed);
     let woken = futures_util::stream::poll_fn(move |task| woken.poll_recv(task));
     let _sync = AbortOnDrop(tokio::spawn({
-        let (context, reader) = (Arc::clone(&context), reader.clone());
+        let context = Arc::clone(&context);
         async move {
-            if reader.wait_until_ready().await.is_ok() {
+            if all_listed.await.is_ok() {
                 context.existing.complete().await;
                 synced();
             }
@@ -110,10 +111,15 @@ pub async fn run(
 fn consumers(
     context: Arc<Context>,
     writer: reflector::store::Writer<Found>,
+    listed: oneshot::Sender<()>,
 ) -> impl Stream<Item = watcher::Result<Found>> + Send {
     let api = context.scope.all::<Found>();
     let config = watcher::Config::default().page_size(PAGE);
-    let mut roll = Roll::default();
+    let mut roll = Roll {
+        call: RollCall::default(),
+        known: HashSet::new(),
+        listed: Some(listed),
+    };
     watcher::watcher(api, config)
         .default_backoff()
         .modify(|found| found.managed_fields_mut().clear())
@@ -131,10 +137,11 @@ fn consumers(
 }
 
 /// Who is there, so that those who go are forgotten.
-#[derive(Default)]
 struct Roll {
     call: RollCall,
     known: HashSet<Key>,
+    /// Told after the first complete list.
+    listed: Option<oneshot::Sender<()>>,
 }
 
 impl Roll {
@@ -154,6 +161,10 @@ impl Roll {
                     context.forget(gone);
                 }
                 self.known = present;
+                if let Some(listed) = self.listed.take() {
+                    // Nobody waits for it while the operator stops.
+                    let _ = listed.send(());
+                }
             }
             None => {}
         }
