@@ -1,0 +1,8 @@
+//! The harness's Kubernetes itself: its control plane, its node, and what it leaves.
+
+#![forbid(unsafe_code)]
+
+mod control_plane;
+
+/// Any failure of a test.
+type Outcome = Result<(), Box<dyn std::error::Error>>;
