@@ -9,6 +9,9 @@
 //! `up` without `--keep` serves until it is interrupted. `run` ends as the command
 //! does. A command finds the cluster by `KUBECONFIG`, kubectl and helm in `PATH`,
 //! the directory in `PENSTOCK_TEST_CLUSTER` and Kafka in `PENSTOCK_TEST_CLUSTER_KAFKA`.
+//!
+//! A machine can have 16 clusters. `PENSTOCK_TEST_CLUSTER_NUMBER` says which is meant,
+//! where it is not 0, the one that people and tests use.
 
 #![forbid(unsafe_code)]
 
@@ -19,12 +22,14 @@ use std::io;
 use std::process::ExitCode;
 use std::thread;
 
-use penstock_tests::kubernetes::{Cluster, RunningCluster, down};
+use penstock_tests::kubernetes::{CLUSTERS, Cluster, RunningCluster, down};
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 const USAGE: &str = "usage: penstock-test-cluster up [--keep] | down | run COMMAND…";
+
+const NUMBER_VARIABLE: &str = "PENSTOCK_TEST_CLUSTER_NUMBER";
 
 /// What serves until something ends it.
 enum Until {
@@ -58,7 +63,7 @@ async fn run(arguments: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
             Ok(ExitCode::SUCCESS)
         }
         ["down"] => {
-            down(0).await?;
+            down(number()?).await?;
             Ok(ExitCode::SUCCESS)
         }
         ["run", _, ..] => {
@@ -69,8 +74,19 @@ async fn run(arguments: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
     }
 }
 
+fn number() -> Result<u8, Box<dyn Error>> {
+    match env::var(NUMBER_VARIABLE) {
+        Err(_) => Ok(0),
+        Ok(text) => match text.parse() {
+            Ok(number) if number < CLUSTERS => Ok(number),
+            _ => Err(format!("{NUMBER_VARIABLE}={text}: not below {CLUSTERS}").into()),
+        },
+    }
+}
+
 /// Brings a cluster up, and takes it down when `until` says so or on a signal.
 async fn serve(until: Until) -> Result<ExitCode, Box<dyn Error>> {
+    let number = number()?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;
@@ -84,9 +100,9 @@ async fn serve(until: Until) -> Result<ExitCode, Box<dyn Error>> {
     tokio::pin!(interrupted);
 
     let running = tokio::select! {
-        running = RunningCluster::start(0) => running?,
+        running = RunningCluster::start(number) => running?,
         () = &mut interrupted => {
-            down(0).await?;
+            down(number).await?;
             return Ok(ExitCode::FAILURE);
         }
     };

@@ -30,7 +30,8 @@ pub struct RunningCluster {
 }
 
 impl RunningCluster {
-    /// Removes what an earlier run left, and brings up cluster `number`, below 16.
+    /// Removes what an earlier run left, and brings up cluster `number`, below
+    /// [`CLUSTERS`](super::CLUSTERS).
     /// Others than 0 are for tests of the harness itself.
     ///
     /// # Errors

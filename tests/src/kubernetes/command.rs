@@ -1,5 +1,6 @@
 //! Commands that are run to their end.
 
+use std::io::{Seek, Write};
 use std::process::Command;
 
 use super::ClusterError;
@@ -22,6 +23,18 @@ pub(super) fn run(command: &mut Command) -> Result<String, ClusterError> {
         status: output.status.to_string(),
         output: String::from_utf8_lossy(&text).trim_end().into(),
     })
+}
+
+/// Runs `command` on an input and gives what it wrote to its standard output.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn run_on(command: &mut Command, input: &str) -> Result<String, ClusterError> {
+    let mut file = tempfile::tempfile().map_err(ClusterError::io("a temporary file"))?;
+    file.write_all(input.as_bytes())
+        .and_then(|()| file.rewind())
+        .map_err(ClusterError::io("a temporary file"))?;
+    run(command.stdin(file))
 }
 
 /// As one would type it, without the directory of the program.

@@ -2,10 +2,13 @@
 
 use std::net::Ipv4Addr;
 
+/// How many clusters a machine can have.
+pub const CLUSTERS: u8 = 16;
+
 /// The second byte of the first cluster's addresses, 10.208.0.0/16.
 const FIRST: u8 = 208;
 
-/// The network of cluster `number`, of which a machine can have 16.
+/// The network of cluster `number`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Network {
     number: u8,

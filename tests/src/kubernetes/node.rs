@@ -197,19 +197,23 @@ impl Node {
     }
 
     async fn wait_until_ready(&self, control_plane: &ControlPlane) -> Result<(), ClusterError> {
-        let ready = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
-        let message = r#"jsonpath={.status.conditions[?(@.type=="Ready")].message}"#;
-        let get = async |output: &str| {
+        let kubectl = async |arguments: &[&str]| {
             let mut kubectl = control_plane.kubectl();
-            kubectl.args(["get", "node", NODE, "-o", output]);
+            kubectl.args(arguments);
             spawn_blocking(move || command::run(&mut kubectl))
                 .await
                 .map_err(|error| error.to_string())?
                 .map_err(|error| error.to_string())
         };
-        let probe = async || match get(ready).await?.as_str() {
-            "True" => Ok(()),
-            _ => Err(get(message).await?),
+        let message = r#"jsonpath={.status.conditions[?(@.type=="Ready")].message}"#;
+        let probe = async || {
+            // It waits, but not for long: the kubelet may end meanwhile.
+            let name = format!("node/{NODE}");
+            let wait = ["wait", "--for=condition=Ready", "--timeout=2s", &name];
+            match kubectl(&wait).await {
+                Ok(_) => Ok(()),
+                Err(_) => Err(kubectl(&["get", &name, "-o", message]).await?),
+            }
         };
         self.kubelet
             .wait_for("the node to be ready", LIMIT, probe)

@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod control_plane;
+mod node;
+mod remains;
 
 /// Any failure of a test.
 type Outcome = Result<(), Box<dyn std::error::Error>>;

@@ -8,8 +8,21 @@ use std::path::{Path, PathBuf};
 pub(in super::super) fn create(name: &str) -> io::Result<()> {
     for root in roots()? {
         fs::create_dir_all(root.join(name))?;
+        delegate(&root);
     }
     Ok(())
+}
+
+/// Version 2: has the groups in `root` control what the machine can, as the kubelet
+/// demands. It says what is missing when the system refuses.
+fn delegate(root: &Path) {
+    let available = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+    for controller in available.split_whitespace() {
+        let _ = fs::write(
+            root.join("cgroup.subtree_control"),
+            format!("+{controller}"),
+        );
+    }
 }
 
 /// Processes in `name` and below.
