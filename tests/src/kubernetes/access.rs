@@ -42,6 +42,7 @@ pub struct Cluster {
     pub(super) kafka: String,
     pub(super) host: Ipv4Addr,
     pub(super) images: Vec<String>,
+    pub(super) cgroup: String,
 }
 
 impl Cluster {

@@ -153,6 +153,7 @@ async fn bring_up(place: Place) -> Result<Parts, ClusterError> {
         holder: std::process::id(),
         dir,
         images,
+        cgroup,
     };
     cluster.publish()?;
     Ok(Parts {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use penstock_tests::kubernetes::{Cluster, NODE, Namespace};
+use penstock_tests::process::Signal;
 use penstock_tests::produce::Produce;
 use penstock_tests::{Manifest, page, promtext, topics, wait};
 use serde_json::{Value, json};
@@ -174,6 +175,27 @@ async fn a_pod_that_ends_is_restarted_by_its_deployment() -> Outcome {
         .wait_until("deployment/web", "jsonpath={.status.readyReplicas}=1", SOON)
         .await?;
     assert_ne!(names()?, first);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_container_can_be_killed_from_outside() -> Outcome {
+    let cluster = Cluster::shared().await?;
+    let namespace = cluster.namespace("harness").await?;
+    let image = "--image=registry.example/orders-go:test";
+    namespace.run_kubectl(["run", "web", image])?;
+    namespace
+        .wait_until("pod/web", "condition=Ready", SOON)
+        .await?;
+    assert_eq!(namespace.processes("web", "web")?.len(), 1);
+    assert!(namespace.processes("web", "other").is_err());
+
+    namespace.signal("web", "web", Signal::KILL)?;
+    let status = ".status.containerStatuses[0]";
+    let killed = format!("jsonpath={{{status}.lastState.terminated.exitCode}}=137");
+    namespace.wait_until("pod/web", &killed, SOON).await?;
+    let restarted = format!("jsonpath={{{status}.restartCount}}=1");
+    namespace.wait_until("pod/web", &restarted, SOON).await?;
     Ok(())
 }
 

@@ -115,15 +115,15 @@ fn machine() -> Result<Vec<String>, Box<dyn Error>> {
 async fn a_command_runs_with_a_cluster_of_which_nothing_is_left() -> Outcome {
     let _alone = ALONE.lock().await;
     let before = machine()?;
+    // The command waits until all has been looked at.
+    let dir = tempfile::tempdir()?;
+    let go_on = dir.path().join("go-on");
+    assert!(Command::new("mkfifo").arg(&go_on).status()?.success());
     let script = format!(
         "{POD} && echo kafka at $PENSTOCK_TEST_CLUSTER_KAFKA && ls $PENSTOCK_TEST_CLUSTER && \
-         read -r line; exit 7"
+         read -r line <{}; exit 7",
+        go_on.display()
     );
-    // The command waits until all has been looked at.
-    let fifo = tempfile::tempdir()?;
-    let fifo = fifo.path().join("go-on");
-    assert!(Command::new("mkfifo").arg(&fifo).status()?.success());
-    let script = format!("{script} <{}", fifo.display());
     let process = cluster(&["run", "sh", "-c", &script]).start()?;
     process.wait_for_line("access.json", SOON).await?;
     assert_eq!(process.count("kafka at 10.209.0.1:"), 1);
@@ -134,7 +134,7 @@ async fn a_command_runs_with_a_cluster_of_which_nothing_is_left() -> Outcome {
     }
     assert_eq!(machine()?, before);
 
-    fs::write(&fifo, "go on\n")?;
+    fs::write(&go_on, "\n")?;
     assert_eq!(process.wait(SOON).await?.code(), Some(7));
     assert_eq!(traces()?, BTreeMap::new());
     assert_eq!(machine()?, before);

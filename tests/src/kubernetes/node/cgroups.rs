@@ -30,8 +30,21 @@ pub(in super::super) fn processes(name: &str) -> io::Result<Vec<i32>> {
     let mut found = Vec::new();
     for root in roots()? {
         for dir in tree(&root.join(name)) {
-            let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-            found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+            found.extend(members(&dir));
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
+/// Processes of the container `id` in `name`.
+pub(in super::super) fn container(name: &str, id: &str) -> io::Result<Vec<i32>> {
+    let mut found = Vec::new();
+    for root in roots()? {
+        let dirs = tree(&root.join(name)).into_iter();
+        for dir in dirs.filter(|dir| dir.ends_with(id)) {
+            found.extend(members(&dir));
         }
     }
     found.sort_unstable();
@@ -63,6 +76,13 @@ fn roots() -> io::Result<Vec<PathBuf>> {
             .then(|| path.into())
     });
     Ok(roots.collect())
+}
+
+/// Processes in the group at `dir` itself; none when it is gone.
+fn members(dir: &Path) -> Vec<i32> {
+    let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    let ids = text.lines().filter_map(|line| line.parse().ok());
+    ids.collect()
 }
 
 /// The directories from the deepest to `dir` itself; none when it is not there.
