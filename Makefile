@@ -1,7 +1,7 @@
 # `make demo` runs the examples here and now; `make test` passes every test.
 # Both install what this machine lacks, see hack/setup.
 
-.PHONY: demo test bench generate
+.PHONY: demo test bench cluster cluster-down generate
 
 # The main job on the shipped examples, with a broker inside the process.
 demo:
@@ -20,6 +20,15 @@ test:
 bench:
 	@hack/setup bench
 	@hack/bench $(ARGS)
+
+# A Kubernetes with one node, and a Kafka, as root; it stays up until
+# `make cluster-down`, and prints what a shell needs to use it.
+cluster:
+	@hack/setup cluster
+	@hack/cluster up --keep
+
+cluster-down:
+	@hack/cluster down
 
 # The files that are generated from the types, the rules, the metrics and the chart.
 generate:

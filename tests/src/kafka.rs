@@ -22,6 +22,7 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 
+use crate::certificates::CertificateError;
 use crate::guard::Guard;
 use crate::process::{Process, ProcessError, Program};
 use crate::sync::lock;
@@ -51,7 +52,7 @@ pub enum KafkaError {
     Jars(#[from] jars::JarsError),
     /// Certificates can't be made.
     #[error("certificates can't be made: {0}")]
-    Security(#[from] security::SecurityError),
+    Security(#[from] CertificateError),
     /// A file or a port.
     #[error("{what}: {error}")]
     Io {
@@ -121,6 +122,7 @@ struct Own {
 #[derive(Clone, Debug, Default)]
 pub struct Builder {
     host: Option<String>,
+    within: Option<PathBuf>,
     tls: bool,
     users: Vec<Scram>,
     properties: Vec<(String, String)>,
@@ -133,6 +135,14 @@ impl Builder {
     #[must_use]
     pub fn host(mut self, address: impl Into<String>) -> Self {
         self.host = Some(address.into());
+        self
+    }
+
+    /// Keeps its data in a new directory in `dir` instead of the system's for
+    /// temporary files.
+    #[must_use]
+    pub fn within(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.within = Some(dir.into());
         self
     }
 
@@ -205,7 +215,8 @@ impl Builder {
     /// Everything up to the start of the broker.
     fn prepare(self) -> Result<Own, KafkaError> {
         let jars = jars::fetch()?;
-        let dir = TempDir::with_prefix("penstock-kafka-")
+        let parent = self.within.unwrap_or_else(env::temp_dir);
+        let dir = TempDir::with_prefix_in("penstock-kafka-", parent)
             .map_err(KafkaError::io("a temporary directory"))?;
         let guard = Guard::remove_dir(dir.path()).map_err(KafkaError::io("a guard of the data"))?;
 

@@ -9,10 +9,12 @@
 
 #![forbid(unsafe_code)]
 
+mod certificates;
 pub mod consumer;
 pub mod groups;
 mod guard;
 pub mod kafka;
+pub mod kubernetes;
 pub mod manifest;
 pub mod oracle;
 pub mod page;

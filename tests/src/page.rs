@@ -1,6 +1,7 @@
-//! Reading a page of a program on this machine.
+//! Reading a page of a program on this machine or in a cluster.
 
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,10 +15,10 @@ const LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum PageError {
     /// No connection, or it broke.
-    #[error("http://127.0.0.1:{port}{path}: {error}")]
+    #[error("http://{address}{path}: {error}")]
     Io {
         /// Where.
-        port: u16,
+        address: SocketAddr,
         /// Which page.
         path: String,
         /// Why.
@@ -44,20 +45,28 @@ pub struct Page {
 /// # Errors
 /// [`PageError`] when nobody answers within 10 s, or not in HTTP.
 pub async fn get(port: u16, path: &str) -> Result<Page, PageError> {
-    let answer = match timeout(LIMIT, ask(port, path)).await {
+    get_at((Ipv4Addr::LOCALHOST, port).into(), path).await
+}
+
+/// Asks the program that listens at `address` for a page.
+///
+/// # Errors
+/// As [`get`].
+pub async fn get_at(address: SocketAddr, path: &str) -> Result<Page, PageError> {
+    let answer = match timeout(LIMIT, ask(address, path)).await {
         Ok(answer) => answer,
         Err(elapsed) => Err(elapsed.into()),
     };
     let answer = answer.map_err(|error| PageError::Io {
-        port,
+        address,
         path: path.to_owned(),
         error,
     })?;
     read(&answer)
 }
 
-async fn ask(port: u16, path: &str) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+async fn ask(address: SocketAddr, path: &str) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(address).await?;
     // HTTP/1.0: the answer has no chunks and ends with the connection.
     let request = format!("GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;

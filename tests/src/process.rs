@@ -2,6 +2,7 @@
 //! test is.
 
 mod binary;
+mod ready;
 
 pub use binary::find as find_binary;
 pub use rustix::process::Signal;

@@ -1,0 +1,31 @@
+//! A real Kubernetes: its control plane alone for tests that need only an API
+//! server ([`ControlPlane`]), or a cluster with a node that runs pods, a DNS server
+//! and a Kafka ([`Cluster::shared`]), which needs root.
+//!
+//! Its commands are built by hack/kubernetes-binaries, which needs Go. All of a
+//! cluster is in one directory, and its node in namespaces of its own, so the
+//! machine keeps nothing of it; docs of [`down`] and [`RunningCluster`] tell more.
+
+mod access;
+mod binaries;
+mod cluster;
+mod command;
+mod control_plane;
+mod dns;
+mod error;
+mod images;
+mod kubeconfig;
+mod namespace;
+mod network;
+mod node;
+mod place;
+
+pub use access::{CLUSTER_KAFKA_VARIABLE, CLUSTER_VARIABLE, Cluster};
+pub use binaries::Binaries;
+pub use cluster::{RunningCluster, down};
+pub use control_plane::{Builder, ControlPlane};
+pub use error::ClusterError;
+pub use images::{IMAGES, Image};
+pub use namespace::Namespace;
+pub use network::CLUSTERS;
+pub use node::{NODE, Node};
