@@ -3,8 +3,8 @@
 //! and a Kafka ([`Cluster::shared`]), which needs root.
 //!
 //! Its commands are built by hack/kubernetes-binaries, which needs Go. All of a
-//! cluster is in one directory, and its node in namespaces of its own, so the
-//! machine keeps nothing of it; docs of [`down`] and [`RunningCluster`] tell more.
+//! cluster is in one directory, and its node in namespaces of its own, so that the
+//! machine keeps nothing of it. [`down`] removes what an interrupted run left.
 
 mod access;
 mod binaries;

@@ -1,11 +1,13 @@
 //! The harness of Penstock's tests: a real Kafka broker, messages and offsets on
 //! it, a handler that records what it is given, the programs under test as child
-//! processes, and the rules that their behaviour must keep.
+//! processes, the rules that their behaviour must keep, and a real Kubernetes.
 //!
 //! A test takes [`kafka::Kafka::shared`] unless it stops the broker or needs TLS,
 //! makes a topic of its own with [`topics::create`], fills it with
 //! [`produce::Produce`], starts a [`recorder::Recorder`] and a
 //! [`consumer::Consumer`] on a [`manifest::Manifest`], waits with [`wait`], and judges with [`oracle`].
+//! A test on Kubernetes takes [`kubernetes::ControlPlane`] when an API server will
+//! do, else [`kubernetes::Cluster::shared`] with its Kafka and its images.
 
 #![forbid(unsafe_code)]
 

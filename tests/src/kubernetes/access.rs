@@ -16,7 +16,7 @@ use tokio::task::spawn_blocking;
 
 use super::binaries::Binaries;
 use super::place::Place;
-use super::{ClusterError, command};
+use super::{ClusterError, command, node};
 use crate::process::find_binary;
 use crate::wait;
 
@@ -183,6 +183,7 @@ enum Stay {
 
 /// A cluster in a process of its own, which takes it down in order.
 async fn bring_up(stay: Stay) -> Result<(Cluster, Child), ClusterError> {
+    node::check()?;
     // What takes minutes on the first run is shown, and not counted.
     spawn_blocking(Binaries::all)
         .await

@@ -1,5 +1,6 @@
 //! What can go wrong with a cluster.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -9,7 +10,7 @@ use crate::process::ProcessError;
 use crate::wait::TimedOut;
 
 /// A cluster can't be had, or can't be taken down.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum ClusterError {
     /// Kubernetes' own commands can't be built.
     #[error("Kubernetes' commands can't be had:\n{0}")]
@@ -64,6 +65,13 @@ pub enum ClusterError {
         /// Why it can't be used.
         error: String,
     },
+}
+
+/// As for people: a test that ends with an error is shown this way.
+impl fmt::Debug for ClusterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl ClusterError {
