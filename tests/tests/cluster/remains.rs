@@ -194,7 +194,7 @@ async fn who_may_not_have_a_node_is_told_why() -> Outcome {
     let told = |command: &mut Command| -> Result<String, Box<dyn Error>> {
         let output = command
             .arg("up")
-            .env("PENSTOCK_TEST_CLUSTER_NUMBER", "2")
+            .env("PENSTOCK_TEST_CLUSTER_NUMBER", "14")
             .output()?;
         assert!(!output.status.success());
         Ok(String::from_utf8(output.stderr)?)
@@ -208,6 +208,6 @@ async fn who_may_not_have_a_node_is_told_why() -> Outcome {
         "{bare}"
     );
     assert!(bare.contains("hack/setup"), "{bare}");
-    assert!(!Path::new("/var/tmp/penstock-test-cluster-2").exists());
+    assert!(!Path::new("/var/tmp/penstock-test-cluster-14").exists());
     Ok(())
 }
