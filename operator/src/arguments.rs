@@ -88,7 +88,7 @@ pub struct Settings {
     pub http_address: SocketAddr,
 
     /// Which log lines to write, in the syntax of RUST_LOG
-    #[arg(long, env = "PENSTOCK_LOG", default_value = "info,kube=warn")]
+    #[arg(long, env = "PENSTOCK_LOG", default_value = "info")]
     pub log: String,
 
     /// How to write log lines

@@ -92,7 +92,9 @@ async fn run(arguments: Arguments) -> Result<(), MainError> {
 }
 
 async fn operate(settings: Settings) -> Result<(), MainError> {
-    let _telemetry = telemetry::init(settings.log_format, &settings.log, NAME)?;
+    // kube's own lines are for those who ask for them: a later directive wins.
+    let filter = format!("kube=warn,{}", settings.log);
+    let _telemetry = telemetry::init(settings.log_format, &filter, NAME)?;
     let stop = stop_on_signal().map_err(MainError::Signals)?;
     let metrics = Metrics::new()?;
     let client = client(&metrics).await?;
