@@ -45,5 +45,6 @@ func main() {
 	if port == "" {
 		port = "8080"
 	}
-	log.Fatal(http.ListenAndServe("127.0.0.1:"+port, http.HandlerFunc(receive)))
+	// On all addresses: the kubelet asks at the pod's own.
+	log.Fatal(http.ListenAndServe(":"+port, http.HandlerFunc(receive)))
 }

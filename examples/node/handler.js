@@ -36,4 +36,5 @@ const server = http.createServer(async (request, response) => {
 
 // Node closes idle connections after 5 s, perhaps just as the next message is sent.
 server.keepAliveTimeout = 0;
-server.listen(Number(process.env.PORT ?? 8080), '127.0.0.1');
+// On all addresses: the kubelet asks at the pod's own.
+server.listen(Number(process.env.PORT ?? 8080));

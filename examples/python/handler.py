@@ -40,4 +40,5 @@ class Server(ThreadingHTTPServer):
 
 
 if __name__ == "__main__":
-    Server(("127.0.0.1", int(os.environ.get("PORT", "8080"))), Handler).serve_forever()
+    # On all addresses: the kubelet asks at the pod's own.
+    Server(("", int(os.environ.get("PORT", "8080"))), Handler).serve_forever()

@@ -18,7 +18,7 @@ pub struct Handler {
     #[serde(default)]
     pub protocol: Protocol,
 
-    /// TCP port that an Http handler listens on, on the pod's loopback address.
+    /// TCP port that an Http handler listens on, at all addresses of the pod.
     /// Default: 8080, unless socket is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<i32>,

@@ -179,3 +179,34 @@ impl Reason {
         Self::RequestFailed,
     ];
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REFERENCE: &str = include_str!("../../../docs/conditions.md");
+
+    #[test]
+    fn the_reference_explains_every_reason() {
+        for reason in Reason::ALL {
+            let heading = format!("### {}", reason.name());
+            assert!(
+                REFERENCE.lines().any(|line| line == heading),
+                "docs/conditions.md lacks '{heading}'"
+            );
+        }
+    }
+
+    #[test]
+    fn the_reference_explains_no_reason_that_does_not_exist() {
+        for name in REFERENCE
+            .lines()
+            .filter_map(|line| line.strip_prefix("### "))
+        {
+            assert!(
+                Reason::parse(name).is_some(),
+                "docs/conditions.md explains '{name}', which is no reason"
+            );
+        }
+    }
+}
