@@ -7,8 +7,7 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod}
 use kube::ResourceExt as _;
 use parking_lot::RwLock;
 
-use crate::build::{HANDLER, RUNTIME};
-use crate::existing::consumer_of;
+use crate::build::{CONSUMER_LABEL, HANDLER, RUNTIME};
 use crate::key::Key;
 use crate::status::Reason;
 
@@ -88,6 +87,12 @@ impl Pods {
         }
         changed.then(|| consumer.clone())
     }
+}
+
+/// The consumer that a pod belongs to, by its label.
+fn consumer_of(pod: &Pod) -> Option<Key> {
+    let name = pod.metadata.labels.as_ref()?.get(CONSUMER_LABEL)?;
+    Some(Key::new(pod.metadata.namespace.as_deref()?, name))
 }
 
 /// What says most comes first: a poison message more than a pod that waits.

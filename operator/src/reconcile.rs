@@ -143,6 +143,8 @@ struct Progress {
     blocked: Option<ApplyError>,
     /// Messages that are yet to be handled, if known.
     lag: Option<i64>,
+    /// Why Secrets could not be read, once that has gone on for long.
+    unread: Option<SecretsError>,
 }
 
 impl Pass<'_> {
@@ -159,11 +161,12 @@ impl Pass<'_> {
             .read(&context.scope, self.key, self.uid, consumer);
         let secrets = match secrets.await {
             Ok(secrets) => secrets,
-            Err(error @ SecretsError::Missing(_)) => {
+            Err(error @ SecretsError::Missing(_)) => return Ok(self.without_secrets(&error)),
+            Err(error) if context.backoffs.is_lasting(self.key) => {
+                let progress = self.without_secrets(&error);
                 return Ok(Progress {
-                    topics: Some(Resolution::NoSecret(error.to_string())),
-                    lag: self.before.lag,
-                    ..Progress::default()
+                    unread: Some(error),
+                    ..progress
                 });
             }
             Err(error) => return Err(error.into()),
@@ -172,12 +175,20 @@ impl Pass<'_> {
         let mut progress = Progress {
             lag: connection.and_then(|connection| self.lag(consumer, connection)),
             topics: Some(topics),
-            blocked: None,
+            ..Progress::default()
         };
         if progress.topics == Some(Resolution::Found) {
             progress.blocked = self.apply(resource, consumer, &secrets).await?;
         }
         Ok(progress)
+    }
+
+    fn without_secrets(&self, error: &SecretsError) -> Progress {
+        Progress {
+            topics: Some(Resolution::NoSecret(error.to_string())),
+            lag: self.before.lag,
+            ..Progress::default()
+        }
     }
 
     /// Looks for the topics, the dead-letter topic among them.
@@ -286,6 +297,9 @@ impl Pass<'_> {
             .await?;
         if wrote {
             context.metrics.status_written();
+        }
+        if let Some(error) = progress.unread {
+            return Err(error.into());
         }
         match progress.blocked {
             Some(error @ ApplyError::Request { .. }) => Err(error.into()),

@@ -44,7 +44,7 @@ impl Rollout {
             updated: status.updated_replicas.unwrap_or_default(),
             ready: status.ready_replicas.unwrap_or_default(),
             stalled: message("Progressing", "False"),
-            refused: message("ReplicaFailure", "True"),
+            refused: message("ReplicaFailure", "True").map(without_pod_name),
         }
     }
 
@@ -55,5 +55,13 @@ impl Rollout {
             && self.updated == desired
             && self.ready == desired
             && self.replicas == desired
+    }
+}
+
+/// `pods "orders-7d9f-x2x4z" is forbidden: …` names another pod each time.
+fn without_pod_name(message: String) -> String {
+    match message.split_once("\" is ") {
+        Some((pod, rest)) if pod.starts_with("pods \"") => rest.to_owned(),
+        _ => message,
     }
 }

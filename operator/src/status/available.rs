@@ -78,8 +78,10 @@ fn not_running(seen: &Seen<'_>) -> Condition {
     Condition::new(ConditionType::Available, State::False, reason, message)
 }
 
+/// A container has ended not long ago. What a pod waits for is no trouble while
+/// others are ready: in a rollout there is always one that is not.
 fn is_recent(trouble: &Trouble, seen: &Seen<'_>) -> bool {
-    trouble.ended.is_none_or(|ended| {
+    trouble.ended.is_some_and(|ended| {
         let since = seen.now.duration_since(ended);
         since.as_secs() < RECENT.as_secs() as i64
     })
