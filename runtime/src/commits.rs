@@ -1,12 +1,15 @@
-//! The commits that handlers wait for, on the pump's side.
+//! The commits that somebody waits for, on the pump's side.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::oneshot;
 
 use crate::commit::{CommitRequest, CommitResult};
 use crate::kafka::{self, CommitOutcome, Consumer};
+use crate::partition::Partition;
 
 /// Wait before a commit that met a rebalance is sent again.
 const RETRY_WAIT: Duration = Duration::from_millis(100);
@@ -36,14 +39,34 @@ impl Commits {
         }
     }
 
+    /// Asks for a commit on the pump's own behalf. It is sent when commits are
+    /// next served.
+    pub(crate) fn ask(
+        &mut self,
+        partition: &Arc<Partition>,
+        offset: i64,
+    ) -> oneshot::Receiver<CommitResult> {
+        let (reply, result) = oneshot::channel();
+        self.add(CommitRequest {
+            partition: Arc::clone(partition),
+            offset,
+            reply,
+        });
+        result
+    }
+
+    fn add(&mut self, request: CommitRequest) {
+        self.waiting.push(Waiting {
+            request,
+            since: Instant::now(),
+            retry_at: Some(Instant::now()),
+        });
+    }
+
     /// Sends what is asked for and what is due again.
     pub(crate) fn serve(&mut self, consumer: &Consumer) {
         while let Ok(request) = self.requests.try_recv() {
-            self.waiting.push(Waiting {
-                request,
-                since: Instant::now(),
-                retry_at: Some(Instant::now()),
-            });
+            self.add(request);
         }
         let mut place = 0;
         while let Some(waiting) = self.waiting.get_mut(place) {

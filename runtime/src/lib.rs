@@ -21,6 +21,7 @@ mod delivery;
 pub mod handler;
 mod http;
 mod kafka;
+mod last_commit;
 mod main_program;
 pub mod metrics;
 pub mod metrics_reference;

@@ -14,6 +14,7 @@ use penstock_crds::spec::OffsetReset;
 use penstock_runtime::decode::Json;
 use penstock_runtime::handler::HandlerError;
 use penstock_runtime::{ConnectError, RunError, Runtime};
+use rdkafka::types::RDKafkaRespErr;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -91,6 +92,19 @@ async fn a_stop_commits_what_is_in_flight_and_leaves_what_is_queued() {
         assert!(handled >= i64::from(in_flight) && handled < 10, "{handled}");
         assert_eq!(mock.committed("test.group", 1), [Some(handled)], "{mode}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_commit_at_a_stop_is_sent_again_when_it_meets_a_rebalance() {
+    let mock = Mock::new("orders", 1);
+    mock.produce(20, 1).await;
+    let recorder = Recorder::new();
+    let more = "  maxConcurrency: 2\n  commit: Handled";
+    let running = Running::start(mock.consumer("Fast", more), &recorder);
+    recorder.wait_for(20).await;
+    mock.refuse_commits(&[RDKafkaRespErr::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS; 3]);
+    running.stop().await.expect("a clean stop");
+    assert_eq!(mock.committed("test.group", 1), [Some(20)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
