@@ -40,6 +40,7 @@ mod server;
 pub mod signals;
 mod start;
 pub mod telemetry;
+mod termination;
 mod worker;
 
 pub use self::http::{HealthCheck, HealthCheckError, ListenError};
