@@ -14,14 +14,12 @@ use crate::partition::Partition;
 /// Wait before a commit that met a rebalance is sent again.
 const RETRY_WAIT: Duration = Duration::from_millis(100);
 
-/// How long a commit is sent again before the consumer ends: longer than any
-/// rebalance, at which members have `session.timeout.ms` (10 s) to be missed.
-const RETRY_LIMIT: Duration = Duration::from_secs(30);
-
 /// Commits that are asked for and not answered.
 pub(crate) struct Commits {
     requests: UnboundedReceiver<CommitRequest>,
     waiting: Vec<Waiting>,
+    /// How long a commit is sent again.
+    retry_limit: Duration,
 }
 
 struct Waiting {
@@ -32,9 +30,10 @@ struct Waiting {
 }
 
 impl Commits {
-    pub(crate) fn new(requests: UnboundedReceiver<CommitRequest>) -> Self {
+    pub(crate) fn new(requests: UnboundedReceiver<CommitRequest>, retry_limit: Duration) -> Self {
         Self {
             requests,
+            retry_limit,
             waiting: Vec::new(),
         }
     }
@@ -103,9 +102,14 @@ impl Commits {
             Err(_) if waiting.request.partition.is_revoked() => {
                 self.reply(place, CommitResult::Revoked);
             }
-            Err(code) if passes(code) && waiting.since.elapsed() < RETRY_LIMIT => {
+            Err(code) if passes(code) && waiting.since.elapsed() < self.retry_limit => {
                 tracing::warn!("the commit met a rebalance ({code}) and is sent again");
                 waiting.retry_at = Some(Instant::now() + RETRY_WAIT);
+            }
+            Err(code) if passes(code) => {
+                let limit = self.retry_limit;
+                let reason = format!("it was refused for {limit:?}, the last time with {code}");
+                self.reply(place, CommitResult::Failed(reason));
             }
             Err(code) => self.reply(place, CommitResult::Failed(code.to_string())),
         }
