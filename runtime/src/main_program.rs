@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::Parser;
 use penstock_crds::manifest::{self, ManifestErrors};
 use penstock_crds::spec::Format;
-use penstock_crds::validate::{ConsumeMode, Endpoint, ValidatedConsumer};
+use penstock_crds::validate::{Endpoint, ValidatedConsumer};
 use thiserror::Error;
 
 use crate::decode::{Decoder, JsonText, Raw};
@@ -135,12 +135,12 @@ pub fn run_main_http() -> ExitCode {
 }
 
 /// Runs on as many threads as there are cores, or as `TOKIO_WORKER_THREADS`
-/// says; in order, where one thing is done at a time, on one: waking another
-/// would cost more than it has to do.
+/// says; with one handler, where one thing is done at a time, on one: waking
+/// another would cost more than it has to do.
 fn on_threads(arguments: &Arguments) -> Result<(), MainError> {
     let consumer = arguments.read()?;
     let mut threads = tokio::runtime::Builder::new_multi_thread();
-    if consumer.mode == ConsumeMode::InOrder && env::var_os("TOKIO_WORKER_THREADS").is_none() {
+    if consumer.mode.handlers() == 1 && env::var_os("TOKIO_WORKER_THREADS").is_none() {
         threads.worker_threads(1);
     }
     let runtime = threads.enable_all().build().map_err(MainError::Threads)?;
