@@ -228,9 +228,6 @@ impl Pump {
     }
 
     async fn wait(&mut self) {
-        let (queued, bytes) = self.parts.queue.load();
-        self.parts.metrics.queued.set(queued as i64);
-        self.parts.metrics.queued_bytes.set(bytes as i64);
         // Ends by time too: intervals, limits and retries are looked at then.
         let limit = self.parts.commits.next_retry().unwrap_or(IDLE_WAIT);
         let limit = limit.min(match (&self.revocation, self.parts.strategy) {

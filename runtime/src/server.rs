@@ -220,6 +220,9 @@ impl Runtime {
         // the pump, at the cost of a wake-up for every queueful.
         let places = places_for(handlers).max(batch_size);
         let queue = Arc::new(WorkQueue::new(places, QUEUE_BYTES, Arc::clone(&wake)));
+        // Not to keep it: messages that lie in it keep the client from closing.
+        let watched = Arc::downgrade(&queue);
+        metrics.watch_queue(move || watched.upgrade().map_or((0, 0), |queue| queue.load()));
         let progress = Progress::new(handlers);
         let (reading, finish) = (CancellationToken::new(), CancellationToken::new());
         let pump = Pump::new(PumpParts {
