@@ -53,15 +53,14 @@ pub(super) struct Reader {
     /// Something came.
     begun: bool,
     head: Option<Head>,
+    /// What follows the head.
     next: Next,
     body: Vec<u8>,
 }
 
 /// What comes next.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
-    #[default]
-    Head,
     /// So many bytes of the body, and then nothing.
     Bytes(u64),
     ChunkSize,
@@ -70,6 +69,12 @@ enum Next {
     Trailers,
     /// The body, up to the end of the connection.
     Rest,
+}
+
+impl Default for Next {
+    fn default() -> Self {
+        Self::Bytes(0)
+    }
 }
 
 struct Head {
@@ -82,21 +87,11 @@ struct Head {
 impl Reader {
     /// Takes what has come; the answer, once it is whole.
     pub(super) fn read(&mut self, input: &mut BytesMut) -> Result<Option<Answer>, SendError> {
-        self.begun |= !input.is_empty();
+        if !self.read_head(input)? {
+            return Ok(None);
+        }
         loop {
             match self.next {
-                Next::Head => {
-                    let Some(head) = take_head(input)? else {
-                        return Ok(None);
-                    };
-                    // An interim answer is followed by the real one.
-                    if head.status == StatusCode::SWITCHING_PROTOCOLS
-                        || !head.status.is_informational()
-                    {
-                        self.next = head.body;
-                        self.head = Some(head);
-                    }
-                }
                 Next::Bytes(0) => return self.finish(true),
                 Next::Bytes(left) => match self.take_body(input, left) {
                     0 => return Ok(None),
@@ -146,6 +141,24 @@ impl Reader {
                 return self.finish(false);
             }
         }
+    }
+
+    /// Takes the head if it has come; whether it has. What is said in the interim
+    /// is left behind.
+    pub(super) fn read_head(&mut self, input: &mut BytesMut) -> Result<bool, SendError> {
+        self.begun |= !input.is_empty();
+        while self.head.is_none() {
+            let Some(head) = take_head(input)? else {
+                return Ok(false);
+            };
+            let interim =
+                head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS;
+            if !interim {
+                self.next = head.body;
+                self.head = Some(head);
+            }
+        }
+        Ok(true)
     }
 
     /// Takes the end of the connection, by an error or not.

@@ -89,9 +89,10 @@ impl Connection {
         self.head.clear();
         self.head.shrink_to(KEPT);
         write_head(&mut self.head);
-        let sent = self.write(body).await;
+        let mut reader = Reader::default();
+        let sent = self.write(body, &mut reader).await;
         // Who refuses a request may answer and close before it has read it all.
-        match (self.read().await, sent) {
+        match (self.read(reader).await, sent) {
             (Ok(answer), Ok(Sent::Whole)) => Ok(answer),
             (Ok(answer), Ok(Sent::Part) | Err(_)) => Ok(Answer {
                 reusable: false,
@@ -103,7 +104,7 @@ impl Connection {
     }
 
     /// Writes head and body, or as much as is taken before an answer begins.
-    async fn write(&mut self, body: &[u8]) -> io::Result<Sent> {
+    async fn write(&mut self, body: &[u8], reader: &mut Reader) -> io::Result<Sent> {
         let Self {
             stream,
             head,
@@ -117,7 +118,16 @@ impl Connection {
                     Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                     Poll::Ready(Ok(written)) => IoSlice::advance_slices(&mut rest, written),
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => return poll_early_answer(stream, input, cx),
+                    Poll::Pending => {
+                        let read = ready!(poll_fill(stream, input, cx))?;
+                        if read == 0 {
+                            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+                        }
+                        // An error is met again by whoever reads on.
+                        if reader.read_head(input).unwrap_or(true) {
+                            return Poll::Ready(Ok(Sent::Part));
+                        }
+                    }
                 }
             }
             Poll::Ready(Ok(Sent::Whole))
@@ -125,8 +135,7 @@ impl Connection {
         .await
     }
 
-    async fn read(&mut self) -> Result<Answer, SendError> {
-        let mut reader = Reader::default();
+    async fn read(&mut self, mut reader: Reader) -> Result<Answer, SendError> {
         loop {
             if let Some(answer) = reader.read(&mut self.input)? {
                 return Ok(answer);
@@ -147,16 +156,13 @@ enum Sent {
     Part,
 }
 
-fn poll_early_answer(
+fn poll_fill(
     stream: &mut Stream,
     input: &mut BytesMut,
     cx: &mut Context<'_>,
-) -> Poll<io::Result<Sent>> {
+) -> Poll<io::Result<usize>> {
     input.reserve(ROOM);
-    match ready!(pin!(stream.read_buf(input)).poll(cx))? {
-        0 => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-        _ => Poll::Ready(Ok(Sent::Part)),
-    }
+    pin!(stream.read_buf(input)).poll(cx)
 }
 
 #[cfg(test)]
@@ -193,6 +199,9 @@ mod tests {
             let mut wanted = Vec::new();
             head(&mut wanted);
             wanted.extend_from_slice(&body);
+            // Said in the interim, and no reason to stop.
+            let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
+            server.write_all(interim).await.unwrap();
             let mut request = vec![0; wanted.len()];
             server.read_exact(&mut request).await.unwrap();
             assert!(request == wanted);
