@@ -13,11 +13,14 @@
 
 mod certificates;
 pub mod consumer;
+pub mod fleet;
 pub mod groups;
 mod guard;
 pub mod kafka;
+pub mod kafka_mock;
 pub mod kubernetes;
 pub mod manifest;
+pub mod operator;
 pub mod oracle;
 pub mod page;
 mod ports;
@@ -28,6 +31,7 @@ pub mod promtext;
 pub mod recorder;
 mod sync;
 pub mod topics;
+pub mod usage;
 pub mod wait;
 
 pub use consumer::{Consumer, Launch};

@@ -1,0 +1,91 @@
+//! What tests do through the API server, as an administrator or as somebody with
+//! fewer rights.
+
+use std::path::{Path, PathBuf};
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+use super::super::{ClusterError, command, kubeconfig, kubeconfig::Proof};
+use super::ControlPlane;
+
+/// The KafkaConsumer resource, as users apply it.
+const CRD: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../crds/kafkaconsumers.yaml"
+);
+
+/// A client with the rights of a kubeconfig.
+///
+/// # Errors
+/// [`ClusterError::Client`] when the file can't be used.
+pub async fn client(kubeconfig: &Path) -> Result<Client, ClusterError> {
+    let fail = |error: &dyn std::fmt::Display| ClusterError::Client {
+        path: kubeconfig.to_owned(),
+        error: error.to_string(),
+    };
+    let read = Kubeconfig::read_from(kubeconfig).map_err(|error| fail(&error))?;
+    let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
+        .await
+        .map_err(|error| fail(&error))?;
+    Client::try_from(config).map_err(|error| fail(&error))
+}
+
+impl ControlPlane {
+    /// A client of an administrator.
+    ///
+    /// # Errors
+    /// As [`client`].
+    pub async fn client(&self) -> Result<Client, ClusterError> {
+        client(&self.kubeconfig()).await
+    }
+
+    /// Runs kubectl as the administrator and gives what it wrote.
+    ///
+    /// # Errors
+    /// [`ClusterError::Command`] with its output when it fails.
+    pub fn run_kubectl<I>(&self, arguments: I) -> Result<String, ClusterError>
+    where
+        I: IntoIterator<Item: AsRef<std::ffi::OsStr>>,
+    {
+        command::run(self.kubectl().args(arguments))
+    }
+
+    /// Applies manifests, YAML or JSON, by server-side apply.
+    ///
+    /// # Errors
+    /// [`ClusterError::Command`] with what kubectl said.
+    pub fn apply(&self, manifests: &str) -> Result<String, ClusterError> {
+        let mut kubectl = self.kubectl();
+        kubectl.args(["apply", "--server-side", "-f", "-"]);
+        command::run_on(&mut kubectl, manifests)
+    }
+
+    /// Makes the API server know KafkaConsumers.
+    ///
+    /// # Errors
+    /// [`ClusterError::Command`] with what kubectl said.
+    pub fn install_crd(&self) -> Result<(), ClusterError> {
+        self.run_kubectl(["apply", "--server-side", "-f", CRD])?;
+        self.run_kubectl([
+            "wait",
+            "crd/kafkaconsumers.penstock.dev",
+            "--for=condition=Established",
+            "--timeout=60s",
+        ])?;
+        Ok(())
+    }
+
+    /// A kubeconfig with the rights of a service account, which must exist.
+    ///
+    /// # Errors
+    /// [`ClusterError::Command`] when it does not.
+    pub fn kubeconfig_of(&self, namespace: &str, account: &str) -> Result<PathBuf, ClusterError> {
+        let token = self.run_kubectl(["create", "token", account, "--namespace", namespace])?;
+        let name = format!("{namespace}-{account}.kubeconfig");
+        let path = self.files.dir.join(name);
+        let proof = Proof::Token(token.trim());
+        kubeconfig::write(&path, &self.server, &self.files.authority, &proof)?;
+        Ok(path)
+    }
+}
