@@ -54,11 +54,7 @@ impl Fleet {
     ///
     /// # Errors
     /// [`FleetError`] for the first that is not taken.
-    pub async fn create(
-        client: Client,
-        bootstrap: &str,
-        count: usize,
-    ) -> Result<Self, FleetError> {
+    pub async fn create(client: Client, bootstrap: &str, count: usize) -> Result<Self, FleetError> {
         let namespaces: Api<Namespace> = Api::all(client.clone());
         for number in 0..count.div_ceil(PER_NAMESPACE) {
             let namespace = Namespace {

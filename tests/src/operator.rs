@@ -84,7 +84,11 @@ impl Builder {
         let [port] = ports::free("127.0.0.1")?;
         let process = Program::workspace("penstock-operator")?
             .env("KUBECONFIG", &self.kubeconfig)
-            .args(self.flags.iter().map(|(flag, value)| format!("{flag}={value}")))
+            .args(
+                self.flags
+                    .iter()
+                    .map(|(flag, value)| format!("{flag}={value}")),
+            )
             .arg(format!("--http-address=127.0.0.1:{port}"))
             .start()?;
         Ok(Operator { process, port })
@@ -218,7 +222,10 @@ impl Requests {
     #[must_use]
     pub fn only(&self, which: impl Fn(&Request) -> bool) -> Self {
         let kept = self.0.iter().filter(|(request, _)| which(request));
-        Self(kept.map(|(request, count)| (request.clone(), *count)).collect())
+        Self(
+            kept.map(|(request, count)| (request.clone(), *count))
+                .collect(),
+        )
     }
 
     /// Those that change something, but the Lease.

@@ -31,13 +31,15 @@ const RECHECK: &str = "5s";
 const PASSES: &str = "penstock_operator_reconcile_duration_seconds_count";
 
 async fn wait_for_passes(operator: &Operator, count: usize) -> Outcome {
-    wait::value("a pass over each consumer", LIMIT, async || {
-        match operator.metric(PASSES).await {
+    wait::value(
+        "a pass over each consumer",
+        LIMIT,
+        async || match operator.metric(PASSES).await {
             Ok(passes) if passes >= count as f64 => Ok(()),
             Ok(passes) => Err(format!("{passes} passes")),
             Err(error) => Err(error.to_string()),
-        }
-    })
+        },
+    )
     .await?;
     Ok(())
 }
@@ -70,7 +72,7 @@ async fn a_thousand_consumers_are_reconciled_with_few_requests_and_then_left_alo
     let topics: Vec<String> = fleet::topics().collect();
     let kafka = MockKafka::start(topics.iter().map(String::as_str))?;
     let control_plane = ControlPlane::start().await?;
-    control_plane.install_crd()?;
+    control_plane.install_crd().await?;
     let fleet = Fleet::create(control_plane.client().await?, &kafka.bootstrap(), COUNT).await?;
     let settings = Operator::with(control_plane.kubeconfig()).flag("--recheck-interval", RECHECK);
 
@@ -125,7 +127,10 @@ async fn a_thousand_consumers_are_reconciled_with_few_requests_and_then_left_alo
     let idle = again.requests().await?.since(&second);
     show("requests while idle", &idle);
     assert!(idle.count() > 0, "the Lease is kept");
-    assert_eq!(idle.only(|request| !request.is_of_lease()), Requests::default());
+    assert_eq!(
+        idle.only(|request| !request.is_of_lease()),
+        Requests::default()
+    );
     assert_eq!(fleet.versions().await?, versions);
     Ok(())
 }

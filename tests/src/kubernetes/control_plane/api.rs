@@ -2,18 +2,21 @@
 //! fewer rights.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use tokio::task::spawn_blocking;
 
 use super::super::{ClusterError, command, kubeconfig, kubeconfig::Proof};
 use super::ControlPlane;
+use crate::wait;
+
+/// Longest time for the API server to serve a new resource; usually 1 s.
+const CRD_LIMIT: Duration = Duration::from_secs(60);
 
 /// The KafkaConsumer resource, as users apply it.
-const CRD: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../crds/kafkaconsumers.yaml"
-);
+const CRD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds/kafkaconsumers.yaml");
 
 /// A client with the rights of a kubeconfig.
 ///
@@ -64,15 +67,18 @@ impl ControlPlane {
     /// Makes the API server know KafkaConsumers.
     ///
     /// # Errors
-    /// [`ClusterError::Command`] with what kubectl said.
-    pub fn install_crd(&self) -> Result<(), ClusterError> {
+    /// [`ClusterError`] when it does not take the resource, or does not serve it.
+    pub async fn install_crd(&self) -> Result<(), ClusterError> {
         self.run_kubectl(["apply", "--server-side", "-f", CRD])?;
-        self.run_kubectl([
-            "wait",
-            "crd/kafkaconsumers.penstock.dev",
-            "--for=condition=Established",
-            "--timeout=60s",
-        ])?;
+        wait::value("KafkaConsumers to be served", CRD_LIMIT, async || {
+            let mut list = self.kubectl();
+            list.args(["get", "kafkaconsumers", "--all-namespaces"]);
+            spawn_blocking(move || command::run(&mut list))
+                .await
+                .map_err(|error| error.to_string())?
+                .map_err(|error| error.to_string())
+        })
+        .await?;
         Ok(())
     }
 
