@@ -243,7 +243,7 @@ impl OperatorReport {
                 "RSS while idle, MB",
                 mb(idle.memory.now_kib)
             ),
-            format!("  requests of the first start, for each consumer:"),
+            "  requests of the first start, for each consumer:".to_owned(),
         ];
         let mut text = lines.join("\n");
         for asked in &first.requests {
