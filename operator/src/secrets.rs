@@ -23,7 +23,7 @@ pub enum SecretsError {
     #[error("{}", .0.join("; "))]
     Missing(Vec<String>),
     /// They could not be read.
-    #[error("Secret '{name}' can't be read: {source}")]
+    #[error("Secret '{name}' can't be read: {source}; see whether the operator's roles let it")]
     Read {
         /// Name of the Secret.
         name: String,
@@ -76,6 +76,9 @@ struct State {
     entries: HashMap<Key, Read>,
     users: HashMap<Key, HashSet<Key>>,
     named: HashMap<Key, BTreeSet<Key>>,
+    /// Versions that the watch showed last, of Secrets that are named; none of one
+    /// that is gone.
+    shown: HashMap<Key, Option<String>>,
 }
 
 struct Read {
@@ -123,9 +126,11 @@ impl SecretCache {
     pub fn changed(&self, secret: &PartialObjectMeta<Secret>) -> Vec<Key> {
         let key = Key::of(secret);
         let mut state = self.state.lock();
-        let version = secret.metadata.resource_version.as_deref();
+        let version = secret.metadata.resource_version.clone();
         let known = state.entries.get(&key);
-        if known.is_some_and(|read| read.version.as_deref() == version) {
+        let is_known = known.is_some_and(|read| read.version == version);
+        state.show(&key, version);
+        if is_known {
             return Vec::new();
         }
         state.entries.remove(&key);
@@ -135,6 +140,7 @@ impl SecretCache {
     /// Notes that a Secret is gone. Returns the consumers that name it.
     pub fn gone(&self, key: &Key) -> Vec<Key> {
         let mut state = self.state.lock();
+        state.show(key, None);
         state.entries.remove(key);
         state.users_of(key)
     }
@@ -148,9 +154,10 @@ impl SecretCache {
             .filter(|(key, read)| read.entries.is_some() && !names.contains(key))
             .map(|(key, _)| key.clone())
             .collect();
-        gone.iter().for_each(|key| {
+        for key in &gone {
+            state.show(key, None);
             state.entries.remove(key);
-        });
+        }
         gone.iter().flat_map(|key| state.users_of(key)).collect()
     }
 
@@ -173,6 +180,7 @@ impl SecretCache {
             if users.is_empty() {
                 state.users.remove(secret);
                 state.entries.remove(secret);
+                state.shown.remove(secret);
             }
         }
         for secret in &names {
@@ -207,12 +215,26 @@ impl SecretCache {
             version,
             entries: Entries::clone(&entries),
         };
-        self.state.lock().entries.insert(key.clone(), read);
+        let mut state = self.state.lock();
+        // What the watch shows may be newer, and would not be shown again.
+        if state
+            .shown
+            .get(key)
+            .is_none_or(|shown| *shown == read.version)
+        {
+            state.entries.insert(key.clone(), read);
+        }
         Ok(entries)
     }
 }
 
 impl State {
+    fn show(&mut self, secret: &Key, version: Option<String>) {
+        if self.users.contains_key(secret) {
+            self.shown.insert(secret.clone(), version);
+        }
+    }
+
     fn users_of(&self, secret: &Key) -> Vec<Key> {
         let users = self.users.get(secret).into_iter().flatten();
         users.cloned().collect()
@@ -269,10 +291,18 @@ fn needs(consumer: &ValidatedConsumer) -> BTreeSet<Need> {
         let source = volume.secret.as_ref()?;
         Some(whole(source.secret_name.as_deref()?, source.optional))
     });
+    let projected = consumer.pod.volumes.iter().filter_map(|volume| {
+        let sources = volume.projected.as_ref()?.sources.as_ref()?;
+        Some(sources.iter().filter_map(|source| {
+            let secret = source.secret.as_ref()?;
+            Some(whole(&secret.name, secret.optional))
+        }))
+    });
     connection
         .chain(variables)
         .chain(environments)
         .chain(volumes)
+        .chain(projected.flatten())
         .collect()
 }
 
