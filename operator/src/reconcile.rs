@@ -27,7 +27,7 @@ use crate::pods::Pods;
 use crate::read::Found;
 use crate::secrets::{SecretCache, Secrets, SecretsError, access_token};
 use crate::siblings::Siblings;
-use crate::status::{self, Refusal, Seen, StatusError, StatusWriter};
+use crate::status::{self, Outcome, Refusal, Seen, StatusError, StatusWriter};
 
 /// How soon a refused object is tried again: what refused it, such as a quota,
 /// can change without any sign.
@@ -35,6 +35,9 @@ const REFUSED_RETRY: Duration = Duration::from_secs(60);
 
 /// How soon a name is tried again that an object of an earlier consumer holds.
 const LEAVING_RETRY: Duration = Duration::from_secs(2);
+
+/// How soon a status is written again that met another change of the consumer.
+const CONFLICT_RETRY: Duration = Duration::from_secs(1);
 
 /// Everything that a pass needs.
 pub struct Context {
@@ -139,6 +142,8 @@ struct Pass<'a> {
 struct Progress {
     /// What became of the topics, if they were looked for.
     topics: Option<Resolution>,
+    /// Why a Secret could not be read, when that has lasted.
+    unread: Option<SecretsError>,
     /// Why an object could not be applied.
     blocked: Option<ApplyError>,
     /// Messages that are yet to be handled, if known.
@@ -166,13 +171,21 @@ impl Pass<'_> {
                     ..Progress::default()
                 });
             }
+            Err(error) if context.backoffs.is_lasting(self.key) => {
+                return Ok(Progress {
+                    topics: Some(Resolution::NoSecret(error.to_string())),
+                    lag: self.before.lag,
+                    unread: Some(error),
+                    ..Progress::default()
+                });
+            }
             Err(error) => return Err(error.into()),
         };
         let (connection, topics) = self.resolve(consumer, &secrets).await;
         let mut progress = Progress {
             lag: connection.and_then(|connection| self.lag(consumer, connection)),
             topics: Some(topics),
-            blocked: None,
+            ..Progress::default()
         };
         if progress.topics == Some(Resolution::Found) {
             progress.blocked = self.apply(resource, consumer, &secrets).await?;
@@ -274,7 +287,7 @@ impl Pass<'_> {
         };
         let status = status::status(&seen, &self.before);
         let forgets = status::forgets_at(&seen);
-        let wrote = context
+        let outcome = context
             .statuses
             .write(
                 &context.scope,
@@ -284,8 +297,13 @@ impl Pass<'_> {
                 status,
             )
             .await?;
-        if wrote {
-            context.metrics.status_written();
+        match outcome {
+            Outcome::Written => context.metrics.status_written(),
+            Outcome::Unchanged => {}
+            Outcome::Conflict => return Ok(Action::requeue(CONFLICT_RETRY)),
+        }
+        if let Some(error) = progress.unread {
+            return Err(error.into());
         }
         match progress.blocked {
             Some(error @ ApplyError::Request { .. }) => Err(error.into()),
