@@ -1,0 +1,10 @@
+//! The operator before an API server in memory that records each call and can
+//! fail: passes, the queue, and the Lease. Kafka is librdkafka's mock cluster.
+
+mod controller;
+mod faults;
+mod fields;
+mod lease;
+mod reconcile;
+mod server;
+mod world;
