@@ -186,7 +186,9 @@ fn retry_after(error: &ReconcileError) -> Duration {
         ReconcileError::Apply(ApplyError::Request { source, .. }) => &**source,
         ReconcileError::Status(error) => &*error.0,
         ReconcileError::Secrets(SecretsError::Read { source, .. }) => source,
-        ReconcileError::Apply(_) | ReconcileError::Secrets(_) => return Duration::ZERO,
+        ReconcileError::Apply(_) | ReconcileError::Secrets(_) | ReconcileError::TooLong => {
+            return Duration::ZERO;
+        }
     };
     match source {
         kube::Error::Api(status) => {

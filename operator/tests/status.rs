@@ -492,6 +492,7 @@ fn pods() -> Vec<(&'static str, World, Vec<Told>)> {
             )],
         ),
     ];
+    table.extend(pods_beside_ready_ones());
     let told_as_it_is = [
         (
             Reason::ConsumerFailed,
@@ -515,6 +516,65 @@ fn pods() -> Vec<(&'static str, World, Vec<Told>)> {
         table.push((message, world, vec![(Available, False, reason, told)]));
     }
     table
+}
+
+/// One pod is ready, and another is not.
+fn pods_beside_ready_ones() -> Vec<(&'static str, World, Vec<Told>)> {
+    let beside = |troubles, refused: Option<&str>| World {
+        rollout: Some(Rollout {
+            ready: 1,
+            refused: refused.map(str::to_owned),
+            ..rollout(3)
+        }),
+        troubles,
+        ..World::running()
+    };
+    let image = trouble(
+        Reason::ImagePullFailed,
+        "not found; correct the image",
+        None,
+    );
+    let handler = trouble(
+        Reason::HandlerNotStarted,
+        "it must accept connections",
+        None,
+    );
+    vec![
+        (
+            "the namespace's quota refuses some of the pods",
+            beside(Vec::new(), Some("exceeded quota: small")),
+            vec![(
+                Available,
+                True,
+                Reason::PodsRefused,
+                &[
+                    "1 of 3 replicas ready",
+                    "exceeded quota: small",
+                    "see the namespace's ResourceQuota",
+                ],
+            )],
+        ),
+        (
+            "the image of a newer pod can't be pulled",
+            beside(vec![image], None),
+            vec![(
+                Available,
+                True,
+                Reason::ImagePullFailed,
+                &["1 of 3 replicas ready; not found; correct"],
+            )],
+        ),
+        (
+            "the handler of a newer pod is about to start",
+            beside(vec![handler], None),
+            vec![(
+                Available,
+                True,
+                Reason::HandlersReady,
+                &["1 of 3 replicas ready"],
+            )],
+        ),
+    ]
 }
 
 fn rollouts() -> Vec<(&'static str, World, Vec<Told>)> {

@@ -294,7 +294,7 @@ async fn nothing_is_done_before_everything_has_been_listed() {
 
 #[tokio::test(start_paused = true)]
 async fn passes_under_way_are_finished_at_a_stop() {
-    let running = World::new().run();
+    let mut running = World::new().run();
     running
         .world
         .api
@@ -306,7 +306,35 @@ async fn passes_under_way_are_finished_at_a_stop() {
         })
         .await;
     running.stop.cancel();
-    running.task.await.unwrap();
+    running.task.join_next().await.unwrap().unwrap();
     let told = running.world.condition("orders", "Progressing");
     assert_eq!(told, Some(("True".into(), "RollingOut".into())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_are_never_answered_hold_nobody_for_ever() {
+    let running = World::new().run();
+    // As many as there are passes at once.
+    let names: Vec<String> = (0..32).map(|n| format!("silent-{n}")).collect();
+    for name in &names {
+        running
+            .world
+            .api
+            .fail("patch configmaps silent", Fault::Lost);
+        running.world.apply(name, json!({}));
+    }
+    running
+        .until("all passes wait", |world| {
+            world.api.count("patch configmaps silent") == names.len()
+        })
+        .await;
+    running.world.apply("orders", json!({}));
+    running
+        .until_condition("orders", "Progressing", "True", "RollingOut")
+        .await;
+    for name in &names {
+        running
+            .until_condition(name, "Progressing", "True", "RollingOut")
+            .await;
+    }
 }

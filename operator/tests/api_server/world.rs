@@ -19,6 +19,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::fields::merge_patch;
@@ -191,7 +192,8 @@ impl World {
                 let _ = synced.send(());
             },
         );
-        let task = tokio::spawn(ran);
+        let mut task = JoinSet::new();
+        task.spawn(ran);
         Running {
             world: World {
                 api: self.api,
@@ -206,11 +208,11 @@ impl World {
     }
 }
 
-/// A world whose operator works.
+/// A world whose operator works, until it is dropped.
 pub struct Running {
     pub world: World,
     pub stop: CancellationToken,
-    pub task: tokio::task::JoinHandle<()>,
+    pub task: JoinSet<()>,
     pub is_synced: tokio::sync::oneshot::Receiver<()>,
 }
 
