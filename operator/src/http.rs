@@ -42,13 +42,19 @@ struct State {
     alive: Instant,
 }
 
-impl Health {
-    /// At the start.
-    pub fn new() -> Self {
+impl Default for Health {
+    fn default() -> Self {
         Self(Arc::new(Mutex::new(State {
             phase: Phase::Starting,
             alive: Instant::now(),
         })))
+    }
+}
+
+impl Health {
+    /// At the start.
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// From now on it is at this.

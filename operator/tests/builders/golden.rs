@@ -21,17 +21,22 @@ fn directory() -> PathBuf {
 
 /// The manifests' names, less `.yaml`.
 fn names() -> BTreeSet<String> {
-    let files = fs::read_dir(directory()).unwrap();
+    let files = fs::read_dir(directory()).expect("the directory");
     files
-        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .map(|file| {
+            file.expect("a file")
+                .file_name()
+                .into_string()
+                .expect("a name in UTF-8")
+        })
         .filter(|file| !file.ends_with(EXPECTED))
-        .map(|file| file.strip_suffix(".yaml").unwrap().to_owned())
+        .map(|file| file.strip_suffix(".yaml").expect("a manifest").to_owned())
         .collect()
 }
 
 fn objects(name: &str) -> String {
     let path = directory().join(format!("{name}.yaml"));
-    let manifest = Manifest::read(&fs::read_to_string(path).unwrap());
+    let manifest = Manifest::read(&fs::read_to_string(path).expect("a manifest"));
     let mut yaml = String::new();
     for object in manifest.objects(SECRETS) {
         yaml.push_str("---\n");
@@ -39,8 +44,8 @@ fn objects(name: &str) -> String {
         object
             .body
             .serialize(&mut serde_yaml::Serializer::new(&mut text))
-            .unwrap();
-        yaml.push_str(&String::from_utf8(text).unwrap());
+            .expect("an object is YAML");
+        yaml.push_str(&String::from_utf8(text).expect("YAML is text"));
     }
     yaml
 }

@@ -24,7 +24,11 @@ impl Manifest {
     }
 
     pub fn name(&self) -> &str {
-        self.resource.metadata.name.as_deref().unwrap()
+        self.resource
+            .metadata
+            .name
+            .as_deref()
+            .expect("it has a name")
     }
 
     /// The objects, when the Secrets have this digest.

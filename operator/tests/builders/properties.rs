@@ -101,8 +101,8 @@ fn manifest(name: &str, replicas: u32, settings: &[&Settings]) -> Manifest {
         "pod": {},
     });
     for (path, value) in settings.iter().copied().flatten() {
-        let (parent, field) = path.rsplit_once('/').unwrap();
-        spec.pointer_mut(parent).unwrap()[field] = value.clone();
+        let (parent, field) = path.rsplit_once('/').expect("a path");
+        spec.pointer_mut(parent).expect("the parent is there")[field] = value.clone();
     }
     spec["replicas"] = match spec["mode"] == "Fast" {
         true => replicas.into(),
@@ -120,7 +120,7 @@ fn manifest(name: &str, replicas: u32, settings: &[&Settings]) -> Manifest {
 fn config(objects: &[Object]) -> &str {
     body(objects, Kind::ConfigMap)["data"]["consumer.yaml"]
         .as_str()
-        .unwrap()
+        .expect("the file is text")
 }
 
 fn digest(objects: &[Object]) -> &Value {
