@@ -351,3 +351,117 @@ fn digest_of(uid: &str, needs: &BTreeSet<Need>, found: &HashMap<String, Entries>
     }
     digest(texts.iter().map(String::as_str))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use penstock_crds::manifest;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A token for the brokers, a variable from one entry, and all of a Secret.
+    fn consumer() -> ValidatedConsumer {
+        let manifest = json!({
+            "apiVersion": "penstock.dev/v1alpha1",
+            "kind": "KafkaConsumer",
+            "metadata": { "name": "orders" },
+            "spec": {
+                "group": "billing.orders",
+                "topics": ["orders"],
+                "mode": "InOrder",
+                "kafka": {
+                    "bootstrapServers": "kafka:9092",
+                    "tls": {},
+                    "authentication": {
+                        "type": "oauth",
+                        "accessToken": { "secretName": "kafka", "key": "token" },
+                    },
+                },
+                "handler": {
+                    "image": "registry.example/billing:1",
+                    "env": [{ "name": "K", "valueFrom": {
+                        "secretKeyRef": { "name": "api", "key": "key" },
+                    } }],
+                    "envFrom": [{ "secretRef": { "name": "all", "optional": true } }],
+                },
+            },
+        });
+        let (_, consumer) = manifest::read_one(&manifest.to_string()).unwrap();
+        consumer
+    }
+
+    fn found(secrets: &[(&str, &[(&str, &str)])]) -> HashMap<String, Entries> {
+        let entries = |entries: &[(&str, &str)]| -> BTreeMap<String, Vec<u8>> {
+            let entries = entries.iter();
+            entries
+                .map(|(name, value)| ((*name).into(), (*value).into()))
+                .collect()
+        };
+        let secrets = secrets.iter();
+        secrets
+            .map(|(name, held)| ((*name).into(), Some(Arc::new(entries(held)))))
+            .collect()
+    }
+
+    fn problems(secrets: &[(&str, &[(&str, &str)])]) -> Vec<String> {
+        let found = found(secrets);
+        let needs = needs(&consumer());
+        let needed = needs.iter().filter(|need| !need.optional);
+        needed.filter_map(|need| missing(need, &found)).collect()
+    }
+
+    #[test]
+    fn everything_that_is_missing_is_named_with_the_remedy() {
+        let problems = problems(&[("kafka", &[("token", "")])]);
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(
+            problems[0].starts_with("Secret 'api' does not exist"),
+            "{problems:?}"
+        );
+        assert!(
+            problems[1].starts_with("entry 'token' of Secret 'kafka' is empty"),
+            "{problems:?}"
+        );
+    }
+
+    #[test]
+    fn variables_may_be_empty_and_optional_secrets_missing() {
+        assert_eq!(
+            problems(&[("kafka", &[("token", "t")]), ("api", &[("key", "")])]),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn the_digest_follows_what_pods_read_at_their_start_and_nothing_else() {
+        let needs = needs(&consumer());
+        let digest = |uid: &str, token: &str, key: &str, other: &str, all: &str| {
+            let found = found(&[
+                ("kafka", &[("token", token)]),
+                ("api", &[("key", key), ("other", other)]),
+                ("all", &[("a", all)]),
+            ]);
+            digest_of(uid, &needs, &found)
+        };
+        let before = digest("1", "t", "k", "o", "a");
+        assert_eq!(
+            digest("1", "renewed", "k", "o", "a"),
+            before,
+            "a token is read again"
+        );
+        assert_eq!(
+            digest("1", "t", "k", "changed", "a"),
+            before,
+            "nobody names it"
+        );
+        assert_ne!(digest("1", "t", "changed", "o", "a"), before);
+        assert_ne!(digest("1", "t", "k", "o", "changed"), before);
+        assert_ne!(
+            digest("2", "t", "k", "o", "a"),
+            before,
+            "of another consumer"
+        );
+    }
+}

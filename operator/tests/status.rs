@@ -539,6 +539,8 @@ fn pods_beside_ready_ones() -> Vec<(&'static str, World, Vec<Told>)> {
         "it must accept connections",
         None,
     );
+    let mut stalled = beside(vec![handler.clone()], None);
+    stalled.rollout.get_or_insert_default().stalled = Some("timed out progressing.".into());
     vec![
         (
             "the namespace's quota refuses some of the pods",
@@ -562,6 +564,16 @@ fn pods_beside_ready_ones() -> Vec<(&'static str, World, Vec<Told>)> {
                 True,
                 Reason::ImagePullFailed,
                 &["1 of 3 replicas ready; not found; correct"],
+            )],
+        ),
+        (
+            "the handler of a newer pod does not start, and the rollout stalls",
+            stalled,
+            vec![(
+                Available,
+                True,
+                Reason::HandlerNotStarted,
+                &["1 of 3 replicas ready; it must accept"],
             )],
         ),
         (

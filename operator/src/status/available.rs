@@ -73,11 +73,14 @@ fn not_running(seen: &Seen<'_>) -> Condition {
 /// Whether a trouble is worth telling while other pods are ready: each pod's
 /// handler takes a while to start, and what has ended long ago is over.
 fn tells(trouble: &Trouble, seen: &Seen<'_>) -> bool {
-    trouble.reason != Reason::HandlerNotStarted
-        && trouble.ended.is_none_or(|ended| {
-            let since = seen.now.duration_since(ended);
-            since.as_secs() < RECENT.as_secs() as i64
-        })
+    if trouble.reason == Reason::HandlerNotStarted {
+        let rollout = seen.rollout.as_ref();
+        return rollout.is_some_and(|rollout| rollout.stalled.is_some());
+    }
+    trouble.ended.is_none_or(|ended| {
+        let since = seen.now.duration_since(ended);
+        since.as_secs() < RECENT.as_secs() as i64
+    })
 }
 
 /// A container that ended is being started again; anything else stays as it is.

@@ -338,3 +338,24 @@ async fn requests_that_are_never_answered_hold_nobody_for_ever() {
             .await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_lag_is_read_again_and_again() {
+    let running = World::new().run();
+    running
+        .world
+        .apply("orders", json!({ "offsetReset": "Earliest" }));
+    running
+        .until_condition("orders", "Progressing", "True", "RollingOut")
+        .await;
+    running.world.all_ready("orders");
+    for lag in [3, 5] {
+        running
+            .world
+            .produce(lag - running.world.lag("orders").unwrap_or(0))
+            .await;
+        running
+            .until("the lag is shown", |world| world.lag("orders") == Some(lag))
+            .await;
+    }
+}

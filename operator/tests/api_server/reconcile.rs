@@ -580,3 +580,22 @@ async fn a_secret_that_changes_while_it_is_read_is_read_again() {
         "the pods see the new one"
     );
 }
+
+#[tokio::test]
+async fn brokers_that_do_not_answer_start_nothing_and_stop_nothing() {
+    let world = World::new();
+    world.apply("orders", json!({}));
+    world.pass("orders").await.unwrap();
+    let running = world.api.get("deployments", "orders");
+    let nobody = json!({ "kafka": { "bootstrapServers": "127.0.0.1:1" } });
+    for name in ["orders", "new"] {
+        world.apply(name, nobody.clone());
+        world.pass(name).await.unwrap();
+        let told = world.condition(name, "TopicsResolved");
+        assert_eq!(told, Some(("Unknown".into(), "BrokersUnreachable".into())));
+        let message = world.message(name, "TopicsResolved");
+        assert!(message.contains("127.0.0.1:1"), "{message}");
+    }
+    assert_eq!(world.api.get("deployments", "orders"), running);
+    assert!(world.api.get("deployments", "new").is_none());
+}

@@ -15,8 +15,9 @@ use penstock_operator::key::Key;
 use penstock_operator::metrics::Metrics;
 use penstock_operator::read::Found;
 use penstock_operator::reconcile::{Context, ReconcileError, reconcile};
+use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
-use rdkafka::producer::DefaultProducerContext;
+use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -178,6 +179,24 @@ impl World {
                 "readyReplicas": replicas,
             });
         });
+    }
+
+    /// The lag in the consumer's status.
+    pub fn lag(&self, name: &str) -> Option<i64> {
+        self.api.get("kafkaconsumers", name)?["status"]["lag"].as_i64()
+    }
+
+    /// Writes so many messages to `orders`.
+    pub async fn produce(&self, count: i64) {
+        let producer: FutureProducer = ClientConfig::new()
+            .set("bootstrap.servers", self.kafka.bootstrap_servers())
+            .create()
+            .expect("a producer");
+        for _ in 0..count {
+            let record: FutureRecord<'_, (), str> = FutureRecord::to("orders").payload("{}");
+            let sent = producer.send(record, Duration::from_secs(10)).await;
+            sent.expect("it is written");
+        }
     }
 
     /// Starts the controller with its queue and watches.
