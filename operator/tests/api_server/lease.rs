@@ -17,7 +17,8 @@ use crate::server::ApiServer;
 const NAMESPACE: &str = "penstock";
 
 fn candidate(api: &ApiServer, identity: &str) -> Candidate {
-    let leases: Api<Lease> = Api::namespaced(api.client(), NAMESPACE);
+    let caller = identity.split('-').next().unwrap_or_default();
+    let leases: Api<Lease> = Api::namespaced(api.client_of(caller), NAMESPACE);
     Candidate::new(leases, identity.to_owned())
 }
 
@@ -217,29 +218,43 @@ async fn live(api: ApiServer, name: &str, lives: Vec<(u64, bool)>, shifts: Shift
     }
 }
 
-fn fault() -> impl Strategy<Value = Option<Fault>> {
-    let seconds = (0_u64..12_000).prop_map(Duration::from_millis);
-    prop_oneof![
-        6 => Just(None),
-        1 => Just(Some(Fault::Status(500))),
-        1 => Just(Some(Fault::Status(409))),
-        1 => Just(Some(Fault::Lost)),
-        1 => Just(Some(Fault::Unanswered)),
-        2 => seconds.clone().prop_map(|wait| Some(Fault::Slow(wait))),
-        2 => seconds.prop_map(|wait| Some(Fault::Late(wait))),
-    ]
+/// For how many seconds all calls of a candidate go well, or go wrong in one way.
+type Phase = (u64, Option<Fault>);
+
+fn phases() -> impl Strategy<Value = Vec<Phase>> {
+    let wait = (0_u64..16_000).prop_map(Duration::from_millis);
+    let fault = prop_oneof![
+        2 => Just(Fault::Status(500)),
+        1 => Just(Fault::Status(409)),
+        1 => Just(Fault::Lost),
+        1 => Just(Fault::Unanswered),
+        1 => wait.clone().prop_map(Fault::Slow),
+        1 => wait.prop_map(Fault::Late),
+    ];
+    let phase = (1_u64..25, prop::option::weighted(0.6, fault));
+    prop::collection::vec(phase, 1..12)
 }
 
 fn lives() -> impl Strategy<Value = Vec<(u64, bool)>> {
     prop::collection::vec((1_u64..90, any::<bool>()), 1..6)
 }
 
+/// What goes wrong some time after the start. In the end nothing does.
+fn fault_at(phases: &[Phase], time: Duration) -> Option<Fault> {
+    let mut end = Duration::ZERO;
+    let phase = phases.iter().find(|(seconds, _)| {
+        end += Duration::from_secs(*seconds);
+        time < end
+    });
+    phase.and_then(|(_, fault)| *fault)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn no_two_ever_work_at_once(
-        faults in prop::collection::vec(fault(), 1..120), a in lives(), b in lives(),
+        a in lives(), b in lives(), a_suffers in phases(), b_suffers in phases(),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -249,8 +264,11 @@ proptest! {
         let shifts = Shifts::default();
         runtime.block_on(async {
             let api = ApiServer::default();
-            let mut faults = faults.into_iter();
-            api.disturb(move |_| faults.next().flatten());
+            let start = Instant::now();
+            api.disturb(move |call| {
+                let phases = if call.caller == "a" { &a_suffers } else { &b_suffers };
+                fault_at(phases, start.elapsed())
+            });
             tokio::join!(
                 live(api.clone(), "a", a, Arc::clone(&shifts)),
                 live(api.clone(), "b", b, Arc::clone(&shifts)),

@@ -458,7 +458,10 @@ async fn a_refusal_is_told_with_its_remedy_and_tried_again_later() {
 #[tokio::test]
 async fn events_are_published_on_transitions_only() {
     let world = World::new();
-    world.apply("orders", json!({ "topics": ["typo"] }));
+    world.apply(
+        "orders",
+        json!({ "mode": "Fast", "replicas": 3, "topics": ["typo"] }),
+    );
     let reasons = || -> Vec<(String, String)> {
         let calls = world.api.calls();
         let events = calls.iter().filter(|call| call.resource == "events");
@@ -471,14 +474,19 @@ async fn events_are_published_on_transitions_only() {
     assert_eq!(reasons(), [("Warning".into(), "TopicNotFound".into())]);
     world.pass("orders").await.unwrap();
     assert_eq!(reasons(), []);
-    world.apply("orders", json!({}));
+    world.apply("orders", json!({ "mode": "Fast", "replicas": 3 }));
     world.pass("orders").await.unwrap();
     assert_eq!(reasons(), [], "it is found, which is no news to anybody");
     world.all_ready("orders");
     world.pass("orders").await.unwrap();
     assert_eq!(reasons(), [("Normal".into(), "HandlersReady".into())]);
+    world.api.edit("deployments", "orders", |object| {
+        object["status"]["readyReplicas"] = 2.into()
+    });
     world.pass("orders").await.unwrap();
-    assert_eq!(reasons(), []);
+    let message = world.message("orders", "Available");
+    assert_eq!(message, "2 of 3 replicas ready");
+    assert_eq!(reasons(), [], "a figure is no transition");
 }
 
 #[tokio::test]

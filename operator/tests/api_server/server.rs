@@ -35,6 +35,7 @@ pub struct Call {
     /// Whether only metadata was asked for.
     pub metadata: bool,
     pub at: Instant,
+    pub caller: String,
     query: BTreeMap<String, String>,
     merges: bool,
 }
@@ -75,10 +76,16 @@ struct Watch {
 
 impl ApiServer {
     pub fn client(&self) -> Client {
+        self.client_of("")
+    }
+
+    /// The client of one of several callers, who is named in its calls.
+    pub fn client_of(&self, caller: &str) -> Client {
         let server = self.clone();
+        let caller = caller.to_owned();
         let service = tower::service_fn(move |request: Request<kube::client::Body>| {
-            let server = server.clone();
-            async move { Ok::<_, Infallible>(server.serve(request).await) }
+            let (server, caller) = (server.clone(), caller.clone());
+            async move { Ok::<_, Infallible>(server.serve(caller, request).await) }
         });
         Client::new(service, "default")
     }
@@ -188,8 +195,8 @@ impl ApiServer {
         }
     }
 
-    async fn serve(&self, request: Request<kube::client::Body>) -> Response<Body> {
-        let call = read(request).await;
+    async fn serve(&self, caller: String, request: Request<kube::client::Body>) -> Response<Body> {
+        let call = read(caller, request).await;
         let fault = self.0.lock().note(&call);
         if let Some((code, body)) = fault.and_then(Fault::refusal) {
             return answer(code, &body);
@@ -477,7 +484,7 @@ fn answer(code: u16, body: &Value) -> Response<Body> {
         .expect("an answer")
 }
 
-async fn read(request: Request<kube::client::Body>) -> Call {
+async fn read(caller: String, request: Request<kube::client::Body>) -> Call {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.expect("a body").to_bytes();
     let header = |name| {
@@ -529,6 +536,7 @@ async fn read(request: Request<kube::client::Body>) -> Call {
         merges: header("content-type") == "application/merge-patch+json",
         body: serde_json::from_slice(&body).unwrap_or_default(),
         at: Instant::now(),
+        caller,
         resource,
         namespace,
         name,
