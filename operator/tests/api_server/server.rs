@@ -3,48 +3,23 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::fmt;
 use std::sync::Arc;
 
 use axum::body::Body;
 use futures_util::StreamExt as _;
-use http::{Method, Request, Response};
-use http_body_util::BodyExt as _;
+use http::{Request, Response};
 use kube::Client;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
+use crate::call::Call;
 use crate::faults::{Fault, status};
 use crate::fields::{drop_gone, merge, merge_patch, set_of};
 
 /// Resource, namespace and name.
 type Id = (String, String, String);
-
-/// A call other than a list or a watch.
-#[derive(Clone, Debug)]
-pub struct Call {
-    pub verb: &'static str,
-    /// Such as `deployments` or `kafkaconsumers/status`.
-    pub resource: String,
-    pub namespace: String,
-    /// Empty for a list.
-    pub name: String,
-    pub body: Value,
-    /// Whether only metadata was asked for.
-    pub metadata: bool,
-    pub at: Instant,
-    pub caller: String,
-    query: BTreeMap<String, String>,
-    merges: bool,
-}
-
-impl fmt::Display for Call {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.verb, self.resource, self.name)
-    }
-}
 
 type Chaos = Box<dyn FnMut(&Call) -> Option<Fault> + Send>;
 
@@ -196,7 +171,7 @@ impl ApiServer {
     }
 
     async fn serve(&self, caller: String, request: Request<kube::client::Body>) -> Response<Body> {
-        let call = read(caller, request).await;
+        let call = Call::read(caller, request).await;
         let fault = self.0.lock().note(&call);
         if let Some((code, body)) = fault.and_then(Fault::refusal) {
             return answer(code, &body);
@@ -245,7 +220,7 @@ impl State {
         }
         let result = match call.verb {
             "list" => Ok(self.list(call)),
-            "get" => self.found(call).map(|object| shown(call, object)),
+            "get" => self.found(call).map(|object| call.shown(object)),
             "create" => self.create(call),
             "update" => self.update(call),
             "patch" => self.patch(call),
@@ -267,9 +242,9 @@ impl State {
             .objects
             .iter()
             .filter(|((resource, _, _), object)| {
-                call.resource == *resource && concerns(call, object)
+                call.resource == *resource && call.concerns(object)
             })
-            .map(|(_, object)| shown(call, object.clone()))
+            .map(|(_, object)| call.shown(object.clone()))
             .collect();
         json!({
             "apiVersion": "v1",
@@ -404,8 +379,8 @@ impl State {
 
 impl Watch {
     fn tell(&self, change: &Change) {
-        if self.call.resource == change.resource && concerns(&self.call, &change.object) {
-            let object = shown(&self.call, change.object.clone());
+        if self.call.resource == change.resource && self.call.concerns(&change.object) {
+            let object = self.call.shown(change.object.clone());
             let event = json!({ "type": change.kind, "object": object });
             // Nobody hears it once the watch has been dropped.
             let _ = self.events.send(format!("{event}\n"));
@@ -454,27 +429,6 @@ fn id(call: &Call) -> Id {
     )
 }
 
-/// Whether a list or watch covers an object.
-fn concerns(call: &Call, object: &Value) -> bool {
-    let metadata = &object["metadata"];
-    let here = call.namespace.is_empty() || metadata["namespace"] == call.namespace.as_str();
-    here && call.query.get("labelSelector").is_none_or(|selector| {
-        let (label, value) = selector.split_once('=').expect("one equality");
-        metadata["labels"][label] == value
-    })
-}
-
-fn shown(call: &Call, object: Value) -> Value {
-    match call.metadata {
-        true => json!({
-            "apiVersion": "meta.k8s.io/v1",
-            "kind": "PartialObjectMetadata",
-            "metadata": object["metadata"],
-        }),
-        false => object,
-    }
-}
-
 fn answer(code: u16, body: &Value) -> Response<Body> {
     let answer = Response::builder()
         .status(code)
@@ -482,64 +436,4 @@ fn answer(code: u16, body: &Value) -> Response<Body> {
     answer
         .body(Body::from(body.to_string()))
         .expect("an answer")
-}
-
-async fn read(caller: String, request: Request<kube::client::Body>) -> Call {
-    let (parts, body) = request.into_parts();
-    let body = body.collect().await.expect("a body").to_bytes();
-    let header = |name| {
-        let value: Option<&http::HeaderValue> = parts.headers.get(name);
-        value
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
-    };
-    let query: BTreeMap<String, String> = parts
-        .uri
-        .query()
-        .unwrap_or_default()
-        .split('&')
-        .filter_map(|pair| pair.split_once('='))
-        .map(|(name, value)| {
-            (
-                name.to_owned(),
-                value.replace("%2F", "/").replace("%3D", "="),
-            )
-        })
-        .collect();
-    let mut path = parts.uri.path().trim_matches('/').split('/');
-    // `api/VERSION/…` or `apis/GROUP/VERSION/…`
-    if path.next() == Some("apis") {
-        path.next();
-    }
-    let mut path = path.skip(1).peekable();
-    let mut namespace = String::new();
-    if path.peek() == Some(&"namespaces") {
-        namespace = path.nth(1).unwrap_or_default().to_owned();
-    }
-    let mut resource = path.next().unwrap_or_default().to_owned();
-    let name = path.next().unwrap_or_default().to_owned();
-    if let Some(subresource) = path.next() {
-        resource = format!("{resource}/{subresource}");
-    }
-    Call {
-        verb: match parts.method {
-            Method::GET if query.contains_key("watch") => "watch",
-            Method::GET if name.is_empty() => "list",
-            Method::GET => "get",
-            Method::POST => "create",
-            Method::PUT => "update",
-            Method::PATCH => "patch",
-            Method::DELETE => "delete",
-            method => panic!("nobody serves {method}"),
-        },
-        metadata: header("accept").contains("as=PartialObjectMetadata"),
-        merges: header("content-type") == "application/merge-patch+json",
-        body: serde_json::from_slice(&body).unwrap_or_default(),
-        at: Instant::now(),
-        caller,
-        resource,
-        namespace,
-        name,
-        query,
-    }
 }
