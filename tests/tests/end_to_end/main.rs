@@ -22,7 +22,10 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// What most tests begin with.
 struct Scene {
     cluster: &'static Cluster,
-    #[expect(dead_code, reason = "it must be there; tests of the operator itself use it")]
+    #[expect(
+        dead_code,
+        reason = "it must be there; tests of the operator itself use it"
+    )]
     installation: &'static Installation,
     namespace: Namespace,
     recorder: Recorder,
