@@ -201,7 +201,7 @@ fn side(side: Side, count: Count, handlers: u32) -> Runner {
         handlers,
         transport: None,
         // As the runtime's own program does.
-        threads: (side == Side::InOrder).then_some(1),
+        threads: (handlers == 1).then_some(1),
     }
 }
 

@@ -7,8 +7,7 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod}
 use kube::ResourceExt as _;
 use parking_lot::RwLock;
 
-use crate::build::{HANDLER, RUNTIME};
-use crate::existing::consumer_of;
+use crate::build::{CONSUMER_LABEL, HANDLER, RUNTIME};
 use crate::key::Key;
 use crate::status::Reason;
 
@@ -90,6 +89,12 @@ impl Pods {
     }
 }
 
+/// The consumer that a pod belongs to, by its label.
+fn consumer_of(pod: &Pod) -> Option<Key> {
+    let name = pod.metadata.labels.as_ref()?.get(CONSUMER_LABEL)?;
+    Some(Key::new(pod.metadata.namespace.as_deref()?, name))
+}
+
 /// What says most comes first: a poison message more than a pod that waits.
 fn rank(reason: Reason) -> u8 {
     match reason {
@@ -168,8 +173,8 @@ fn times(restarts: i32) -> String {
 /// What the container left behind, in one line, or how it ended.
 fn last_words(end: &ContainerStateTerminated) -> String {
     let words = end.message.as_deref().unwrap_or_default();
-    let mut words = words.lines().map(str::trim);
-    match words.rfind(|line| !line.is_empty()) {
+    let mut words = words.lines().map(str::trim).filter(|line| !line.is_empty());
+    match words.next_back() {
         Some(line) if end.reason.as_deref() != Some("OOMKilled") => {
             line.strip_prefix("error: ").unwrap_or(line).to_owned()
         }

@@ -98,7 +98,7 @@ async fn operate(settings: Settings) -> Result<(), MainError> {
     let stop = stop_on_signal().map_err(MainError::Signals)?;
     let metrics = Metrics::new()?;
     let client = client(&metrics).await?;
-    let health = Health::new();
+    let health = Health::default();
     let _pages = serve(settings.http_address, health.clone(), metrics.clone()).await?;
     let identity = settings.identity.clone().unwrap_or_else(host_name);
     tracing::info!(

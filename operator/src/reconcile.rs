@@ -155,12 +155,12 @@ struct Pass<'a> {
 struct Progress {
     /// What became of the topics, if they were looked for.
     topics: Option<Resolution>,
-    /// Why a Secret could not be read, when that has lasted.
-    unread: Option<SecretsError>,
     /// Why an object could not be applied.
     blocked: Option<ApplyError>,
     /// Messages that are yet to be handled, if known.
     lag: Option<i64>,
+    /// Why Secrets could not be read, once that has gone on for long.
+    unread: Option<SecretsError>,
 }
 
 impl Pass<'_> {
@@ -177,19 +177,12 @@ impl Pass<'_> {
             .read(&context.scope, self.key, self.uid, consumer);
         let secrets = match secrets.await {
             Ok(secrets) => secrets,
-            Err(error @ SecretsError::Missing(_)) => {
-                return Ok(Progress {
-                    topics: Some(Resolution::NoSecret(error.to_string())),
-                    lag: self.before.lag,
-                    ..Progress::default()
-                });
-            }
+            Err(error @ SecretsError::Missing(_)) => return Ok(self.without_secrets(&error)),
             Err(error) if context.backoffs.is_lasting(self.key) => {
+                let progress = self.without_secrets(&error);
                 return Ok(Progress {
-                    topics: Some(Resolution::NoSecret(error.to_string())),
-                    lag: self.before.lag,
                     unread: Some(error),
-                    ..Progress::default()
+                    ..progress
                 });
             }
             Err(error) => return Err(error.into()),
@@ -204,6 +197,14 @@ impl Pass<'_> {
             progress.blocked = self.apply(resource, consumer, &secrets).await?;
         }
         Ok(progress)
+    }
+
+    fn without_secrets(&self, error: &SecretsError) -> Progress {
+        Progress {
+            topics: Some(Resolution::NoSecret(error.to_string())),
+            lag: self.before.lag,
+            ..Progress::default()
+        }
     }
 
     /// Looks for the topics, the dead-letter topic among them.

@@ -14,7 +14,6 @@ use kube::runtime::watcher::{self, Event};
 use serde::de::DeserializeOwned;
 
 use crate::build::{Kind, MANAGED_BY};
-use crate::existing::consumer_of;
 use crate::key::Key;
 use crate::reconcile::Context;
 
@@ -87,12 +86,12 @@ async fn objects(kind: Kind, context: Arc<Context>) {
         watcher::watcher(api, ours()),
         |change: Change<'_, DynamicObject>| match change {
             Change::Saw(object) if existing.saw(kind, object) => {
-                wake(&context, consumer_of(object))
+                wake(&context, kind.consumer_name(&Key::of(object)));
             }
             Change::Saw(_) => {}
             Change::Gone(object) => {
                 existing.gone(kind, &Key::of(object));
-                wake(&context, consumer_of(object));
+                wake(&context, kind.consumer_name(&Key::of(object)));
             }
             Change::Listed(present) => {
                 for gone in existing.listed(kind, &present) {

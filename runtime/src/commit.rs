@@ -21,11 +21,11 @@ pub(crate) enum CommitResult {
     Failed(String),
 }
 
-/// A commit that a handler waits for.
+/// A commit that a handler, or the pump at a stop, waits for.
 pub(crate) struct CommitRequest {
     /// The assignment that the message came by.
     pub(crate) partition: Arc<Partition>,
-    /// The offset to commit: one past the message.
+    /// The offset to commit: one past what is handled.
     pub(crate) offset: i64,
     pub(crate) reply: oneshot::Sender<CommitResult>,
 }

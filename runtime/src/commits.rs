@@ -1,24 +1,25 @@
-//! The commits that handlers wait for, on the pump's side.
+//! The commits that somebody waits for, on the pump's side.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::oneshot;
 
 use crate::commit::{CommitRequest, CommitResult};
 use crate::kafka::{self, CommitOutcome, Consumer};
+use crate::partition::Partition;
 
 /// Wait before a commit that met a rebalance is sent again.
 const RETRY_WAIT: Duration = Duration::from_millis(100);
-
-/// How long a commit is sent again before the consumer ends: longer than any
-/// rebalance, at which members have `session.timeout.ms` (10 s) to be missed.
-const RETRY_LIMIT: Duration = Duration::from_secs(30);
 
 /// Commits that are asked for and not answered.
 pub(crate) struct Commits {
     requests: UnboundedReceiver<CommitRequest>,
     waiting: Vec<Waiting>,
+    /// How long a commit is sent again.
+    retry_limit: Duration,
 }
 
 struct Waiting {
@@ -29,21 +30,42 @@ struct Waiting {
 }
 
 impl Commits {
-    pub(crate) fn new(requests: UnboundedReceiver<CommitRequest>) -> Self {
+    pub(crate) fn new(requests: UnboundedReceiver<CommitRequest>, retry_limit: Duration) -> Self {
         Self {
             requests,
+            retry_limit,
             waiting: Vec::new(),
         }
+    }
+
+    /// Asks for a commit on the pump's own behalf. It is sent when commits are
+    /// next served.
+    pub(crate) fn ask(
+        &mut self,
+        partition: &Arc<Partition>,
+        offset: i64,
+    ) -> oneshot::Receiver<CommitResult> {
+        let (reply, result) = oneshot::channel();
+        self.add(CommitRequest {
+            partition: Arc::clone(partition),
+            offset,
+            reply,
+        });
+        result
+    }
+
+    fn add(&mut self, request: CommitRequest) {
+        self.waiting.push(Waiting {
+            request,
+            since: Instant::now(),
+            retry_at: Some(Instant::now()),
+        });
     }
 
     /// Sends what is asked for and what is due again.
     pub(crate) fn serve(&mut self, consumer: &Consumer) {
         while let Ok(request) = self.requests.try_recv() {
-            self.waiting.push(Waiting {
-                request,
-                since: Instant::now(),
-                retry_at: Some(Instant::now()),
-            });
+            self.add(request);
         }
         let mut place = 0;
         while let Some(waiting) = self.waiting.get_mut(place) {
@@ -80,9 +102,14 @@ impl Commits {
             Err(_) if waiting.request.partition.is_revoked() => {
                 self.reply(place, CommitResult::Revoked);
             }
-            Err(code) if passes(code) && waiting.since.elapsed() < RETRY_LIMIT => {
+            Err(code) if passes(code) && waiting.since.elapsed() < self.retry_limit => {
                 tracing::warn!("the commit met a rebalance ({code}) and is sent again");
                 waiting.retry_at = Some(Instant::now() + RETRY_WAIT);
+            }
+            Err(code) if passes(code) => {
+                let limit = self.retry_limit;
+                let reason = format!("it was refused for {limit:?}, the last time with {code}");
+                self.reply(place, CommitResult::Failed(reason));
             }
             Err(code) => self.reply(place, CommitResult::Failed(code.to_string())),
         }

@@ -21,6 +21,7 @@ mod delivery;
 pub mod handler;
 mod http;
 mod kafka;
+mod last_commit;
 mod main_program;
 pub mod metrics;
 pub mod metrics_reference;
@@ -39,6 +40,7 @@ mod server;
 pub mod signals;
 mod start;
 pub mod telemetry;
+mod termination;
 mod worker;
 
 pub use self::http::{HealthCheck, HealthCheckError, ListenError};

@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::Parser;
 use penstock_crds::manifest::{self, ManifestErrors};
 use penstock_crds::spec::Format;
-use penstock_crds::validate::{ConsumeMode, Endpoint, ValidatedConsumer};
+use penstock_crds::validate::{Endpoint, ValidatedConsumer};
 use thiserror::Error;
 
 use crate::decode::{Decoder, JsonText, Raw};
@@ -21,6 +21,7 @@ use crate::handler::http::{HttpHandler, HttpHandlerError};
 use crate::server::{HEALTH_ADDRESS, METRICS_ADDRESS, RunError, Runtime, SECRETS_DIRECTORY};
 use crate::signals::stop_on_signal;
 use crate::telemetry::{self, LogFormat, TelemetryError};
+use crate::termination::write_message;
 
 /// How long a handler outside the process may take to accept connections
 /// before the runtime gives up and is restarted.
@@ -62,6 +63,10 @@ pub struct Arguments {
     /// How to write log lines
     #[arg(long, env = "PENSTOCK_LOG_FORMAT", value_enum, default_value_t)]
     log_format: LogFormat,
+
+    /// File to write the error to that ends the program; none when absent
+    #[arg(long, env = "PENSTOCK_TERMINATION_LOG")]
+    termination_log: Option<PathBuf>,
 }
 
 /// Why the program ended.
@@ -118,39 +123,31 @@ where
     H: Handler<D::Data>,
 {
     let arguments = Arguments::parse();
-    exit_code(embedded(arguments, decoder, handler).await)
+    let ended = embedded(&arguments, decoder, handler).await;
+    arguments.exit_code(ended)
 }
 
 /// The whole of the runtime's own binary: a handler that is reached over HTTP.
 pub fn run_main_http() -> ExitCode {
     let arguments = Arguments::parse();
-    exit_code(on_threads(&arguments))
+    let ended = on_threads(&arguments);
+    arguments.exit_code(ended)
 }
 
 /// Runs on as many threads as there are cores, or as `TOKIO_WORKER_THREADS`
-/// says; in order, where one thing is done at a time, on one: waking another
-/// would cost more than it has to do.
+/// says; with one handler, where one thing is done at a time, on one: waking
+/// another would cost more than it has to do.
 fn on_threads(arguments: &Arguments) -> Result<(), MainError> {
     let consumer = arguments.read()?;
     let mut threads = tokio::runtime::Builder::new_multi_thread();
-    if consumer.mode == ConsumeMode::InOrder && env::var_os("TOKIO_WORKER_THREADS").is_none() {
+    if consumer.mode.handlers() == 1 && env::var_os("TOKIO_WORKER_THREADS").is_none() {
         threads.worker_threads(1);
     }
     let runtime = threads.enable_all().build().map_err(MainError::Threads)?;
     runtime.block_on(http(arguments, consumer))
 }
 
-fn exit_code(result: Result<(), MainError>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn embedded<D, H>(arguments: Arguments, decoder: D, handler: H) -> Result<(), MainError>
+async fn embedded<D, H>(arguments: &Arguments, decoder: D, handler: H) -> Result<(), MainError>
 where
     D: Decoder,
     H: Handler<D::Data>,
@@ -200,6 +197,21 @@ async fn http(arguments: &Arguments, consumer: ValidatedConsumer) -> Result<(), 
 }
 
 impl Arguments {
+    /// Says why the program ends, if by an error.
+    fn exit_code(&self, ended: Result<(), MainError>) -> ExitCode {
+        let Err(error) = ended else {
+            return ExitCode::SUCCESS;
+        };
+        eprintln!("error: {error}");
+        if let Some(path) = &self.termination_log
+            && let Err(error) = write_message(path, &error.to_string())
+        {
+            let path = path.display();
+            eprintln!("warning: the reason can't be written to {path}: {error}");
+        }
+        ExitCode::FAILURE
+    }
+
     fn read(&self) -> Result<ValidatedConsumer, MainError> {
         let text = fs::read_to_string(&self.config).map_err(|source| MainError::Unreadable {
             path: self.config.clone(),

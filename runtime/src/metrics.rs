@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{
     Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
@@ -51,11 +52,13 @@ pub struct Metrics {
     pub(crate) rebalances: IntCounter,
     /// Commits that the brokers refused or did not answer.
     pub(crate) commit_failures: IntCounter,
-    /// Messages that wait for a handler.
-    pub(crate) queued: IntGauge,
-    /// Bytes of the messages that wait for a handler.
-    pub(crate) queued_bytes: IntGauge,
+    queued: IntGauge,
+    queued_bytes: IntGauge,
+    queue: Arc<Mutex<Option<Box<QueueLoad>>>>,
 }
+
+/// Tells how many messages wait for a handler, and their bytes.
+type QueueLoad = dyn Fn() -> (usize, usize) + Send + Sync;
 
 impl Metrics {
     /// Registers the series of a consumer. `client_name` is the label
@@ -165,6 +168,7 @@ impl Metrics {
                     "bytes of the messages that wait for a handler",
                 ))?,
             )?,
+            queue: Arc::default(),
             descriptions: register.descriptions.take().into(),
             client_name: client_name.into(),
             consumer: consumer.into(),
@@ -184,9 +188,20 @@ impl Metrics {
 
     /// The page, in Prometheus' text format 0.0.4.
     pub fn render(&self) -> Result<String, prometheus::Error> {
+        if let Some(load) = &*self.queue.lock() {
+            let (messages, bytes) = load();
+            self.queued.set(saturated(messages));
+            self.queued_bytes.set(saturated(bytes));
+        }
         let mut page = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut page)?;
         String::from_utf8(page).map_err(|error| prometheus::Error::Msg(error.to_string()))
+    }
+
+    /// Asks for the queue's load whenever the page is asked for: it changes with
+    /// every message.
+    pub(crate) fn watch_queue(&self, load: impl Fn() -> (usize, usize) + Send + Sync + 'static) {
+        *self.queue.lock() = Some(Box::new(load));
     }
 
     /// The series of one topic, looked up once.
@@ -354,5 +369,38 @@ impl Register<'_> {
     ) -> Result<HistogramVec, prometheus::Error> {
         let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
         self.add("histogram", HistogramVec::new(options, labels)?)
+    }
+}
+
+fn saturated(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn the_page_shows_the_queue_as_it_is_then() {
+        let metrics = Metrics::new("", "kafka_consumer.orders").unwrap();
+        let load = Arc::new(AtomicUsize::new(0));
+        let watched = Arc::clone(&load);
+        metrics.watch_queue(move || {
+            let messages = watched.load(Ordering::Relaxed);
+            (messages, messages * 100)
+        });
+        for messages in [7, 3] {
+            load.store(messages, Ordering::Relaxed);
+            let page = metrics.render().unwrap();
+            let labels = "{consumer=\"kafka_consumer.orders\"}";
+            for line in [
+                format!("penstock_queued_messages{labels} {messages}\n"),
+                format!("penstock_queued_bytes{labels} {messages}00\n"),
+            ] {
+                assert!(page.contains(&line), "{page}");
+            }
+        }
     }
 }

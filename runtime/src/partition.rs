@@ -126,6 +126,12 @@ impl Partition {
         }
     }
 
+    /// The offset that may be committed, unless the brokers have it.
+    pub(crate) fn uncommitted(&self) -> Option<i64> {
+        let committed = self.committed.load(Ordering::Relaxed);
+        self.committable().filter(|offset| *offset != committed)
+    }
+
     /// Messages delivered and not settled.
     pub(crate) fn in_flight(&self) -> usize {
         self.offsets.lock().in_flight()

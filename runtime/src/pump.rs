@@ -18,6 +18,7 @@ use crate::commits::Commits;
 use crate::kafka::{
     CommitOutcome, ConsumeError, Consumer, Event, MessageQueue, TopicPartition, high_watermark,
 };
+use crate::last_commit::LastCommit;
 use crate::metrics::Metrics;
 use crate::pins::Pins;
 use crate::progress::Progress;
@@ -86,7 +87,7 @@ pub(crate) struct PumpParts {
     pub(crate) reset: Offset,
     /// Most messages in one read.
     pub(crate) batch_size: usize,
-    /// Longest wait for messages in flight at a revocation.
+    /// Longest wait for messages in flight at a revocation, and at a stop.
     pub(crate) drain_limit: Duration,
     pub(crate) metrics: Metrics,
     pub(crate) progress: Arc<Progress>,
@@ -107,8 +108,10 @@ pub(crate) struct Pump {
     pins: Pins,
     /// Read and not yet in the queue.
     pending: VecDeque<Delivery>,
-    /// Nothing more is read.
-    stopping: bool,
+    /// When nothing more was to be read.
+    stopped: Option<Instant>,
+    /// Begun when every handler has ended.
+    last_commit: Option<LastCommit>,
     last_poll: Instant,
     last_store: Instant,
     _closing: Closing,
@@ -136,7 +139,8 @@ impl Pump {
             revocation: None,
             pins: Pins::new(parts.strategy.redelivers() && parts.reset == Offset::End),
             pending: VecDeque::new(),
-            stopping: false,
+            stopped: None,
+            last_commit: None,
             last_poll: Instant::now(),
             last_store: Instant::now(),
             _closing: Closing(Arc::clone(&parts.consumer)),
@@ -154,10 +158,10 @@ impl Pump {
             self.advance_joining();
             self.advance_revocation();
             self.store_handled();
-            if self.parts.stop.is_cancelled() && !self.stopping {
+            if self.parts.stop.is_cancelled() && self.stopped.is_none() {
                 self.begin_stop();
             }
-            if self.parts.finish.is_cancelled() {
+            if self.parts.finish.is_cancelled() && self.is_done() {
                 break;
             }
             if !self.pump() {
@@ -176,17 +180,18 @@ impl Pump {
             otel.name = self.span
         );
         let _entered = span.enter();
-        let read = if self.pending.is_empty() && !self.stopping && self.parts.queue.has_room() {
-            self.read()
-        } else {
-            0
-        };
+        let read =
+            if self.pending.is_empty() && self.stopped.is_none() && self.parts.queue.has_room() {
+                self.read()
+            } else {
+                0
+            };
         let had_some = !self.pending.is_empty();
         if had_some && !self.pins.hold() {
             let _put = tracing::info_span!(target: SPANS, "kafka.work_queue_put").entered();
             self.parts.queue.put(&mut self.pending);
         }
-        if self.stopping && self.pending.is_empty() {
+        if self.stopped.is_some() && self.pending.is_empty() {
             self.parts.queue.close();
         }
         // With the last of an earlier read put, nothing else tells of messages
@@ -223,9 +228,6 @@ impl Pump {
     }
 
     async fn wait(&mut self) {
-        let (queued, bytes) = self.parts.queue.load();
-        self.parts.metrics.queued.set(queued as i64);
-        self.parts.metrics.queued_bytes.set(bytes as i64);
         // Ends by time too: intervals, limits and retries are looked at then.
         let limit = self.parts.commits.next_retry().unwrap_or(IDLE_WAIT);
         let limit = limit.min(match (&self.revocation, self.parts.strategy) {
@@ -310,7 +312,7 @@ impl Pump {
         let added = self.assignment.add(partitions, Some(&self.parts.consumer));
         for partition in &added {
             self.messages.attach(&partition.topic_c, partition.number);
-            if self.stopping {
+            if self.stopped.is_some() {
                 partition.drain(self.parts.strategy.redelivers());
             }
         }
@@ -333,8 +335,8 @@ impl Pump {
             self.drop_queued(|record| !record.assignment().is_active());
         }
         // What was lost belongs to others already: only what would be gone for
-        // good is still worth finishing.
-        let limit = match lost && redelivers {
+        // good is still worth finishing. And without handlers nothing finishes.
+        let limit = match (lost && redelivers) || self.last_commit.is_some() {
             true => Duration::ZERO,
             false => self.parts.drain_limit,
         };
@@ -417,13 +419,36 @@ impl Pump {
     /// lost is still handled.
     fn begin_stop(&mut self) {
         tracing::debug!("Stopping the pump.");
-        self.stopping = true;
+        self.stopped = Some(Instant::now());
         if self.parts.strategy.redelivers() {
             for partition in self.assignment.iter() {
                 partition.drain(true);
             }
             self.drop_queued(|_| true);
         }
+    }
+
+    /// Whether nothing is left to do once every handler has ended.
+    fn is_done(&mut self) -> bool {
+        if self.last_commit.is_none()
+            && let Some(revocation) = self.revocation.take()
+        {
+            // What it waits for was given up with its handler.
+            self.give_up(revocation);
+        }
+        let parts = &mut self.parts;
+        let last_commit = self.last_commit.get_or_insert_with(|| {
+            let elapsed = self.stopped.map(|stopped| stopped.elapsed());
+            let left = parts
+                .drain_limit
+                .saturating_sub(elapsed.unwrap_or_default());
+            let handled = match parts.strategy {
+                Strategy::Handled => Some(self.assignment.iter()),
+                Strategy::Read | Strategy::EachMessage => None,
+            };
+            LastCommit::start(&mut parts.commits, handled.into_iter().flatten(), left)
+        });
+        last_commit.is_over()
     }
 
     /// Stores what was handled, and lets go of everything that refers to the client.

@@ -47,6 +47,10 @@ pub const HEALTH_ADDRESS: SocketAddr = SocketAddr::new(ANY, 9090);
 
 const ANY: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 
+/// How long a refused commit is sent again in order unless said otherwise: longer
+/// than any rebalance, at which members have `session.timeout.ms` (10 s) to be missed.
+const COMMIT_RETRY_LIMIT: Duration = Duration::from_secs(30);
+
 /// Directory under which Secrets are mounted, as `{directory}/{Secret}/{entry}`.
 pub const SECRETS_DIRECTORY: &str = "/etc/penstock/secrets";
 
@@ -94,6 +98,7 @@ pub struct Runtime {
     health_address: Option<SocketAddr>,
     health_check: Option<HealthCheck>,
     metrics: Option<Metrics>,
+    commit_retry_limit: Duration,
 }
 
 impl Runtime {
@@ -106,6 +111,7 @@ impl Runtime {
             health_address: Some(HEALTH_ADDRESS),
             health_check: None,
             metrics: None,
+            commit_retry_limit: COMMIT_RETRY_LIMIT,
         }
     }
 
@@ -142,6 +148,14 @@ impl Runtime {
     #[must_use]
     pub fn metrics(mut self, metrics: Metrics) -> Self {
         self.metrics = Some(metrics);
+        self
+    }
+
+    /// How long a commit that a rebalance has refused is sent again in order before
+    /// the consumer ends with an error; 30 s unless said here.
+    #[must_use]
+    pub fn commit_retry_limit(mut self, limit: Duration) -> Self {
+        self.commit_retry_limit = limit;
         self
     }
 
@@ -206,6 +220,9 @@ impl Runtime {
         // the pump, at the cost of a wake-up for every queueful.
         let places = places_for(handlers).max(batch_size);
         let queue = Arc::new(WorkQueue::new(places, QUEUE_BYTES, Arc::clone(&wake)));
+        // Not to keep it: messages that lie in it keep the client from closing.
+        let watched = Arc::downgrade(&queue);
+        metrics.watch_queue(move || watched.upgrade().map_or((0, 0), |queue| queue.load()));
         let progress = Progress::new(handlers);
         let (reading, finish) = (CancellationToken::new(), CancellationToken::new());
         let pump = Pump::new(PumpParts {
@@ -214,7 +231,7 @@ impl Runtime {
             queue: Arc::clone(&queue),
             wake: Arc::clone(&wake),
             strategy: self.consumer.mode.into(),
-            commits: Commits::new(requests),
+            commits: Commits::new(requests, self.commit_retry_limit),
             reset: connection.reset(),
             batch_size,
             drain_limit: self.consumer.stop_timeout,

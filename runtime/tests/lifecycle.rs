@@ -7,13 +7,14 @@ mod common;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{LIMIT, Mock, Recorder, Running, wait_until};
 use penstock_crds::spec::OffsetReset;
 use penstock_runtime::decode::Json;
 use penstock_runtime::handler::HandlerError;
 use penstock_runtime::{ConnectError, RunError, Runtime};
+use rdkafka::types::RDKafkaRespErr;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -91,6 +92,50 @@ async fn a_stop_commits_what_is_in_flight_and_leaves_what_is_queued() {
         assert!(handled >= i64::from(in_flight) && handled < 10, "{handled}");
         assert_eq!(mock.committed("test.group", 1), [Some(handled)], "{mode}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_commit_at_a_stop_is_sent_again_when_it_meets_a_rebalance() {
+    let mock = Mock::new("orders", 1);
+    mock.produce(20, 1).await;
+    let recorder = Recorder::new();
+    let more = "  maxConcurrency: 2\n  commit: Handled";
+    let running = Running::start(mock.consumer("Fast", more), &recorder);
+    recorder.wait_for(20).await;
+    mock.refuse_commits(&[RDKafkaRespErr::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS; 3]);
+    running.stop().await.expect("a clean stop");
+    assert_eq!(mock.committed("test.group", 1), [Some(20)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_in_order_that_is_refused_for_long_ends_it() {
+    let mock = Mock::new("orders", 1);
+    mock.produce(3, 1).await;
+    mock.refuse_commits(&[RDKafkaRespErr::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS; 1000]);
+    let recorder = Recorder::new();
+    let limit = Duration::from_secs(1);
+    let runtime = Runtime::new(mock.consumer("InOrder", ""))
+        .metrics_address(None)
+        .health_address(None)
+        .commit_retry_limit(limit);
+    let run = runtime.run(
+        Json::<Value>::new(),
+        recorder.clone(),
+        CancellationToken::new(),
+    );
+    let run = tokio::spawn(run);
+    recorder.wait_for(1).await;
+    let handled = Instant::now();
+    let ended = tokio::time::timeout(LIMIT, run).await.unwrap().unwrap();
+    // The handler's clock and the pump's begin a moment apart.
+    assert!(handled.elapsed() > limit.mul_f64(0.9));
+    assert_eq!(
+        ended.expect_err("the failure ends it").to_string(),
+        "topic orders partition 0 offset 0: the commit failed: it was refused for 1s, the last \
+         time with RebalanceInProgress (Broker: Group rebalance in progress)"
+    );
+    assert_eq!(recorder.seen().len(), 1);
+    assert_eq!(mock.committed("test.group", 1), [None]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -41,6 +41,7 @@ pub struct Launch {
     secrets: Option<PathBuf>,
     log: String,
     json_log: bool,
+    termination_log: Option<PathBuf>,
 }
 
 impl Launch {
@@ -51,6 +52,7 @@ impl Launch {
             secrets: None,
             log: "info".into(),
             json_log: false,
+            termination_log: None,
         }
     }
 
@@ -75,6 +77,13 @@ impl Launch {
         self
     }
 
+    /// With a file for the error that ends it.
+    #[must_use]
+    pub fn termination_log(mut self, path: &Path) -> Self {
+        self.termination_log = Some(path.into());
+        self
+    }
+
     /// Starts the program; it has not connected yet when this returns.
     ///
     /// # Errors
@@ -92,6 +101,9 @@ impl Launch {
             .env("NO_COLOR", "1");
         if self.json_log {
             program = program.env("PENSTOCK_LOG_FORMAT", "json");
+        }
+        if let Some(path) = &self.termination_log {
+            program = program.env("PENSTOCK_TERMINATION_LOG", path);
         }
         if let Some(secrets) = &self.secrets {
             program = program.env("PENSTOCK_SECRETS", secrets);

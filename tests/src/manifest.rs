@@ -1,5 +1,7 @@
 //! Manifests for tests, as data: what a test does not set is the manifest's default.
 
+use std::net::Ipv4Addr;
+
 use serde_json::{Value, json};
 
 use crate::recorder::Recorder;
@@ -91,6 +93,21 @@ impl Manifest {
         }
     }
 
+    /// Gives the messages to `recorder` from a pod, whose handler passes them on to
+    /// `host`, the address at which pods reach this machine.
+    #[must_use]
+    pub fn handler_in_pod(self, host: Ipv4Addr, recorder: &Recorder) -> Self {
+        let address = format!("{host}:{}", recorder.port());
+        self.set(
+            "/handler/image",
+            "registry.example/penstock-test-handler:test",
+        )
+        .set(
+            "/handler/env",
+            json!([{"name": "RECORDER", "value": address}]),
+        )
+    }
+
     /// The consumer group.
     pub fn group(&self) -> &str {
         &self.group
@@ -98,10 +115,15 @@ impl Manifest {
 
     /// The manifest's text.
     pub fn text(&self) -> String {
+        self.named("under-test")
+    }
+
+    /// The manifest's text, of a consumer with this name.
+    pub fn named(&self, name: &str) -> String {
         json!({
             "apiVersion": "penstock.dev/v1alpha1",
             "kind": "KafkaConsumer",
-            "metadata": {"name": "under-test"},
+            "metadata": {"name": name},
             "spec": self.spec,
         })
         .to_string()

@@ -11,7 +11,7 @@ pub use reply::{Gate, Reply};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -111,6 +111,15 @@ impl Recorder {
     /// When the system gives no port or no thread.
     pub fn start() -> io::Result<Self> {
         Self::start_at(Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))))
+    }
+
+    /// The same at a free port of another address of this machine, which pods of a
+    /// test cluster reach through `penstock-test-handler`.
+    ///
+    /// # Errors
+    /// When the system gives no port or no thread.
+    pub fn start_on(host: IpAddr) -> io::Result<Self> {
+        Self::start_at(Address::Tcp(SocketAddr::from((host, 0))))
     }
 
     /// The same on a Unix socket at `path`, which must not exist.

@@ -96,6 +96,42 @@ fn lines(process: &Process, message: &str) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_error_that_ends_it_is_left_in_the_termination_log() -> Outcome {
+    let scene = Scene::new(422).await?;
+    let dir = tempfile::tempdir()?;
+    let log = dir.path().join("termination-log");
+    let expected = format!(
+        "topic {} partition 0 offset {POISON}: the handler failed at attempt 1: \
+         the handler answered 422 Unprocessable Entity: no such order",
+        scene.topic
+    );
+    let consumer = Launch::new(&scene.in_order())
+        .termination_log(&log)
+        .start()?;
+    assert_eq!(consumer.wait(SOON).await?.code(), Some(1));
+    assert_eq!(std::fs::read_to_string(&log)?, expected);
+
+    // Where it can't be written, the program still says so, and why it ended.
+    let consumer = Launch::new(&scene.in_order())
+        .termination_log(dir.path())
+        .start()?;
+    assert_eq!(consumer.wait(SOON).await?.code(), Some(1));
+    assert_eq!(consumer.count(&format!("error: {expected}")), 1);
+    assert_eq!(consumer.count("warning: the reason can't be written to"), 1);
+
+    // Nothing is left by a stop.
+    scene.recorder.behave(|_| Reply::ok());
+    std::fs::remove_file(&log)?;
+    let consumer = Launch::new(&scene.in_order())
+        .termination_log(&log)
+        .start()?;
+    scene.wait_for_committed().await?;
+    assert!(consumer.stop(SOON).await?.success());
+    assert!(!log.exists());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn stop_ends_an_in_order_consumer_and_the_message_comes_again() -> Outcome {
     let scene = Scene::new(422).await?;
     let watch = CommitWatch::start(&scene.bootstrap, &scene.group, &scene.topic).await?;

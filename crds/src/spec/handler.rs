@@ -55,8 +55,8 @@ pub struct Handler {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
 
-    /// Tells when the handler has started. Default: its port or socket accepts
-    /// a connection.
+    /// Tells when the handler has started. Default: its port accepts a
+    /// connection; a socket is waited for by the runtime.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub startup_probe: Option<Probe>,
 

@@ -1,6 +1,6 @@
 //! The ConfigMap with the runtime's configuration: the consumer's own manifest,
-//! less what the runtime has no use for, so that a change of the pods' number or
-//! placement restarts none of them.
+//! less what the runtime has no use for, so that a change of the number of pods
+//! restarts none of them.
 
 use std::collections::BTreeMap;
 

@@ -44,7 +44,7 @@ impl Rollout {
             updated: status.updated_replicas.unwrap_or_default(),
             ready: status.ready_replicas.unwrap_or_default(),
             stalled: message("Progressing", "False"),
-            refused: message("ReplicaFailure", "True"),
+            refused: message("ReplicaFailure", "True").map(without_pod_name),
         }
     }
 
@@ -55,6 +55,14 @@ impl Rollout {
             && self.updated == desired
             && self.ready == desired
             && self.replicas == desired
+    }
+}
+
+/// `pods "orders-7d9f-x2x4z" is forbidden: …` names another pod each time.
+fn without_pod_name(message: String) -> String {
+    match message.split_once("\" is ") {
+        Some((pod, rest)) if pod.starts_with("pods \"") => rest.to_owned(),
+        _ => message,
     }
 }
 
@@ -97,11 +105,14 @@ mod tests {
     fn what_holds_a_deployment_up_is_read_from_its_conditions() {
         let conditions = json!([
             { "type": "Progressing", "status": "False", "message": "timed out" },
-            { "type": "ReplicaFailure", "status": "True", "message": "exceeded quota" },
+            { "type": "ReplicaFailure", "status": "True", "message": "pods \"orders-1\" is forbidden: exceeded quota" },
         ]);
         let held_up = rollout(json!({ "conditions": conditions }));
         assert_eq!(held_up.stalled.as_deref(), Some("timed out"));
-        assert_eq!(held_up.refused.as_deref(), Some("exceeded quota"));
+        assert_eq!(
+            held_up.refused.as_deref(),
+            Some("forbidden: exceeded quota")
+        );
         let conditions = json!([
             { "type": "Progressing", "status": "True", "message": "new pods" },
             { "type": "ReplicaFailure", "status": "False" },

@@ -18,7 +18,7 @@ use parking_lot::RwLock;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::build::{CONSUMER_LABEL, Kind, Object};
+use crate::build::{Kind, Object};
 use crate::key::Key;
 use deployment::Rollout;
 
@@ -156,12 +156,6 @@ impl Existing {
         // The sender lives as long as self.
         let _ = listed.wait_for(|count| *count >= Kind::ALL.len()).await;
     }
-}
-
-/// The consumer that an object belongs to, by its label.
-pub fn consumer_of(object: &impl kube::Resource) -> Option<Key> {
-    let name = object.meta().labels.as_ref()?.get(CONSUMER_LABEL)?;
-    Some(Key::new(object.meta().namespace.as_deref()?, name))
 }
 
 fn record(kind: Kind, object: &DynamicObject) -> Record {

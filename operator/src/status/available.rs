@@ -70,8 +70,8 @@ fn not_running(seen: &Seen<'_>) -> Condition {
     Condition::new(ConditionType::Available, State::False, reason, message)
 }
 
-/// Whether a trouble is worth telling while other pods are ready: each pod's
-/// handler takes a while to start, and what has ended long ago is over.
+/// Whether a trouble is worth telling while other pods are ready. In a rollout there
+/// is always one that waits for its handler, and what has ended long ago is over.
 fn tells(trouble: &Trouble, seen: &Seen<'_>) -> bool {
     if trouble.reason == Reason::HandlerNotStarted {
         let rollout = seen.rollout.as_ref();

@@ -13,7 +13,9 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 use thiserror::Error;
 use tokio::sync::Notify;
+use tracing::Level;
 
+use super::context::LOG;
 use super::{Consumer, Context};
 
 /// How long the brokers may take to list the topics, as in the source.
@@ -86,7 +88,11 @@ pub(crate) async fn connect(
 fn create(target: &Target<'_>, wake: Arc<Notify>) -> Result<Consumer, ConnectError> {
     let mut config = ClientConfig::new();
     config.extend(target.config.clone());
-    config.set_log_level(RDKafkaLogLevel::Info);
+    // What the property `debug` adds comes only at the lowest level.
+    config.set_log_level(match tracing::enabled!(target: LOG, Level::DEBUG) {
+        true => RDKafkaLogLevel::Debug,
+        false => RDKafkaLogLevel::Info,
+    });
     let announced = Arc::new(AtomicBool::new(false));
     let context = Context::new(Arc::clone(&announced), target.oauth_token.clone());
     let mut consumer =

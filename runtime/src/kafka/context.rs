@@ -22,6 +22,9 @@ use rdkafka::types::RDKafkaRespErr;
 use super::Consumer;
 use crate::oauth;
 
+/// Target of librdkafka's own log lines.
+pub(crate) const LOG: &str = "librdkafka";
+
 /// A partition's name.
 #[derive(Debug, Clone)]
 pub(crate) struct TopicPartition {
@@ -231,12 +234,12 @@ pub(crate) fn log_librdkafka(level: RDKafkaLogLevel, facility: &str, message: &s
         RDKafkaLogLevel::Emerg
         | RDKafkaLogLevel::Alert
         | RDKafkaLogLevel::Critical
-        | RDKafkaLogLevel::Error => tracing::error!(target: "librdkafka", "{facility} {message}"),
-        RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", "{facility} {message}"),
+        | RDKafkaLogLevel::Error => tracing::error!(target: LOG, "{facility} {message}"),
+        RDKafkaLogLevel::Warning => tracing::warn!(target: LOG, "{facility} {message}"),
         RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
-            tracing::info!(target: "librdkafka", "{facility} {message}");
+            tracing::info!(target: LOG, "{facility} {message}");
         }
-        RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", "{facility} {message}"),
+        RDKafkaLogLevel::Debug => tracing::debug!(target: LOG, "{facility} {message}"),
     }
 }
 
@@ -252,9 +255,9 @@ static WARNED: Mutex<Vec<(RDKafkaErrorCode, Instant)>> = Mutex::new(Vec::new());
 pub(crate) fn log_client_error(error: &KafkaError, reason: &str) {
     let code = error.rdkafka_error_code();
     if code.is_some_and(warned_lately) {
-        tracing::debug!(target: "librdkafka", "{error}: {reason}");
+        tracing::debug!(target: LOG, "{error}: {reason}");
     } else {
-        tracing::warn!(target: "librdkafka", "{error}: {reason}");
+        tracing::warn!(target: LOG, "{error}: {reason}");
     }
 }
 

@@ -49,7 +49,7 @@ pub enum Failure {
 #[derive(Debug, Error)]
 pub enum Cause {
     /// The handler failed, and `onFailure` is Stop.
-    #[error("the handler failed at attempt {attempts}: {reason}")]
+    #[error("the handler failed at attempt {attempts}: {}", one_line(reason))]
     Handler {
         /// Attempts made.
         attempts: u32,
@@ -64,11 +64,39 @@ pub enum Cause {
     DeadLetter(#[from] DeadLetterError),
 }
 
+/// The text with each line break, and the spaces around it, made one space.
+fn one_line(text: &str) -> String {
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    lines.join(" ")
+}
+
 impl Failure {
     pub(crate) fn of(position: Position, cause: Cause) -> Self {
         Self::Message {
             position,
             cause: Box::new(cause),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_names_place_attempts_and_reason_in_one_line() {
+        let position = Position {
+            topic: "orders".into(),
+            partition: 3,
+            offset: 42,
+        };
+        let cause = Cause::Handler {
+            attempts: 5,
+            reason: "no such order:\r\n  {\n  id: 7 }".into(),
+        };
+        assert_eq!(
+            Failure::of(position, cause).to_string(),
+            "topic orders partition 3 offset 42: the handler failed at attempt 5: no such order: { id: 7 }"
+        );
     }
 }

@@ -21,6 +21,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -91,6 +92,12 @@ impl Mock {
             }
         });
         futures_util::future::join_all(sends).await;
+    }
+
+    /// Lets the next commits fail, one for each code.
+    pub fn refuse_commits(&self, codes: &[RDKafkaRespErr]) {
+        self.cluster
+            .request_errors(RDKafkaApiKey::OffsetCommit, codes);
     }
 
     /// What a group has committed, by partition.

@@ -52,7 +52,7 @@ enum Source {
 }
 
 /// All images that a cluster has.
-pub const IMAGES: [Image; 4] = [
+pub const IMAGES: [Image; 5] = [
     Image {
         name: "penstock-runtime",
         source: Source::Cargo,
@@ -62,6 +62,11 @@ pub const IMAGES: [Image; 4] = [
         name: "penstock-operator",
         source: Source::Cargo,
         optional: true,
+    },
+    Image {
+        name: "penstock-test-handler",
+        source: Source::Cargo,
+        optional: false,
     },
     Image {
         name: "orders-rust",

@@ -4,33 +4,17 @@
 //! `ce_…`) keeps its attributes; any other is given some. Where it lies in
 //! Kafka is told by extension attributes.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, Request, Uri};
+use http::Uri;
+use http::header::HeaderName;
 
 use crate::record::{Message, Record};
 
 /// `type` of a message that is no CloudEvent of its own.
-const TYPE: HeaderValue = HeaderValue::from_static("dev.penstock.kafka.message");
-
-const CE_ID: HeaderName = HeaderName::from_static("ce-id");
-const CE_SOURCE: HeaderName = HeaderName::from_static("ce-source");
-const CE_SPECVERSION: HeaderName = HeaderName::from_static("ce-specversion");
-const CE_TYPE: HeaderName = HeaderName::from_static("ce-type");
-const CE_TIME: HeaderName = HeaderName::from_static("ce-time");
-const CE_PARTITION_KEY: HeaderName = HeaderName::from_static("ce-partitionkey");
-const CE_KEY_BASE64: HeaderName = HeaderName::from_static("ce-kafkakeybase64");
-const CE_TOPIC: HeaderName = HeaderName::from_static("ce-kafkatopic");
-const CE_PARTITION: HeaderName = HeaderName::from_static("ce-kafkapartition");
-const CE_OFFSET: HeaderName = HeaderName::from_static("ce-kafkaoffset");
-const CE_EPOCH: HeaderName = HeaderName::from_static("ce-kafkaepoch");
-const CE_ATTEMPT: HeaderName = HeaderName::from_static("ce-attempt");
-const CE_TOMBSTONE: HeaderName = HeaderName::from_static("ce-kafkatombstone");
+const TYPE: &str = "dev.penstock.kafka.message";
 
 /// Prefix of a Kafka header that carries an attribute of a CloudEvent.
 const KAFKA_ATTRIBUTE: &str = "ce_";
@@ -38,163 +22,242 @@ const KAFKA_ATTRIBUTE: &str = "ce_";
 /// Prefix under which the other Kafka headers are passed on.
 const KAFKA_HEADER: &str = "kafka-header-";
 
-/// Makes requests of messages.
+/// Makes requests of messages: the text ahead of the body, which is the message's
+/// value as it is.
+///
+/// It writes the text itself. Most values are short and made anew for each message,
+/// so that a map of headers would cost more than all else that is done here.
 pub(super) struct EventWriter {
-    uri: Uri,
-    content_type: HeaderValue,
+    /// The request's line and the headers that never change.
+    beginning: String,
+    content_type: &'static str,
 }
 
 impl EventWriter {
     /// Requests to a path. `json` says that the values are JSON.
-    pub(super) fn new(uri: Uri, json: bool) -> Self {
-        let content_type = match json {
-            true => HeaderValue::from_static("application/json"),
-            false => HeaderValue::from_static("application/octet-stream"),
-        };
-        Self { uri, content_type }
+    pub(super) fn new(uri: &Uri, json: bool) -> Self {
+        Self {
+            beginning: format!("POST {uri} HTTP/1.1\r\nhost: localhost\r\n"),
+            content_type: match json {
+                true => "application/json",
+                false => "application/octet-stream",
+            },
+        }
     }
 
-    /// The request for one attempt at a message.
-    pub(super) fn request<T>(&self, message: &Message<'_, T>) -> Request<Full<Bytes>> {
-        let payload = message.payload().unwrap_or_default();
-        let mut request = Request::new(Full::new(Bytes::copy_from_slice(payload)));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.uri.clone();
-        let headers = request.headers_mut();
-        headers.reserve(16);
-        headers.insert(HOST, HeaderValue::from_static("localhost"));
-        headers.insert(CONTENT_TYPE, self.content_type.clone());
-        write_event(headers, message);
-        write_position(headers, message);
-        headers.insert(CE_ATTEMPT, message.attempt().into());
-        write_kafka_headers(headers, message);
-        request
+    /// Writes what stands ahead of the body in the request for one attempt.
+    pub(super) fn write<T>(&self, message: &Message<'_, T>, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.beginning.as_bytes());
+        let mut head = Head {
+            out,
+            given: given(message),
+        };
+        head.text("content-type", self.content_type);
+        write_event(&mut head, message);
+        write_position(&mut head, message);
+        head.number("ce-attempt", message.attempt());
+        write_kafka_headers(&mut head, message);
+        head.number("content-length", message.payload().map_or(0, <[u8]>::len));
+        head.out.extend_from_slice(b"\r\n");
     }
 }
 
-/// The attributes that every event has. Those of a message that is an event
-/// already are put over them later.
-fn write_event(headers: &mut HeaderMap, record: &Record) {
-    headers.insert(CE_SPECVERSION, HeaderValue::from_static("1.0"));
-    headers.insert(CE_TYPE, TYPE);
-    let mut text = String::with_capacity(64);
-    let _ = write!(text, "/kafka/topics/{}", record.topic());
-    insert_text(headers, CE_SOURCE, &text);
-    text.clear();
-    let _ = write!(
-        text,
-        "{}-{}-{}",
-        record.topic(),
-        record.partition(),
-        record.offset()
-    );
-    insert_text(headers, CE_ID, &text);
+/// The head of a request as it is written.
+struct Head<'a> {
+    out: &'a mut Vec<u8>,
+    /// What the message itself says: it stands in place of what we would.
+    given: Vec<(HeaderName, String)>,
+}
+
+impl Head<'_> {
+    /// A header, unless the message brings its own.
+    fn field(&mut self, name: &str, write_value: impl FnOnce(&mut Vec<u8>)) {
+        if self.given.iter().any(|(given, _)| given.as_str() == name) {
+            return;
+        }
+        self.line(name, write_value);
+    }
+
+    fn line(&mut self, name: &str, write_value: impl FnOnce(&mut Vec<u8>)) {
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b": ");
+        write_value(self.out);
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    fn text(&mut self, name: &str, value: &str) {
+        self.field(name, |out| out.extend_from_slice(value.as_bytes()));
+    }
+
+    fn number(&mut self, name: &str, value: impl itoa::Integer) {
+        self.field(name, |out| push_number(out, value));
+    }
+}
+
+fn push_number(out: &mut Vec<u8>, value: impl itoa::Integer) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+/// The attributes that every event has.
+fn write_event(head: &mut Head<'_>, record: &Record) {
+    head.text("ce-specversion", "1.0");
+    head.text("ce-type", TYPE);
+    head.field("ce-source", |out| {
+        out.extend_from_slice(b"/kafka/topics/");
+        out.extend_from_slice(record.topic().as_bytes());
+    });
+    head.field("ce-id", |out| {
+        out.extend_from_slice(record.topic().as_bytes());
+        out.push(b'-');
+        push_number(out, record.partition());
+        out.push(b'-');
+        push_number(out, record.offset());
+    });
     let time = record.timestamp().map(jiff::Timestamp::from_millisecond);
     if let Some(Ok(time)) = time {
-        text.clear();
-        let _ = write!(text, "{time}");
-        insert_text(headers, CE_TIME, &text);
+        head.field("ce-time", |out| {
+            // Writing to memory does not fail.
+            let _ = write!(out, "{time}");
+        });
     }
 }
 
-fn write_position(headers: &mut HeaderMap, record: &Record) {
-    insert_text(headers, CE_TOPIC, record.topic());
-    headers.insert(CE_PARTITION, record.partition().into());
-    headers.insert(CE_OFFSET, record.offset().into());
-    headers.insert(CE_EPOCH, record.epoch().into());
+fn write_position(head: &mut Head<'_>, record: &Record) {
+    head.text("ce-kafkatopic", record.topic());
+    head.number("ce-kafkapartition", record.partition());
+    head.number("ce-kafkaoffset", record.offset());
+    head.number("ce-kafkaepoch", record.epoch());
     if record.payload().is_none() {
-        headers.insert(CE_TOMBSTONE, HeaderValue::from_static("true"));
+        head.text("ce-kafkatombstone", "true");
     }
     match record.key().map(|key| (key, std::str::from_utf8(key))) {
-        Some((_, Ok(key))) => insert_text(headers, CE_PARTITION_KEY, &percent_encoded(key)),
-        Some((key, Err(_))) => insert_text(headers, CE_KEY_BASE64, &STANDARD.encode(key)),
+        Some((_, Ok(key))) => head.field("ce-partitionkey", |out| percent_encode(key, out)),
+        Some((key, Err(_))) => head.text("ce-kafkakeybase64", &STANDARD.encode(key)),
         None => {}
     }
 }
 
-fn write_kafka_headers(headers: &mut HeaderMap, record: &Record) {
+/// The headers that a message brings in place of ours: attributes of a CloudEvent,
+/// and the type of its content. The last of a name counts.
+fn given(record: &Record) -> Vec<(HeaderName, String)> {
+    let mut given: Vec<(HeaderName, String)> = Vec::new();
     for (name, value) in record.headers() {
-        let value = String::from_utf8_lossy(value.unwrap_or_default());
-        let value = percent_encoded(&value);
-        if let Some(attribute) = name.strip_prefix(KAFKA_ATTRIBUTE) {
-            insert_named(headers, &format!("ce-{attribute}"), &value);
-        } else if name.eq_ignore_ascii_case("content-type") {
-            insert_text(headers, CONTENT_TYPE, &value);
-        } else {
-            append_named(
-                headers,
-                &format!("{KAFKA_HEADER}{}", name_encoded(name)),
-                &value,
-            );
+        let name = match name.strip_prefix(KAFKA_ATTRIBUTE) {
+            Some(attribute) => format!("ce-{attribute}"),
+            None if is_content_type(name) => name.to_owned(),
+            None => continue,
+        };
+        // A name that HTTP does not allow can't be passed on as it is.
+        if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
+            given.retain(|(earlier, _)| *earlier != name);
+            given.push((name, header_value(value)));
+        }
+    }
+    given
+}
+
+fn is_content_type(name: &str) -> bool {
+    name.eq_ignore_ascii_case("content-type")
+}
+
+fn write_kafka_headers(head: &mut Head<'_>, record: &Record) {
+    for (name, value) in std::mem::take(&mut head.given) {
+        head.line(name.as_str(), |out| out.extend_from_slice(value.as_bytes()));
+    }
+    for (name, value) in record.headers() {
+        if !name.starts_with(KAFKA_ATTRIBUTE) && !is_content_type(name) {
+            let name = format!("{KAFKA_HEADER}{}", name_encoded(name));
+            head.line(&name, |out| {
+                out.extend_from_slice(header_value(value).as_bytes());
+            });
         }
     }
 }
 
-/// A value that can't stand in a header is left out: all callers encode first,
-/// so only what is not text at all is concerned.
-fn insert_text(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.insert(name, value);
-    }
-}
-
-fn insert_named(headers: &mut HeaderMap, name: &str, value: &str) {
-    if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
-        insert_text(headers, name, value);
-    }
-}
-
-fn append_named(headers: &mut HeaderMap, name: &str, value: &str) {
-    let name = HeaderName::from_bytes(name.as_bytes());
-    if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value)) {
-        headers.append(name, value);
-    }
+/// A Kafka header's value, encoded; a null one is empty.
+fn header_value(value: Option<&[u8]>) -> String {
+    let value = String::from_utf8_lossy(value.unwrap_or_default());
+    let mut encoded = Vec::with_capacity(value.len());
+    percent_encode(&value, &mut encoded);
+    // It is ASCII.
+    String::from_utf8(encoded).unwrap_or_default()
 }
 
 /// The HTTP binding's encoding of values (section 3.1.3.2): all but printable
 /// ASCII is percent-encoded, and so are space, `"` and `%`.
-fn percent_encoded(text: &str) -> String {
-    encoded(text, |byte| {
+fn percent_encode(text: &str, out: &mut Vec<u8>) {
+    encode(text, out, |byte| {
         (0x21..=0x7e).contains(&byte) && byte != b'"' && byte != b'%'
-    })
+    });
 }
 
 /// Characters that a header's name can't have (RFC 9110, section 5.6.2) are
-/// percent-encoded.
+/// percent-encoded, and the others in lower case.
 fn name_encoded(name: &str) -> String {
-    encoded(name, |byte| {
+    let mut encoded = Vec::with_capacity(name.len());
+    encode(name, &mut encoded, |byte| {
         byte.is_ascii_alphanumeric() || b"!#$&'*+-.^_`|~".contains(&byte)
-    })
+    });
+    // It is ASCII.
+    String::from_utf8(encoded)
+        .unwrap_or_default()
+        .to_ascii_lowercase()
 }
 
-fn encoded(text: &str, plain: impl Fn(u8) -> bool) -> String {
-    let mut encoded = String::with_capacity(text.len());
+fn encode(text: &str, out: &mut Vec<u8>, plain: impl Fn(u8) -> bool) {
     for byte in text.bytes() {
         if plain(byte) {
-            encoded.push(byte.into());
+            out.push(byte);
         } else {
-            let _ = write!(encoded, "%{byte:02X}");
+            // Writing to memory does not fail.
+            let _ = write!(out, "%{byte:02X}");
         }
     }
-    encoded
 }
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderMap, HeaderValue};
+
     use super::*;
     use crate::record::OwnedRecord;
 
-    fn request(record: OwnedRecord, json: bool) -> Request<Full<Bytes>> {
-        let record = Record::from(record);
-        let writer = EventWriter::new(Uri::from_static("/orders"), json);
-        writer.request(&Message::new(&record, &(), 2))
+    /// A request as an HTTP server reads it.
+    struct Request {
+        line: String,
+        headers: HeaderMap,
     }
 
-    fn header<'a>(request: &'a Request<Full<Bytes>>, name: &str) -> Option<&'a str> {
-        request
-            .headers()
-            .get(name)
-            .map(|value| value.to_str().unwrap())
+    fn request(record: OwnedRecord, json: bool) -> Request {
+        let record = Record::from(record);
+        let writer = EventWriter::new(&Uri::from_static("/orders"), json);
+        let mut head = Vec::new();
+        writer.write(&Message::new(&record, &(), 2), &mut head);
+        let mut space = [httparse::EMPTY_HEADER; 64];
+        let mut parsed = httparse::Request::new(&mut space);
+        let length = parsed.parse(&head).unwrap();
+        assert_eq!(length, httparse::Status::Complete(head.len()));
+        let (method, path) = (parsed.method.unwrap(), parsed.path.unwrap());
+        let headers = parsed.headers.iter().map(|header| {
+            // HTTP knows no case in names; what we write is in lower case.
+            assert_eq!(header.name, header.name.to_ascii_lowercase());
+            (
+                header.name.parse::<HeaderName>().unwrap(),
+                HeaderValue::from_bytes(header.value).unwrap(),
+            )
+        });
+        Request {
+            line: format!("{method} {path} HTTP/1.{}", parsed.version.unwrap()),
+            headers: headers.collect(),
+        }
+    }
+
+    /// The value of a header that comes once.
+    fn header<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
+        let mut values = request.headers.get_all(name).iter();
+        let value = values.next()?;
+        assert!(values.next().is_none(), "{name} comes twice");
+        Some(value.to_str().unwrap())
     }
 
     fn order() -> OwnedRecord {
@@ -212,9 +275,10 @@ mod tests {
     #[test]
     fn a_message_becomes_an_event_with_its_position() {
         let request = request(order(), true);
-        assert_eq!(request.method(), Method::POST);
-        assert_eq!(request.uri(), "/orders");
+        assert_eq!(request.line, "POST /orders HTTP/1.1");
         for (name, value) in [
+            ("host", "localhost"),
+            ("content-length", "2"),
             ("content-type", "application/json"),
             ("ce-specversion", "1.0"),
             ("ce-type", "dev.penstock.kafka.message"),
@@ -239,6 +303,7 @@ mod tests {
         tombstone.payload = None;
         let request = request(tombstone, false);
         assert_eq!(header(&request, "ce-kafkatombstone"), Some("true"));
+        assert_eq!(header(&request, "content-length"), Some("0"));
         assert_eq!(
             header(&request, "content-type"),
             Some("application/octet-stream")
@@ -259,7 +324,10 @@ mod tests {
         let mut record = order();
         record.headers = vec![
             ("ce_id".into(), Some(b"A234".to_vec())),
+            ("ce_type".into(), Some(b"of another time".to_vec())),
             ("ce_type".into(), Some(b"com.example.order".to_vec())),
+            ("ce_Kind".into(), Some(b"new".to_vec())),
+            ("ce_not a name".into(), Some(b"x".to_vec())),
             ("content-type".into(), Some(b"text/xml".to_vec())),
             ("trace id".into(), Some("grün".as_bytes().to_vec())),
             ("empty".into(), None),
@@ -269,17 +337,14 @@ mod tests {
         let request = request(record, true);
         assert_eq!(header(&request, "ce-id"), Some("A234"));
         assert_eq!(header(&request, "ce-type"), Some("com.example.order"));
+        assert_eq!(header(&request, "ce-kind"), Some("new"));
         assert_eq!(header(&request, "content-type"), Some("text/xml"));
         assert_eq!(
             header(&request, "kafka-header-trace%20id"),
             Some("gr%C3%BCn")
         );
         assert_eq!(header(&request, "kafka-header-empty"), Some(""));
-        let two: Vec<_> = request
-            .headers()
-            .get_all("kafka-header-two")
-            .iter()
-            .collect();
+        let two: Vec<_> = request.headers.get_all("kafka-header-two").iter().collect();
         assert_eq!(two, ["1", "2"]);
     }
 

@@ -1,24 +1,30 @@
 //! A kept-alive HTTP/1.1 connection to a handler.
+//!
+//! It belongs to the task of the handler that uses it, and does one thing at a
+//! time: a request is written in one call and its answer read in another. A client
+//! for all of HTTP has a task of its own for each connection, and the two changes of
+//! tasks for a message cost more than reading the answer.
 
 use std::fmt;
-use std::io;
+use std::future::{Future as _, poll_fn};
+use std::io::{self, IoSlice};
 use std::path::PathBuf;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{HeaderMap, HeaderValue, RETRY_AFTER};
-use hyper::rt::{Read, Write};
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use thiserror::Error;
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::task::JoinHandle;
 
-/// Longest answer that is read; only its beginning is ever shown. A longer one
-/// costs the connection.
-const LONGEST_ANSWER: usize = 64 * 1024;
+use super::answer::{Answer, Reader, SendError};
+use super::stream::Stream;
+
+/// Room for an answer before it has come. A read that leaves some of it empty needs
+/// no second one to learn that there was no more.
+const ROOM: usize = 4 * 1024;
+
+/// Room that is kept for the next head; few are longer.
+const KEPT: usize = 16 * 1024;
 
 /// Where a handler listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,142 +44,214 @@ impl fmt::Display for Target {
     }
 }
 
-/// Why no connection could be had.
-#[derive(Debug, Error)]
-pub(super) enum ConnectError {
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    #[error(transparent)]
-    Http(#[from] hyper::Error),
-}
-
 impl Target {
     /// Opens a connection.
-    pub(super) async fn connect(&self) -> Result<Connection, ConnectError> {
-        match self {
+    pub(super) async fn connect(&self) -> io::Result<Connection> {
+        let stream = match self {
             Self::Port(port) => {
                 let stream = TcpStream::connect(("127.0.0.1", *port)).await?;
                 // A request is written at once and waits for its answer.
                 stream.set_nodelay(true)?;
-                Connection::open(TokioIo::new(stream)).await
+                Stream::Tcp(stream)
             }
-            Self::Socket(path) => {
-                let stream = UnixStream::connect(path).await?;
-                Connection::open(TokioIo::new(stream)).await
-            }
-        }
+            Self::Socket(path) => Stream::Unix(UnixStream::connect(path).await?),
+        };
+        Ok(Connection {
+            stream,
+            head: Vec::new(),
+            input: BytesMut::new(),
+        })
     }
-}
-
-/// What a handler answered.
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    /// Seconds or a date, as written.
-    pub(super) retry_after: Option<HeaderValue>,
-    /// The beginning of the body, as text.
-    pub(super) text: String,
-    /// Whether the connection can take another request.
-    pub(super) reusable: bool,
-}
-
-/// Why there was no answer.
-#[derive(Debug, Error)]
-pub(super) enum SendError {
-    #[error("the handler gave no answer: {0}")]
-    NoAnswer(hyper::Error),
-    #[error("the handler's answer broke off: {0}")]
-    BrokenAnswer(Box<dyn std::error::Error + Send + Sync>),
-}
-
-impl SendError {
-    /// Whether the connection was closed without a byte of an answer.
-    pub(super) fn closed_before_answer(&self) -> bool {
-        match self {
-            Self::NoAnswer(error) => {
-                error.is_canceled()
-                    || error.is_closed()
-                    || error.is_incomplete_message()
-                    || is_reset(error)
-            }
-            Self::BrokenAnswer(_) => false,
-        }
-    }
-}
-
-fn is_reset(error: &hyper::Error) -> bool {
-    let io = std::error::Error::source(error).and_then(|e| e.downcast_ref::<io::Error>());
-    io.is_some_and(|io| {
-        matches!(
-            io.kind(),
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
-        )
-    })
 }
 
 /// One connection. Dropping it closes it, an unanswered request included.
 pub(super) struct Connection {
-    sender: SendRequest<Full<Bytes>>,
-    driver: JoinHandle<()>,
+    stream: Stream,
+    /// The head of the request; kept for the next.
+    head: Vec<u8>,
+    /// What has come and was not read yet.
+    input: BytesMut,
 }
 
 impl Connection {
-    async fn open<S>(stream: S) -> Result<Self, ConnectError>
-    where
-        S: Read + Write + Unpin + Send + 'static,
-    {
-        let (sender, connection) = http1::handshake(stream).await?;
-        let driver = tokio::spawn(async move {
-            // The request that meets the error reports it.
-            let _ = connection.await;
-        });
-        Ok(Self { sender, driver })
+    /// Whether the connection can take a request: the other side has neither closed
+    /// it nor sent what nobody asked for.
+    pub(super) fn is_ready(&self) -> bool {
+        self.input.is_empty() && self.stream.is_silent()
     }
 
-    /// Sends a request and reads the whole answer.
+    /// Sends a request, whose head `write_head` writes, and reads the whole answer.
     pub(super) async fn send(
         &mut self,
-        request: Request<Full<Bytes>>,
+        write_head: impl FnOnce(&mut Vec<u8>),
+        body: &[u8],
     ) -> Result<Answer, SendError> {
-        self.sender.ready().await.map_err(SendError::NoAnswer)?;
-        let response = self
-            .sender
-            .send_request(request)
-            .await
-            .map_err(SendError::NoAnswer)?;
-        read(response).await
+        self.head.clear();
+        self.head.shrink_to(KEPT);
+        write_head(&mut self.head);
+        let mut reader = Reader::default();
+        let sent = self.write(body, &mut reader).await;
+        // Who refuses a request may answer and close before it has read it all.
+        match (self.read(reader).await, sent) {
+            (Ok(answer), Ok(Sent::Whole)) => Ok(answer),
+            (Ok(answer), Ok(Sent::Part) | Err(_)) => Ok(Answer {
+                reusable: false,
+                ..answer
+            }),
+            (Err(SendError::Closed(_)), Err(error)) => Err(SendError::Closed(Some(error))),
+            (Err(error), _) => Err(error),
+        }
     }
 
-    pub(super) fn is_open(&self) -> bool {
-        !self.sender.is_closed()
+    /// Writes head and body, or as much as is taken before an answer begins.
+    async fn write(&mut self, body: &[u8], reader: &mut Reader) -> io::Result<Sent> {
+        let Self {
+            stream,
+            head,
+            input,
+        } = self;
+        let mut slices = [IoSlice::new(head), IoSlice::new(body)];
+        let mut rest = &mut slices[..];
+        poll_fn(|cx| {
+            while !rest.is_empty() {
+                match Pin::new(&mut *stream).poll_write_vectored(cx, rest) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(Ok(written)) => IoSlice::advance_slices(&mut rest, written),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => {
+                        let read = ready!(poll_fill(stream, input, cx))?;
+                        if read == 0 {
+                            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+                        }
+                        // An error is met again by whoever reads on.
+                        if reader.read_head(input).unwrap_or(true) {
+                            return Poll::Ready(Ok(Sent::Part));
+                        }
+                    }
+                }
+            }
+            Poll::Ready(Ok(Sent::Whole))
+        })
+        .await
+    }
+
+    async fn read(&mut self, mut reader: Reader) -> Result<Answer, SendError> {
+        loop {
+            if let Some(answer) = reader.read(&mut self.input)? {
+                return Ok(answer);
+            }
+            self.input.reserve(ROOM);
+            match self.stream.read_buf(&mut self.input).await {
+                Ok(0) => return reader.end(None),
+                Ok(_) => {}
+                Err(error) => return reader.end(Some(error)),
+            }
+        }
     }
 }
 
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.driver.abort();
+/// How much of a request was taken.
+enum Sent {
+    Whole,
+    Part,
+}
+
+fn poll_fill(
+    stream: &mut Stream,
+    input: &mut BytesMut,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    input.reserve(ROOM);
+    pin!(stream.read_buf(input)).poll(cx)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    /// More than the sockets between two processes hold.
+    const LARGE: usize = 16 << 20;
+
+    async fn connected() -> (Connection, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let connection = Target::Port(port).connect().await.unwrap();
+        (connection, listener.accept().await.unwrap().0)
     }
-}
 
-async fn read(response: Response<Incoming>) -> Result<Answer, SendError> {
-    let status = response.status();
-    let retry_after = retry_after(response.headers());
-    let body = Limited::new(response.into_body(), LONGEST_ANSWER)
-        .collect()
-        .await;
-    let (text, reusable) = match body {
-        Ok(body) => (String::from_utf8_lossy(&body.to_bytes()).into_owned(), true),
-        Err(error) if error.is::<LengthLimitError>() => (String::new(), false),
-        Err(error) => return Err(SendError::BrokenAnswer(error)),
-    };
-    Ok(Answer {
-        status,
-        retry_after,
-        text,
-        reusable,
-    })
-}
+    fn head(out: &mut Vec<u8>) {
+        out.extend_from_slice(b"POST / HTTP/1.1\r\n\r\n");
+    }
 
-fn retry_after(headers: &HeaderMap) -> Option<HeaderValue> {
-    headers.get(RETRY_AFTER).cloned()
+    #[tokio::test]
+    async fn a_large_request_arrives_whole_and_the_connection_stays() {
+        let (mut connection, mut server) = connected().await;
+        let body: Vec<_> = (0..LARGE).map(|n| n as u8).collect();
+        let serve = async {
+            let mut wanted = Vec::new();
+            head(&mut wanted);
+            wanted.extend_from_slice(&body);
+            // Said in the interim, and no reason to stop.
+            let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
+            server.write_all(interim).await.unwrap();
+            let mut request = vec![0; wanted.len()];
+            server.read_exact(&mut request).await.unwrap();
+            assert!(request == wanted);
+            let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
+            server.write_all(answer).await.unwrap();
+        };
+        let send = timeout(LIMIT, connection.send(head, &body));
+        let (answer, ()) = tokio::join!(send, serve);
+        let answer = answer.unwrap().unwrap();
+        assert_eq!((answer.status.as_u16(), answer.reusable), (204, true));
+        assert!(connection.is_ready());
+    }
+
+    #[tokio::test]
+    async fn an_answer_before_the_request_was_read_is_taken_and_costs_the_connection() {
+        let (mut connection, mut server) = connected().await;
+        let answer = b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n";
+        server.write_all(answer).await.unwrap();
+        let body = vec![0; LARGE];
+        let answer = timeout(LIMIT, connection.send(head, &body)).await.unwrap();
+        let answer = answer.unwrap();
+        assert_eq!((answer.status.as_u16(), answer.reusable), (413, false));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_closed_or_spoken_on_takes_no_request() {
+        for unasked in [&b""[..], b"HTTP/1.1 408 Request Timeout\r\n\r\n"] {
+            let (connection, mut server) = connected().await;
+            assert!(connection.is_ready());
+            server.write_all(unasked).await.unwrap();
+            drop(server);
+            let wait = async {
+                while connection.is_ready() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(LIMIT, wait).await.expect("it is noticed");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_closed_without_an_answer_is_told_apart() {
+        let (mut connection, mut server) = connected().await;
+        let serve = async {
+            let mut wanted = Vec::new();
+            head(&mut wanted);
+            server.read_exact(&mut wanted).await.unwrap();
+            drop(server);
+        };
+        let (answer, ()) = tokio::join!(connection.send(head, b""), serve);
+        assert!(matches!(answer, Err(SendError::Closed(None))), "{answer:?}");
+    }
 }

@@ -4,14 +4,16 @@
 //! loopback address or a Unix socket. There are at most as many connections as
 //! messages in flight, so as many as handlers.
 
+mod answer;
 mod cloudevents;
 mod connection;
+mod stream;
 mod verdict;
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use hyper::Uri;
+use http::Uri;
 use parking_lot::Mutex;
 use penstock_crds::validate::Endpoint;
 use thiserror::Error;
@@ -19,6 +21,7 @@ use tokio::time::Instant;
 
 use super::{Handler, HandlerError};
 use crate::record::Message;
+use answer::{Answer, SendError};
 use cloudevents::EventWriter;
 use connection::Connection;
 pub use connection::Target;
@@ -77,7 +80,7 @@ impl HttpHandler {
                     reason: error.to_string(),
                 })?;
         Ok(Self {
-            events: EventWriter::new(uri, json),
+            events: EventWriter::new(&uri, json),
             target,
             timeout,
             idle: Mutex::default(),
@@ -124,32 +127,43 @@ impl HttpHandler {
 
 impl<T: Sync> Handler<T> for HttpHandler {
     async fn handle(&self, message: Message<'_, T>) -> Result<(), HandlerError> {
-        let request = self.events.request(&message);
-        let idle = self.idle.lock().pop();
-        if let Some(mut connection) = idle {
-            match connection.send(request.clone()).await {
-                Ok(answer) => return self.conclude(connection, answer),
+        if let Some(connection) = self.take_idle() {
+            match self.exchange(connection, &message).await {
                 // The server closed it between two requests, as it may: that is
                 // no verdict on the message. Its siblings are as old.
-                Err(error) if error.closed_before_answer() => self.idle.lock().clear(),
-                Err(error) => return Err(error.into()),
+                Err(SendError::Closed(_)) => self.idle.lock().clear(),
+                answer => return verdict::of(&answer?),
             }
         }
-        let mut connection = self.connect(self.timeout.mul_f64(CONNECT_SHARE)).await?;
-        let answer = connection.send(request).await?;
-        self.conclude(connection, answer)
+        let connection = self.connect(self.timeout.mul_f64(CONNECT_SHARE)).await?;
+        verdict::of(&self.exchange(connection, &message).await?)
     }
 }
 
 impl HttpHandler {
-    fn conclude(
+    /// A connection that is open still.
+    fn take_idle(&self) -> Option<Connection> {
+        loop {
+            let connection = self.idle.lock().pop()?;
+            if connection.is_ready() {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// Sends the message, reads the answer, and keeps the connection if it can.
+    async fn exchange<T>(
         &self,
-        connection: Connection,
-        answer: connection::Answer,
-    ) -> Result<(), HandlerError> {
-        if answer.reusable && connection.is_open() {
+        mut connection: Connection,
+        message: &Message<'_, T>,
+    ) -> Result<Answer, SendError> {
+        let body = message.payload().unwrap_or_default();
+        let answer = connection
+            .send(|head| self.events.write(message, head), body)
+            .await?;
+        if answer.reusable {
             self.idle.lock().push(connection);
         }
-        verdict::of(&answer)
+        Ok(answer)
     }
 }

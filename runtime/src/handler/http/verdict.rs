@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use hyper::StatusCode;
+use http::StatusCode;
 
-use super::connection::Answer;
+use super::answer::Answer;
 use crate::handler::HandlerError;
 
 /// Characters of an answer that are shown.
@@ -47,7 +47,7 @@ fn wait(answer: &Answer) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use hyper::header::HeaderValue;
+    use http::header::HeaderValue;
 
     use super::*;
     use crate::handler::FailureKind;

@@ -1,0 +1,90 @@
+//! Penstock in a test cluster, installed by Helm from the chart.
+
+use std::process::Command;
+
+use tokio::sync::OnceCell;
+
+use super::{Cluster, ClusterError, command};
+
+/// The chart.
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/penstock");
+
+/// Penstock's images, under which names the chart is told of them.
+const IMAGES: [&str; 4] = [
+    "image.repository=registry.example/penstock-operator",
+    "image.tag=test",
+    "runtime.image.repository=registry.example/penstock-runtime",
+    "runtime.image.tag=test",
+];
+
+/// An installation of the chart.
+#[derive(Clone, Debug)]
+pub struct Installation {
+    cluster: Cluster,
+    namespace: String,
+}
+
+impl Installation {
+    /// The installation that looks after all namespaces, as users have it: the first
+    /// caller installs it, or brings an earlier one to what the chart says now. It
+    /// goes with the cluster. Topics and lags are read every two seconds.
+    ///
+    /// # Errors
+    /// [`ClusterError::Command`] with Helm's output.
+    pub async fn shared(cluster: &Cluster) -> Result<&'static Self, ClusterError> {
+        static SHARED: OnceCell<Installation> = OnceCell::const_new();
+        SHARED
+            .get_or_try_init(async || {
+                Self::install(cluster, "penstock-system", &["recheckInterval=2s"])
+            })
+            .await
+    }
+
+    /// Installs the release `penstock` in a namespace, or upgrades it, with these
+    /// values too, and waits until it is ready.
+    ///
+    /// # Errors
+    /// [`ClusterError::Command`] with Helm's output.
+    pub fn install(
+        cluster: &Cluster,
+        namespace: &str,
+        values: &[&str],
+    ) -> Result<Self, ClusterError> {
+        let mut helm = cluster.helm();
+        helm.args(["upgrade", "--install", "penstock", CHART])
+            .args(["--namespace", namespace, "--create-namespace"])
+            .args(["--wait", "--timeout", "120s"]);
+        for value in IMAGES.iter().chain(values) {
+            helm.args(["--set", value]);
+        }
+        command::run(&mut helm)?;
+        Ok(Self {
+            cluster: cluster.clone(),
+            namespace: namespace.to_owned(),
+        })
+    }
+
+    /// The namespace that it is in.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// kubectl in its namespace.
+    pub fn kubectl(&self) -> Command {
+        let mut kubectl = self.cluster.kubectl();
+        kubectl.args(["--namespace", &self.namespace]);
+        kubectl
+    }
+
+    /// Name of the operator's pod that holds the Lease.
+    ///
+    /// # Errors
+    /// [`ClusterError::Command`] when there is no Lease.
+    pub fn leader(&self) -> Result<String, ClusterError> {
+        let holder = "jsonpath={.spec.holderIdentity}";
+        command::run(
+            self.kubectl()
+                .args(["get", "lease", "penstock-operator", "-o", holder]),
+        )
+    }
+}
