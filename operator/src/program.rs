@@ -168,9 +168,13 @@ impl Work {
         stop: CancellationToken,
     ) -> Result<(), MainError> {
         let acquired = candidate.acquire(|attempt| self.note(attempt));
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = acquired => {}
+        let stopped = tokio::select! {
+            () = stop.cancelled() => true,
+            () = acquired => false,
+        };
+        if stopped {
+            candidate.release().await;
+            return Ok(());
         }
         tracing::info!("leading: the Lease is ours");
         let finish = stop.child_token();
