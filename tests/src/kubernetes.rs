@@ -20,6 +20,7 @@ mod namespace;
 mod network;
 mod node;
 mod place;
+mod scene;
 
 pub use access::{CLUSTER_KAFKA_VARIABLE, CLUSTER_VARIABLE, Cluster};
 pub use binaries::Binaries;
@@ -31,3 +32,4 @@ pub use installation::Installation;
 pub use namespace::Namespace;
 pub use network::CLUSTERS;
 pub use node::{NODE, Node};
+pub use scene::Scene;
