@@ -19,6 +19,7 @@ mod kubeconfig;
 mod namespace;
 mod network;
 mod node;
+mod observed;
 mod place;
 mod scene;
 
@@ -32,4 +33,5 @@ pub use installation::Installation;
 pub use namespace::Namespace;
 pub use network::CLUSTERS;
 pub use node::{NODE, Node};
+pub use observed::{Condition, Pod};
 pub use scene::Scene;
