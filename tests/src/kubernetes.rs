@@ -10,6 +10,7 @@ mod access;
 mod binaries;
 mod cluster;
 mod command;
+mod containers;
 mod control_plane;
 mod dns;
 mod error;

@@ -108,6 +108,37 @@ impl Namespace {
         Ok(found.await?)
     }
 
+    /// Waits for an event of type Warning about a consumer. It tells of conditions that
+    /// have passed too.
+    ///
+    /// # Errors
+    /// [`ClusterError::TimedOut`] after `limit`, with the warnings that there are.
+    pub async fn wait_for_warning(
+        &self,
+        consumer: &str,
+        reason: &str,
+        limit: Duration,
+    ) -> Result<(), ClusterError> {
+        let object = format!(
+            "type=Warning,involvedObject.kind=KafkaConsumer,involvedObject.name={consumer}"
+        );
+        let what = format!("a warning {reason} about {consumer}");
+        let found = wait::value(what, limit, async || {
+            let mut get = self.kubectl();
+            get.args(["get", "events", "-o", "jsonpath={.items[*].reason}"]);
+            get.args(["--field-selector", &object]);
+            let reasons = spawn_blocking(move || command::run(&mut get)).await;
+            let reasons = reasons
+                .map_err(|error| error.to_string())?
+                .map_err(|error| error.to_string())?;
+            match reasons.split_whitespace().any(|seen| seen == reason) {
+                true => Ok(()),
+                false => Err(reasons),
+            }
+        });
+        Ok(found.await?)
+    }
+
     /// What kubectl writes with `-o json`.
     ///
     /// # Errors
