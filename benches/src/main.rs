@@ -10,6 +10,7 @@ mod consumer;
 mod machine;
 mod memory;
 mod meter;
+mod operator;
 mod pairs;
 mod report;
 mod server;
@@ -24,7 +25,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser};
+use penstock_crds::spec::HumanDuration;
 use penstock_tests::kafka::Kafka;
+use serde::Serialize;
 
 use crate::bench::Bench;
 use crate::machine::Machine;
@@ -37,6 +40,8 @@ use crate::side::{Side, Work};
 enum Command {
     /// Compare all pairs, or those named, on a Kafka of its own
     Run(Run),
+    /// Measure the operator with very many consumers, on an API server of its own
+    Operator(OperatorRun),
     /// Run one side and print what it needed as JSON: for a profiler
     Side {
         /// Which
@@ -79,6 +84,28 @@ struct Run {
     json: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+struct OperatorRun {
+    /// KafkaConsumers
+    #[arg(long)]
+    consumers: Option<usize>,
+    /// How long to look at it with nothing to do
+    #[arg(long)]
+    idle: Option<HumanDuration>,
+    /// A tenth of the consumers and 30 s without anything to do
+    #[arg(long)]
+    quick: bool,
+    /// Where to write the results as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// KafkaConsumers.
+const CONSUMERS: usize = 10_000;
+
+/// How long the operator is looked at with nothing to do.
+const IDLE: Duration = Duration::from_secs(600);
+
 /// Messages in the topic: a poll loop takes seconds for them.
 const MESSAGES: u64 = 2_000_000;
 
@@ -98,6 +125,7 @@ const BACKLOG: u64 = 700_000;
 async fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Run(options) => run(options).await,
+        Command::Operator(options) => run_operator(options).await,
         Command::Side { side, work } => run_side(side, work).await,
         Command::Produce { bootstrap, count } => produce(&bootstrap, count).await,
         Command::Serve { socket } => server::serve(&socket).await.map_err(Into::into),
@@ -168,8 +196,24 @@ async fn run(options: Run) -> Result<(), Box<dyn Error>> {
             report.memory.push(outcome);
         }
     }
-    if let Some(path) = options.json {
-        fs::write(&path, serde_json::to_string_pretty(&report)? + "\n")
+    write_json(options.json, &report)
+}
+
+async fn run_operator(options: OperatorRun) -> Result<(), Box<dyn Error>> {
+    let (consumers, idle) = match options.quick {
+        true => (CONSUMERS / 10, Duration::from_secs(30)),
+        false => (CONSUMERS, IDLE),
+    };
+    let consumers = options.consumers.unwrap_or(consumers);
+    let idle = options.idle.map_or(idle, |idle| idle.get());
+    let report = operator::measure(consumers, idle).await?;
+    println!("{}", report.text());
+    write_json(options.json, &report)
+}
+
+fn write_json(path: Option<PathBuf>, report: &impl Serialize) -> Result<(), Box<dyn Error>> {
+    if let Some(path) = path {
+        fs::write(&path, serde_json::to_string_pretty(report)? + "\n")
             .map_err(|error| format!("{} can't be written: {error}", path.display()))?;
     }
     Ok(())

@@ -4,10 +4,10 @@ use std::env;
 use std::time::Duration;
 
 use penstock_tests::process::Program;
+use penstock_tests::usage::{self, Memory};
 use serde::Serialize;
 
 use crate::bench::BenchError;
-use crate::meter::{self, Memory};
 use crate::side::Side;
 use crate::workload::VALUE_SIZE;
 
@@ -60,7 +60,7 @@ pub async fn watch(
     let mut samples = Vec::new();
     for _ in 0..SAMPLES {
         tokio::time::sleep(interval).await;
-        let sample = meter::memory(&process.id().to_string());
+        let sample = usage::memory(&process.id().to_string());
         samples.push(sample.ok_or_else(|| BenchError::NoResult {
             side: format!("{:?}", Side::Slow),
             tail: process.tail(),

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use penstock_tests::usage::{field, memory};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -119,37 +120,6 @@ fn switches() -> u64 {
         .sum()
 }
 
-/// What a process has in RAM.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Memory {
-    /// Now, in KiB (VmRSS).
-    pub now_kib: u64,
-    /// At its highest, in KiB (VmHWM).
-    pub peak_kib: u64,
-}
-
-/// The memory of a process, by its id or `self`; nothing once it has ended.
-pub fn memory(process: &str) -> Option<Memory> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    Some(Memory {
-        now_kib: field(&status, "VmRSS")?,
-        peak_kib: field(&status, "VmHWM")?,
-    })
-}
-
-/// The number of a field in the kernel's `status` of a process.
-fn field(status: &str, name: &str) -> Option<u64> {
-    status
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(found, _)| *found == name)?
-        .1
-        .split_whitespace()
-        .next()?
-        .parse()
-        .ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,14 +135,5 @@ mod tests {
         let measure = meter.measure().unwrap();
         assert_eq!(measure.messages, 2);
         assert!(measure.seconds > 0.0 && measure.peak_rss_kib > 0);
-    }
-
-    #[test]
-    fn fields_are_found_by_their_whole_name() {
-        let status =
-            "nonvoluntary_ctxt_switches:\t7\nvoluntary_ctxt_switches:\t5\nVmRSS:\t  12 kB\n";
-        assert_eq!(field(status, "voluntary_ctxt_switches"), Some(5));
-        assert_eq!(field(status, "VmRSS"), Some(12));
-        assert_eq!(field(status, "VmHWM"), None);
     }
 }

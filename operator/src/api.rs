@@ -1,8 +1,10 @@
 //! Where the operator looks: the whole cluster, or one namespace.
 
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::{Api, ApiResource, DynamicObject};
+use kube::api::{Api, ApiResource};
 use kube::{Client, Resource};
+
+use crate::existing::Shown;
 
 /// The client, and the namespaces that the operator looks after.
 #[derive(Clone)]
@@ -25,8 +27,9 @@ impl Scope {
         }
     }
 
-    /// As [`all`](Self::all), for a kind that is known by its description.
-    pub fn all_dynamic(&self, resource: &ApiResource) -> Api<DynamicObject> {
+    /// As [`all`](Self::all), for objects of ours, whose kind is known by its
+    /// description.
+    pub fn all_shown(&self, resource: &ApiResource) -> Api<Shown> {
         match &self.namespace {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, resource),
             None => Api::all_with(self.client.clone(), resource),

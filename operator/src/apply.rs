@@ -1,8 +1,6 @@
 //! Applying and pruning: the objects that exist become those that ought to.
 
-use kube::api::{
-    Api, DeleteParams, DynamicObject, PartialObjectMeta, Patch, PatchParams, Preconditions,
-};
+use kube::api::{Api, DeleteParams, PartialObjectMeta, Patch, PatchParams, Preconditions};
 use kube::core::response::StatusCause;
 use kube::{Client, Resource as _};
 use penstock_crds::spec::KafkaConsumer;
@@ -10,7 +8,7 @@ use thiserror::Error;
 
 use crate::NAME;
 use crate::build::{Kind, Object};
-use crate::existing::{Controller, Existing, Record};
+use crate::existing::{Controller, Existing, Record, Shown};
 use crate::key::Key;
 
 /// Why the objects are not as they ought to be.
@@ -159,7 +157,7 @@ impl Applier<'_> {
         Ok(pruned)
     }
 
-    fn api(&self, kind: Kind) -> Api<DynamicObject> {
+    fn api(&self, kind: Kind) -> Api<Shown> {
         let namespace = &self.consumer.namespace;
         Api::namespaced_with(self.client.clone(), namespace, &kind.resource())
     }
@@ -185,7 +183,7 @@ impl Applier<'_> {
     /// Before an object is made: nothing of this name may be there that the watch
     /// does not show, because it lacks our label.
     async fn check_free(&self, object: &Object) -> Result<(), ApplyError> {
-        let found: Option<PartialObjectMeta<DynamicObject>> = self
+        let found: Option<PartialObjectMeta<Shown>> = self
             .api(object.kind)
             .get_metadata_opt(&object.name)
             .await

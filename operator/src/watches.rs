@@ -8,12 +8,13 @@ use std::sync::Arc;
 use futures_util::{Stream, StreamExt as _};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::Resource;
-use kube::api::{DynamicObject, PartialObjectMeta};
+use kube::api::PartialObjectMeta;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use serde::de::DeserializeOwned;
 
 use crate::build::{Kind, MANAGED_BY};
+use crate::existing::Shown;
 use crate::key::Key;
 use crate::reconcile::Context;
 
@@ -79,12 +80,12 @@ fn ours() -> watcher::Config {
 
 async fn objects(kind: Kind, context: Arc<Context>) {
     let resource = kind.resource();
-    let api = context.scope.all_dynamic(&resource);
+    let api = context.scope.all_shown(&resource);
     let existing = &context.existing;
     follow(
         kind.name(),
         watcher::watcher(api, ours()),
-        |change: Change<'_, DynamicObject>| match change {
+        |change: Change<'_, Shown>| match change {
             Change::Saw(object) if existing.saw(kind, object) => {
                 wake(&context, kind.consumer_name(&Key::of(object)));
             }

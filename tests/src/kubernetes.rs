@@ -27,7 +27,7 @@ mod scene;
 pub use access::{CLUSTER_KAFKA_VARIABLE, CLUSTER_VARIABLE, Cluster};
 pub use binaries::Binaries;
 pub use cluster::{RunningCluster, down};
-pub use control_plane::{Builder, ControlPlane};
+pub use control_plane::{Builder, ControlPlane, client};
 pub use error::ClusterError;
 pub use images::{IMAGES, Image};
 pub use installation::Installation;

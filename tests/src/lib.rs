@@ -14,12 +14,15 @@
 
 mod certificates;
 pub mod consumer;
+pub mod fleet;
 pub mod groups;
 mod guard;
 pub mod kafka;
+pub mod kafka_mock;
 pub mod kubernetes;
 pub mod load;
 pub mod manifest;
+pub mod operator;
 pub mod oracle;
 pub mod page;
 mod ports;
@@ -30,6 +33,7 @@ pub mod promtext;
 pub mod recorder;
 mod sync;
 pub mod topics;
+pub mod usage;
 pub mod wait;
 
 pub use consumer::{Consumer, Launch};

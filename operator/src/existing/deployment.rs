@@ -1,9 +1,8 @@
 //! What a Deployment reports of its pods.
 
 use k8s_openapi::api::apps::v1::{DeploymentCondition, DeploymentStatus};
-use kube::Resource as _;
-use kube::api::DynamicObject;
 use serde::Deserialize as _;
+use serde_json::Value;
 
 /// How far a Deployment has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,8 +26,8 @@ pub struct Rollout {
 
 impl Rollout {
     /// Reads a Deployment's status; what is missing counts as none.
-    pub fn of(deployment: &DynamicObject) -> Self {
-        let status = DeploymentStatus::deserialize(&deployment.data["status"]).unwrap_or_default();
+    pub fn of(deployment: &Value) -> Self {
+        let status = DeploymentStatus::deserialize(&deployment["status"]).unwrap_or_default();
         let conditions = status.conditions.unwrap_or_default();
         let message = |type_: &str, status: &str| -> Option<String> {
             let condition = |condition: &&DeploymentCondition| {
@@ -38,7 +37,9 @@ impl Rollout {
             Some(found.message.clone().unwrap_or_default())
         };
         Self {
-            generation: deployment.meta().generation.unwrap_or_default(),
+            generation: deployment["metadata"]["generation"]
+                .as_i64()
+                .unwrap_or_default(),
             observed: status.observed_generation.unwrap_or_default(),
             replicas: status.replicas.unwrap_or_default(),
             updated: status.updated_replicas.unwrap_or_default(),

@@ -5,27 +5,21 @@
 //! list with these keys, `v:…` the item of a set with this value, `.` the item
 //! or field itself; an empty set stands for the whole value.
 
-use kube::api::DynamicObject;
 use serde_json::{Map, Value};
 
 /// The fields of an object that `manager` applied, less what names the object.
 /// Null when there are none.
-pub fn owned(object: &DynamicObject, manager: &str) -> Value {
-    let entries = object.metadata.managed_fields.iter().flatten();
-    let Some(set) = entries
-        .filter(|entry| entry.manager.as_deref() == Some(manager))
-        .filter(|entry| entry.operation.as_deref() == Some("Apply"))
-        .find(|entry| entry.subresource.as_deref().unwrap_or_default().is_empty())
-        .and_then(|entry| entry.fields_v1.as_ref())
-    else {
-        return Value::Null;
-    };
-    let mut whole = object.data.clone();
-    if let Value::Object(fields) = &mut whole {
-        let metadata = serde_json::to_value(&object.metadata).unwrap_or_default();
-        fields.insert("metadata".into(), metadata);
+pub fn owned(object: &Value, manager: &str) -> Value {
+    let entries = object["metadata"]["managedFields"].as_array();
+    let set = entries.into_iter().flatten().find(|entry| {
+        entry["manager"] == manager
+            && entry["operation"] == "Apply"
+            && entry["subresource"].as_str().unwrap_or_default().is_empty()
+    });
+    match set.and_then(|entry| entry.get("fieldsV1")) {
+        Some(set) => without_identity(&cut(object, set)),
+        None => Value::Null,
     }
-    without_identity(&cut(&whole, &set.0))
 }
 
 /// An object less its kind, version, name and namespace, which `managedFields`
@@ -121,8 +115,8 @@ mod tests {
 
     use super::*;
 
-    fn deployment() -> DynamicObject {
-        serde_json::from_value(json!({
+    fn deployment() -> Value {
+        json!({
             "apiVersion": "apps/v1",
             "kind": "Deployment",
             "metadata": {
@@ -180,8 +174,7 @@ mod tests {
                 } },
             },
             "status": { "replicas": 2 },
-        }))
-        .unwrap()
+        })
     }
 
     #[test]
@@ -205,7 +198,7 @@ mod tests {
     fn another_manager_or_none_owns_nothing_of_it() {
         assert_eq!(owned(&deployment(), "somebody"), Value::Null);
         let mut bare = deployment();
-        bare.metadata.managed_fields = None;
+        bare["metadata"]["managedFields"].take();
         assert_eq!(owned(&bare, "penstock-operator"), Value::Null);
     }
 

@@ -8,12 +8,15 @@
 
 pub mod deployment;
 pub mod fields;
+mod shown;
+
+pub use shown::Shown;
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt as _;
-use kube::api::DynamicObject;
 use parking_lot::RwLock;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -47,7 +50,10 @@ pub struct Controller {
 impl Controller {
     /// The controller of an object, if it has one.
     pub fn of(object: &impl kube::Resource) -> Option<Self> {
-        let owners = object.owner_references();
+        Self::among(object.owner_references())
+    }
+
+    fn among(owners: &[OwnerReference]) -> Option<Self> {
         let controller = owners.iter().find(|owner| owner.controller == Some(true))?;
         Some(Self {
             kind: controller.kind.clone(),
@@ -102,16 +108,16 @@ impl Existing {
 
     /// Notes an object that the watch showed. Tells whether anything about it
     /// that matters is new.
-    pub fn saw(&self, kind: Kind, object: &DynamicObject) -> bool {
-        let record = record(kind, object);
+    pub fn saw(&self, kind: Kind, object: &Shown) -> bool {
+        let record = object.record(kind);
         let key = (kind, Key::of(object));
         let before = self.objects.write().insert(key, record.clone());
         before.as_ref() != Some(&record)
     }
 
     /// Notes what came back when `sent` was applied.
-    pub fn applied(&self, sent: &Object, object: &DynamicObject) {
-        let record = record(sent.kind, object);
+    pub fn applied(&self, sent: &Object, object: &Shown) {
+        let record = object.record(sent.kind);
         let key = (sent.kind, Key::of(object));
         let answer = Answer {
             sent: hash(&fields::without_identity(&sent.body)),
@@ -155,16 +161,6 @@ impl Existing {
         let mut listed = self.listed.subscribe();
         // The sender lives as long as self.
         let _ = listed.wait_for(|count| *count >= Kind::ALL.len()).await;
-    }
-}
-
-fn record(kind: Kind, object: &DynamicObject) -> Record {
-    let owned = fields::owned(object, crate::NAME);
-    Record {
-        uid: object.uid().unwrap_or_default(),
-        controller: Controller::of(object),
-        fields: hash(&owned),
-        rollout: (kind == Kind::Deployment).then(|| Rollout::of(object)),
     }
 }
 

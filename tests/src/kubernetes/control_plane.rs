@@ -1,10 +1,13 @@
 //! etcd and the API server, with or without the controllers: as much of Kubernetes
 //! as needs no root and no node.
 
+mod api;
 mod flags;
 
+pub use api::client;
+
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -13,6 +16,7 @@ use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 
 use super::binaries::Binaries;
+use super::kubeconfig::Proof;
 use super::{ClusterError, command, kubeconfig};
 use crate::certificates::{Authority, Issued};
 use crate::guard::Guard;
@@ -21,6 +25,9 @@ use crate::process::{Process, ProcessError, Program};
 
 /// Longest time for each program to answer; usually 1 to 3 s.
 const START_LIMIT: Duration = Duration::from_secs(90);
+
+/// Longest time for the API server to end, with watches open.
+const STOP_LIMIT: Duration = Duration::from_secs(90);
 
 /// How often other ports are tried when some were taken in the meantime.
 const PORT_ATTEMPTS: usize = 3;
@@ -33,6 +40,8 @@ pub struct ControlPlane {
     scheduler: Option<Process>,
     controllers: Option<Process>,
     api_server: Process,
+    /// How it was called, to be called so again.
+    api_server_arguments: Vec<String>,
     etcd: Process,
     files: Files,
     _temporary: Option<(TempDir, Guard)>,
@@ -133,21 +142,23 @@ impl Builder {
         let etcd = Program::new(binaries.path("etcd"))
             .args(flags::etcd(&files.dir, etcd_client, etcd_peer))
             .start()?;
+        let mut arguments = flags::api_server(&self, &files, port, etcd_client);
+        arguments.extend(self.api_server_flags.clone());
         let api_server = Program::new(binaries.path("kube-apiserver"))
-            .args(flags::api_server(&self, &files, port, etcd_client))
-            .args(&self.api_server_flags)
+            .args(&arguments)
             .start()?;
         let mut control_plane = ControlPlane {
             scheduler: None,
             controllers: None,
             api_server,
+            api_server_arguments: arguments,
             etcd,
             files,
             _temporary: temporary,
             server,
             binaries,
         };
-        control_plane.wait_until_ready(self.address, port).await?;
+        control_plane.wait_until_ready().await?;
         control_plane.start_controllers(&self)?;
         Ok(control_plane)
     }
@@ -227,7 +238,8 @@ impl Files {
             ("controllers.kubeconfig", &self.controllers),
             ("scheduler.kubeconfig", &self.scheduler),
         ] {
-            kubeconfig::write(&self.dir.join(name), server, &self.authority, client)?;
+            let proof = Proof::Certificate(client);
+            kubeconfig::write(&self.dir.join(name), server, &self.authority, &proof)?;
         }
         Ok(())
     }
@@ -267,6 +279,29 @@ impl ControlPlane {
         &self.api_server
     }
 
+    /// Stops the API server as an upgrade does: it has time to end what it has begun.
+    /// etcd stays, and keeps what it has.
+    ///
+    /// # Errors
+    /// [`ClusterError::Process`] when it does not end.
+    pub async fn stop_api_server(&mut self) -> Result<(), ClusterError> {
+        self.api_server.terminate()?;
+        self.api_server.wait(STOP_LIMIT).await?;
+        Ok(())
+    }
+
+    /// Starts the API server again, on the same port and the same etcd, and waits until
+    /// it is ready.
+    ///
+    /// # Errors
+    /// As [`Builder::start`].
+    pub async fn start_api_server(&mut self) -> Result<(), ClusterError> {
+        self.api_server = Program::new(self.binaries.path("kube-apiserver"))
+            .args(&self.api_server_arguments)
+            .start()?;
+        self.wait_until_ready().await
+    }
+
     /// etcd's process.
     pub fn etcd(&self) -> &Process {
         &self.etcd
@@ -293,12 +328,12 @@ impl ControlPlane {
         &self.files
     }
 
-    async fn wait_until_ready(&self, address: Ipv4Addr, port: u16) -> Result<(), ClusterError> {
-        let address = IpAddr::from(address);
+    async fn wait_until_ready(&self) -> Result<(), ClusterError> {
+        let address = self.server.trim_start_matches("https://");
         let ready = self
             .api_server
             .wait_for("the API server to be ready", START_LIMIT, async || {
-                TcpStream::connect((address, port)).map_err(|error| error.to_string())?;
+                TcpStream::connect(address).map_err(|error| error.to_string())?;
                 let mut kubectl = self.kubectl();
                 kubectl.args(["get", "--raw=/readyz"]);
                 spawn_blocking(move || command::run(&mut kubectl))

@@ -45,6 +45,14 @@ pub enum ClusterError {
         /// What it wrote.
         output: String,
     },
+    /// A kubeconfig can't be used.
+    #[error("{}: {error}", .path.display())]
+    Client {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: String,
+    },
     /// A node needs root.
     #[error(
         "a node needs root, to make namespaces, interfaces and mounts, and this runs as user \

@@ -5,17 +5,37 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::ClusterError;
 use crate::certificates::{Authority, Issued};
+
+/// How a client proves who it is.
+pub(super) enum Proof<'a> {
+    /// By a certificate.
+    Certificate(&'a Issued),
+    /// By a bearer token, as service accounts do.
+    Token(&'a str),
+}
+
+impl Proof<'_> {
+    fn user(&self) -> Result<Value, ClusterError> {
+        Ok(match self {
+            Self::Certificate(client) => json!({
+                "client-certificate-data": read(&client.certificate)?,
+                "client-key-data": read(&client.key)?,
+            }),
+            Self::Token(token) => json!({ "token": token }),
+        })
+    }
+}
 
 /// Writes a kubeconfig that is complete in itself, so that it can be copied.
 pub(super) fn write(
     path: &Path,
     server: &str,
     authority: &Authority,
-    client: &Issued,
+    proof: &Proof<'_>,
 ) -> Result<(), ClusterError> {
     let config = json!({
         "apiVersion": "v1",
@@ -24,10 +44,7 @@ pub(super) fn write(
             "server": server,
             "certificate-authority-data": read(&authority.certificate())?,
         }}],
-        "users": [{ "name": "penstock-test", "user": {
-            "client-certificate-data": read(&client.certificate)?,
-            "client-key-data": read(&client.key)?,
-        }}],
+        "users": [{ "name": "penstock-test", "user": proof.user()? }],
         "contexts": [{ "name": "penstock-test", "context": {
             "cluster": "penstock-test",
             "user": "penstock-test",

@@ -146,7 +146,8 @@ impl Node {
         ] {
             let client = authority.issue(name, &subject, None)?;
             let path = runtime.dir.join(format!("{name}.kubeconfig"));
-            kubeconfig::write(&path, control_plane.server(), authority, &client)?;
+            let proof = kubeconfig::Proof::Certificate(&client);
+            kubeconfig::write(&path, control_plane.server(), authority, &proof)?;
         }
 
         let program = |name: &str| {
