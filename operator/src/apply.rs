@@ -1,6 +1,8 @@
 //! Applying and pruning: the objects that exist become those that ought to.
 
-use kube::api::{Api, DeleteParams, PartialObjectMeta, Patch, PatchParams, Preconditions};
+use kube::api::{
+    Api, DeleteParams, GetParams, PartialObjectMeta, Patch, PatchParams, Preconditions,
+};
 use kube::core::response::StatusCause;
 use kube::{Client, Resource as _};
 use penstock_crds::spec::KafkaConsumer;
@@ -148,7 +150,7 @@ impl Applier<'_> {
             if record
                 .controller
                 .as_ref()
-                .is_some_and(|owner| owner.uid == self.uid)
+                .is_some_and(|owner| *owner.uid == *self.uid)
             {
                 self.delete(kind, &name, &record).await?;
                 pruned += 1;
@@ -181,11 +183,12 @@ impl Applier<'_> {
     }
 
     /// Before an object is made: nothing of this name may be there that the watch
-    /// does not show, because it lacks our label.
+    /// does not show, because it lacks our label. The API server may answer from its
+    /// memory, as it does for watches: it is asked for every object that is made.
     async fn check_free(&self, object: &Object) -> Result<(), ApplyError> {
         let found: Option<PartialObjectMeta<Shown>> = self
             .api(object.kind)
-            .get_metadata_opt(&object.name)
+            .get_metadata_opt_with(&object.name, &GetParams::any())
             .await
             .map_err(|source| ApplyError::request("reading", object.kind, &object.name, source))?;
         let Some(found) = found else {
@@ -203,7 +206,7 @@ impl Applier<'_> {
     ) -> Result<(), ApplyError> {
         let (kind, name) = (kind.name(), name.to_owned());
         match controller {
-            Some(owner) if owner.uid == self.uid => Ok(()),
+            Some(owner) if *owner.uid == *self.uid => Ok(()),
             Some(owner) if owner.kind == KafkaConsumer::kind(&()) => {
                 Err(ApplyError::Leaving { kind, name })
             }
@@ -214,7 +217,7 @@ impl Applier<'_> {
     async fn delete(&self, kind: Kind, name: &str, record: &Record) -> Result<(), ApplyError> {
         let params = DeleteParams {
             preconditions: Some(Preconditions {
-                uid: Some(record.uid.clone()),
+                uid: Some(record.uid.to_string()),
                 resource_version: None,
             }),
             ..DeleteParams::background()

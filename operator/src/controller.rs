@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
-use kube::ResourceExt as _;
+use kube::Resource as _;
 use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::reflector;
 use kube::runtime::watcher::{self, Event};
@@ -28,6 +28,9 @@ const DEBOUNCE: Duration = Duration::from_millis(50);
 
 /// Consumers in one page of a list.
 const PAGE: u32 = 250;
+
+/// Where `kubectl apply` keeps the manifest once more.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Wakes consumers: each is looked at soon.
 #[derive(Clone)]
@@ -123,7 +126,7 @@ fn consumers(
     };
     watcher::watcher(api, config)
         .default_backoff()
-        .modify(|found| found.managed_fields_mut().clear())
+        .modify(forget_what_nobody_reads)
         .reflect(writer)
         .inspect(move |event| {
             if let Ok(event) = event {
@@ -135,6 +138,15 @@ fn consumers(
             predicates::generation,
             kube::runtime::PredicateConfig::default(),
         )
+}
+
+/// What is as large as the manifest itself, and only tools ask for.
+fn forget_what_nobody_reads(found: &mut Found) {
+    let metadata = found.meta_mut();
+    metadata.managed_fields = None;
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.remove(LAST_APPLIED);
+    }
 }
 
 /// Who is there, so that those who go are forgotten.

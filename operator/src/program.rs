@@ -132,7 +132,10 @@ async fn operate(settings: Settings) -> Result<(), MainError> {
 }
 
 async fn client(metrics: &Metrics) -> Result<Client, MainError> {
-    let config = Config::infer().await?;
+    let mut config = Config::infer().await?;
+    // The client's own retries would keep a pass waiting for minutes, uncounted and
+    // untold, where the back-off of each consumer lets others go on.
+    config.default_retry = false;
     let client = ClientBuilder::try_from(config).map_err(MainError::Client)?;
     Ok(client.with_layer(&metrics.count_requests()).build())
 }

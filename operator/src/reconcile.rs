@@ -212,7 +212,7 @@ impl Pass<'_> {
         &self,
         consumer: &ValidatedConsumer,
         secrets: &Secrets,
-    ) -> (Option<Connection>, Resolution) {
+    ) -> (Option<Arc<Connection>>, Resolution) {
         let connection = match connection(consumer, secrets) {
             Ok(connection) => connection,
             Err(error) => return (None, Resolution::NoSecret(error)),
@@ -222,12 +222,13 @@ impl Pass<'_> {
             topics.push(topic.to_string());
         }
         let kafka = &self.context.kafka;
+        let connection = kafka.share(connection);
         let resolution = kafka.resolve(self.key, &connection, topics).await;
         (Some(connection), resolution)
     }
 
     /// The lag as last read; it is read once the consumer has been available.
-    fn lag(&self, consumer: &ValidatedConsumer, connection: Connection) -> Option<i64> {
+    fn lag(&self, consumer: &ValidatedConsumer, connection: Arc<Connection>) -> Option<i64> {
         let lags = &self.context.lags;
         let ready = self.rollout().is_some_and(|rollout| rollout.ready > 0);
         if !ready && self.before.lag.is_none() {
@@ -331,8 +332,10 @@ impl Pass<'_> {
 
     fn rollout(&self) -> Option<Rollout> {
         let record = self.context.existing.get(Kind::Deployment, self.key)?;
-        let ours = record.controller.is_some_and(|owner| owner.uid == self.uid);
-        record.rollout.filter(|_| ours)
+        let ours = record
+            .controller
+            .is_some_and(|owner| *owner.uid == *self.uid);
+        record.rollout.filter(|_| ours).map(|rollout| *rollout)
     }
 }
 

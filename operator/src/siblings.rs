@@ -2,6 +2,7 @@
 //! of the topics that both read, which is seldom what their authors meant.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use penstock_crds::validate::ValidatedConsumer;
@@ -16,22 +17,32 @@ pub struct Siblings {
 
 #[derive(Default)]
 struct State {
-    groups: HashMap<Group, HashMap<Key, BTreeSet<String>>>,
-    of: HashMap<Key, Group>,
+    groups: HashMap<Arc<Group>, Vec<Member>>,
+    of: HashMap<Key, Arc<Group>>,
 }
 
 /// A group on some brokers.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(PartialEq, Eq, Hash)]
 struct Group {
-    brokers: BTreeSet<String>,
+    /// In lower case, in order, with commas.
+    brokers: String,
     id: String,
+}
+
+/// A consumer of a group. Most groups have one, so this is kept small.
+struct Member {
+    key: Key,
+    /// In order.
+    topics: Box<[String]>,
 }
 
 impl Group {
     fn of(consumer: &ValidatedConsumer) -> Self {
         let brokers = consumer.kafka.bootstrap_servers.split(',');
+        let brokers: BTreeSet<String> =
+            brokers.map(|broker| broker.trim().to_lowercase()).collect();
         Self {
-            brokers: brokers.map(|broker| broker.trim().to_lowercase()).collect(),
+            brokers: brokers.into_iter().collect::<Vec<_>>().join(","),
             id: consumer.group.to_string(),
         }
     }
@@ -43,18 +54,24 @@ impl Siblings {
     pub fn set(&self, key: &Key, consumer: &ValidatedConsumer) -> Vec<Key> {
         let group = Group::of(consumer);
         let topics: BTreeSet<String> = consumer.topics.iter().map(ToString::to_string).collect();
+        let topics: Box<[String]> = topics.into_iter().collect();
         let mut state = self.state.lock();
-        let same_group = state.of.get(key) == Some(&group);
-        let members = state.groups.get(&group);
-        if same_group && members.and_then(|members| members.get(key)) == Some(&topics) {
+        let same_group = state.of.get(key).is_some_and(|known| **known == group);
+        let known = state.groups.get(&group).into_iter().flatten();
+        let mut known = known.filter(|member| member.key == *key);
+        if same_group && known.any(|member| member.topics == topics) {
             return Vec::new();
         }
         let mut affected = state.remove(key);
-        state.of.insert(key.clone(), group.clone());
+        let group = match state.groups.get_key_value(&group) {
+            Some((shared, _)) => Arc::clone(shared),
+            None => Arc::new(group),
+        };
+        state.of.insert(key.clone(), Arc::clone(&group));
         let members = state.groups.entry(group).or_default();
-        members.insert(key.clone(), topics);
-        affected.extend(members.keys().cloned());
-        affected.remove(key);
+        affected.extend(members.iter().map(|member| member.key.clone()));
+        let key = key.clone();
+        members.push(Member { key, topics });
         affected.into_iter().collect()
     }
 
@@ -69,13 +86,16 @@ impl Siblings {
         let Some(members) = state.of.get(key).and_then(|group| state.groups.get(group)) else {
             return Vec::new();
         };
-        let Some(topics) = members.get(key) else {
+        let Some(own) = members.iter().find(|member| member.key == *key) else {
             return Vec::new();
         };
+        let shares =
+            |member: &&Member| member.topics.iter().any(|topic| own.topics.contains(topic));
         let mut others: Vec<Key> = members
             .iter()
-            .filter(|(other, theirs)| *other != key && !theirs.is_disjoint(topics))
-            .map(|(other, _)| other.clone())
+            .filter(|member| member.key != *key)
+            .filter(shares)
+            .map(|member| member.key.clone())
             .collect();
         others.sort();
         others
@@ -91,8 +111,8 @@ impl State {
         let Some(members) = self.groups.get_mut(&group) else {
             return BTreeSet::new();
         };
-        members.remove(key);
-        let left = members.keys().cloned().collect();
+        members.retain(|member| member.key != *key);
+        let left = members.iter().map(|member| member.key.clone()).collect();
         if members.is_empty() {
             self.groups.remove(&group);
         }

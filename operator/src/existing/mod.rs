@@ -12,12 +12,14 @@ mod shown;
 
 pub use shown::Shown;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::ResourceExt as _;
+use kube::{Resource as _, ResourceExt as _};
 use parking_lot::RwLock;
+use penstock_crds::spec::KafkaConsumer;
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -29,22 +31,22 @@ use deployment::Rollout;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     /// Its unique id.
-    pub uid: String,
+    pub uid: Box<str>,
     /// The object that controls it.
     pub controller: Option<Controller>,
     /// Hash of the fields that are ours.
     pub fields: u64,
     /// What a Deployment reports.
-    pub rollout: Option<Rollout>,
+    pub rollout: Option<Box<Rollout>>,
 }
 
 /// The object that controls another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Controller {
     /// Its kind.
-    pub kind: String,
+    pub kind: Cow<'static, str>,
     /// Its unique id.
-    pub uid: String,
+    pub uid: Box<str>,
 }
 
 impl Controller {
@@ -55,9 +57,13 @@ impl Controller {
 
     fn among(owners: &[OwnerReference]) -> Option<Self> {
         let controller = owners.iter().find(|owner| owner.controller == Some(true))?;
+        let usual = KafkaConsumer::kind(&());
         Some(Self {
-            kind: controller.kind.clone(),
-            uid: controller.uid.clone(),
+            kind: match controller.kind == usual {
+                true => usual,
+                false => controller.kind.clone().into(),
+            },
+            uid: controller.uid.as_str().into(),
         })
     }
 }

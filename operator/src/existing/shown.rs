@@ -33,7 +33,7 @@ impl Shown {
         let metadata = ObjectMeta::deserialize(&object["metadata"])?;
         let owners = metadata.owner_references.as_deref().unwrap_or_default();
         let record = Record {
-            uid: metadata.uid.clone().unwrap_or_default(),
+            uid: metadata.uid.as_deref().unwrap_or_default().into(),
             controller: Controller::among(owners),
             fields: hash(&fields::owned(object, crate::NAME)),
             rollout: None,
@@ -54,7 +54,7 @@ impl Shown {
     /// What is kept of it, given its kind, which lists leave out.
     pub(super) fn record(&self, kind: Kind) -> Record {
         Record {
-            rollout: (kind == Kind::Deployment).then(|| self.rollout.clone()),
+            rollout: (kind == Kind::Deployment).then(|| self.rollout.clone().into()),
             ..self.record.clone()
         }
     }

@@ -2,7 +2,7 @@
 //! wait to hear of changes.
 
 use std::collections::HashMap;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -24,7 +24,7 @@ const MISSING_RECHECK: Duration = Duration::from_secs(10);
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 
 pub(super) struct Cluster {
-    connection: Connection,
+    connection: Arc<Connection>,
     listing: AsyncMutex<Option<Listing>>,
     members: Mutex<HashMap<Key, Member>>,
 }
@@ -41,7 +41,7 @@ struct Member {
 }
 
 impl Cluster {
-    pub(super) fn new(connection: Connection) -> Self {
+    pub(super) fn new(connection: Arc<Connection>) -> Self {
         Self {
             connection,
             listing: AsyncMutex::default(),

@@ -21,8 +21,8 @@ pub struct Directory {
 
 #[derive(Default)]
 struct State {
-    clusters: HashMap<Connection, Arc<Cluster>>,
-    of: HashMap<Key, Connection>,
+    clusters: HashMap<Arc<Connection>, Arc<Cluster>>,
+    of: HashMap<Key, Arc<Connection>>,
 }
 
 impl Directory {
@@ -36,12 +36,22 @@ impl Directory {
         }
     }
 
+    /// The connection as the others that name it hold it, so that thousands of
+    /// consumers do not each keep one of their own.
+    pub fn share(&self, connection: Connection) -> Arc<Connection> {
+        let state = self.state.lock();
+        match state.clusters.get_key_value(&connection) {
+            Some((shared, _)) => Arc::clone(shared),
+            None => Arc::new(connection),
+        }
+    }
+
     /// What became of a consumer's topics. From now on the consumer is woken when
     /// the answer changes.
     pub async fn resolve(
         &self,
         consumer: &Key,
-        connection: &Connection,
+        connection: &Arc<Connection>,
         topics: Vec<String>,
     ) -> Resolution {
         self.cluster(consumer, connection)
@@ -68,19 +78,19 @@ impl Directory {
         self.state.lock().forget(consumer);
     }
 
-    fn cluster(&self, consumer: &Key, connection: &Connection) -> Arc<Cluster> {
+    fn cluster(&self, consumer: &Key, connection: &Arc<Connection>) -> Arc<Cluster> {
         let mut state = self.state.lock();
         if state.of.get(consumer) != Some(connection) {
             state.forget(consumer);
-            state.of.insert(consumer.clone(), connection.clone());
+            state.of.insert(consumer.clone(), Arc::clone(connection));
         }
         if let Some(cluster) = state.clusters.get(connection) {
             return Arc::clone(cluster);
         }
-        let cluster = Arc::new(Cluster::new(connection.clone()));
+        let cluster = Arc::new(Cluster::new(Arc::clone(connection)));
         state
             .clusters
-            .insert(connection.clone(), Arc::clone(&cluster));
+            .insert(Arc::clone(connection), Arc::clone(&cluster));
         tokio::spawn(cluster::keep(
             Arc::downgrade(&cluster),
             self.interval,

@@ -33,7 +33,7 @@ const PACE: Duration = Duration::from_millis(100);
 #[derive(Clone, PartialEq, Eq)]
 pub struct LagTarget {
     /// The cluster.
-    pub connection: Connection,
+    pub connection: Arc<Connection>,
     /// The group.
     pub group: String,
     /// The topics.
