@@ -21,7 +21,7 @@ mod network;
 mod node;
 mod place;
 
-pub use access::{CLUSTER_KAFKA_VARIABLE, CLUSTER_VARIABLE, Cluster};
+pub use access::{CLUSTER_KAFKA_VARIABLE, CLUSTER_VARIABLE, Cluster, cluster_number};
 pub use binaries::Binaries;
 pub use cluster::{RunningCluster, down};
 pub use control_plane::{Builder, ControlPlane};
