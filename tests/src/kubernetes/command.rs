@@ -3,6 +3,8 @@
 use std::io::{Seek, Write};
 use std::process::Command;
 
+use serde_json::Value;
+
 use super::ClusterError;
 
 /// Runs `command` and gives what it wrote to its standard output.
@@ -23,6 +25,16 @@ pub(super) fn run(command: &mut Command) -> Result<String, ClusterError> {
         status: output.status.to_string(),
         output: String::from_utf8_lossy(&text).trim_end().into(),
     })
+}
+
+/// Runs a `kubectl` that shows objects, and reads them.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn run_json(command: &mut Command) -> Result<Value, ClusterError> {
+    let text = run(command.args(["-o", "json"]))?;
+    serde_json::from_str(&text)
+        .map_err(|error| ClusterError::io(format!("reading {}", describe(command)))(error.into()))
 }
 
 /// Runs `command` on an input and gives what it wrote to its standard output.

@@ -1,5 +1,7 @@
 //! Penstock in a test cluster, installed by Helm from the chart.
 
+use std::io;
+use std::net::IpAddr;
 use std::process::Command;
 
 use tokio::sync::OnceCell;
@@ -74,6 +76,36 @@ impl Installation {
         let mut kubectl = self.cluster.kubectl();
         kubectl.args(["--namespace", &self.namespace]);
         kubectl
+    }
+
+    /// Runs `helm test`, and gives what it says.
+    ///
+    /// # Errors
+    /// [`ClusterError::Command`] with Helm's output when a test fails.
+    pub fn test(&self) -> Result<String, ClusterError> {
+        let mut helm = self.cluster.helm();
+        helm.args(["test", "penstock", "--namespace", &self.namespace]);
+        command::run(helm.args(["--timeout", "60s"]))
+    }
+
+    /// Address of one of the operator's pods.
+    ///
+    /// # Errors
+    /// [`ClusterError`] when there is no such pod, or it has no address yet.
+    pub fn address(&self, pod: &str) -> Result<IpAddr, ClusterError> {
+        let address = "jsonpath={.status.podIP}";
+        let text = command::run(self.kubectl().args(["get", "pod", pod, "-o", address]))?;
+        text.parse().map_err(|error| {
+            ClusterError::io(format!("the address of {pod}"))(io::Error::other(error))
+        })
+    }
+
+    /// What one of the operator's pods has logged.
+    ///
+    /// # Errors
+    /// [`ClusterError::Command`] when there is no such pod.
+    pub fn log(&self, pod: &str) -> Result<String, ClusterError> {
+        command::run(self.kubectl().args(["logs", pod]))
     }
 
     /// Name of the operator's pod that holds the Lease.

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use tokio::task::spawn_blocking;
 
 use super::node::cgroups;
@@ -65,6 +66,17 @@ impl Namespace {
         I: IntoIterator<Item: AsRef<OsStr>>,
     {
         command::run(self.kubectl().args(arguments))
+    }
+
+    /// What `kubectl get` says with these arguments: an object, or a list.
+    ///
+    /// # Errors
+    /// [`ClusterError::Command`] when there is no such object.
+    pub fn get<I>(&self, arguments: I) -> Result<Value, ClusterError>
+    where
+        I: IntoIterator<Item: AsRef<OsStr>>,
+    {
+        command::run_json(self.kubectl().arg("get").args(arguments))
     }
 
     /// Waits for an object as `kubectl wait` does: `condition` is one such as
