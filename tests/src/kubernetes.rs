@@ -24,7 +24,7 @@ mod observed;
 mod place;
 mod scene;
 
-pub use access::{CLUSTER_KAFKA_VARIABLE, CLUSTER_VARIABLE, Cluster};
+pub use access::{CLUSTER_KAFKA_VARIABLE, CLUSTER_VARIABLE, Cluster, cluster_number};
 pub use binaries::Binaries;
 pub use cluster::{RunningCluster, down};
 pub use control_plane::{Builder, ControlPlane, client};

@@ -29,6 +29,7 @@ mod ports;
 pub mod position;
 pub mod process;
 pub mod produce;
+pub mod prometheus;
 pub mod promtext;
 pub mod recorder;
 mod sync;

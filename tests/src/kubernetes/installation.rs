@@ -1,6 +1,8 @@
 //! Penstock in a test cluster, installed by Helm from the chart.
 
 use std::ffi::OsStr;
+use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
 
@@ -119,6 +121,36 @@ impl Installation {
     /// The chart's directory.
     pub fn chart() -> &'static Path {
         Path::new(CHART)
+    }
+
+    /// Runs `helm test`, and gives what it says.
+    ///
+    /// # Errors
+    /// [`ClusterError::Command`] with Helm's output when a test fails.
+    pub fn test(&self) -> Result<String, ClusterError> {
+        let mut helm = self.cluster.helm();
+        helm.args(["test", "penstock", "--namespace", &self.namespace]);
+        command::run(helm.args(["--timeout", "60s"]))
+    }
+
+    /// Address of one of the operator's pods.
+    ///
+    /// # Errors
+    /// [`ClusterError`] when there is no such pod, or it has no address yet.
+    pub fn address(&self, pod: &str) -> Result<IpAddr, ClusterError> {
+        let address = "jsonpath={.status.podIP}";
+        let text = self.run_kubectl(["get", "pod", pod, "-o", address])?;
+        text.parse().map_err(|error| {
+            ClusterError::io(format!("the address of {pod}"))(io::Error::other(error))
+        })
+    }
+
+    /// What one of the operator's pods has logged.
+    ///
+    /// # Errors
+    /// [`ClusterError::Command`] when there is no such pod.
+    pub fn log(&self, pod: &str) -> Result<String, ClusterError> {
+        self.run_kubectl(["logs", pod])
     }
 
     /// Name of the operator's pod that holds the Lease.
