@@ -18,11 +18,12 @@ const HEADER: &str = "\
 /// hash that a Deployment adds, a derived name is still a DNS label (63).
 pub const MAX_NAME_LENGTH: usize = 52;
 
-/// What `metadata.name` must match, the length aside: a DNS-1123 label.
-pub const NAME_PATTERN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+/// What `metadata.name` must match, the length aside: a DNS-1035 label, as a
+/// Service's name, which is derived from it, has to be.
+pub const NAME_PATTERN: &str = "^[a-z]([-a-z0-9]*[a-z0-9])?$";
 
 /// What is said of another `metadata.name`.
-pub(crate) const NAME_MESSAGE: &str = "must have 1 to 52 characters, each a lower-case letter, a digit or '-', and begin and end with a letter or digit, because other names are derived from it";
+pub(crate) const NAME_MESSAGE: &str = "must have 1 to 52 characters, each a lower-case letter, a digit or '-', and begin with a letter and end with a letter or digit, because other names are derived from it";
 
 /// Bounds of texts, lists and maps. The API server needs them: it refuses rules
 /// that could cost too much at the sizes that the schema allows.

@@ -22,7 +22,7 @@ absent; a field that does not exist is an error.
 Durations are numbers with a unit, `ms`, `s`, `m` or `h`: `250ms`, `30s`, `1h30m`.
 
 `metadata.name` has 1 to 52 characters: lower-case letters, digits and `-`, with a
-letter or digit at both ends.
+letter in front and a letter or digit at the end.
 ";
 
 const PROPERTIES: &str = "

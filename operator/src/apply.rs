@@ -230,3 +230,60 @@ impl Applier<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn refused(status: Value) -> ApplyError {
+        let status: kube::core::Status = serde_json::from_value(status).unwrap();
+        let error = kube::Error::Api(Box::new(status));
+        ApplyError::request("applying", Kind::Deployment, "orders", error)
+    }
+
+    #[test]
+    fn what_the_api_server_refuses_is_told_with_the_remedy_that_is_known() {
+        let terminating = json!({ "causes": [{ "reason": "NamespaceTerminating" }] });
+        let cases = [
+            (
+                403,
+                "it is being terminated",
+                terminating,
+                "; the namespace is being deleted",
+            ),
+            (
+                403,
+                "exceeded quota: small",
+                json!({}),
+                "; raise the namespace's ResourceQuota",
+            ),
+            (403, "User cannot patch", json!({}), "; grant the operator"),
+            (
+                422,
+                "mountPath: must be unique",
+                json!({}),
+                "must be unique",
+            ),
+        ];
+        for (code, message, details, end) in cases {
+            let status = json!({ "code": code, "message": message, "details": details });
+            let error = refused(status);
+            assert!(matches!(error, ApplyError::Refused { .. }), "{error}");
+            let text = error.to_string();
+            assert!(text.contains(message) && text.contains(end), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_may_pass_is_not_taken_for_a_refusal() {
+        for code in [404, 409, 429, 500, 503] {
+            let error = refused(json!({ "code": code, "message": "busy" }));
+            assert!(
+                matches!(error, ApplyError::Request { .. }),
+                "{code}: {error}"
+            );
+        }
+    }
+}

@@ -17,6 +17,7 @@ use crate::apply::ApplyError;
 use crate::key::Key;
 use crate::read::Found;
 use crate::reconcile::{Context, ReconcileError, reconcile};
+use crate::secrets::SecretsError;
 use crate::watches::{self, Change, RollCall};
 
 /// Passes at once. Most of a pass is waiting for the API server, or for brokers.
@@ -194,11 +195,14 @@ fn on_error(found: Arc<Found>, error: &ReconcileError, context: Arc<Context>) ->
 
 fn retry_after(error: &ReconcileError) -> Duration {
     let source = match error {
-        ReconcileError::Apply(ApplyError::Request { source, .. }) => source,
-        ReconcileError::Status(error) => &error.0,
-        _ => return Duration::ZERO,
+        ReconcileError::Apply(ApplyError::Request { source, .. }) => &**source,
+        ReconcileError::Status(error) => &*error.0,
+        ReconcileError::Secrets(SecretsError::Read { source, .. }) => source,
+        ReconcileError::Apply(_) | ReconcileError::Secrets(_) | ReconcileError::TooLong => {
+            return Duration::ZERO;
+        }
     };
-    match &**source {
+    match source {
         kube::Error::Api(status) => {
             let details = status.details.as_ref();
             let seconds = details.map_or(0, |details| details.retry_after_seconds);

@@ -58,3 +58,16 @@ fn cut(text: &str) -> String {
     let end = end.into_iter().find(|end| text.is_char_boundary(*end));
     text[..end.unwrap_or_default()].to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_cut_between_characters() {
+        assert_eq!(cut("short"), "short");
+        let long = "ä".repeat(MAX_NOTE);
+        assert_eq!(cut(&long).len(), MAX_NOTE);
+        assert_eq!(cut(&format!("x{long}")).len(), MAX_NOTE - 1);
+    }
+}

@@ -42,15 +42,17 @@ struct State {
     alive: Instant,
 }
 
-impl Health {
+impl Default for Health {
     /// At the start.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self(Arc::new(Mutex::new(State {
             phase: Phase::Starting,
             alive: Instant::now(),
         })))
     }
+}
 
+impl Health {
     /// From now on it is at this.
     pub fn enter(&self, phase: Phase) {
         let mut state = self.0.lock();
@@ -126,7 +128,7 @@ mod tests {
 
     #[test]
     fn it_is_ready_when_it_works_or_stands_by() {
-        let health = Health::new();
+        let health = Health::default();
         assert_eq!(health.ready().0, 503);
         health.enter(Phase::Standby { leader: "a".into() });
         assert_eq!(

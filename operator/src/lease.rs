@@ -102,8 +102,13 @@ impl Candidate {
         }
     }
 
-    /// Gives the Lease back, so that another need not wait for its end.
+    /// Gives the Lease back if it is ours, so that another need not wait for its
+    /// end.
     pub async fn release(&mut self) {
+        // A request that was cut off may have got it.
+        if self.seen.is_none() && self.look().await.is_err() {
+            return;
+        }
         let Some((lease, _)) = self.seen.take() else {
             return;
         };

@@ -173,8 +173,8 @@ fn times(restarts: i32) -> String {
 /// What the container left behind, in one line, or how it ended.
 fn last_words(end: &ContainerStateTerminated) -> String {
     let words = end.message.as_deref().unwrap_or_default();
-    let words = words.lines().map(str::trim).filter(|line| !line.is_empty());
-    match words.last() {
+    let mut words = words.lines().map(str::trim).filter(|line| !line.is_empty());
+    match words.next_back() {
         Some(line) if end.reason.as_deref() != Some("OOMKilled") => {
             line.strip_prefix("error: ").unwrap_or(line).to_owned()
         }
@@ -357,7 +357,10 @@ mod tests {
         }] }));
         assert!(pods.saw(&unschedulable).is_some());
         assert_eq!(pods.saw(&unschedulable), None, "nothing is new");
-        assert_eq!(pods.listed(&HashSet::new()), [consumer.clone()]);
+        assert_eq!(
+            pods.listed(&HashSet::new()),
+            std::slice::from_ref(&consumer)
+        );
         assert!(pods.troubles(&consumer).is_empty());
     }
 }

@@ -98,7 +98,7 @@ async fn operate(settings: Settings) -> Result<(), MainError> {
     let stop = stop_on_signal().map_err(MainError::Signals)?;
     let metrics = Metrics::new()?;
     let client = client(&metrics).await?;
-    let health = Health::new();
+    let health = Health::default();
     let _pages = serve(settings.http_address, health.clone(), metrics.clone()).await?;
     let identity = settings.identity.clone().unwrap_or_else(host_name);
     tracing::info!(
@@ -171,9 +171,13 @@ impl Work {
         stop: CancellationToken,
     ) -> Result<(), MainError> {
         let acquired = candidate.acquire(|attempt| self.note(attempt));
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = acquired => {}
+        let stopped = tokio::select! {
+            () = stop.cancelled() => true,
+            () = acquired => false,
+        };
+        if stopped {
+            candidate.release().await;
+            return Ok(());
         }
         tracing::info!("leading: the Lease is ours");
         let finish = stop.child_token();

@@ -11,6 +11,7 @@ use penstock_crds::librdkafka;
 use penstock_crds::spec::{KafkaConsumer, KafkaConsumerStatus};
 use penstock_crds::validate::{FailureAction, ValidatedConsumer, validate};
 use thiserror::Error;
+use tokio::time::timeout;
 
 use crate::api::Scope;
 use crate::apply::{Applier, ApplyError};
@@ -27,7 +28,7 @@ use crate::pods::Pods;
 use crate::read::Found;
 use crate::secrets::{SecretCache, Secrets, SecretsError, access_token};
 use crate::siblings::Siblings;
-use crate::status::{self, Refusal, Seen, StatusError, StatusWriter};
+use crate::status::{self, Outcome, Refusal, Seen, StatusError, StatusWriter};
 
 /// How soon a refused object is tried again: what refused it, such as a quota,
 /// can change without any sign.
@@ -35,6 +36,13 @@ const REFUSED_RETRY: Duration = Duration::from_secs(60);
 
 /// How soon a name is tried again that an object of an earlier consumer holds.
 const LEAVING_RETRY: Duration = Duration::from_secs(2);
+
+/// Longest time for a pass: a request that is never answered must not hold a
+/// consumer, nor a place among the passes, for ever.
+const PASS_LIMIT: Duration = Duration::from_secs(60);
+
+/// How soon a status is written again that met another change of the consumer.
+const CONFLICT_RETRY: Duration = Duration::from_secs(1);
 
 /// Everything that a pass needs.
 pub struct Context {
@@ -78,6 +86,9 @@ pub enum ReconcileError {
     /// The status could not be written.
     #[error(transparent)]
     Status(#[from] StatusError),
+    /// Some request was not answered.
+    #[error("the pass did not end within {PASS_LIMIT:?}; the API server or Kafka does not answer")]
+    TooLong,
 }
 
 /// One pass. What is wrong with the consumer ends in its status; what is wrong
@@ -91,15 +102,20 @@ pub async fn reconcile(found: Arc<Found>, context: Arc<Context>) -> Result<Actio
         return Ok(Action::await_change());
     }
     context.existing.complete().await;
-    let key = Key::of(&*found);
+    let ended = timeout(PASS_LIMIT, pass(&found, &context)).await;
+    ended.unwrap_or(Err(ReconcileError::TooLong))
+}
+
+async fn pass(found: &Found, context: &Context) -> Result<Action, ReconcileError> {
+    let key = Key::of(found);
     let pass = Pass {
-        context: &context,
-        found: &found,
+        context,
+        found,
         key: &key,
         uid: found.meta().uid.as_deref().unwrap_or_default(),
-        before: context.statuses.current(&key, &found),
+        before: context.statuses.current(&key, found),
     };
-    let checked = read_and_validate(&found);
+    let checked = read_and_validate(found);
     match &checked {
         Err(refusal) => {
             context.stand_down(&key);
@@ -286,7 +302,7 @@ impl Pass<'_> {
         };
         let status = status::status(&seen, &self.before);
         let forgets = status::forgets_at(&seen);
-        let wrote = context
+        let outcome = context
             .statuses
             .write(
                 &context.scope,
@@ -296,8 +312,10 @@ impl Pass<'_> {
                 status,
             )
             .await?;
-        if wrote {
-            context.metrics.status_written();
+        match outcome {
+            Outcome::Written => context.metrics.status_written(),
+            Outcome::Unchanged => {}
+            Outcome::Conflict => return Ok(Action::requeue(CONFLICT_RETRY)),
         }
         if let Some(error) = progress.unread {
             return Err(error.into());

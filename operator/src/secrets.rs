@@ -23,7 +23,7 @@ pub enum SecretsError {
     #[error("{}", .0.join("; "))]
     Missing(Vec<String>),
     /// They could not be read.
-    #[error("Secret '{name}' can't be read: {source}")]
+    #[error("Secret '{name}' can't be read: {source}; see whether the operator's roles let it")]
     Read {
         /// Name of the Secret.
         name: String,
@@ -76,6 +76,9 @@ struct State {
     entries: HashMap<Key, Read>,
     users: HashMap<Key, HashSet<Key>>,
     named: HashMap<Key, BTreeSet<Key>>,
+    /// Versions that the watch showed last, of Secrets that are named; none of one
+    /// that is gone.
+    shown: HashMap<Key, Option<String>>,
 }
 
 struct Read {
@@ -123,9 +126,11 @@ impl SecretCache {
     pub fn changed(&self, secret: &PartialObjectMeta<Secret>) -> Vec<Key> {
         let key = Key::of(secret);
         let mut state = self.state.lock();
-        let version = secret.metadata.resource_version.as_deref();
+        let version = secret.metadata.resource_version.clone();
         let known = state.entries.get(&key);
-        if known.is_some_and(|read| read.version.as_deref() == version) {
+        let is_known = known.is_some_and(|read| read.version == version);
+        state.show(&key, version);
+        if is_known {
             return Vec::new();
         }
         state.entries.remove(&key);
@@ -135,6 +140,7 @@ impl SecretCache {
     /// Notes that a Secret is gone. Returns the consumers that name it.
     pub fn gone(&self, key: &Key) -> Vec<Key> {
         let mut state = self.state.lock();
+        state.show(key, None);
         state.entries.remove(key);
         state.users_of(key)
     }
@@ -148,9 +154,10 @@ impl SecretCache {
             .filter(|(key, read)| read.entries.is_some() && !names.contains(key))
             .map(|(key, _)| key.clone())
             .collect();
-        gone.iter().for_each(|key| {
+        for key in &gone {
+            state.show(key, None);
             state.entries.remove(key);
-        });
+        }
         gone.iter().flat_map(|key| state.users_of(key)).collect()
     }
 
@@ -173,6 +180,7 @@ impl SecretCache {
             if users.is_empty() {
                 state.users.remove(secret);
                 state.entries.remove(secret);
+                state.shown.remove(secret);
             }
         }
         for secret in &names {
@@ -207,12 +215,26 @@ impl SecretCache {
             version,
             entries: Entries::clone(&entries),
         };
-        self.state.lock().entries.insert(key.clone(), read);
+        let mut state = self.state.lock();
+        // What the watch shows may be newer, and would not be shown again.
+        if state
+            .shown
+            .get(key)
+            .is_none_or(|shown| *shown == read.version)
+        {
+            state.entries.insert(key.clone(), read);
+        }
         Ok(entries)
     }
 }
 
 impl State {
+    fn show(&mut self, secret: &Key, version: Option<String>) {
+        if self.users.contains_key(secret) {
+            self.shown.insert(secret.clone(), version);
+        }
+    }
+
     fn users_of(&self, secret: &Key) -> Vec<Key> {
         let users = self.users.get(secret).into_iter().flatten();
         users.cloned().collect()
@@ -269,10 +291,18 @@ fn needs(consumer: &ValidatedConsumer) -> BTreeSet<Need> {
         let source = volume.secret.as_ref()?;
         Some(whole(source.secret_name.as_deref()?, source.optional))
     });
+    let projected = consumer.pod.volumes.iter().filter_map(|volume| {
+        let sources = volume.projected.as_ref()?.sources.as_ref()?;
+        Some(sources.iter().filter_map(|source| {
+            let secret = source.secret.as_ref()?;
+            Some(whole(&secret.name, secret.optional))
+        }))
+    });
     connection
         .chain(variables)
         .chain(environments)
         .chain(volumes)
+        .chain(projected.flatten())
         .collect()
 }
 
@@ -320,4 +350,118 @@ fn digest_of(uid: &str, needs: &BTreeSet<Need>, found: &HashMap<String, Entries>
         }
     }
     digest(texts.iter().map(String::as_str))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use penstock_crds::manifest;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A token for the brokers, a variable from one entry, and all of a Secret.
+    fn consumer() -> ValidatedConsumer {
+        let manifest = json!({
+            "apiVersion": "penstock.dev/v1alpha1",
+            "kind": "KafkaConsumer",
+            "metadata": { "name": "orders" },
+            "spec": {
+                "group": "billing.orders",
+                "topics": ["orders"],
+                "mode": "InOrder",
+                "kafka": {
+                    "bootstrapServers": "kafka:9092",
+                    "tls": {},
+                    "authentication": {
+                        "type": "oauth",
+                        "accessToken": { "secretName": "kafka", "key": "token" },
+                    },
+                },
+                "handler": {
+                    "image": "registry.example/billing:1",
+                    "env": [{ "name": "K", "valueFrom": {
+                        "secretKeyRef": { "name": "api", "key": "key" },
+                    } }],
+                    "envFrom": [{ "secretRef": { "name": "all", "optional": true } }],
+                },
+            },
+        });
+        let (_, consumer) = manifest::read_one(&manifest.to_string()).unwrap();
+        consumer
+    }
+
+    fn found(secrets: &[(&str, &[(&str, &str)])]) -> HashMap<String, Entries> {
+        let entries = |entries: &[(&str, &str)]| -> BTreeMap<String, Vec<u8>> {
+            let entries = entries.iter();
+            entries
+                .map(|(name, value)| ((*name).into(), (*value).into()))
+                .collect()
+        };
+        let secrets = secrets.iter();
+        secrets
+            .map(|(name, held)| ((*name).into(), Some(Arc::new(entries(held)))))
+            .collect()
+    }
+
+    fn problems(secrets: &[(&str, &[(&str, &str)])]) -> Vec<String> {
+        let found = found(secrets);
+        let needs = needs(&consumer());
+        let needed = needs.iter().filter(|need| !need.optional);
+        needed.filter_map(|need| missing(need, &found)).collect()
+    }
+
+    #[test]
+    fn everything_that_is_missing_is_named_with_the_remedy() {
+        let problems = problems(&[("kafka", &[("token", "")])]);
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(
+            problems[0].starts_with("Secret 'api' does not exist"),
+            "{problems:?}"
+        );
+        assert!(
+            problems[1].starts_with("entry 'token' of Secret 'kafka' is empty"),
+            "{problems:?}"
+        );
+    }
+
+    #[test]
+    fn variables_may_be_empty_and_optional_secrets_missing() {
+        assert_eq!(
+            problems(&[("kafka", &[("token", "t")]), ("api", &[("key", "")])]),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn the_digest_follows_what_pods_read_at_their_start_and_nothing_else() {
+        let needs = needs(&consumer());
+        let digest = |uid: &str, token: &str, key: &str, other: &str, all: &str| {
+            let found = found(&[
+                ("kafka", &[("token", token)]),
+                ("api", &[("key", key), ("other", other)]),
+                ("all", &[("a", all)]),
+            ]);
+            digest_of(uid, &needs, &found)
+        };
+        let before = digest("1", "t", "k", "o", "a");
+        assert_eq!(
+            digest("1", "renewed", "k", "o", "a"),
+            before,
+            "a token is read again"
+        );
+        assert_eq!(
+            digest("1", "t", "k", "changed", "a"),
+            before,
+            "nobody names it"
+        );
+        assert_ne!(digest("1", "t", "changed", "o", "a"), before);
+        assert_ne!(digest("1", "t", "k", "o", "changed"), before);
+        assert_ne!(
+            digest("2", "t", "k", "o", "a"),
+            before,
+            "of another consumer"
+        );
+    }
 }

@@ -91,7 +91,7 @@ async fn objects(kind: Kind, context: Arc<Context>) {
             }
             Change::Saw(_) => {}
             Change::Gone(object) => {
-                existing.gone(kind, &Key::of(object));
+                existing.gone(kind, object);
                 wake(&context, kind.consumer_name(&Key::of(object)));
             }
             Change::Listed(present) => {

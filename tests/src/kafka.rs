@@ -6,6 +6,7 @@ mod config;
 mod jars;
 mod security;
 mod token;
+mod users;
 
 pub use security::{Scram, TlsFiles};
 pub use token::unsecured_token;
@@ -81,6 +82,14 @@ pub enum KafkaError {
         /// What did not come.
         timed_out: wait::TimedOut,
         /// What it logged last.
+        tail: String,
+    },
+    /// A user's password could not be changed.
+    #[error("changing the password of {user} failed; the tool's last lines:\n{tail}")]
+    Password {
+        /// Whose.
+        user: String,
+        /// What the tool wrote last.
         tail: String,
     },
     /// The broker belongs to somebody else.

@@ -6,6 +6,7 @@
 //! makes a topic of its own with [`topics::create`], fills it with
 //! [`produce::Produce`], starts a [`recorder::Recorder`] and a
 //! [`consumer::Consumer`] on a [`manifest::Manifest`], waits with [`wait`], and judges with [`oracle`].
+//! Where messages must keep coming meanwhile, [`load::Load`] sends them.
 //! A test on Kubernetes takes [`kubernetes::ControlPlane`] when an API server will
 //! do, else [`kubernetes::Cluster::shared`] with its Kafka and its images.
 
@@ -19,6 +20,7 @@ mod guard;
 pub mod kafka;
 pub mod kafka_mock;
 pub mod kubernetes;
+pub mod load;
 pub mod manifest;
 pub mod operator;
 pub mod oracle;
@@ -27,6 +29,7 @@ mod ports;
 pub mod position;
 pub mod process;
 pub mod produce;
+pub mod prometheus;
 pub mod promtext;
 pub mod recorder;
 mod sync;

@@ -108,6 +108,17 @@ impl Manifest {
         )
     }
 
+    /// Adds a variable of the handler's, `{"name": …, "value": …}`, as Kubernetes has it.
+    #[must_use]
+    pub fn variable(mut self, variable: Value) -> Self {
+        let environment = &mut self.spec["handler"]["env"];
+        match environment.as_array_mut() {
+            Some(variables) => variables.push(variable),
+            None => *environment = json!([variable]),
+        }
+        self
+    }
+
     /// The consumer group.
     pub fn group(&self) -> &str {
         &self.group

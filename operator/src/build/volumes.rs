@@ -111,12 +111,14 @@ impl Mounts {
         let consumer = blueprint.consumer;
         self.volumes
             .extend(consumer.pod.volumes.iter().map(own_volume));
-        for mount in &consumer.handler.volume_mounts {
-            // A mount of their own at /tmp takes the place of ours.
-            self.handler
-                .retain(|ours| ours.mount_path != mount.mount_path);
-            self.handler.push(mount.clone());
+        let mounts = &consumer.handler.volume_mounts;
+        // A mount of their own at /tmp takes the place of ours. No other may: where
+        // the socket is, runtime and handler must see the same volume.
+        if mounts.iter().any(|mount| mount.mount_path == TMP) {
+            self.volumes.retain(|volume| volume.name != TMP_VOLUME);
+            self.handler.retain(|mount| mount.name != TMP_VOLUME);
         }
+        self.handler.extend(mounts.iter().cloned());
     }
 }
 

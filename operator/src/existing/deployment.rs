@@ -66,3 +66,68 @@ fn without_pod_name(message: String) -> String {
         _ => message,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn rollout(status: Value) -> Rollout {
+        let deployment = json!({
+            "metadata": { "name": "orders", "generation": 2 },
+            "status": status,
+        });
+        Rollout::of(&serde_json::from_value(deployment).unwrap())
+    }
+
+    #[test]
+    fn a_rollout_is_complete_once_every_pod_is_new_and_ready_and_no_other_is_left() {
+        let all = |observed, replicas, updated, ready| {
+            rollout(json!({
+                "observedGeneration": observed,
+                "replicas": replicas,
+                "updatedReplicas": updated,
+                "readyReplicas": ready,
+            }))
+        };
+        assert!(all(2, 3, 3, 3).is_complete(3));
+        assert!(all(2, 0, 0, 0).is_complete(0));
+        assert!(
+            !all(1, 3, 3, 3).is_complete(3),
+            "the status is of an older spec"
+        );
+        assert!(!all(2, 4, 3, 3).is_complete(3), "an old pod is left");
+        assert!(!all(2, 3, 2, 3).is_complete(3), "a pod is old");
+        assert!(!all(2, 3, 3, 2).is_complete(3), "a pod is not ready");
+    }
+
+    #[test]
+    fn what_holds_a_deployment_up_is_read_from_its_conditions() {
+        let conditions = json!([
+            { "type": "Progressing", "status": "False", "message": "timed out" },
+            { "type": "ReplicaFailure", "status": "True", "message": "pods \"orders-1\" is forbidden: exceeded quota" },
+        ]);
+        let held_up = rollout(json!({ "conditions": conditions }));
+        assert_eq!(held_up.stalled.as_deref(), Some("timed out"));
+        assert_eq!(
+            held_up.refused.as_deref(),
+            Some("forbidden: exceeded quota")
+        );
+        let conditions = json!([
+            { "type": "Progressing", "status": "True", "message": "new pods" },
+            { "type": "ReplicaFailure", "status": "False" },
+        ]);
+        let fine = rollout(json!({ "conditions": conditions }));
+        assert_eq!((fine.stalled, fine.refused), (None, None));
+    }
+
+    #[test]
+    fn a_deployment_without_a_status_has_no_pods() {
+        let expected = Rollout {
+            generation: 2,
+            ..Rollout::default()
+        };
+        assert_eq!(rollout(Value::Null), expected);
+    }
+}

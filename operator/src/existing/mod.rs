@@ -74,6 +74,8 @@ pub struct Existing {
     /// Hashes of what was sent, and of what came back where the API server wrote
     /// it differently, such as `1000m` as `1`.
     answers: RwLock<HashMap<(Kind, Key), Answer>>,
+    /// The newest version of any object that the watch of each kind has shown.
+    shown: RwLock<HashMap<Kind, u64>>,
     /// How many kinds have been listed.
     listed: watch::Sender<usize>,
 }
@@ -89,6 +91,7 @@ impl Default for Existing {
         Self {
             objects: RwLock::default(),
             answers: RwLock::default(),
+            shown: RwLock::default(),
             listed: watch::Sender::new(0),
         }
     }
@@ -117,7 +120,9 @@ impl Existing {
     pub fn saw(&self, kind: Kind, object: &Shown) -> bool {
         let record = object.record(kind);
         let key = (kind, Key::of(object));
-        let before = self.objects.write().insert(key, record.clone());
+        let mut objects = self.objects.write();
+        self.note_shown(kind, object);
+        let before = objects.insert(key, record.clone());
         before.as_ref() != Some(&record)
     }
 
@@ -130,7 +135,13 @@ impl Existing {
             came_back: record.fields,
         };
         let as_sent = answer.sent == answer.came_back;
-        self.objects.write().insert(key.clone(), record);
+        let mut objects = self.objects.write();
+        // An answer can be overtaken by what follows from it: what the watch has shown
+        // meanwhile is newer, and it will not show it again.
+        if !self.has_shown(sent.kind, object) {
+            objects.insert(key.clone(), record);
+        }
+        drop(objects);
         match as_sent {
             true => self.answers.write().remove(&key),
             false => self.answers.write().insert(key, answer),
@@ -138,9 +149,12 @@ impl Existing {
     }
 
     /// Notes that an object is gone.
-    pub fn gone(&self, kind: Kind, key: &Key) {
-        let key = (kind, key.clone());
-        self.objects.write().remove(&key);
+    pub fn gone(&self, kind: Kind, object: &Shown) {
+        let key = (kind, Key::of(object));
+        let mut objects = self.objects.write();
+        self.note_shown(kind, object);
+        objects.remove(&key);
+        drop(objects);
         self.answers.write().remove(&key);
     }
 
@@ -161,6 +175,22 @@ impl Existing {
         gone
     }
 
+    /// Called with `objects` locked, so that versions and records change together.
+    fn note_shown(&self, kind: Kind, object: &Shown) {
+        if let Some(version) = version(object) {
+            let mut shown = self.shown.write();
+            let newest = shown.entry(kind).or_default();
+            *newest = version.max(*newest);
+        }
+    }
+
+    /// Whether the watch has shown this version of an object or a later one: it shows
+    /// the changes of all objects of a kind in their order.
+    fn has_shown(&self, kind: Kind, object: &Shown) -> bool {
+        let newest = self.shown.read().get(&kind).copied();
+        version(object).is_some_and(|version| newest.is_some_and(|newest| version <= newest))
+    }
+
     /// Waits until every kind has been listed once: before, what is missing here
     /// may well exist.
     pub async fn complete(&self) {
@@ -170,10 +200,73 @@ impl Existing {
     }
 }
 
+/// The version of an object: a number that rises with every change of any object, as
+/// Kubernetes has it for its own and for custom resources.
+fn version(object: &Shown) -> Option<u64> {
+    object.resource_version()?.parse().ok()
+}
+
 /// A hash that does not depend on the order of an object's fields: serde_json's
 /// maps are sorted.
 fn hash(value: &Value) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn deployment(version: u64, ready: i32) -> Shown {
+        let object = json!({
+            "metadata": {
+                "name": "orders",
+                "namespace": "shop",
+                "uid": "1",
+                "resourceVersion": version.to_string(),
+            },
+            "status": { "readyReplicas": ready },
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn sent() -> Object {
+        Object {
+            kind: Kind::Deployment,
+            name: "orders".to_owned(),
+            body: json!({}),
+        }
+    }
+
+    fn ready(existing: &Existing) -> Option<i32> {
+        let record = existing.get(Kind::Deployment, &Key::new("shop", "orders"))?;
+        Some(record.rollout?.ready)
+    }
+
+    #[test]
+    fn an_answer_is_known_before_the_watch_shows_it() {
+        let existing = Existing::default();
+        existing.saw(Kind::Deployment, &deployment(7, 3));
+        existing.applied(&sent(), &deployment(8, 2));
+        assert_eq!(ready(&existing), Some(2));
+    }
+
+    #[test]
+    fn an_answer_that_comes_late_does_not_hide_what_the_watch_has_shown() {
+        let existing = Existing::default();
+        existing.saw(Kind::Deployment, &deployment(9, 1));
+        existing.applied(&sent(), &deployment(8, 3));
+        assert_eq!(ready(&existing), Some(1));
+    }
+
+    #[test]
+    fn an_answer_that_comes_late_does_not_bring_back_what_is_gone() {
+        let existing = Existing::default();
+        existing.gone(Kind::Deployment, &deployment(9, 1));
+        existing.applied(&sent(), &deployment(8, 3));
+        assert_eq!(ready(&existing), None);
+    }
 }

@@ -106,7 +106,14 @@ pub(super) type Client = BaseConsumer<Context>;
 
 /// A client of its own, in `group` if it is about a group's offsets. It never
 /// joins.
-pub(super) fn client(connection: &Connection, group: Option<&str>) -> Result<Client, KafkaError> {
+///
+/// It is made in a thread that serves no connection of ours: librdkafka leaves
+/// OpenSSL errors behind in the thread in which it reads certificates, and the next
+/// use of TLS there, such as a watch of the API server, would fail by them.
+pub(super) async fn client(
+    connection: &Connection,
+    group: Option<&str>,
+) -> Result<Arc<Client>, KafkaError> {
     let mut config = ClientConfig::new();
     config.extend(connection.properties.clone());
     config.set_log_level(RDKafkaLogLevel::Warning);
@@ -117,20 +124,30 @@ pub(super) fn client(connection: &Connection, group: Option<&str>) -> Result<Cli
         token: connection.token.clone(),
         trouble: Mutex::default(),
     };
-    BaseConsumer::from_config_and_context(&config, context)
+    let made = spawn_blocking(move || BaseConsumer::from_config_and_context(&config, context));
+    match made.await {
+        Ok(made) => made.map(Arc::new),
+        Err(aborted) => Err(KafkaError::ClientCreation(aborted.to_string())),
+    }
+}
+
+/// Gives up a client, which waits for its threads to end.
+pub(super) fn retire(client: Arc<Client>) {
+    spawn_blocking(move || drop(client));
 }
 
 /// Asks for the topics of the cluster.
 pub(super) async fn list_topics(connection: &Connection) -> Result<Topics, ListError> {
     let client = client(connection, None)
+        .await
         .map_err(|error| ListError::Refused(format!("the Kafka client refused it: {error}")))?;
-    let client = Arc::new(client);
     let asking = Arc::clone(&client);
     let answer = served(&client, async move {
         spawn_blocking(move || asking.fetch_metadata(None, METADATA_TIMEOUT)).await
     })
     .await;
     let trouble = client.context().trouble.lock().take();
+    retire(client);
     let metadata = match answer {
         None => return Err(trouble.unwrap_or(ListError::Refused("it was refused".into()))),
         Some(Err(_)) => return Err(ListError::Unreachable("the request was aborted".into())),

@@ -149,13 +149,14 @@ async fn read(
     if partitions.is_empty() {
         return Ok(None);
     }
-    let client = Arc::new(client::client(&target.connection, Some(&target.group))?);
+    let client = client::client(&target.connection, Some(&target.group)).await?;
     let asking = Arc::clone(&client);
     let reset = target.reset;
     let answer = client::served(&client, async move {
         spawn_blocking(move || lag(&asking, &partitions, reset)).await
     })
     .await;
+    client::retire(client);
     match answer {
         Some(Ok(lag)) => lag,
         Some(Err(_)) | None => Ok(None),

@@ -24,32 +24,24 @@ pub(super) fn available(seen: &Seen<'_>) -> Condition {
             "spec.replicas is 0; raise it to go on from the committed offsets".into(),
         );
     }
-    let trouble = seen.troubles.first();
+    let refused = rollout.refused.as_ref().map(|message| {
+        format!(
+            "pods can't be created: {message}; see the namespace's ResourceQuota, pod security level and service accounts"
+        )
+    });
     if ready > 0 {
         let count = format!("{ready}{of} replicas ready");
-        return match seen
-            .troubles
-            .iter()
-            .find(|trouble| is_recent(trouble, seen))
-        {
-            None => condition(State::True, Reason::HandlersReady, count),
-            Some(trouble) => condition(
-                State::True,
-                Reason::Restarting,
-                format!("{count}; {}", trouble.message),
-            ),
+        let (reason, trouble) = match (refused, seen.troubles.iter().find(|it| tells(it, seen))) {
+            (Some(refused), _) => (Reason::PodsRefused, refused),
+            (None, Some(trouble)) => (while_others_run(trouble), trouble.message.clone()),
+            (None, None) => return condition(State::True, Reason::HandlersReady, count),
         };
+        return condition(State::True, reason, format!("{count}; {trouble}"));
     }
-    if let Some(message) = &rollout.refused {
-        return condition(
-            State::False,
-            Reason::PodsRefused,
-            format!(
-                "pods can't be created: {message}; see the namespace's ResourceQuota, pod security level and service accounts"
-            ),
-        );
+    if let Some(refused) = refused {
+        return condition(State::False, Reason::PodsRefused, refused);
     }
-    if let Some(trouble) = trouble {
+    if let Some(trouble) = seen.troubles.first() {
         return condition(State::False, trouble.reason, trouble.message.clone());
     }
     not_running(seen)
@@ -78,11 +70,23 @@ fn not_running(seen: &Seen<'_>) -> Condition {
     Condition::new(ConditionType::Available, State::False, reason, message)
 }
 
-/// A container has ended not long ago. What a pod waits for is no trouble while
-/// others are ready: in a rollout there is always one that is not.
-fn is_recent(trouble: &Trouble, seen: &Seen<'_>) -> bool {
-    trouble.ended.is_some_and(|ended| {
+/// Whether a trouble is worth telling while other pods are ready. In a rollout there
+/// is always one that waits for its handler, and what has ended long ago is over.
+fn tells(trouble: &Trouble, seen: &Seen<'_>) -> bool {
+    if trouble.reason == Reason::HandlerNotStarted {
+        let rollout = seen.rollout.as_ref();
+        return rollout.is_some_and(|rollout| rollout.stalled.is_some());
+    }
+    trouble.ended.is_none_or(|ended| {
         let since = seen.now.duration_since(ended);
         since.as_secs() < RECENT.as_secs() as i64
     })
+}
+
+/// A container that ended is being started again; anything else stays as it is.
+fn while_others_run(trouble: &Trouble) -> Reason {
+    match trouble.ended {
+        Some(_) => Reason::Restarting,
+        None => trouble.reason,
+    }
 }

@@ -10,7 +10,7 @@ mod write;
 
 pub use condition::{Condition, ConditionType, State};
 pub use reason::Reason;
-pub use write::{StatusError, StatusWriter};
+pub use write::{Outcome, StatusError, StatusWriter};
 
 use std::time::Duration;
 

@@ -22,6 +22,17 @@ use crate::read::Found;
 #[error("writing the status failed: {0}")]
 pub struct StatusError(#[source] pub Box<kube::Error>);
 
+/// What became of a status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It stands so already, or the consumer is gone.
+    Unchanged,
+    /// It was written.
+    Written,
+    /// Somebody changed the consumer at the same time: try again soon.
+    Conflict,
+}
+
 /// Writes statuses.
 #[derive(Default)]
 pub struct StatusWriter {
@@ -30,6 +41,7 @@ pub struct StatusWriter {
 }
 
 struct Written {
+    uid: Option<String>,
     version: Option<String>,
     status: KafkaConsumerStatus,
 }
@@ -38,8 +50,9 @@ impl StatusWriter {
     /// The status as it stands: what was last written, if the watch is behind.
     pub fn current(&self, key: &Key, found: &Found) -> KafkaConsumerStatus {
         match self.unseen.lock().get(key) {
-            Some(written) => written.status.clone(),
-            None => found.status().into_owned(),
+            // Not that of an earlier consumer of this name.
+            Some(written) if written.uid == found.uid() => written.status.clone(),
+            _ => found.status().into_owned(),
         }
     }
 
@@ -59,7 +72,7 @@ impl StatusWriter {
         self.unseen.lock().remove(key);
     }
 
-    /// Writes `after` unless `before` says the same. Tells whether it wrote.
+    /// Writes `after` unless `before` says the same.
     ///
     /// # Errors
     /// When the API server does not take it. A consumer that is gone is no error.
@@ -70,9 +83,9 @@ impl StatusWriter {
         found: &Found,
         before: &KafkaConsumerStatus,
         after: KafkaConsumerStatus,
-    ) -> Result<bool, StatusError> {
+    ) -> Result<Outcome, StatusError> {
         if *before == after {
-            return Ok(false);
+            return Ok(Outcome::Unchanged);
         }
         let key = Key::of(found);
         let api: Api<KafkaConsumer> = scope.within(&key.namespace);
@@ -92,18 +105,20 @@ impl StatusWriter {
         match answer {
             Ok(answer) => {
                 let written = Written {
+                    uid: found.uid(),
                     version: answer.resource_version(),
                     status: after.clone(),
                 };
                 self.unseen.lock().insert(key, written);
             }
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => return Ok(false),
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Outcome::Unchanged),
+            Err(kube::Error::Api(status)) if status.code == 409 => return Ok(Outcome::Conflict),
             Err(error) => return Err(StatusError(Box::new(error))),
         }
         for condition in transitions(&before.conditions, &after.conditions) {
             events.transition(found, condition).await;
         }
-        Ok(true)
+        Ok(Outcome::Written)
     }
 }
 

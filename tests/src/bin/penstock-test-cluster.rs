@@ -22,14 +22,12 @@ use std::io;
 use std::process::ExitCode;
 use std::thread;
 
-use penstock_tests::kubernetes::{CLUSTERS, Cluster, RunningCluster, down};
+use penstock_tests::kubernetes::{Cluster, RunningCluster, cluster_number, down};
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 const USAGE: &str = "usage: penstock-test-cluster up [--keep] | down | run COMMAND…";
-
-const NUMBER_VARIABLE: &str = "PENSTOCK_TEST_CLUSTER_NUMBER";
 
 /// What serves until something ends it.
 enum Until {
@@ -63,7 +61,7 @@ async fn run(arguments: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
             Ok(ExitCode::SUCCESS)
         }
         ["down"] => {
-            down(number()?).await?;
+            down(cluster_number()?).await?;
             Ok(ExitCode::SUCCESS)
         }
         ["run", _, ..] => {
@@ -74,19 +72,9 @@ async fn run(arguments: Vec<OsString>) -> Result<ExitCode, Box<dyn Error>> {
     }
 }
 
-fn number() -> Result<u8, Box<dyn Error>> {
-    match env::var(NUMBER_VARIABLE) {
-        Err(_) => Ok(0),
-        Ok(text) => match text.parse() {
-            Ok(number) if number < CLUSTERS => Ok(number),
-            _ => Err(format!("{NUMBER_VARIABLE}={text}: not below {CLUSTERS}").into()),
-        },
-    }
-}
-
 /// Brings a cluster up, and takes it down when `until` says so or on a signal.
 async fn serve(until: Until) -> Result<ExitCode, Box<dyn Error>> {
-    let number = number()?;
+    let number = cluster_number()?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;

@@ -2,7 +2,8 @@
 //! [`Recorder`](penstock_tests::recorder::Recorder) of the test, on the address in
 //! `RECORDER`, and so does in the pod what the recorder does outside.
 //!
-//! It listens on `PORT`, or at the path in `PENSTOCK_HANDLER_SOCKET`.
+//! It listens on `PORT` of all addresses, or of the one in `LISTEN_ON`; or at the path
+//! in `PENSTOCK_HANDLER_SOCKET`.
 
 #![forbid(unsafe_code)]
 
@@ -43,7 +44,8 @@ async fn serve(recorder: String) -> io::Result<()> {
         }
     }
     let port = variable("PORT")?;
-    let listener = TcpListener::bind(format!("0.0.0.0:{port}")).await?;
+    let address = env::var("LISTEN_ON").unwrap_or_else(|_| "0.0.0.0".into());
+    let listener = TcpListener::bind(format!("{address}:{port}")).await?;
     loop {
         let (client, _) = listener.accept().await?;
         tokio::spawn(pass_on(client, recorder.clone()));

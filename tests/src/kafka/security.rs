@@ -15,6 +15,11 @@ pub struct Scram {
 }
 
 impl Scram {
+    /// As `--add-config` wants it for a user that is named beside it.
+    pub(super) fn as_config(&self, mechanism: &str) -> String {
+        format!("{mechanism}=[password={}]", self.password)
+    }
+
     /// As `--add-scram` wants it.
     pub(super) fn as_argument(&self, mechanism: &str) -> String {
         format!(

@@ -16,7 +16,7 @@ use tokio::task::spawn_blocking;
 
 use super::binaries::Binaries;
 use super::place::Place;
-use super::{ClusterError, command, node};
+use super::{CLUSTERS, ClusterError, command, node};
 use crate::process::find_binary;
 use crate::wait;
 
@@ -26,11 +26,30 @@ pub const CLUSTER_VARIABLE: &str = "PENSTOCK_TEST_CLUSTER";
 /// Variable with the bootstrap address of its Kafka.
 pub const CLUSTER_KAFKA_VARIABLE: &str = "PENSTOCK_TEST_CLUSTER_KAFKA";
 
+/// Variable with the number of the cluster that is brought up, where it is not 0, the
+/// one that people and tests use.
+const NUMBER_VARIABLE: &str = "PENSTOCK_TEST_CLUSTER_NUMBER";
+
 /// In the directory of a cluster, once it is up.
 const FILE: &str = "access.json";
 
 /// Longest time for a cluster to come up, without building anything.
 const UP_LIMIT: Duration = Duration::from_secs(300);
+
+/// The number of the cluster that `PENSTOCK_TEST_CLUSTER_NUMBER` asks for, below
+/// [`CLUSTERS`].
+///
+/// # Errors
+/// [`ClusterError::Number`] when there is no such cluster.
+pub fn cluster_number() -> Result<u8, ClusterError> {
+    match env::var(NUMBER_VARIABLE) {
+        Err(_) => Ok(0),
+        Ok(text) => match text.parse() {
+            Ok(number) if number < CLUSTERS => Ok(number),
+            _ => Err(ClusterError::Number(text)),
+        },
+    }
+}
 
 /// A cluster that is up, whoever runs it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -184,6 +203,7 @@ enum Stay {
 /// A cluster in a process of its own, which takes it down in order.
 async fn bring_up(stay: Stay) -> Result<(Cluster, Child), ClusterError> {
     node::check()?;
+    let place = Place::of(cluster_number()?);
     // What takes minutes on the first run is shown, and not counted.
     spawn_blocking(Binaries::all)
         .await
@@ -203,13 +223,17 @@ async fn bring_up(stay: Stay) -> Result<(Cluster, Child), ClusterError> {
         .process_group(0)
         .spawn()
         .map_err(ClusterError::io("starting penstock-test-cluster"))?;
-    let cluster = wait_until_up(&mut child, log).await?;
+    let cluster = wait_until_up(place, &mut child, log).await?;
     Ok((cluster, child))
 }
 
 /// Waits until the cluster that `child` brings up is there.
-async fn wait_until_up(child: &mut Child, log: fs::File) -> Result<Cluster, ClusterError> {
-    let dir = Place::of(0).dir();
+async fn wait_until_up(
+    place: Place,
+    child: &mut Child,
+    log: fs::File,
+) -> Result<Cluster, ClusterError> {
+    let dir = place.dir();
     let up = wait::value("the cluster to be up", UP_LIMIT, async || {
         match child.try_wait() {
             Ok(Some(status)) => return Ok(Err(status)),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use super::CLUSTERS;
 use crate::certificates::CertificateError;
 use crate::kafka::KafkaError;
 use crate::process::ProcessError;
@@ -65,6 +66,9 @@ pub enum ClusterError {
     /// Another process runs a cluster of this number.
     #[error("a test cluster is up already, in {}; `make cluster-down` ends it", .0.display())]
     Up(PathBuf),
+    /// The number asked for is none.
+    #[error("PENSTOCK_TEST_CLUSTER_NUMBER={0}: not a number below {CLUSTERS}")]
+    Number(String),
     /// There is no cluster to use.
     #[error("there is no test cluster in {}: {error}", .path.display())]
     NoCluster {

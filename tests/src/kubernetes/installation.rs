@@ -1,5 +1,9 @@
 //! Penstock in a test cluster, installed by Helm from the chart.
 
+use std::ffi::OsStr;
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
 use std::process::Command;
 
 use tokio::sync::OnceCell;
@@ -50,8 +54,22 @@ impl Installation {
         namespace: &str,
         values: &[&str],
     ) -> Result<Self, ClusterError> {
+        Self::install_chart(cluster, Path::new(CHART), namespace, values)
+    }
+
+    /// The same from another directory, such as one with an older chart.
+    ///
+    /// # Errors
+    /// [`ClusterError::Command`] with Helm's output.
+    pub fn install_chart(
+        cluster: &Cluster,
+        chart: &Path,
+        namespace: &str,
+        values: &[&str],
+    ) -> Result<Self, ClusterError> {
         let mut helm = cluster.helm();
-        helm.args(["upgrade", "--install", "penstock", CHART])
+        helm.args(["upgrade", "--install", "penstock"])
+            .arg(chart)
             .args(["--namespace", namespace, "--create-namespace"])
             .args(["--wait", "--timeout", "120s"]);
         for value in IMAGES.iter().chain(values) {
@@ -62,6 +80,19 @@ impl Installation {
             cluster: cluster.clone(),
             namespace: namespace.to_owned(),
         })
+    }
+
+    /// Uninstalls it and waits until its pods are gone.
+    ///
+    /// # Errors
+    /// [`ClusterError::Command`] with Helm's output.
+    pub fn uninstall(&self) -> Result<(), ClusterError> {
+        let mut helm = self.cluster.helm();
+        helm.args(["uninstall", "penstock", "--wait", "--timeout", "120s"])
+            .args(["--namespace", &self.namespace]);
+        command::run(&mut helm)?;
+        self.run_kubectl(["wait", "pod", "--all", "--for=delete", "--timeout=60s"])
+            .map(drop)
     }
 
     /// The namespace that it is in.
@@ -76,15 +107,58 @@ impl Installation {
         kubectl
     }
 
+    /// Runs kubectl in its namespace and gives what it wrote.
+    ///
+    /// # Errors
+    /// [`ClusterError::Command`] with its output when it fails.
+    pub fn run_kubectl<I>(&self, arguments: I) -> Result<String, ClusterError>
+    where
+        I: IntoIterator<Item: AsRef<OsStr>>,
+    {
+        command::run(self.kubectl().args(arguments))
+    }
+
+    /// The chart's directory.
+    pub fn chart() -> &'static Path {
+        Path::new(CHART)
+    }
+
+    /// Runs `helm test`, and gives what it says.
+    ///
+    /// # Errors
+    /// [`ClusterError::Command`] with Helm's output when a test fails.
+    pub fn test(&self) -> Result<String, ClusterError> {
+        let mut helm = self.cluster.helm();
+        helm.args(["test", "penstock", "--namespace", &self.namespace]);
+        command::run(helm.args(["--timeout", "60s"]))
+    }
+
+    /// Address of one of the operator's pods.
+    ///
+    /// # Errors
+    /// [`ClusterError`] when there is no such pod, or it has no address yet.
+    pub fn address(&self, pod: &str) -> Result<IpAddr, ClusterError> {
+        let address = "jsonpath={.status.podIP}";
+        let text = self.run_kubectl(["get", "pod", pod, "-o", address])?;
+        text.parse().map_err(|error| {
+            ClusterError::io(format!("the address of {pod}"))(io::Error::other(error))
+        })
+    }
+
+    /// What one of the operator's pods has logged.
+    ///
+    /// # Errors
+    /// [`ClusterError::Command`] when there is no such pod.
+    pub fn log(&self, pod: &str) -> Result<String, ClusterError> {
+        self.run_kubectl(["logs", pod])
+    }
+
     /// Name of the operator's pod that holds the Lease.
     ///
     /// # Errors
     /// [`ClusterError::Command`] when there is no Lease.
     pub fn leader(&self) -> Result<String, ClusterError> {
         let holder = "jsonpath={.spec.holderIdentity}";
-        command::run(
-            self.kubectl()
-                .args(["get", "lease", "penstock-operator", "-o", holder]),
-        )
+        self.run_kubectl(["get", "lease", "penstock-operator", "-o", holder])
     }
 }

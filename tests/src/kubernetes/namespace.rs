@@ -1,14 +1,12 @@
 //! A namespace of a test's own.
 
 use std::ffi::OsStr;
-use std::io;
 use std::process::Command;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tokio::task::spawn_blocking;
 
-use super::node::cgroups;
 use super::{Cluster, ClusterError, command};
 use crate::{topics, wait};
 
@@ -95,35 +93,18 @@ impl Namespace {
     /// Ids, on this machine, of the processes of a container that runs.
     ///
     /// # Errors
-    /// [`ClusterError`] when there is no such pod, or no such container in it.
+    /// As [`Cluster::processes`].
     pub fn processes(&self, pod: &str, container: &str) -> Result<Vec<i32>, ClusterError> {
-        let status = ["containerStatuses", "initContainerStatuses"]
-            .map(|list| format!(r#"{{.status.{list}[?(@.name=="{container}")].containerID}}"#))
-            .concat();
-        let output = format!("jsonpath={status}");
-        let id = self.run_kubectl(["get", "pod", pod, "-o", &output])?;
-        let id = id.rsplit('/').next().unwrap_or_default();
-        let what = format!("the processes of {container} in {pod}");
-        if id.is_empty() {
-            let error = io::Error::new(io::ErrorKind::NotFound, "it does not run");
-            return Err(ClusterError::io(what)(error));
-        }
-        cgroups::container(&self.cluster.cgroup, id).map_err(ClusterError::io(what))
+        self.cluster.processes(&self.name, pod, container)
     }
 
     /// Signals all processes of a container, as no API can: with SIGKILL it ends as in
     /// a crash, with SIGSTOP it hangs.
     ///
     /// # Errors
-    /// As [`Namespace::processes`].
+    /// As [`Cluster::processes`].
     pub fn signal(&self, pod: &str, container: &str, signal: Signal) -> Result<(), ClusterError> {
-        for id in self.processes(pod, container)? {
-            if let Some(pid) = Pid::from_raw(id) {
-                let what = format!("signalling {container} in {pod}");
-                kill_process(pid, signal).map_err(|errno| ClusterError::io(what)(errno.into()))?;
-            }
-        }
-        Ok(())
+        self.cluster.signal(&self.name, pod, container, signal)
     }
 
     fn describe(&self, object: &str) -> Option<String> {

@@ -5,67 +5,63 @@
 
 #![forbid(unsafe_code)]
 
+mod apply;
+mod drift;
+mod handlers;
+mod installation;
+mod look;
 mod modes;
+mod scale;
+mod scrape;
+mod secrets;
+mod shared;
+mod steady;
+mod topics;
 
+use std::error::Error;
+use std::ops::Deref;
 use std::time::Duration;
 
-use penstock_tests::kubernetes::{Cluster, Installation, Namespace};
-use penstock_tests::recorder::Recorder;
-use penstock_tests::{Manifest, topics};
+use penstock_tests::kubernetes;
+use tokio::sync::RwLock;
 
 /// Any failure of a test.
-type Outcome = Result<(), Box<dyn std::error::Error>>;
+type Outcome = Result<(), Box<dyn Error>>;
 
 /// Longest time for what takes seconds on a quiet machine.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = kubernetes::Scene::LIMIT;
 
-/// What most tests begin with.
+/// Shared by tests that give the operator work; one that counts what it does has it
+/// alone.
+static OPERATOR: RwLock<()> = RwLock::const_new(());
+
+/// The common scene, with a share of the operator.
 struct Scene {
-    cluster: &'static Cluster,
-    #[expect(
-        dead_code,
-        reason = "it must be there; tests of the operator itself use it"
-    )]
-    installation: &'static Installation,
-    namespace: Namespace,
-    recorder: Recorder,
-    topic: String,
+    scene: kubernetes::Scene,
+    /// A hold on [`OPERATOR`], given up last.
+    _hold: Box<dyn Send>,
 }
 
 impl Scene {
-    /// A namespace, a topic with 4 partitions, and a recorder that pods reach.
-    async fn new(stem: &str) -> Result<Self, Box<dyn std::error::Error>> {
-        let cluster = Cluster::shared().await?;
-        let installation = Installation::shared(cluster).await?;
-        Ok(Self {
-            cluster,
-            installation,
-            namespace: cluster.namespace(stem).await?,
-            recorder: Recorder::start_on(cluster.host().into())?,
-            topic: topics::create(cluster.kafka(), stem, 4).await?,
-        })
+    /// Other tests give the operator work meanwhile.
+    async fn new(stem: &str) -> Result<Self, Box<dyn Error>> {
+        let hold = Box::new(OPERATOR.read().await);
+        let scene = kubernetes::Scene::new(stem).await?;
+        Ok(Self { scene, _hold: hold })
     }
 
-    /// A consumer of the topic, in order, whose messages the recorder gets.
-    fn in_order(&self) -> Manifest {
-        let group = format!("shop.{}", self.topic);
-        Manifest::in_order(self.cluster.kafka(), &group, &self.topic)
-            .handler_in_pod(self.cluster.host(), &self.recorder)
+    /// No other test does.
+    async fn alone(stem: &str) -> Result<Self, Box<dyn Error>> {
+        let hold = Box::new(OPERATOR.write().await);
+        let scene = kubernetes::Scene::new(stem).await?;
+        Ok(Self { scene, _hold: hold })
     }
+}
 
-    /// The same with several handlers.
-    fn fast(&self, handlers: usize) -> Manifest {
-        let group = format!("shop.{}", self.topic);
-        Manifest::fast(self.cluster.kafka(), &group, &self.topic, handlers)
-            .handler_in_pod(self.cluster.host(), &self.recorder)
-    }
+impl Deref for Scene {
+    type Target = kubernetes::Scene;
 
-    /// Applies a manifest as `orders`, and waits until its pods handle messages.
-    async fn run(&self, manifest: &Manifest) -> Outcome {
-        self.namespace.apply(&manifest.named("orders"))?;
-        self.namespace
-            .wait_until("kc/orders", "condition=Available", LIMIT)
-            .await?;
-        Ok(())
+    fn deref(&self) -> &kubernetes::Scene {
+        &self.scene
     }
 }

@@ -1,0 +1,5 @@
+//! From manifests to objects, without a cluster.
+
+mod golden;
+mod manifest;
+mod properties;

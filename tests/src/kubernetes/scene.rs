@@ -1,0 +1,83 @@
+//! What most tests of Penstock in a cluster begin with.
+
+use std::error::Error;
+use std::time::Duration;
+
+use super::{Cluster, Installation, Namespace};
+use crate::recorder::Recorder;
+use crate::{Manifest, topics};
+
+/// A namespace, a topic with 4 partitions, and a recorder that pods reach, in the
+/// shared cluster with the shared installation.
+#[derive(Debug)]
+pub struct Scene {
+    /// The cluster.
+    pub cluster: &'static Cluster,
+    /// Penstock in it.
+    pub installation: &'static Installation,
+    /// The test's own.
+    pub namespace: Namespace,
+    /// The handler behind the pods'.
+    pub recorder: Recorder,
+    /// Bootstrap address of the Kafka that has the topic.
+    pub kafka: String,
+    /// The test's own.
+    pub topic: String,
+}
+
+impl Scene {
+    /// Longest time for what takes seconds on a quiet machine.
+    pub const LIMIT: Duration = Duration::from_secs(120);
+
+    /// With the cluster's Kafka. Names begin with `stem`.
+    ///
+    /// # Errors
+    /// What could not be had.
+    pub async fn new(stem: &str) -> Result<Self, Box<dyn Error>> {
+        let cluster = Cluster::shared().await?;
+        Self::with_kafka(stem, cluster.kafka()).await
+    }
+
+    /// With another Kafka, which pods must reach.
+    ///
+    /// # Errors
+    /// What could not be had.
+    pub async fn with_kafka(stem: &str, bootstrap: &str) -> Result<Self, Box<dyn Error>> {
+        let cluster = Cluster::shared().await?;
+        let installation = Installation::shared(cluster).await?;
+        Ok(Self {
+            cluster,
+            installation,
+            namespace: cluster.namespace(stem).await?,
+            recorder: Recorder::start_on(cluster.host().into())?,
+            kafka: bootstrap.to_owned(),
+            topic: topics::create(bootstrap, stem, 4).await?,
+        })
+    }
+
+    /// A consumer of the topic, in order, whose messages the recorder gets.
+    pub fn in_order(&self) -> Manifest {
+        let group = format!("shop.{}", self.topic);
+        Manifest::in_order(&self.kafka, &group, &self.topic)
+            .handler_in_pod(self.cluster.host(), &self.recorder)
+    }
+
+    /// The same with several handlers.
+    pub fn fast(&self, handlers: usize) -> Manifest {
+        let group = format!("shop.{}", self.topic);
+        Manifest::fast(&self.kafka, &group, &self.topic, handlers)
+            .handler_in_pod(self.cluster.host(), &self.recorder)
+    }
+
+    /// Applies a manifest as `orders`, and waits until its pods handle messages.
+    ///
+    /// # Errors
+    /// What the API server said, or the consumer as it is at the limit.
+    pub async fn run(&self, manifest: &Manifest) -> Result<(), Box<dyn Error>> {
+        self.namespace.apply(&manifest.named("orders"))?;
+        self.namespace
+            .wait_until("kc/orders", "condition=Available", Self::LIMIT)
+            .await?;
+        Ok(())
+    }
+}
