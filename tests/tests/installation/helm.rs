@@ -8,7 +8,7 @@ use penstock_tests::kubernetes::{Installation, Scene};
 use penstock_tests::load::Load;
 use tempfile::TempDir;
 
-use crate::{LIMIT, NAMESPACE, Outcome, Turn, VALUES, all_handled_once, goes_on};
+use crate::{LIMIT, NAMESPACE, Outcome, Turn, VALUES, all_handled, goes_on};
 
 const CRD: &str = "crd/kafkaconsumers.penstock.dev";
 
@@ -38,7 +38,7 @@ async fn an_upgrade_brings_the_resource_and_leaves_consumers_alone() -> Outcome 
     goes_on(&scene).await?;
     assert_eq!(scene.namespace.generation("orders")?, generation);
     assert_eq!(scene.namespace.pods("orders")?, pods);
-    all_handled_once(&scene, load).await
+    all_handled(&scene, load, None).await
 }
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn an_uninstall_keeps_consumers_at_work_and_a_new_install_takes_them_over(
     assert!(now.contains(&pods[0]), "{now:?} without {pods:?}");
     assert_eq!(namespace.generation("orders")?, generation + 1);
     goes_on(&scene).await?;
-    all_handled_once(&scene, load).await
+    all_handled(&scene, load, None).await
 }
 
 /// The chart as it might have been before its resource had one of its columns.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use penstock_tests::kubernetes::{Cluster, Installation, Scene};
 use penstock_tests::load::Load;
-use penstock_tests::oracle::{Evidence, Rule};
+use penstock_tests::oracle::{Disruption, Evidence, Rule};
 use penstock_tests::wait;
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -87,14 +87,16 @@ async fn goes_on(scene: &Scene) -> Outcome {
     Ok(())
 }
 
-/// Ends the load, and waits until all of it was handled; each message once.
-async fn all_handled_once(scene: &Scene, load: Load) -> Outcome {
+/// Ends the load, and waits until all of it was handled; each message once, unless
+/// `disruption` explains more.
+async fn all_handled(scene: &Scene, load: Load, disruption: Option<Disruption>) -> Outcome {
     let produced = load.stop().await?;
     scene
         .recorder
         .wait_for_handled(produced.len(), LIMIT)
         .await?;
     Evidence::new(&produced, scene.recorder.deliveries())
+        .disruptions(disruption)
         .check(&[Rule::NothingLost, Rule::DuplicatesExplained])?;
     Ok(())
 }

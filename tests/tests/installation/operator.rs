@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use penstock_tests::kubernetes::Scene;
 use penstock_tests::load::Load;
+use penstock_tests::oracle::Disruption;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::{LIMIT, NAMESPACE, Outcome, Turn, all_handled_once, goes_on};
+use crate::{LIMIT, NAMESPACE, Outcome, Turn, all_handled, goes_on};
 
 #[tokio::test]
 async fn a_leader_that_is_killed_in_a_rollout_is_followed_and_nothing_is_done_twice() -> Outcome {
@@ -27,6 +28,7 @@ async fn a_leader_that_is_killed_in_a_rollout_is_followed_and_nothing_is_done_tw
         let variable = json!({"name": "PRICES", "value": version});
         manifest.clone().variable(variable).named("orders")
     };
+    let began = Instant::now();
     namespace.apply(&version("2"))?;
     namespace
         .wait_until("kc/orders", "condition=Progressing", LIMIT)
@@ -53,13 +55,9 @@ async fn a_leader_that_is_killed_in_a_rollout_is_followed_and_nothing_is_done_tw
         variables.contains(r#""name":"PRICES","value":"3""#),
         "{variables}"
     );
+    let replaced = Disruption::between(began, Instant::now());
     goes_on(&scene).await?;
-    let produced = load.stop().await?;
-    scene
-        .recorder
-        .wait_for_handled(produced.len(), LIMIT)
-        .await?;
-    Ok(())
+    all_handled(&scene, load, Some(replaced)).await
 }
 
 /// Ends a pod of the operator as a node that dies does: it can't give its Lease back,
@@ -143,5 +141,5 @@ async fn consumers_go_on_without_an_operator() -> Outcome {
         .wait_for_reason("orders", "Accepted", "Valid", &[], LIMIT)
         .await?;
     assert_eq!(namespace.generation("orders")?, generation);
-    all_handled_once(&scene, load).await
+    all_handled(&scene, load, None).await
 }
