@@ -1,7 +1,6 @@
 //! For any object that somebody applied, `owned` gives back exactly what was
 //! applied, whatever others add, until somebody changes it.
 
-use kube::api::DynamicObject;
 use penstock_operator::existing::fields::owned;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -178,12 +177,12 @@ fn node() -> impl Strategy<Value = Node> {
 }
 
 /// An object with this `spec`, whose fields belong to its manager by `set`.
-fn object(manager: &str, spec: &Value, set: &Value) -> DynamicObject {
+fn object(manager: &str, spec: &Value, set: &Value) -> Value {
     let fields = json!({
         "f:metadata": { "f:labels": { "f:app": {} } },
         "f:spec": set,
     });
-    serde_json::from_value(json!({
+    json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {
@@ -208,8 +207,7 @@ fn object(manager: &str, spec: &Value, set: &Value) -> DynamicObject {
         },
         "spec": spec,
         "status": { "replicas": 1 },
-    }))
-    .expect("an object")
+    })
 }
 
 fn applied(spec: &Value) -> Value {

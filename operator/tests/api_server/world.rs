@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::api::DynamicObject;
 use kube::runtime::controller::Action;
 use penstock_operator::api::Scope;
 use penstock_operator::build::{Kind, RuntimeImage};
 use penstock_operator::controller::{self, Triggers};
 use penstock_operator::events::Events;
+use penstock_operator::existing::Shown;
 use penstock_operator::kafka::{Directory, LagReader};
 use penstock_operator::key::Key;
 use penstock_operator::metrics::Metrics;
@@ -121,7 +121,7 @@ impl World {
             let objects = objects.filter(|object| {
                 object["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "penstock"
             });
-            let objects: Vec<DynamicObject> = objects
+            let objects: Vec<Shown> = objects
                 .map(|object| serde_json::from_value(object).expect("an object"))
                 .collect();
             objects.iter().for_each(|object| {
