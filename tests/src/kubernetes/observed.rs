@@ -1,5 +1,6 @@
 //! How a consumer does, as its status and its pods tell.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -30,6 +31,8 @@ pub struct Pod {
     pub uid: String,
     /// How often its containers were started again.
     pub restarts: i64,
+    /// Where it is, from its start on.
+    pub address: Option<IpAddr>,
 }
 
 impl Namespace {
@@ -175,6 +178,7 @@ fn pod(pod: &Value) -> Pod {
         restarts: containers
             .filter_map(|container| container["restartCount"].as_i64())
             .sum(),
+        address: text(&pod["status"]["podIP"]).parse().ok(),
     }
 }
 

@@ -57,16 +57,19 @@ impl Scene {
 
     /// A consumer of the topic, in order, whose messages the recorder gets.
     pub fn in_order(&self) -> Manifest {
-        let group = format!("shop.{}", self.topic);
-        Manifest::in_order(&self.kafka, &group, &self.topic)
+        Manifest::in_order(&self.kafka, &self.group(), &self.topic)
             .handler_in_pod(self.cluster.host(), &self.recorder)
     }
 
     /// The same with several handlers.
     pub fn fast(&self, handlers: usize) -> Manifest {
-        let group = format!("shop.{}", self.topic);
-        Manifest::fast(&self.kafka, &group, &self.topic, handlers)
+        Manifest::fast(&self.kafka, &self.group(), &self.topic, handlers)
             .handler_in_pod(self.cluster.host(), &self.recorder)
+    }
+
+    /// The group of both.
+    pub fn group(&self) -> String {
+        format!("shop.{}", self.topic)
     }
 
     /// Applies a manifest as `orders`, and waits until its pods handle messages.

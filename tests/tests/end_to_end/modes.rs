@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use penstock_tests::kubernetes::Scene;
 use penstock_tests::oracle::{Evidence, Rule};
 use penstock_tests::produce::Produce;
 use penstock_tests::recorder::Reply;
 
-use crate::{LIMIT, Outcome};
+use crate::{LIMIT, Outcome, Scene};
 
 #[tokio::test]
 async fn in_order_each_message_is_handled_once_one_at_a_time_and_in_order() -> Outcome {
