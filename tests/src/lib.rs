@@ -32,6 +32,7 @@ pub mod produce;
 pub mod prometheus;
 pub mod promtext;
 pub mod recorder;
+pub mod serving;
 mod sync;
 pub mod topics;
 pub mod usage;

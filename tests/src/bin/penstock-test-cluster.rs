@@ -18,14 +18,11 @@
 use std::env;
 use std::error::Error;
 use std::ffi::OsString;
-use std::io;
 use std::process::ExitCode;
-use std::thread;
 
 use penstock_tests::kubernetes::{Cluster, RunningCluster, cluster_number, down};
-use tokio::process::Command;
+use penstock_tests::serving;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
 
 const USAGE: &str = "usage: penstock-test-cluster up [--keep] | down | run COMMAND…";
 
@@ -110,7 +107,7 @@ async fn use_until(cluster: &Cluster, until: Until) -> Result<ExitCode, Box<dyn 
     match until {
         Until::CommandEnds(words) => run_command(cluster, &words).await,
         Until::InputEnds => {
-            input_ended().await;
+            serving::input_ended().await;
             Ok(ExitCode::SUCCESS)
         }
         Until::Interrupted => {
@@ -122,15 +119,7 @@ async fn use_until(cluster: &Cluster, until: Until) -> Result<ExitCode, Box<dyn 
 
 async fn run_command(cluster: &Cluster, words: &[OsString]) -> Result<ExitCode, Box<dyn Error>> {
     let (program, arguments) = words.split_first().ok_or(USAGE)?;
-    let status = Command::new(program)
-        .args(arguments)
-        .envs(cluster.environment())
-        .kill_on_drop(true)
-        .status()
-        .await
-        .map_err(|error| format!("{} can't be started: {error}", program.display()))?;
-    let code = status.code().and_then(|code| u8::try_from(code).ok());
-    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+    serving::run_command(program, arguments, cluster.environment()).await
 }
 
 /// Lines for a shell, and what else people want to know as comments.
@@ -139,15 +128,4 @@ fn print_use(cluster: &Cluster) {
     println!("export PATH={}:$PATH", cluster.binaries().dir().display());
     println!("# Kafka for pods and for you: {}", cluster.kafka());
     println!("# images: {}", cluster.images().join(" "));
-}
-
-/// Reads in a thread of its own, which does not hold up the end of main.
-async fn input_ended() {
-    let (ended, wait) = oneshot::channel();
-    thread::spawn(move || {
-        // An error ends the input too.
-        let _ = io::copy(&mut io::stdin(), &mut io::sink());
-        ended.send(())
-    });
-    let _ = wait.await;
 }

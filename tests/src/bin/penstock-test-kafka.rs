@@ -13,14 +13,11 @@
 use std::env;
 use std::error::Error;
 use std::ffi::OsString;
-use std::io;
 use std::process::ExitCode;
-use std::thread;
 
 use penstock_tests::kafka::{BOOTSTRAP_VARIABLE, Kafka};
-use tokio::process::Command;
+use penstock_tests::serving;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -55,27 +52,9 @@ async fn serve(arguments: &[OsString]) -> Result<ExitCode, Box<dyn Error>> {
     let kafka = Kafka::start().await?;
     let Some((program, arguments)) = arguments.split_first() else {
         println!("bootstrap={}", kafka.bootstrap());
-        input_ended().await;
+        serving::input_ended().await;
         return Ok(ExitCode::SUCCESS);
     };
-    let status = Command::new(program)
-        .args(arguments)
-        .env(BOOTSTRAP_VARIABLE, kafka.bootstrap())
-        .kill_on_drop(true)
-        .status()
-        .await
-        .map_err(|error| format!("{} can't be started: {error}", program.display()))?;
-    let code = status.code().and_then(|code| u8::try_from(code).ok());
-    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
-}
-
-/// Reads in a thread of its own, which does not hold up the end of main.
-async fn input_ended() {
-    let (ended, wait) = oneshot::channel();
-    thread::spawn(move || {
-        // An error ends the input too.
-        let _ = io::copy(&mut io::stdin(), &mut io::sink());
-        ended.send(())
-    });
-    let _ = wait.await;
+    let bootstrap = [(BOOTSTRAP_VARIABLE, kafka.bootstrap().into())];
+    serving::run_command(program, arguments, bootstrap).await
 }

@@ -4,6 +4,8 @@ use std::error::Error;
 use std::time::Duration;
 
 use super::{Cluster, Installation, Namespace};
+use crate::oracle::{Disruption, Evidence, Rule};
+use crate::produce::Produced;
 use crate::recorder::Recorder;
 use crate::{Manifest, topics};
 
@@ -70,6 +72,25 @@ impl Scene {
     /// The group of both.
     pub fn group(&self) -> String {
         format!("shop.{}", self.topic)
+    }
+
+    /// Waits until as many messages were handled as were produced, and judges.
+    ///
+    /// # Errors
+    /// What was not handled by the limit, or the rules that were broken.
+    pub async fn all_handled(
+        &self,
+        produced: &[Produced],
+        disruptions: impl IntoIterator<Item = Disruption>,
+        rules: &[Rule],
+    ) -> Result<(), Box<dyn Error>> {
+        self.recorder
+            .wait_for_handled(produced.len(), Self::LIMIT)
+            .await?;
+        Evidence::new(produced, self.recorder.deliveries())
+            .disruptions(disruptions)
+            .check(rules)?;
+        Ok(())
     }
 
     /// Applies a manifest as `orders`, and waits until its pods handle messages.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use penstock_tests::Manifest;
 use penstock_tests::kubernetes::Scene;
 use penstock_tests::load::Load;
-use penstock_tests::oracle::{Disruption, Evidence, Rule};
+use penstock_tests::oracle::{Disruption, Rule};
 use penstock_tests::produce::Produce;
 use penstock_tests::recorder::Reply;
 use rustix::process::Signal;
@@ -73,16 +73,11 @@ async fn kill_under_load(
     let seen = scene.recorder.handled();
     scene.recorder.wait_for_handled(seen + 100, LIMIT).await?;
     let produced = load.stop().await?;
-    scene
-        .recorder
-        .wait_for_handled(produced.len(), LIMIT)
-        .await?;
+    let rules = [Rule::NothingLost, Rule::DuplicatesExplained];
+    scene.all_handled(&produced, [disruption], &rules).await?;
     let after = scene.namespace.pods("orders")?;
     assert_eq!(after.len(), 1);
     assert_eq!((&after[0].uid, after[0].restarts), (&pod.uid, 1));
-    Evidence::new(&produced, scene.recorder.deliveries())
-        .disruptions([disruption])
-        .check(&[Rule::NothingLost, Rule::DuplicatesExplained])?;
     Ok(())
 }
 
@@ -118,15 +113,11 @@ async fn a_pod_that_is_deleted_finishes_what_it_has_begun() -> Outcome {
         assert!(delivery.verdict.is_success(), "{delivery:?}");
         assert!(delivery.end > Some(deleted), "{delivery:?}");
     }
-    scene
-        .recorder
-        .wait_for_handled(produced.len(), LIMIT)
-        .await?;
     // No disruption explains a duplicate: what was handled was committed.
-    Evidence::new(&produced, scene.recorder.deliveries()).check(&[
+    let rules = [
         Rule::NothingLost,
         Rule::DuplicatesExplained,
         Rule::NeverTwiceAtOnce,
-    ])?;
-    Ok(())
+    ];
+    scene.all_handled(&produced, [], &rules).await
 }

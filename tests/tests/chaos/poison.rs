@@ -1,7 +1,7 @@
 //! A message that can't be handled.
 
 use penstock_tests::kubernetes::Scene;
-use penstock_tests::oracle::{Evidence, Rule};
+use penstock_tests::oracle::Rule;
 use penstock_tests::produce::Produce;
 use penstock_tests::recorder::Reply;
 
@@ -50,18 +50,16 @@ async fn a_message_that_stops_the_consumer_is_named_and_goes_through_once_the_ha
 
     scene.recorder.behave(|_| Reply::ok());
     scene
-        .recorder
-        .wait_for_handled(produced.len(), LIMIT)
-        .await?;
-    scene
         .namespace
         .wait_until("kc/orders", "condition=Available", LIMIT)
         .await?;
     // Each of its ends was in order, and no excuse for a message that comes again.
-    Evidence::new(&produced, scene.recorder.deliveries()).check(&[
-        Rule::NothingLost,
-        Rule::InOrder,
-        Rule::DuplicatesExplained,
-    ])?;
+    scene
+        .all_handled(
+            &produced,
+            [],
+            &[Rule::NothingLost, Rule::InOrder, Rule::DuplicatesExplained],
+        )
+        .await?;
     Ok(())
 }

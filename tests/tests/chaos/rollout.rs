@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use penstock_tests::kubernetes::{Condition, Scene};
 use penstock_tests::load::Load;
-use penstock_tests::oracle::{Disruption, Evidence, Rule};
+use penstock_tests::oracle::{Disruption, Rule};
 use penstock_tests::recorder::Reply;
 use serde_json::json;
 
@@ -53,18 +53,12 @@ async fn a_fast_consumer_is_replaced_pod_by_pod_without_a_loss() -> Outcome {
     let seen = scene.recorder.handled();
     scene.recorder.wait_for_handled(seen + 100, LIMIT).await?;
     let produced = load.stop().await?;
-    scene
-        .recorder
-        .wait_for_handled(produced.len(), LIMIT)
-        .await?;
-    Evidence::new(&produced, scene.recorder.deliveries())
-        .disruptions([replaced])
-        .check(&[
-            Rule::NothingLost,
-            Rule::DuplicatesExplained,
-            Rule::NeverTwiceAtOnce,
-        ])?;
-    Ok(())
+    let rules = [
+        Rule::NothingLost,
+        Rule::DuplicatesExplained,
+        Rule::NeverTwiceAtOnce,
+    ];
+    scene.all_handled(&produced, [replaced], &rules).await
 }
 
 #[tokio::test]
@@ -92,17 +86,15 @@ async fn an_in_order_consumer_is_replaced_without_a_loss_or_two_pods_at_work() -
     assert_eq!(newer.len(), 1);
     assert_ne!(newer, pods);
     let produced = load.stop().await?;
+    // A rollout is no excuse: each pod commits what it has handled before it goes.
     scene
-        .recorder
-        .wait_for_handled(produced.len(), LIMIT)
+        .all_handled(
+            &produced,
+            [],
+            &[Rule::NothingLost, Rule::InOrder, Rule::DuplicatesExplained],
+        )
         .await?;
     assert_eq!(scene.recorder.max_in_flight(), 1);
-    // A rollout is no excuse: each pod commits what it has handled before it goes.
-    Evidence::new(&produced, scene.recorder.deliveries()).check(&[
-        Rule::NothingLost,
-        Rule::InOrder,
-        Rule::DuplicatesExplained,
-    ])?;
     Ok(())
 }
 

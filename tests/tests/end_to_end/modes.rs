@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use penstock_tests::oracle::{Evidence, Rule};
+use penstock_tests::oracle::Rule;
 use penstock_tests::produce::Produce;
 use penstock_tests::recorder::Reply;
 
@@ -17,15 +17,13 @@ async fn in_order_each_message_is_handled_once_one_at_a_time_and_in_order() -> O
         .await?;
     scene.run(&scene.in_order()).await?;
     scene
-        .recorder
-        .wait_for_handled(produced.len(), LIMIT)
+        .all_handled(
+            &produced,
+            [],
+            &[Rule::NothingLost, Rule::InOrder, Rule::DuplicatesExplained],
+        )
         .await?;
     assert_eq!(scene.recorder.max_in_flight(), 1);
-    Evidence::new(&produced, scene.recorder.deliveries()).check(&[
-        Rule::NothingLost,
-        Rule::InOrder,
-        Rule::DuplicatesExplained,
-    ])?;
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use penstock_tests::groups;
 use penstock_tests::kubernetes::ClusterError;
-use penstock_tests::oracle::{Evidence, Rule};
+use penstock_tests::oracle::Rule;
 use penstock_tests::produce::Produce;
 use penstock_tests::recorder::Reply;
 
@@ -106,13 +106,11 @@ async fn a_paused_consumer_goes_on_where_it_was() -> Outcome {
 
     scene.scale(1)?;
     scene
-        .recorder
-        .wait_for_handled(produced.len(), LIMIT)
+        .all_handled(
+            &produced,
+            [],
+            &[Rule::NothingLost, Rule::InOrder, Rule::DuplicatesExplained],
+        )
         .await?;
-    Evidence::new(&produced, scene.recorder.deliveries()).check(&[
-        Rule::NothingLost,
-        Rule::InOrder,
-        Rule::DuplicatesExplained,
-    ])?;
     Ok(())
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use penstock_tests::kubernetes::{Cluster, Installation, Scene};
 use penstock_tests::load::Load;
-use penstock_tests::oracle::{Disruption, Evidence, Rule};
+use penstock_tests::oracle::{Disruption, Rule};
 use penstock_tests::wait;
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -91,12 +91,6 @@ async fn goes_on(scene: &Scene) -> Outcome {
 /// `disruption` explains more.
 async fn all_handled(scene: &Scene, load: Load, disruption: Option<Disruption>) -> Outcome {
     let produced = load.stop().await?;
-    scene
-        .recorder
-        .wait_for_handled(produced.len(), LIMIT)
-        .await?;
-    Evidence::new(&produced, scene.recorder.deliveries())
-        .disruptions(disruption)
-        .check(&[Rule::NothingLost, Rule::DuplicatesExplained])?;
-    Ok(())
+    let rules = [Rule::NothingLost, Rule::DuplicatesExplained];
+    scene.all_handled(&produced, disruption, &rules).await
 }
