@@ -1,14 +1,14 @@
 //! The Secrets that consumers name: read once, and again when the watch shows a
 //! change. Only the entries that a consumer names are looked at.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::PartialObjectMeta;
 use parking_lot::Mutex;
 use penstock_crds::librdkafka;
-use penstock_crds::spec::{AuthenticationType, Kafka};
+use penstock_crds::spec::Kafka;
 use penstock_crds::validate::ValidatedConsumer;
 use thiserror::Error;
 
@@ -55,7 +55,7 @@ pub struct Secrets {
     pub digest: String,
 }
 
-type Entries = Option<Arc<std::collections::BTreeMap<String, Vec<u8>>>>;
+type Entries = Option<Arc<BTreeMap<String, Vec<u8>>>>;
 
 impl Secrets {
     /// The text of an entry.
@@ -254,9 +254,7 @@ pub fn connection_entries(consumer: &ValidatedConsumer) -> BTreeSet<(String, Str
 
 /// The entry with the access token, for OAuth.
 pub fn access_token(kafka: &Kafka) -> Option<(String, String)> {
-    let authentication = kafka.authentication.as_ref()?;
-    let oauth = authentication.type_ == AuthenticationType::Oauth;
-    let token = authentication.access_token.as_ref().filter(|_| oauth)?;
+    let token = librdkafka::oauth_token(kafka)?;
     Some((token.secret_name.clone(), token.key.clone()))
 }
 
@@ -354,8 +352,6 @@ fn digest_of(uid: &str, needs: &BTreeSet<Need>, found: &HashMap<String, Entries>
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use penstock_crds::manifest;
     use serde_json::json;
 

@@ -46,7 +46,7 @@ mod worker;
 pub use self::http::{HealthCheck, HealthCheckError, ListenError};
 pub use dead_letter::DeadLetterError;
 pub use delivery::stop_at_once;
-pub use kafka::ConnectError;
+pub use kafka::{ConnectError, METADATA_TIMEOUT, unknown_topic};
 pub use main_program::{Arguments, run_main, run_main_http};
 pub use metrics::Metrics;
 pub use server::{HEALTH_ADDRESS, METRICS_ADDRESS, RunError, Runtime, SECRETS_DIRECTORY};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::spec::{Authentication, AuthenticationType, Kafka};
+use crate::spec::{Authentication, AuthenticationType, GenericSecretSource, Kafka};
 
 /// One entry of a Secret, and the librdkafka property that it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,14 +146,19 @@ impl Setting {
     }
 }
 
-/// The file with the access token, when the consumer authenticates by OAuth.
-/// librdkafka asks the program for a token; this is where the program finds it.
-pub fn oauth_token_path(kafka: &Kafka, secrets_dir: &Path) -> Option<PathBuf> {
+/// The entry with the access token, when the consumer authenticates by OAuth.
+pub fn oauth_token(kafka: &Kafka) -> Option<&GenericSecretSource> {
     let authentication = kafka.authentication.as_ref()?;
-    if authentication.type_ != AuthenticationType::Oauth {
-        return None;
+    match authentication.type_ {
+        AuthenticationType::Oauth => authentication.access_token.as_ref(),
+        _ => None,
     }
-    let token = authentication.access_token.as_ref()?;
+}
+
+/// The file with that token. librdkafka asks the program for a token; this is
+/// where the program finds it.
+pub fn oauth_token_path(kafka: &Kafka, secrets_dir: &Path) -> Option<PathBuf> {
+    let token = oauth_token(kafka)?;
     Some(secrets_dir.join(&token.secret_name).join(&token.key))
 }
 

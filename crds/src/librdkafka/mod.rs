@@ -7,4 +7,4 @@ pub mod properties;
 mod table;
 
 pub use config::{ConsumerConfig, consumer_config};
-pub use connection::{SecretError, SecretRef, Setting, oauth_token_path};
+pub use connection::{SecretError, SecretRef, Setting, oauth_token, oauth_token_path};

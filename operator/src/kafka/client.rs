@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use penstock_runtime::oauth;
+use penstock_runtime::{METADATA_TIMEOUT, oauth};
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
@@ -15,9 +15,6 @@ use thiserror::Error;
 use tokio::task::spawn_blocking;
 
 use super::Resolution;
-
-/// How long the brokers may take to list the topics, as in the source.
-const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often a client's errors and logins are served while it waits.
 const SERVE_INTERVAL: Duration = Duration::from_millis(50);

@@ -1,5 +1,7 @@
 //! Whether every topic is there.
 
+use penstock_runtime::unknown_topic;
+
 use super::{Condition, ConditionType, Reason, Seen, State};
 use crate::kafka::Resolution;
 
@@ -19,12 +21,7 @@ pub(super) fn resolved(seen: &Seen<'_>) -> Condition {
             "every topic is there".into(),
         ),
         Some(Resolution::Missing(topics)) => {
-            let missing: Vec<String> = topics
-                .iter()
-                .map(|topic| {
-                    format!("topic '{topic}' does not exist. maybe it's misspelled or on a different kafka cluster?")
-                })
-                .collect();
+            let missing: Vec<String> = topics.iter().map(unknown_topic).collect();
             condition(State::False, Reason::TopicNotFound, missing.join(" "))
         }
         Some(Resolution::Unreachable { brokers, error }) => condition(

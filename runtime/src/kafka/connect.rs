@@ -2,6 +2,7 @@
 //! create, list the topics, check each, subscribe.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +20,7 @@ use super::context::LOG;
 use super::{Consumer, Context};
 
 /// How long the brokers may take to list the topics, as in the source.
-const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
+pub const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often the client's log and token events are served while it waits for
 /// metadata.
@@ -40,7 +41,7 @@ pub enum ConnectError {
         source: KafkaError,
     },
     /// A topic is not in the cluster.
-    #[error("topic '{0}' does not exist. maybe it's misspelled or on a different kafka cluster?")]
+    #[error("{}", unknown_topic(.0))]
     UnknownTopic(TopicName),
     /// The subscription was refused.
     #[error("subscribing failed: {0}")]
@@ -48,6 +49,13 @@ pub enum ConnectError {
     /// The process is stopping.
     #[error("stopped before the topics were known")]
     Stopped,
+}
+
+/// What is said of a topic that is not in the cluster, as in the source.
+pub fn unknown_topic(topic: impl fmt::Display) -> String {
+    format!(
+        "topic '{topic}' does not exist. maybe it's misspelled or on a different kafka cluster?"
+    )
 }
 
 /// What is needed to connect.

@@ -4,7 +4,7 @@ mod connect;
 mod context;
 mod native;
 
-pub use connect::ConnectError;
+pub use connect::{ConnectError, METADATA_TIMEOUT, unknown_topic};
 pub(crate) use connect::{Target, connect};
 pub(crate) use context::{
     CommitOutcome, Context, Event, TopicPartition, log_client_error, log_librdkafka, log_revoked,
