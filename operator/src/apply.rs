@@ -109,13 +109,11 @@ pub struct Applier<'a> {
 }
 
 impl Applier<'_> {
-    /// Applies those objects that are not as they ought to be, in order. Returns
-    /// how many.
+    /// Applies those objects that are not as they ought to be, in order.
     ///
     /// # Errors
     /// The first that could not be applied; those after it are not attempted.
-    pub async fn apply(&self, objects: &[Object]) -> Result<usize, ApplyError> {
-        let mut applied = 0;
+    pub async fn apply(&self, objects: &[Object]) -> Result<(), ApplyError> {
         for object in objects {
             let key = Key::new(&self.consumer.namespace, &object.name);
             match self.existing.get(object.kind, &key) {
@@ -128,18 +126,15 @@ impl Applier<'_> {
                 None => self.check_free(object).await?,
             }
             self.apply_one(object).await?;
-            applied += 1;
         }
-        Ok(applied)
+        Ok(())
     }
 
-    /// Deletes those of the consumer's objects that it no longer needs. Returns
-    /// how many.
+    /// Deletes those of the consumer's objects that it no longer needs.
     ///
     /// # Errors
     /// When a deletion fails other than because the object is gone or another.
-    pub async fn prune(&self, objects: &[Object]) -> Result<usize, ApplyError> {
-        let mut pruned = 0;
+    pub async fn prune(&self, objects: &[Object]) -> Result<(), ApplyError> {
         for kind in Kind::ALL {
             let name = kind.object_name(&self.consumer.name);
             let key = Key::new(&self.consumer.namespace, &name);
@@ -153,10 +148,9 @@ impl Applier<'_> {
                 .is_some_and(|owner| *owner.uid == *self.uid)
             {
                 self.delete(kind, &name, &record).await?;
-                pruned += 1;
             }
         }
-        Ok(pruned)
+        Ok(())
     }
 
     fn api(&self, kind: Kind) -> Api<Shown> {

@@ -26,9 +26,6 @@ const CONCURRENCY: u16 = 32;
 /// Signs that come this close together make one pass.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 
-/// Consumers in one page of a list.
-const PAGE: u32 = 250;
-
 /// Where `kubectl apply` keeps the manifest once more.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -87,18 +84,11 @@ pub async fn run(
         .for_each(|result| {
             match result {
                 Ok((consumer, _)) => {
-                    let key = Key::new(&consumer.namespace.unwrap_or_default(), &consumer.name);
-                    context.backoffs.forget(&key);
+                    context.backoffs.forget(&Key::of_reference(&consumer));
                 }
                 Err(controller::Error::ReconcilerFailed(error, consumer)) => {
-                    tracing::warn!(
-                        consumer = format!(
-                            "{}/{}",
-                            consumer.namespace.unwrap_or_default(),
-                            consumer.name
-                        ),
-                        "{error}"
-                    );
+                    let consumer = Key::of_reference(&consumer.into_kind_unchecked(()));
+                    tracing::warn!(%consumer, "{error}");
                 }
                 // Woken after it was deleted.
                 Err(controller::Error::ObjectNotFound(_)) => {}
@@ -118,7 +108,7 @@ fn consumers(
     listed: oneshot::Sender<()>,
 ) -> impl Stream<Item = watcher::Result<Found>> + Send {
     let api = context.scope.all::<Found>();
-    let config = watcher::Config::default().page_size(PAGE);
+    let config = watcher::Config::default().page_size(watches::PAGE);
     let mut roll = Roll {
         call: RollCall::default(),
         known: HashSet::new(),

@@ -42,7 +42,7 @@ impl Events {
         let event = Event {
             type_,
             reason: condition.reason.clone(),
-            note: Some(cut(&condition.message)),
+            note: Some(cut(&condition.message).to_owned()),
             action: "Reconcile".to_owned(),
             secondary: None,
         };
@@ -53,10 +53,8 @@ impl Events {
     }
 }
 
-fn cut(text: &str) -> String {
-    let end = (0..=MAX_NOTE.min(text.len())).rev();
-    let end = end.into_iter().find(|end| text.is_char_boundary(*end));
-    text[..end.unwrap_or_default()].to_owned()
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_NOTE)]
 }
 
 #[cfg(test)]

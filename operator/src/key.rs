@@ -34,6 +34,14 @@ impl Key {
         )
     }
 
+    /// The name in the controller's queue.
+    pub fn of_reference(reference: &ObjectRef<Found>) -> Self {
+        Self::new(
+            reference.namespace.as_deref().unwrap_or_default(),
+            &reference.name,
+        )
+    }
+
     /// As the controller's queue wants it.
     pub fn reference(&self) -> ObjectRef<Found> {
         ObjectRef::new(&self.name).within(&self.namespace)

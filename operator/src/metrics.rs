@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use http::{Method, Request};
+use prometheus::core::Collector;
 use prometheus::{
     Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
@@ -72,27 +73,18 @@ impl Metrics {
                 &["verb", "resource"],
             )?,
         };
-        metrics
-            .registry
-            .register(Box::new(metrics.reconciles.clone()))?;
-        metrics
-            .registry
-            .register(Box::new(metrics.failures.clone()))?;
-        metrics
-            .registry
-            .register(Box::new(metrics.duration.clone()))?;
-        metrics
-            .registry
-            .register(Box::new(metrics.statuses.clone()))?;
-        metrics
-            .registry
-            .register(Box::new(metrics.consumers.clone()))?;
-        metrics
-            .registry
-            .register(Box::new(metrics.leader.clone()))?;
-        metrics
-            .registry
-            .register(Box::new(metrics.requests.clone()))?;
+        let collectors: [Box<dyn Collector>; 7] = [
+            Box::new(metrics.reconciles.clone()),
+            Box::new(metrics.failures.clone()),
+            Box::new(metrics.duration.clone()),
+            Box::new(metrics.statuses.clone()),
+            Box::new(metrics.consumers.clone()),
+            Box::new(metrics.leader.clone()),
+            Box::new(metrics.requests.clone()),
+        ];
+        for collector in collectors {
+            metrics.registry.register(collector)?;
+        }
         Ok(metrics)
     }
 

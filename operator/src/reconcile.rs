@@ -119,8 +119,7 @@ async fn pass(found: &Found, context: &Context) -> Result<Action, ReconcileError
     match &checked {
         Err(refusal) => {
             context.stand_down(&key);
-            let nothing = Progress::default();
-            Ok(pass.report(Err(refusal), nothing).await?)
+            pass.report(Err(refusal), Progress::default()).await
         }
         Ok((resource, consumer)) => {
             let siblings = context.siblings.set(&key, consumer);
@@ -268,11 +267,11 @@ impl Pass<'_> {
             uid: self.uid,
         };
         let done = match applier.apply(&objects).await {
-            Ok(_) => applier.prune(&objects).await,
+            Ok(()) => applier.prune(&objects).await,
             Err(error) => Err(error),
         };
         match done {
-            Ok(_) => Ok(None),
+            Ok(()) => Ok(None),
             Err(error @ ApplyError::Request { .. }) if !context.backoffs.is_lasting(self.key) => {
                 Err(error.into())
             }

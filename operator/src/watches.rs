@@ -20,7 +20,7 @@ use crate::reconcile::Context;
 
 /// Objects in one page of a list: enough for few requests, few enough for little
 /// memory.
-const PAGE: u32 = 250;
+pub(crate) const PAGE: u32 = 250;
 
 /// What an event of a watch means.
 pub enum Change<'a, K> {

@@ -11,8 +11,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use penstock_crds::validate::Endpoint;
 
-use super::Blueprint;
 use super::volumes::Mounts;
+use super::{Blueprint, some};
 
 /// Name of the main container.
 pub const RUNTIME: &str = "runtime";
@@ -246,9 +246,4 @@ fn runtime_resources() -> ResourceRequirements {
         limits: Some(BTreeMap::from([("memory".into(), quantity(limit))])),
         claims: None,
     }
-}
-
-/// An empty list is left out.
-fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
-    Some(list).filter(|list| !list.is_empty())
 }

@@ -79,3 +79,8 @@ impl Blueprint<'_> {
         }
     }
 }
+
+/// An empty list is left out.
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    Some(list).filter(|list| !list.is_empty())
+}

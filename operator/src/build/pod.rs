@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::containers::{self, METRICS_PORT, RUNTIME};
-use super::{Blueprint, labels, volumes};
+use super::{Blueprint, labels, some, volumes};
 
 /// The user and group that containers run as, distroless images' `nonroot`. One
 /// for both, so that the two can share a socket.
@@ -101,9 +101,4 @@ fn pull_secrets(blueprint: &Blueprint<'_>) -> Vec<LocalObjectReference> {
         }
     }
     secrets
-}
-
-/// An empty list is left out.
-fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
-    Some(list).filter(|list| !list.is_empty())
 }

@@ -92,7 +92,8 @@ impl Condition {
         before: &[meta::Condition],
         now: Timestamp,
     ) -> meta::Condition {
-        truncate(&mut self.message, MAX_MESSAGE);
+        let end = self.message.floor_char_boundary(MAX_MESSAGE);
+        self.message.truncate(end);
         let since = find(before, self.type_)
             .filter(|before| before.status == self.state.name())
             .map_or(meta::Time(now), |before| {
@@ -106,12 +107,5 @@ impl Condition {
             status: self.state.name().to_owned(),
             type_: self.type_.name().to_owned(),
         }
-    }
-}
-
-fn truncate(text: &mut String, limit: usize) {
-    if text.len() > limit {
-        let end = (0..=limit).rev().find(|end| text.is_char_boundary(*end));
-        text.truncate(end.unwrap_or_default());
     }
 }
