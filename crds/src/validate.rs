@@ -5,7 +5,9 @@ mod build;
 
 pub use build::validate;
 
+use std::fmt;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::names::{ConsumerName, GroupId, TopicName};
@@ -107,12 +109,50 @@ impl Concurrency {
 /// How the handler is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// HTTP/1.1 over TCP on the loopback address.
-    HttpPort(u16),
-    /// HTTP/1.1 over a Unix socket.
-    HttpSocket(std::path::PathBuf),
     /// Within the process.
     Embedded,
+    /// In a process of its own.
+    Remote {
+        /// What is spoken.
+        transport: Transport,
+        /// Where it listens.
+        address: Address,
+    },
+}
+
+impl Endpoint {
+    /// Where a handler in a process of its own listens.
+    pub fn address(&self) -> Option<&Address> {
+        match self {
+            Self::Embedded => None,
+            Self::Remote { address, .. } => Some(address),
+        }
+    }
+}
+
+/// What is spoken with a handler in a process of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// HTTP/1.1, one message a request.
+    Http,
+}
+
+/// Where a handler listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A TCP port on the loopback address.
+    Port(u16),
+    /// A Unix socket.
+    Socket(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port(port) => write!(f, "127.0.0.1:{port}"),
+            Self::Socket(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// Attempts, waits and what follows the last attempt.

@@ -7,8 +7,15 @@ use std::time::Duration;
 use common::{base, crd_schema, validated, with_spec};
 use kube::core::cel::apply_defaults;
 use penstock_crds::spec::{Commit, Format, KafkaConsumer, OffsetReset};
-use penstock_crds::validate::{ConsumeMode, Endpoint, FailureAction, validate};
+use penstock_crds::validate::{Address, ConsumeMode, Endpoint, FailureAction, Transport, validate};
 use serde_json::json;
+
+fn http(address: Address) -> Endpoint {
+    Endpoint::Remote {
+        transport: Transport::Http,
+        address,
+    }
+}
 
 #[test]
 fn a_fast_consumer_has_the_documented_defaults() {
@@ -30,7 +37,7 @@ fn a_fast_consumer_has_the_documented_defaults() {
     assert_eq!(consumer.format, Format::Json);
     assert_eq!(consumer.prometheus_client_name, "");
     assert_eq!(consumer.stop_timeout, Duration::from_secs(30));
-    assert_eq!(consumer.endpoint, Endpoint::HttpPort(8080));
+    assert_eq!(consumer.endpoint, http(Address::Port(8080)));
     assert_eq!(consumer.handler.path, "/");
     assert_eq!(consumer.handler.timeout.get(), Duration::from_secs(30));
     assert_eq!(consumer.delivery.max_attempts.get(), 1);
@@ -73,10 +80,10 @@ fn a_consumer_in_order_has_one_replica_or_is_paused() {
 #[test]
 fn a_handler_is_reached_as_it_says() {
     let endpoint = |handler| validated(&with_spec(json!({ "handler": handler }))).endpoint;
-    assert_eq!(endpoint(json!({ "port": 3000 })), Endpoint::HttpPort(3000));
+    assert_eq!(endpoint(json!({ "port": 3000 })), http(Address::Port(3000)));
     assert_eq!(
         endpoint(json!({ "socket": "/run/handler/http.sock" })),
-        Endpoint::HttpSocket("/run/handler/http.sock".into())
+        http(Address::Socket("/run/handler/http.sock".into()))
     );
     assert_eq!(
         endpoint(json!({ "protocol": "Embedded" })),

@@ -47,7 +47,7 @@ pub use self::http::{HealthCheck, HealthCheckError, ListenError};
 pub use dead_letter::DeadLetterError;
 pub use delivery::stop_at_once;
 pub use kafka::{ConnectError, METADATA_TIMEOUT, unknown_topic};
-pub use main_program::{Arguments, run_main, run_main_http};
+pub use main_program::{Arguments, run_main, run_main_remote};
 pub use metrics::Metrics;
 pub use server::{HEALTH_ADDRESS, METRICS_ADDRESS, RunError, Runtime, SECRETS_DIRECTORY};
 pub use worker::{Cause, Failure, Position};

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    penstock_runtime::run_main_http()
+    penstock_runtime::run_main_remote()
 }

@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use clap::Parser;
 use penstock_crds::manifest::{self, ManifestErrors};
-use penstock_crds::spec::Format;
+use penstock_crds::spec::Protocol;
 use penstock_crds::validate::{Endpoint, ValidatedConsumer};
 use thiserror::Error;
 
-use crate::decode::{Decoder, JsonText, Raw};
-use crate::handler::Handler;
-use crate::handler::http::{HttpHandler, HttpHandlerError};
+use crate::decode::Decoder;
+use crate::handler::http::HttpHandlerError;
+use crate::handler::{Handler, RemoteHandler};
 use crate::server::{HEALTH_ADDRESS, METRICS_ADDRESS, RunError, Runtime, SECRETS_DIRECTORY};
 use crate::signals::stop_on_signal;
 use crate::telemetry::{self, LogFormat, TelemetryError};
@@ -80,10 +80,10 @@ enum MainError {
         errors: ManifestErrors,
     },
     #[error(
-        "spec.handler.protocol: the manifest says {found}, but this program {expected}; run it as its handler's protocol says"
+        "spec.handler.protocol: the manifest says {found:?}, but this program {expected}; run it as its handler's protocol says"
     )]
     WrongProtocol {
-        found: &'static str,
+        found: Protocol,
         expected: &'static str,
     },
     #[error(transparent)]
@@ -127,8 +127,8 @@ where
     arguments.exit_code(ended)
 }
 
-/// The whole of the runtime's own binary: a handler that is reached over HTTP.
-pub fn run_main_http() -> ExitCode {
+/// The whole of the runtime's own binary: a handler in a process of its own.
+pub fn run_main_remote() -> ExitCode {
     let arguments = Arguments::parse();
     let ended = on_threads(&arguments);
     arguments.exit_code(ended)
@@ -144,7 +144,7 @@ fn on_threads(arguments: &Arguments) -> Result<(), MainError> {
         threads.worker_threads(1);
     }
     let runtime = threads.enable_all().build().map_err(MainError::Threads)?;
-    runtime.block_on(http(arguments, consumer))
+    runtime.block_on(remote(arguments, consumer))
 }
 
 async fn embedded<D, H>(arguments: &Arguments, decoder: D, handler: H) -> Result<(), MainError>
@@ -155,7 +155,7 @@ where
     let consumer = arguments.read()?;
     if consumer.endpoint != Endpoint::Embedded {
         return Err(MainError::WrongProtocol {
-            found: "Http",
+            found: consumer.handler.protocol,
             expected: "has its handler embedded",
         });
     }
@@ -167,33 +167,21 @@ where
         .await?)
 }
 
-async fn http(arguments: &Arguments, consumer: ValidatedConsumer) -> Result<(), MainError> {
-    if consumer.endpoint == Endpoint::Embedded {
+async fn remote(arguments: &Arguments, consumer: ValidatedConsumer) -> Result<(), MainError> {
+    let Some(handler) = RemoteHandler::new(&consumer)? else {
         return Err(MainError::WrongProtocol {
-            found: "Embedded",
+            found: consumer.handler.protocol,
             expected: "has no handler embedded",
         });
-    }
+    };
     let _telemetry = arguments.telemetry(&consumer)?;
     let stop = stop_on_signal().map_err(MainError::Signals)?;
-    let json = consumer.format == Format::Json;
-    let handler = HttpHandler::new(
-        &consumer.endpoint,
-        &consumer.handler.path,
-        json,
-        consumer.handler.timeout.get(),
-    )?;
-    tracing::info!("waiting for the handler at {}", handler.target());
+    tracing::info!("waiting for the handler at {}", handler.address());
     tokio::select! {
         up = handler.wait_until_up(HANDLER_START_LIMIT) => up.map_err(MainError::HandlerDown)?,
         () = stop.cancelled() => return Ok(()),
     }
-    let runtime = arguments.runtime(consumer);
-    match json {
-        true => runtime.run(JsonText, handler, stop).await?,
-        false => runtime.run(Raw, handler, stop).await?,
-    }
-    Ok(())
+    Ok(handler.run(arguments.runtime(consumer), stop).await?)
 }
 
 impl Arguments {

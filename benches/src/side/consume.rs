@@ -76,8 +76,9 @@ pub async fn fast_http(work: &Work, meter: &Arc<Meter>) -> Result<(), Failed> {
         (None, None) => return Err(Failed::other("neither --port nor --socket is given")),
     };
     let consumer = settings(work, &mode, &address).consumer()?;
+    let listens_at = consumer.endpoint.address();
     let handler = HttpHandler::new(
-        &consumer.endpoint,
+        listens_at.ok_or_else(|| Failed::other("the manifest's handler is embedded"))?,
         &consumer.handler.path,
         true,
         consumer.handler.timeout.get(),

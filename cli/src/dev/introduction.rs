@@ -1,6 +1,6 @@
 //! What a run tells about itself before it begins.
 
-use penstock_crds::validate::{ConsumeMode, Endpoint};
+use penstock_crds::validate::{Address, ConsumeMode};
 
 use super::broker::dead_letter_topic;
 use super::child::shown;
@@ -103,9 +103,9 @@ fn handler(arguments: &DevArguments, plan: &Plan) -> String {
         [] => "runs already".to_owned(),
         command => shown(command),
     };
-    match &plan.consumer.endpoint {
-        Endpoint::HttpPort(port) => format!("{command}, at port {port}"),
-        Endpoint::HttpSocket(path) => format!("{command}, at socket {}", path.display()),
-        Endpoint::Embedded => format!("{command}, embedded in the consumer"),
+    match plan.consumer.endpoint.address() {
+        Some(Address::Port(port)) => format!("{command}, at port {port}"),
+        Some(Address::Socket(path)) => format!("{command}, at socket {}", path.display()),
+        None => format!("{command}, embedded in the consumer"),
     }
 }

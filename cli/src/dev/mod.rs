@@ -9,12 +9,12 @@ mod child;
 mod embedded;
 mod error;
 mod guard;
-mod http;
 mod introduction;
 mod pages;
 mod plan;
 mod produce;
 mod progress;
+mod remote;
 mod session;
 mod snapshot;
 mod start_offsets;
@@ -153,7 +153,7 @@ async fn run(arguments: DevArguments, console: &Console) -> Result<(), DevError>
     };
     let started = match setting.plan.consumer.endpoint {
         Endpoint::Embedded => embedded::start(&setting).await?,
-        Endpoint::HttpPort(_) | Endpoint::HttpSocket(_) => http::start(&setting).await?,
+        Endpoint::Remote { .. } => remote::start(&setting).await?,
     };
     let Some(started) = started else {
         console.say("stopped before the handler was up");

@@ -7,7 +7,7 @@ use std::path::Path;
 use penstock_crds::manifest::{self, Content, ManifestErrors};
 use penstock_crds::names::TopicName;
 use penstock_crds::spec::{Kafka, KafkaConsumer};
-use penstock_crds::validate::{Endpoint, ValidatedConsumer, validate};
+use penstock_crds::validate::{Address, ValidatedConsumer, validate};
 
 use super::error::DevError;
 use crate::args::DevArguments;
@@ -45,10 +45,10 @@ impl Plan {
 
     /// Lets the handler listen on another port than the manifest's.
     pub fn use_handler_port(&mut self, port: u16) -> Result<(), DevError> {
-        match &self.consumer.endpoint {
-            Endpoint::HttpSocket(path) => return Err(DevError::PortForSocket(path.clone())),
-            Endpoint::Embedded => return Err(DevError::PortForEmbedded),
-            Endpoint::HttpPort(_) => {}
+        match self.consumer.endpoint.address() {
+            Some(Address::Socket(path)) => return Err(DevError::PortForSocket(path.clone())),
+            None => return Err(DevError::PortForEmbedded),
+            Some(Address::Port(_)) => {}
         }
         let port = match port {
             0 => free_port().map_err(|source| DevError::HandlerPort { port, source })?,

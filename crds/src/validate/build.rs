@@ -12,7 +12,10 @@ use crate::schema;
 use crate::spec::{Commit, Delivery, Handler, KafkaConsumerSpec, Mode, OnFailure, Protocol};
 use crate::violation::{Violation, Violations};
 
-use super::{Concurrency, ConsumeMode, DeliveryPolicy, Endpoint, FailureAction, ValidatedConsumer};
+use super::{
+    Address, Concurrency, ConsumeMode, DeliveryPolicy, Endpoint, FailureAction, Transport,
+    ValidatedConsumer,
+};
 
 /// Port of an Http handler that names neither port nor socket.
 const DEFAULT_PORT: u16 = 8080;
@@ -81,14 +84,18 @@ fn mode(spec: &KafkaConsumerSpec) -> Result<ConsumeMode, Violations> {
 }
 
 fn endpoint(handler: &Handler) -> Result<Endpoint, Violations> {
-    match (handler.protocol, &handler.socket, handler.port) {
-        (Protocol::Embedded, _, _) => Ok(Endpoint::Embedded),
-        (Protocol::Http, Some(socket), _) => Ok(Endpoint::HttpSocket(socket.into())),
-        (Protocol::Http, None, Some(port)) => u16::try_from(port)
-            .map(Endpoint::HttpPort)
-            .map_err(|error| wrong("spec.handler.port", port, error)),
-        (Protocol::Http, None, None) => Ok(Endpoint::HttpPort(DEFAULT_PORT)),
-    }
+    let transport = match handler.protocol {
+        Protocol::Embedded => return Ok(Endpoint::Embedded),
+        Protocol::Http => Transport::Http,
+    };
+    let address = match (&handler.socket, handler.port) {
+        (Some(socket), _) => Address::Socket(socket.into()),
+        (None, Some(port)) => Address::Port(
+            u16::try_from(port).map_err(|error| wrong("spec.handler.port", port, error))?,
+        ),
+        (None, None) => Address::Port(DEFAULT_PORT),
+    };
+    Ok(Endpoint::Remote { transport, address })
 }
 
 fn delivery(delivery: &Delivery) -> Result<DeliveryPolicy, Violations> {

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use penstock_crds::validate::Endpoint;
+use penstock_crds::validate::Address;
 
 use super::volumes::Mounts;
 use super::{Blueprint, some};
@@ -47,18 +47,14 @@ pub(super) struct Containers {
 }
 
 pub(super) fn build(blueprint: &Blueprint<'_>, mounts: &Mounts) -> Containers {
-    match &blueprint.consumer.endpoint {
-        Endpoint::Embedded => Containers {
+    match blueprint.consumer.endpoint.address() {
+        None => Containers {
             main: embedded(blueprint, mounts),
             sidecar: None,
         },
-        Endpoint::HttpPort(port) => Containers {
+        Some(address) => Containers {
             main: runtime(blueprint, mounts),
-            sidecar: Some(sidecar(blueprint, mounts, Some(*port))),
-        },
-        Endpoint::HttpSocket(_) => Containers {
-            main: runtime(blueprint, mounts),
-            sidecar: Some(sidecar(blueprint, mounts, None)),
+            sidecar: Some(sidecar(blueprint, mounts, address)),
         },
     }
 }
@@ -123,15 +119,18 @@ fn main_container() -> Container {
 
 /// Without a port there is nothing that the kubelet could probe: the runtime
 /// itself waits until the socket accepts connections.
-fn sidecar(blueprint: &Blueprint<'_>, mounts: &Mounts, port_number: Option<u16>) -> Container {
+fn sidecar(blueprint: &Blueprint<'_>, mounts: &Mounts, address: &Address) -> Container {
     let handler = &blueprint.consumer.handler;
-    let port_number = port_number.map(i32::from);
+    let port_number = match address {
+        Address::Port(port) => Some(i32::from(*port)),
+        Address::Socket(_) => None,
+    };
     Container {
         name: HANDLER.into(),
         image: Some(handler.image.clone()),
         command: some(handler.command.clone()),
         args: some(handler.args.clone()),
-        env: Some(with_own(handler_environment(blueprint), &handler.env)),
+        env: Some(with_own(vec![listen_at(address)], &handler.env)),
         env_from: some(handler.env_from.clone()),
         ports: port_number.map(|number| vec![port("http", number)]),
         startup_probe: handler
@@ -154,16 +153,10 @@ fn runtime_environment() -> Vec<EnvVar> {
 }
 
 /// Where to listen, as `penstock dev` tells it too.
-fn handler_environment(blueprint: &Blueprint<'_>) -> Vec<EnvVar> {
-    match &blueprint.consumer.endpoint {
-        Endpoint::HttpPort(port) => vec![variable("PORT", &port.to_string())],
-        Endpoint::HttpSocket(path) => {
-            vec![variable(
-                "PENSTOCK_HANDLER_SOCKET",
-                &path.display().to_string(),
-            )]
-        }
-        Endpoint::Embedded => Vec::new(),
+fn listen_at(address: &Address) -> EnvVar {
+    match address {
+        Address::Port(port) => variable("PORT", &port.to_string()),
+        Address::Socket(path) => variable("PENSTOCK_HANDLER_SOCKET", &path.display().to_string()),
     }
 }
 

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, EmptyDirVolumeSource, KeyToPath, SecretVolumeSource, Volume, VolumeMount,
 };
 use penstock_crds::spec;
-use penstock_crds::validate::Endpoint;
+use penstock_crds::validate::Address;
 
 use super::{Blueprint, Kind, config_map};
 use crate::secrets::connection_entries;
@@ -92,9 +92,9 @@ impl Mounts {
     /// Where the handler can write, as its root is read-only, and where its
     /// socket is.
     fn scratch(&mut self, blueprint: &Blueprint<'_>) {
-        let socket = match &blueprint.consumer.endpoint {
-            Endpoint::HttpSocket(socket) => socket.parent().map(|path| path.display().to_string()),
-            Endpoint::HttpPort(_) | Endpoint::Embedded => None,
+        let socket = match blueprint.consumer.endpoint.address() {
+            Some(Address::Socket(socket)) => socket.parent().map(|path| path.display().to_string()),
+            Some(Address::Port(_)) | None => None,
         };
         if socket.as_deref() != Some(TMP) {
             self.volumes.push(empty_dir(TMP_VOLUME, None));

@@ -1,6 +1,9 @@
 //! What a handler is, and the ways to be one.
 
 pub mod http;
+mod remote;
+
+pub use remote::RemoteHandler;
 
 use std::fmt;
 use std::future::Future;

@@ -5,16 +5,14 @@
 //! for all of HTTP has a task of its own for each connection, and the two changes of
 //! tasks for a message cost more than reading the answer.
 
-use std::fmt;
 use std::future::{Future as _, poll_fn};
 use std::io::{self, IoSlice};
-use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
+use penstock_crds::validate::Address;
 use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
-use tokio::net::{TcpStream, UnixStream};
 
 use super::answer::{Answer, Reader, SendError};
 use super::stream::Stream;
@@ -26,44 +24,6 @@ const ROOM: usize = 4 * 1024;
 /// Room that is kept for the next head; few are longer.
 const KEPT: usize = 16 * 1024;
 
-/// Where a handler listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// A TCP port on the loopback address.
-    Port(u16),
-    /// A Unix socket.
-    Socket(PathBuf),
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Port(port) => write!(f, "127.0.0.1:{port}"),
-            Self::Socket(path) => path.display().fmt(f),
-        }
-    }
-}
-
-impl Target {
-    /// Opens a connection.
-    pub(super) async fn connect(&self) -> io::Result<Connection> {
-        let stream = match self {
-            Self::Port(port) => {
-                let stream = TcpStream::connect(("127.0.0.1", *port)).await?;
-                // A request is written at once and waits for its answer.
-                stream.set_nodelay(true)?;
-                Stream::Tcp(stream)
-            }
-            Self::Socket(path) => Stream::Unix(UnixStream::connect(path).await?),
-        };
-        Ok(Connection {
-            stream,
-            head: Vec::new(),
-            input: BytesMut::new(),
-        })
-    }
-}
-
 /// One connection. Dropping it closes it, an unanswered request included.
 pub(super) struct Connection {
     stream: Stream,
@@ -74,6 +34,14 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    pub(super) async fn open(address: &Address) -> io::Result<Self> {
+        Ok(Self {
+            stream: Stream::connect(address).await?,
+            head: Vec::new(),
+            input: BytesMut::new(),
+        })
+    }
+
     /// Whether the connection can take a request: the other side has neither closed
     /// it nor sent what nobody asked for.
     pub(super) fn is_ready(&self) -> bool {
@@ -170,7 +138,7 @@ mod tests {
     use std::time::Duration;
 
     use tokio::io::AsyncWriteExt as _;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
     use tokio::time::timeout;
 
     use super::*;
@@ -183,7 +151,7 @@ mod tests {
     async fn connected() -> (Connection, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let connection = Target::Port(port).connect().await.unwrap();
+        let connection = Connection::open(&Address::Port(port)).await.unwrap();
         (connection, listener.accept().await.unwrap().0)
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use http::Uri;
 use parking_lot::Mutex;
-use penstock_crds::validate::Endpoint;
+use penstock_crds::validate::Address;
 use thiserror::Error;
 use tokio::time::Instant;
 
@@ -24,7 +24,6 @@ use crate::record::Message;
 use answer::{Answer, SendError};
 use cloudevents::EventWriter;
 use connection::Connection;
-pub use connection::Target;
 
 /// Share of an attempt's time for which a handler that does not accept
 /// connections is waited for, so that a restart of it costs no attempt, and
@@ -46,14 +45,11 @@ pub enum HttpHandlerError {
         /// What is wrong with it.
         reason: String,
     },
-    /// An embedded handler has no address.
-    #[error("spec.handler.protocol: an Embedded handler is not reached over HTTP")]
-    Embedded,
 }
 
 /// Gives each message to an HTTP server.
 pub struct HttpHandler {
-    target: Target,
+    address: Address,
     events: EventWriter,
     timeout: Duration,
     /// Connections without a request, the one used last on top.
@@ -61,18 +57,13 @@ pub struct HttpHandler {
 }
 
 impl HttpHandler {
-    /// A handler at an endpoint. `timeout` is the longest time for an attempt.
+    /// A handler that listens at an address. `timeout` is the longest time for an attempt.
     pub fn new(
-        endpoint: &Endpoint,
+        address: &Address,
         path: &str,
         json: bool,
         timeout: Duration,
     ) -> Result<Self, HttpHandlerError> {
-        let target = match endpoint {
-            Endpoint::HttpPort(port) => Target::Port(*port),
-            Endpoint::HttpSocket(path) => Target::Socket(path.clone()),
-            Endpoint::Embedded => return Err(HttpHandlerError::Embedded),
-        };
         let uri: Uri =
             path.parse()
                 .map_err(|error: http::uri::InvalidUri| HttpHandlerError::Path {
@@ -81,15 +72,10 @@ impl HttpHandler {
                 })?;
         Ok(Self {
             events: EventWriter::new(&uri, json),
-            target,
+            address: address.clone(),
             timeout,
             idle: Mutex::default(),
         })
-    }
-
-    /// Where the handler is.
-    pub fn target(&self) -> &Target {
-        &self.target
     }
 
     /// Waits until the handler accepts connections, at most `limit`.
@@ -108,16 +94,17 @@ impl HttpHandler {
             .without_max_times()
             .build();
         loop {
-            let error = match tokio::time::timeout_at(deadline, self.target.connect()).await {
-                Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "no answer".to_owned(),
-            };
+            let error =
+                match tokio::time::timeout_at(deadline, Connection::open(&self.address)).await {
+                    Ok(Ok(connection)) => return Ok(connection),
+                    Ok(Err(error)) => error.to_string(),
+                    Err(_) => "no answer".to_owned(),
+                };
             let wait = waits.next().unwrap_or(LONGEST_CONNECT_WAIT);
             if Instant::now() + wait >= deadline {
                 return Err(HandlerError::retryable(format_args!(
                     "no connection to the handler at {} within {limit:?}: {error}",
-                    self.target
+                    self.address
                 )));
             }
             tokio::time::sleep(wait).await;

@@ -4,6 +4,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use penstock_crds::validate::Address;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -14,6 +15,18 @@ pub(super) enum Stream {
 }
 
 impl Stream {
+    pub(super) async fn connect(address: &Address) -> io::Result<Self> {
+        Ok(match address {
+            Address::Port(port) => {
+                let stream = TcpStream::connect(("127.0.0.1", *port)).await?;
+                // A request is written at once and waits for its answer.
+                stream.set_nodelay(true)?;
+                Self::Tcp(stream)
+            }
+            Address::Socket(path) => Self::Unix(UnixStream::connect(path).await?),
+        })
+    }
+
     /// Whether nothing has come since the last read, not even the end. Costs no
     /// call to the system unless something has.
     pub(super) fn is_silent(&self) -> bool {

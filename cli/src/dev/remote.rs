@@ -1,14 +1,12 @@
-//! A consumer in this process, with a handler that is reached over HTTP.
+//! A consumer in this process, with a handler in a process of its own.
 
 use std::ffi::OsString;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 
-use penstock_crds::spec::Format;
-use penstock_crds::validate::Endpoint;
-use penstock_runtime::decode::{JsonText, Raw};
-use penstock_runtime::handler::http::HttpHandler;
+use penstock_crds::validate::Address;
+use penstock_runtime::handler::RemoteHandler;
 use penstock_runtime::{Metrics, Runtime};
 
 use super::child::{Child, HANDLER_STOP_LIMIT};
@@ -20,22 +18,18 @@ use super::{Setting, Started};
 /// when a stop came first.
 pub async fn start(setting: &Setting) -> Result<Option<Started>, DevError> {
     let consumer = &setting.plan.consumer;
-    let json = consumer.format == Format::Json;
-    let http = HttpHandler::new(
-        &consumer.endpoint,
-        &consumer.handler.path,
-        json,
-        consumer.handler.timeout.get(),
-    )?;
+    let Some(remote) = RemoteHandler::new(consumer)? else {
+        return Err(DevError::NoProgram);
+    };
     let mut handler = match setting.arguments.command.as_slice() {
         [] => None,
         command => {
-            make_way(&consumer.endpoint)?;
+            make_way(remote.address())?;
             let environment = environment(setting);
             Some(Child::start(command, &environment, &setting.console)?)
         }
     };
-    if !wait_until_up(setting, &http, handler.as_mut()).await? {
+    if !wait_until_up(setting, &remote, handler.as_mut()).await? {
         if let Some(mut handler) = handler {
             handler.stop(HANDLER_STOP_LIMIT).await?;
         }
@@ -52,10 +46,7 @@ pub async fn start(setting: &Setting) -> Result<Option<Started>, DevError> {
     let stop = setting.stop.clone();
     let consumer = consumer.clone();
     let consuming = tokio::spawn(async move {
-        let ended = match json {
-            true => runtime.run(JsonText, http, stop).await,
-            false => runtime.run(Raw, http, stop).await,
-        };
+        let ended = remote.run(runtime, stop).await;
         ended.map_err(|error| DevError::run(&consumer, error))
     });
     Ok(Some(Started {
@@ -66,9 +57,9 @@ pub async fn start(setting: &Setting) -> Result<Option<Started>, DevError> {
 }
 
 /// Makes sure that the handler can listen, and that nobody else is taken for it.
-fn make_way(endpoint: &Endpoint) -> Result<(), DevError> {
-    match endpoint {
-        Endpoint::HttpPort(port) => {
+fn make_way(address: &Address) -> Result<(), DevError> {
+    match address {
+        Address::Port(port) => {
             TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).map_err(|source| {
                 DevError::HandlerPort {
                     port: *port,
@@ -76,14 +67,13 @@ fn make_way(endpoint: &Endpoint) -> Result<(), DevError> {
                 }
             })?;
         }
-        Endpoint::HttpSocket(path) => {
+        Address::Socket(path) => {
             let directory = path.parent().unwrap_or(Path::new("/"));
             fs::create_dir_all(directory).map_err(|source| DevError::SocketDirectory {
                 directory: directory.to_owned(),
                 source,
             })?;
         }
-        Endpoint::Embedded => {}
     }
     Ok(())
 }
@@ -113,12 +103,12 @@ fn environment(setting: &Setting) -> Vec<(&str, OsString)> {
             "note: the variables of spec.handler.envFrom come from the cluster and are not set here; export those that the handler needs",
         );
     }
-    match &consumer.endpoint {
-        Endpoint::HttpPort(port) => environment.push(("PORT", port.to_string().into())),
-        Endpoint::HttpSocket(path) => {
+    match consumer.endpoint.address() {
+        Some(Address::Port(port)) => environment.push(("PORT", port.to_string().into())),
+        Some(Address::Socket(path)) => {
             environment.push(("PENSTOCK_HANDLER_SOCKET", path.into()));
         }
-        Endpoint::Embedded => {}
+        None => {}
     }
     environment
 }
@@ -126,11 +116,11 @@ fn environment(setting: &Setting) -> Vec<(&str, OsString)> {
 /// Waits for the handler; `false` when a stop came first.
 async fn wait_until_up(
     setting: &Setting,
-    http: &HttpHandler,
+    remote: &RemoteHandler,
     handler: Option<&mut Child>,
 ) -> Result<bool, DevError> {
     let limit = setting.arguments.start_limit();
-    let target = http.target().to_string();
+    let target = remote.address().to_string();
     let program = handler.as_ref().map(|handler| handler.program().to_owned());
     let ended = async {
         match handler {
@@ -142,13 +132,13 @@ async fn wait_until_up(
         .console
         .progress(format!("waiting for the handler at {target}"));
     tokio::select! {
-        up = http.wait_until_up(limit) => match (up, program) {
+        up = remote.wait_until_up(limit) => match (up, program) {
             (Ok(()), _) => Ok(true),
             (Err(_), None) => Err(DevError::NobodyListening { target, limit }),
             (Err(_), Some(program)) => {
-                let (variable, field) = match setting.plan.consumer.endpoint {
-                    Endpoint::HttpSocket(_) => ("PENSTOCK_HANDLER_SOCKET", "socket"),
-                    _ => ("PORT", "port"),
+                let (variable, field) = match remote.address() {
+                    Address::Socket(_) => ("PENSTOCK_HANDLER_SOCKET", "socket"),
+                    Address::Port(_) => ("PORT", "port"),
                 };
                 Err(DevError::NotListening { program, target, limit, variable, field })
             }

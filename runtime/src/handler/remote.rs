@@ -1,0 +1,76 @@
+//! A handler in a process of its own, by whichever protocol its manifest names.
+
+use std::time::Duration;
+
+use penstock_crds::spec::Format;
+use penstock_crds::validate::{Address, Endpoint, Transport, ValidatedConsumer};
+use tokio_util::sync::CancellationToken;
+
+use super::HandlerError;
+use super::http::{HttpHandler, HttpHandlerError};
+use crate::decode::{JsonText, Raw};
+use crate::server::{RunError, Runtime};
+
+/// A handler in a process of its own.
+pub struct RemoteHandler {
+    address: Address,
+    format: Format,
+    protocol: Protocol,
+}
+
+enum Protocol {
+    Http(HttpHandler),
+}
+
+impl RemoteHandler {
+    /// The handler of a consumer; `None` if it is embedded.
+    ///
+    /// # Errors
+    /// When its settings can't be used.
+    pub fn new(consumer: &ValidatedConsumer) -> Result<Option<Self>, HttpHandlerError> {
+        let Endpoint::Remote { transport, address } = &consumer.endpoint else {
+            return Ok(None);
+        };
+        let (handler, format) = (&consumer.handler, consumer.format);
+        let timeout = handler.timeout.get();
+        let protocol = match transport {
+            Transport::Http => Protocol::Http(HttpHandler::new(
+                address,
+                &handler.path,
+                format == Format::Json,
+                timeout,
+            )?),
+        };
+        Ok(Some(Self {
+            address: address.clone(),
+            format,
+            protocol,
+        }))
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Waits until it accepts connections, at most `limit`.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn wait_until_up(&self, limit: Duration) -> Result<(), HandlerError> {
+        match &self.protocol {
+            Protocol::Http(handler) => handler.wait_until_up(limit).await,
+        }
+    }
+
+    /// As [`Runtime::run`], with this handler, whose process decodes the messages.
+    ///
+    /// # Errors
+    /// As [`Runtime::run`].
+    pub async fn run(self, runtime: Runtime, stop: CancellationToken) -> Result<(), RunError> {
+        match (self.protocol, self.format) {
+            (Protocol::Http(handler), Format::Json) => runtime.run(JsonText, handler, stop).await,
+            (Protocol::Http(handler), Format::Raw) => runtime.run(Raw, handler, stop).await,
+        }
+    }
+}
