@@ -53,7 +53,9 @@ impl ValidatedConsumer {
     pub fn replicas(&self) -> u32 {
         match self.mode {
             ConsumeMode::InOrder => u32::from(!self.paused),
-            ConsumeMode::Fast { replicas, .. } => replicas,
+            ConsumeMode::KeyOrdered { replicas, .. } | ConsumeMode::Fast { replicas, .. } => {
+                replicas
+            }
         }
     }
 }
@@ -63,6 +65,14 @@ impl ValidatedConsumer {
 pub enum ConsumeMode {
     /// One handler in one replica; each message is committed once handled.
     InOrder,
+    /// Handlers side by side, never two for one key; only what was handled is
+    /// committed.
+    KeyOrdered {
+        /// Handlers in each replica.
+        handlers: Concurrency,
+        /// Pods.
+        replicas: u32,
+    },
     /// Handlers side by side.
     Fast {
         /// Handlers in each replica.
@@ -79,7 +89,7 @@ impl ConsumeMode {
     pub fn handlers(&self) -> usize {
         match self {
             Self::InOrder => 1,
-            Self::Fast { handlers, .. } => handlers.get(),
+            Self::KeyOrdered { handlers, .. } | Self::Fast { handlers, .. } => handlers.get(),
         }
     }
 }

@@ -78,6 +78,14 @@ fn a_consumer_in_order_has_one_replica_or_is_paused() {
 }
 
 #[test]
+fn a_consumer_ordered_by_key_has_handlers_and_replicas() {
+    let spec = json!({ "mode": "KeyOrdered", "maxConcurrency": 16, "replicas": 3 });
+    let consumer = validated(&with_spec(spec));
+    assert_eq!((consumer.mode.handlers(), consumer.replicas()), (16, 3));
+    assert!(matches!(consumer.mode, ConsumeMode::KeyOrdered { .. }));
+}
+
+#[test]
 fn a_handler_is_reached_as_it_says() {
     let endpoint = |handler| validated(&with_spec(json!({ "handler": handler }))).endpoint;
     assert_eq!(endpoint(json!({ "port": 3000 })), http(Address::Port(3000)));

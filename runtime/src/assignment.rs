@@ -103,6 +103,11 @@ impl Assignment {
         Some(partition)
     }
 
+    /// Number of partitions.
+    pub(crate) fn len(&self) -> usize {
+        self.partitions.len()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Partition>> {
         self.partitions.values()
     }

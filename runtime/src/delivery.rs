@@ -27,11 +27,12 @@ pub(crate) struct Attempts<'a> {
 }
 
 impl<'a> Attempts<'a> {
-    pub(crate) fn new(policy: &'a DeliveryPolicy) -> Self {
+    /// Those that follow `failed` ones, which is 0 for a new message.
+    pub(crate) fn after(policy: &'a DeliveryPolicy, failed: u32) -> Self {
         Self {
             policy,
             waits: None,
-            made: 1,
+            made: failed.saturating_add(1),
         }
     }
 
@@ -46,22 +47,25 @@ impl<'a> Attempts<'a> {
         if tried_enough || error.kind() == FailureKind::Permanent {
             return Next::GiveUp;
         }
+        let (policy, made) = (self.policy, self.made);
         self.made += 1;
-        let policy = self.policy;
-        let waits = self.waits.get_or_insert_with(|| exponential(policy));
+        let waits = self.waits.get_or_insert_with(|| exponential(policy, made));
         let wait = waits.next().unwrap_or(policy.max);
         let wait = jittered(wait, policy.jitter);
         Next::Retry(wait.max(error.retry_after().unwrap_or_default().min(policy.max)))
     }
 }
 
-fn exponential(policy: &DeliveryPolicy) -> backon::ExponentialBackoff {
-    ExponentialBuilder::default()
+/// The waits from that after the `made`th attempt on.
+fn exponential(policy: &DeliveryPolicy, made: u32) -> backon::ExponentialBackoff {
+    let mut waits = ExponentialBuilder::default()
         .with_min_delay(policy.initial)
         .with_max_delay(policy.max)
         .with_factor(policy.factor as f32)
         .without_max_times()
-        .build()
+        .build();
+    waits.by_ref().take(made as usize - 1).for_each(drop);
+    waits
 }
 
 /// Draws a share of the wait at random, so that it is never longer than asked.
@@ -99,7 +103,7 @@ mod tests {
     }
 
     fn waits(policy: &DeliveryPolicy) -> Vec<u128> {
-        let mut attempts = Attempts::new(policy);
+        let mut attempts = Attempts::after(policy, 0);
         let mut waits = Vec::new();
         while let Next::Retry(wait) = attempts.failed(&HandlerError::retryable("x")) {
             waits.push(wait.as_millis());
@@ -115,7 +119,7 @@ mod tests {
     #[test]
     fn a_permanent_failure_is_not_tried_again() {
         let policy = policy(7, 0.0);
-        let mut attempts = Attempts::new(&policy);
+        let mut attempts = Attempts::after(&policy, 0);
         assert_eq!(attempts.failed(&HandlerError::permanent("x")), Next::GiveUp);
     }
 
@@ -127,7 +131,7 @@ mod tests {
     #[test]
     fn a_handler_may_ask_for_a_longer_wait_up_to_the_longest() {
         let policy = policy(3, 0.0);
-        let mut attempts = Attempts::new(&policy);
+        let mut attempts = Attempts::after(&policy, 0);
         let ask = |seconds| HandlerError::retryable("x").after(Duration::from_secs(seconds));
         assert_eq!(
             attempts.failed(&ask(60)),

@@ -52,6 +52,8 @@ pub struct Metrics {
     pub(crate) rebalances: IntCounter,
     /// Commits that the brokers refused or did not answer.
     pub(crate) commit_failures: IntCounter,
+    /// Partitions that are not read because too much of theirs waits for keys.
+    pub(crate) paused: IntGauge,
     queued: IntGauge,
     queued_bytes: IntGauge,
     queue: Arc<Mutex<Option<Box<QueueLoad>>>>,
@@ -152,6 +154,13 @@ impl Metrics {
                 IntCounter::with_opts(one(
                     "penstock_commit_failures_total",
                     "commits that failed",
+                ))?,
+            )?,
+            paused: register.add(
+                "gauge",
+                IntGauge::with_opts(one(
+                    "penstock_paused_partitions",
+                    "partitions that are not read for now, because too many of their messages wait for others of their key",
                 ))?,
             )?,
             queued: register.add(

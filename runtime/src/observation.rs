@@ -16,14 +16,19 @@ pub(crate) struct Observation<'a> {
 }
 
 impl<'a> Observation<'a> {
-    /// Starts the timer.
-    pub(crate) fn start(topic: &'a TopicMetrics) -> Self {
+    /// Starts the timer, or goes on with one that began earlier.
+    pub(crate) fn start(topic: &'a TopicMetrics, began: Option<Instant>) -> Self {
         Self {
             topic,
-            started: Instant::now(),
+            started: began.unwrap_or_else(Instant::now),
             ended: None,
             success: false,
         }
+    }
+
+    /// Records nothing yet: the work goes on later. When it began.
+    pub(crate) fn suspend(self) -> Instant {
+        std::mem::ManuallyDrop::new(self).started
     }
 
     /// Counts the message as active until the guard goes.

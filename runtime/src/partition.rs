@@ -6,7 +6,7 @@
 
 use std::ffi::CString;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -22,6 +22,23 @@ const REVOKED: u8 = 2;
 
 /// No offset: Kafka's are never negative.
 const UNKNOWN: i64 = -1;
+
+/// Messages that wait for others of their key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Held {
+    /// Whether either is more than in `most`.
+    pub(crate) fn exceeds(self, most: Self) -> bool {
+        self.messages > most.messages || self.bytes > most.bytes
+    }
+}
+
+/// Not paused.
+const RUNNING: usize = usize::MAX;
 
 /// An assigned partition. Shared by the pump and all its messages.
 pub(crate) struct Partition {
@@ -42,6 +59,10 @@ pub(crate) struct Partition {
     begun: AtomicBool,
     /// Offset committed last under this assignment.
     committed: AtomicI64,
+    held: AtomicUsize,
+    held_bytes: AtomicUsize,
+    /// Held messages at which reading may go on; [`RUNNING`] while it does.
+    resume_at: AtomicUsize,
     /// Wakes the pump when the last message in flight is done.
     pump: Arc<Notify>,
     /// Messages point into the client. Absent in tests without one.
@@ -70,6 +91,9 @@ impl Partition {
             revoked: CancellationToken::new(),
             begun: AtomicBool::new(false),
             committed: AtomicI64::new(UNKNOWN),
+            held: AtomicUsize::new(0),
+            held_bytes: AtomicUsize::new(0),
+            resume_at: AtomicUsize::new(RUNNING),
             pump,
             _client: client,
         }
@@ -130,6 +154,45 @@ impl Partition {
     pub(crate) fn uncommitted(&self) -> Option<i64> {
         let committed = self.committed.load(Ordering::Relaxed);
         self.committable().filter(|offset| *offset != committed)
+    }
+
+    /// Notes that a message of this many bytes is held behind another of its key, or
+    /// no longer. Wakes the pump once a paused partition may be read on.
+    pub(crate) fn hold(&self, bytes: usize, held: bool) {
+        if held {
+            self.held.fetch_add(1, Ordering::Relaxed);
+            self.held_bytes.fetch_add(bytes, Ordering::Relaxed);
+            return;
+        }
+        self.held_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let left = self.held.fetch_sub(1, Ordering::AcqRel) - 1;
+        if left == self.resume_at.load(Ordering::Acquire) {
+            self.pump.notify_one();
+        }
+    }
+
+    /// What is held.
+    pub(crate) fn held(&self) -> Held {
+        Held {
+            messages: self.held.load(Ordering::Acquire),
+            bytes: self.held_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Notes that reading pauses until half of what is held has gone; `false` if it
+    /// does already.
+    pub(crate) fn pause(&self) -> bool {
+        let half = self.held().messages / 2;
+        self.resume_at.swap(half, Ordering::AcqRel) == RUNNING
+    }
+
+    /// Whether a paused partition may be read on, which it then is.
+    pub(crate) fn may_resume(&self) -> bool {
+        let may = self.held().messages <= self.resume_at.load(Ordering::Acquire);
+        if may {
+            self.resume_at.store(RUNNING, Ordering::Release);
+        }
+        may
     }
 
     /// Messages delivered and not settled.

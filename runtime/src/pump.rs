@@ -5,8 +5,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use penstock_crds::spec::Commit;
-use penstock_crds::validate::ConsumeMode;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -18,16 +16,19 @@ use crate::commits::Commits;
 use crate::kafka::{
     CommitOutcome, ConsumeError, Consumer, Event, MessageQueue, TopicPartition, high_watermark,
 };
+use crate::lanes::LaneFinder;
 use crate::last_commit::LastCommit;
 use crate::metrics::Metrics;
+use crate::pauses::Pauses;
 use crate::pins::Pins;
 use crate::progress::Progress;
 use crate::queue::WorkQueue;
 use crate::rebalance::{self, Revocation};
 use crate::record::Record;
 use crate::start::Joining;
+use crate::strategy::Strategy;
 use crate::telemetry::SPANS;
-use crate::worker::Delivery;
+use crate::worker::{Delivery, Job};
 
 /// Longest wait when there is nothing to do, as in the source.
 const IDLE_WAIT: Duration = Duration::from_secs(1);
@@ -40,41 +41,6 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// commits what is stored every `auto.commit.interval.ms`.
 const STORE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What is committed, and by whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Strategy {
-    /// librdkafka, whatever was read.
-    Read,
-    /// librdkafka, what the pump stores: the handled prefix.
-    Handled,
-    /// The pump, each message once it is handled.
-    EachMessage,
-}
-
-impl From<ConsumeMode> for Strategy {
-    fn from(mode: ConsumeMode) -> Self {
-        match mode {
-            ConsumeMode::InOrder => Self::EachMessage,
-            ConsumeMode::Fast {
-                commit: Commit::Handled,
-                ..
-            } => Self::Handled,
-            ConsumeMode::Fast {
-                commit: Commit::Read,
-                ..
-            } => Self::Read,
-        }
-    }
-}
-
-impl Strategy {
-    /// Whether a message that is given up comes again: nothing is committed
-    /// before it is handled.
-    pub(crate) fn redelivers(self) -> bool {
-        self != Self::Read
-    }
-}
-
 /// What a pump is made of.
 pub(crate) struct PumpParts {
     pub(crate) name: String,
@@ -82,6 +48,8 @@ pub(crate) struct PumpParts {
     pub(crate) queue: Arc<WorkQueue<Delivery>>,
     pub(crate) wake: Arc<Notify>,
     pub(crate) strategy: Strategy,
+    /// Present where messages of one key are handled in order.
+    pub(crate) lanes: Option<LaneFinder>,
     pub(crate) commits: Commits,
     /// Where a partition without a committed offset begins.
     pub(crate) reset: Offset,
@@ -106,6 +74,7 @@ pub(crate) struct Pump {
     joining: Option<Joining>,
     revocation: Option<Revocation>,
     pins: Pins,
+    pauses: Pauses,
     /// Read and not yet in the queue.
     pending: VecDeque<Delivery>,
     /// When nothing more was to be read.
@@ -138,6 +107,7 @@ impl Pump {
             joining: None,
             revocation: None,
             pins: Pins::new(parts.strategy.redelivers() && parts.reset == Offset::End),
+            pauses: Pauses::new(parts.metrics.paused.clone()),
             pending: VecDeque::new(),
             stopped: None,
             last_commit: None,
@@ -158,6 +128,10 @@ impl Pump {
             self.advance_joining();
             self.advance_revocation();
             self.store_handled();
+            if self.parts.lanes.is_some() {
+                self.parts.queue.release_due(Instant::now());
+                self.pauses.resume(&self.parts.consumer);
+            }
             if self.parts.stop.is_cancelled() && self.stopped.is_none() {
                 self.begin_stop();
             }
@@ -190,6 +164,8 @@ impl Pump {
         if had_some && !self.pins.hold() {
             let _put = tracing::info_span!(target: SPANS, "kafka.work_queue_put").entered();
             self.parts.queue.put(&mut self.pending);
+            self.pauses
+                .pause(&self.parts.consumer, self.assignment.len());
         }
         if self.stopped.is_some() && self.pending.is_empty() {
             self.parts.queue.close();
@@ -206,6 +182,7 @@ impl Pump {
             assignment,
             pending,
             pins,
+            pauses,
             parts,
             ..
         } = self;
@@ -218,7 +195,11 @@ impl Pump {
                     let partition = record.assignment();
                     partition.deliver(record.offset());
                     pins.note(&parts.consumer, partition, record.offset());
-                    pending.push_back(Delivery::Message(record));
+                    let lane = parts.lanes.as_ref().and_then(|lanes| {
+                        pauses.note(partition);
+                        Some(lanes.find(&partition.topic, partition.number, record.key()?))
+                    });
+                    pending.push_back(Delivery::Message(Job::new(record, lane)));
                 }
                 // The end of a partition is no error.
                 Err(error) if error.code == RDKafkaErrorCode::PartitionEOF => {}
@@ -230,10 +211,14 @@ impl Pump {
     async fn wait(&mut self) {
         // Ends by time too: intervals, limits and retries are looked at then.
         let limit = self.parts.commits.next_retry().unwrap_or(IDLE_WAIT);
-        let limit = limit.min(match (&self.revocation, self.parts.strategy) {
-            (None, Strategy::Read | Strategy::EachMessage) => IDLE_WAIT,
-            _ => STORE_INTERVAL,
-        });
+        let now = Instant::now();
+        let due = self.parts.queue.release_due(now);
+        let limit = due.map_or(limit, |due| limit.min(due - now)).min(
+            match (&self.revocation, self.parts.strategy) {
+                (None, Strategy::Read | Strategy::EachMessage) => IDLE_WAIT,
+                _ => STORE_INTERVAL,
+            },
+        );
         let woken = tokio::time::timeout(limit, self.parts.wake.notified()).await;
         if woken.is_err() && self.parts.queue.load().0 == 0 {
             tracing::trace!("waited and received no messages, waiting again");
@@ -399,7 +384,7 @@ impl Pump {
     /// Takes messages that are not with a handler back out.
     fn drop_queued(&mut self, drop: impl Fn(&Record) -> bool) {
         let keep = |delivery: &Delivery| match delivery {
-            Delivery::Message(record) => !drop(record),
+            Delivery::Message(job) => !drop(&job.record),
             Delivery::Error(_) => true,
         };
         let mut dropped = self.parts.queue.retain(keep);
@@ -409,8 +394,8 @@ impl Pump {
         self.pending = kept;
         dropped.extend::<VecDeque<_>>(more);
         for delivery in dropped {
-            if let Delivery::Message(record) = delivery {
-                record.assignment().abandon(record.offset());
+            if let Delivery::Message(job) = delivery {
+                job.abandon();
             }
         }
     }

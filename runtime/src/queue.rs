@@ -1,4 +1,5 @@
-//! The bounded queue between the pump and the handlers: first in, first out.
+//! The bounded queue between the pump and the handlers: first in, first out, but
+//! for items of a lane, which wait until the one before them has left it.
 //!
 //! Bounded in places, as in the source, and in bytes. The pump adds many
 //! messages under one lock; a handler takes one. Adding wakes one handler, and a
@@ -9,14 +10,23 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::lanes::{Lane, Lanes};
+
 /// What the queue must know of its items.
-pub(crate) trait Weigh {
+pub(crate) trait Queued {
     /// Bytes that the item holds in memory.
     fn weight(&self) -> usize;
+
+    /// Where it may neither overtake another nor be beside it; `None`: anywhere.
+    fn lane(&self) -> Option<Lane>;
+
+    /// The item is held behind another of its lane from now on, or no longer.
+    fn hold(&self, held: bool);
 }
 
 /// Places that a queue has for a number of handlers, as in the source: 1→1, 2→3, 5→7.
@@ -36,8 +46,11 @@ pub(crate) struct WorkQueue<T> {
 }
 
 struct State<T> {
+    /// What a handler may take.
     items: VecDeque<T>,
+    /// The bytes of those.
     bytes: usize,
+    lanes: Lanes<T>,
     closed: bool,
     /// Handlers that wait.
     idle: usize,
@@ -47,13 +60,14 @@ struct State<T> {
     pump_waits: bool,
 }
 
-impl<T: Weigh> WorkQueue<T> {
+impl<T: Queued> WorkQueue<T> {
     /// An empty queue. `room` is notified when a full queue has room again.
     pub(crate) fn new(places: usize, max_bytes: usize, room: Arc<Notify>) -> Self {
         Self {
             state: Mutex::new(State {
                 items: VecDeque::with_capacity(places),
                 bytes: 0,
+                lanes: Lanes::default(),
                 closed: false,
                 idle: 0,
                 waking: false,
@@ -77,8 +91,10 @@ impl<T: Weigh> WorkQueue<T> {
             if full || state.closed {
                 break;
             }
-            state.bytes += item.weight();
-            state.items.extend(items.pop_front());
+            if let Some(item) = items.pop_front() {
+                let ready = state.lanes.enter(item);
+                state.add(ready);
+            }
         }
         state.pump_waits = !items.is_empty();
         if state.items.len() > before {
@@ -126,23 +142,68 @@ impl<T: Weigh> WorkQueue<T> {
         self.tell_pump(&mut state);
     }
 
-    /// Takes out every item that `keep` does not want, oldest first.
+    /// Says that an item that was taken needs no more work: the next of its lane
+    /// may be taken. No handler is woken for it, as the caller will take another.
+    pub(crate) fn leave(&self, lane: Option<Lane>) {
+        if let Some(lane) = lane {
+            let mut state = self.state.lock();
+            let next = state.lanes.leave(lane);
+            state.add(next);
+        }
+    }
+
+    /// Takes an item back until it is due, and keeps its lane for it. Given back at
+    /// once if the queue is closed or `may` says no, as it must be once `retain` has
+    /// looked for such items.
+    pub(crate) fn defer(
+        &self,
+        item: T,
+        due: Instant,
+        may: impl FnOnce(&T) -> bool,
+    ) -> Result<(), T> {
+        let mut state = self.state.lock();
+        if state.closed || !may(&item) {
+            return Err(item);
+        }
+        state.lanes.defer(item, due);
+        // It keeps the time.
+        self.room.notify_one();
+        Ok(())
+    }
+
+    /// Lets handlers take the items that are due; when the next is.
+    pub(crate) fn release_due(&self, now: Instant) -> Option<Instant> {
+        let mut state = self.state.lock();
+        let before = state.items.len();
+        while let Some(item) = state.lanes.take_due(now) {
+            state.bytes += item.weight();
+            state.items.push_front(item);
+        }
+        if state.items.len() > before {
+            self.wake_one(&mut state);
+        }
+        state.lanes.next_due()
+    }
+
+    /// Takes out every item that `keep` does not want, oldest first but for those
+    /// that were held.
     pub(crate) fn retain(&self, mut keep: impl FnMut(&T) -> bool) -> Vec<T> {
         let mut state = self.state.lock();
-        let (kept, removed): (VecDeque<T>, Vec<T>) = {
-            let mut kept = VecDeque::with_capacity(self.places);
-            let mut removed = Vec::new();
-            for item in state.items.drain(..) {
-                if keep(&item) {
-                    kept.push_back(item);
-                } else {
-                    removed.push(item);
-                }
-            }
-            (kept, removed)
-        };
-        state.bytes = kept.iter().map(Weigh::weight).sum();
+        let items = std::mem::take(&mut state.items);
+        let (kept, removed): (VecDeque<T>, VecDeque<T>) = items.into_iter().partition(&mut keep);
+        let mut removed = Vec::from(removed);
+        state.bytes = kept.iter().map(Queued::weight).sum();
         state.items = kept;
+        let (held, next) = state.lanes.retain(keep);
+        for lane in removed.iter().filter_map(|item| item.lane()) {
+            let next = state.lanes.leave(lane);
+            state.add(next);
+        }
+        next.into_iter().for_each(|item| state.add(Some(item)));
+        removed.extend(held);
+        if !state.items.is_empty() {
+            self.wake_one(&mut state);
+        }
         self.tell_pump(&mut state);
         removed
     }
@@ -155,10 +216,11 @@ impl<T: Weigh> WorkQueue<T> {
         self.items.notify_one();
     }
 
-    /// Number of items, and their bytes.
+    /// Number of items, those that are held or deferred among them, and their bytes.
     pub(crate) fn load(&self) -> (usize, usize) {
         let state = self.state.lock();
-        (state.items.len(), state.bytes)
+        let (held, bytes) = state.lanes.load();
+        (state.items.len() + held, state.bytes + bytes)
     }
 
     /// Whether another item might fit. If not, the pump is told once one might.
@@ -187,12 +249,19 @@ impl<T: Weigh> WorkQueue<T> {
     }
 }
 
+impl<T: Queued> State<T> {
+    fn add(&mut self, item: Option<T>) {
+        self.bytes += item.as_ref().map_or(0, Queued::weight);
+        self.items.extend(item);
+    }
+}
+
 /// A handler that waits; counted out again when it wakes or is given up.
-struct Idle<'a, T: Weigh> {
+struct Idle<'a, T: Queued> {
     queue: &'a WorkQueue<T>,
 }
 
-impl<T: Weigh> Drop for Idle<'_, T> {
+impl<T: Queued> Drop for Idle<'_, T> {
     fn drop(&mut self) {
         let mut state = self.queue.state.lock();
         state.idle -= 1;
@@ -216,10 +285,16 @@ mod tests {
     #[derive(Debug, PartialEq)]
     struct Item(usize, usize);
 
-    impl Weigh for Item {
+    impl Queued for Item {
         fn weight(&self) -> usize {
             self.1
         }
+
+        fn lane(&self) -> Option<Lane> {
+            None
+        }
+
+        fn hold(&self, _: bool) {}
     }
 
     fn queue(places: usize, max_bytes: usize) -> Arc<WorkQueue<Item>> {

@@ -10,7 +10,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use crate::kafka::{Consumer, TopicPartition};
 use crate::metrics::Metrics;
 use crate::partition::Partition;
-use crate::pump::Strategy;
+use crate::strategy::Strategy;
 
 /// Confirms an assignment: reading begins at the offsets of the list.
 pub(crate) fn confirm(

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use crate::kafka::NativeMessage;
 use crate::metrics::Metrics;
 use crate::partition::Partition;
-use crate::queue::Weigh;
 use crate::worker::Position;
+
+/// What librdkafka and we hold for a message besides its bytes.
+const OVERHEAD: usize = 256;
 
 /// A message as it came from Kafka. The bytes lie where the Kafka client put
 /// them; nothing is copied.
@@ -119,6 +121,11 @@ impl Record {
         })
     }
 
+    /// Bytes that it holds in memory.
+    pub(crate) fn weight(&self) -> usize {
+        OVERHEAD + self.key().map_or(0, <[u8]>::len) + self.payload().map_or(0, <[u8]>::len)
+    }
+
     /// Counts the assignments of partitions to this process. What comes by a
     /// lower epoch than the partition's present one comes too late.
     pub fn epoch(&self) -> u64 {
@@ -146,15 +153,6 @@ impl From<OwnedRecord> for Record {
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}@{}", self.topic(), self.partition(), self.offset())
-    }
-}
-
-/// What librdkafka and we hold for a message besides its bytes.
-const OVERHEAD: usize = 256;
-
-impl Weigh for Record {
-    fn weight(&self) -> usize {
-        OVERHEAD + self.key().map_or(0, <[u8]>::len) + self.payload().map_or(0, <[u8]>::len)
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use penstock_crds::librdkafka::{SecretError, consumer_config, oauth_token_path};
 use penstock_crds::names::TopicName;
-use penstock_crds::validate::{FailureAction, ValidatedConsumer};
+use penstock_crds::validate::{ConsumeMode, FailureAction, ValidatedConsumer};
 use rdkafka::topic_partition_list::Offset;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -28,11 +28,13 @@ use crate::decode::Decoder;
 use crate::handler::{BatchHandler, Handler};
 use crate::http::{Health, HealthCheck, ListenError, Server, health_pages, listen, metrics_page};
 use crate::kafka::{ConnectError, Target, connect};
+use crate::lanes::LaneFinder;
 use crate::metrics::Metrics;
 use crate::progress::{Busy, Progress};
-use crate::pump::{Pump, PumpParts, Strategy};
+use crate::pump::{Pump, PumpParts};
 use crate::queue::{WorkQueue, places_for};
 use crate::running::Running;
+use crate::strategy::Strategy;
 use crate::worker::{Failure, Seat, Shared, work, work_in_batches};
 
 /// Bytes that messages waiting for a handler may take together; one larger
@@ -231,6 +233,7 @@ impl Runtime {
             queue: Arc::clone(&queue),
             wake: Arc::clone(&wake),
             strategy: self.consumer.mode.into(),
+            lanes: self.is_key_ordered().then(LaneFinder::default),
             commits: Commits::new(requests, self.commit_retry_limit),
             reset: connection.reset(),
             batch_size,
@@ -284,6 +287,10 @@ impl Runtime {
         })
     }
 
+    fn is_key_ordered(&self) -> bool {
+        matches!(self.consumer.mode, ConsumeMode::KeyOrdered { .. })
+    }
+
     fn dead_letter_topic(&self) -> Option<&TopicName> {
         match &self.consumer.delivery.on_failure {
             FailureAction::DeadLetter(topic) => Some(topic),
@@ -327,6 +334,7 @@ impl Runtime {
             metrics: metrics.clone(),
             dead_letters: dead_letters.transpose()?,
             committer: in_order.then_some(committer),
+            defers: self.is_key_ordered(),
         })
     }
 

@@ -40,6 +40,11 @@ impl Manifest {
             .kafka("auto.commit.interval.ms", "200")
     }
 
+    /// `handlers` side by side, never two for one key; otherwise as [`Self::fast`].
+    pub fn key_ordered(bootstrap: &str, group: &str, topic: &str, handlers: usize) -> Self {
+        Self::fast(bootstrap, group, topic, handlers).set("/mode", "KeyOrdered")
+    }
+
     /// Sets a field of `spec` by its JSON pointer, such as `/delivery/maxAttempts`.
     /// Objects on the way are made.
     #[must_use]

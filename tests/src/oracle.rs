@@ -32,6 +32,9 @@ pub enum Rule {
     /// begun while one before it is unsettled, and a settled one comes again only
     /// after a disruption.
     InOrder,
+    /// The same for the messages of each key in a partition, beside which those of
+    /// other keys, and those without one, may do as they like.
+    KeyOrder,
     /// No message was attempted more often than this, counted anew after each
     /// disruption; and `ce-attempt` says no more.
     AttemptsWithin(u32),
@@ -145,6 +148,7 @@ impl Evidence {
             Rule::CommitsWithinSettled => commits::within_settled(self),
             Rule::CommitsNeverGoBack => commits::never_go_back(self),
             Rule::InOrder => deliveries::in_order(self),
+            Rule::KeyOrder => deliveries::key_order(self),
             Rule::AttemptsWithin(limit) => deliveries::attempts_within(self, limit),
             Rule::DuplicatesExplained => deliveries::duplicates_explained(self),
             Rule::NeverTwiceAtOnce => deliveries::never_twice_at_once(self),
@@ -164,6 +168,22 @@ impl Evidence {
                 .push(delivery);
         }
         partitions
+    }
+
+    /// Deliveries by partition and key, each in the order of their beginnings.
+    fn by_key(&self) -> BTreeMap<(&str, i32, &str), Vec<&Delivery>> {
+        let mut keys: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for delivery in &self.deliveries {
+            let Position {
+                topic, partition, ..
+            } = &delivery.position;
+            if let Some(key) = &delivery.key {
+                keys.entry((topic.as_str(), *partition, key.as_str()))
+                    .or_default()
+                    .push(delivery);
+            }
+        }
+        keys
     }
 
     /// Deliveries by message, each in the order of their beginnings.
@@ -221,7 +241,7 @@ pub enum Violation {
         /// The offset that followed, if any.
         to: Option<i64>,
     },
-    /// Of [`Rule::InOrder`].
+    /// Of [`Rule::InOrder`] and [`Rule::KeyOrder`].
     #[error("{second} began while {first} was being handled")]
     Overlap {
         /// Being handled.
@@ -229,7 +249,7 @@ pub enum Violation {
         /// Begun meanwhile.
         second: Position,
     },
-    /// Of [`Rule::InOrder`].
+    /// Of [`Rule::InOrder`] and [`Rule::KeyOrder`].
     #[error("{later} began while {unsettled}, begun before it, was not settled")]
     Overtaken {
         /// Begun and not settled.
@@ -237,7 +257,7 @@ pub enum Violation {
         /// Begun all the same.
         later: Position,
     },
-    /// Of [`Rule::InOrder`].
+    /// Of [`Rule::InOrder`] and [`Rule::KeyOrder`].
     #[error("{later} was begun after {earlier} without a disruption between them")]
     Inverted {
         /// Begun first, although it lies behind.

@@ -31,8 +31,8 @@ const SOON: Duration = Duration::from_secs(60);
 
 const PARTITIONS: i32 = 3;
 
-/// Kills of each lane: 6 lanes make more than 200.
-const KILLS: usize = 36;
+/// Kills of each lane: 8 lanes make more than 200.
+const KILLS: usize = 27;
 
 /// Messages that must still be ahead when a consumer starts.
 const BACKLOG: usize = 600;
@@ -43,6 +43,7 @@ const POISON: u64 = 23;
 #[derive(Clone, Copy, PartialEq)]
 enum Mode {
     InOrder,
+    KeyOrdered,
     Fast,
 }
 
@@ -69,7 +70,7 @@ struct Lane {
     has_poison: bool,
 }
 
-const LANES: [Lane; 6] = [
+const LANES: [Lane; 8] = [
     Lane {
         name: "in order, TCP",
         mode: Mode::InOrder,
@@ -97,6 +98,20 @@ const LANES: [Lane; 6] = [
         transport: Transport::Unix,
         membership: Membership::Static,
         has_poison: false,
+    },
+    Lane {
+        name: "ordered by key, TCP, new members",
+        mode: Mode::KeyOrdered,
+        transport: Transport::Tcp,
+        membership: Membership::Dynamic,
+        has_poison: false,
+    },
+    Lane {
+        name: "ordered by key, dead letters",
+        mode: Mode::KeyOrdered,
+        transport: Transport::Unix,
+        membership: Membership::Static,
+        has_poison: true,
     },
     Lane {
         name: "in order, dead letters",
@@ -183,7 +198,7 @@ impl Run {
         };
         let longest = match lane.mode {
             Mode::InOrder => 4,
-            Mode::Fast => 20,
+            Mode::KeyOrdered | Mode::Fast => 20,
         };
         let (has_poison, salt) = (lane.has_poison, random.random::<u64>());
         recorder.behave(move |delivery| {
@@ -196,6 +211,7 @@ impl Run {
 
         let manifest = match lane.mode {
             Mode::InOrder => Manifest::in_order(bootstrap, &group, &topic),
+            Mode::KeyOrdered => Manifest::key_ordered(bootstrap, &group, &topic, 8),
             Mode::Fast => Manifest::fast(bootstrap, &group, &topic, 8),
         };
         let manifest = match lane.membership {
@@ -284,10 +300,10 @@ impl Run {
             consumer
                 .wait_until("a delivery", SOON, async || self.recorder.count() > before)
                 .await?;
-            // A Fast consumer commits by the clock, so it needs longer to get on.
+            // The others commit by the clock, so they need longer to get on.
             let longest = match self.lane.mode {
                 Mode::InOrder => 500_000,
-                Mode::Fast => 1_500_000,
+                Mode::KeyOrdered | Mode::Fast => 1_500_000,
             };
             let micros = self.random.random_range(0..longest);
             sleep(Duration::from_micros(micros)).await;
@@ -328,8 +344,10 @@ impl Run {
             Rule::DuplicatesExplained,
             Rule::AttemptsWithin(1),
         ];
-        if self.lane.mode == Mode::InOrder {
-            rules.push(Rule::InOrder);
+        match self.lane.mode {
+            Mode::InOrder => rules.push(Rule::InOrder),
+            Mode::KeyOrdered => rules.push(Rule::KeyOrder),
+            Mode::Fast => {}
         }
         let is_good = |one: &&Produced| !(self.lane.has_poison && one.seq.is_multiple_of(POISON));
         let good: Vec<_> = self.produced.iter().filter(is_good).cloned().collect();

@@ -35,21 +35,49 @@ const BACKLOG: usize = 500;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_come_and_go_under_range() -> Outcome {
-    both_modes("range").await
+    all_modes("range").await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_come_and_go_under_roundrobin() -> Outcome {
-    both_modes("roundrobin").await
+    all_modes("roundrobin").await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_come_and_go_under_cooperative_sticky() -> Outcome {
-    both_modes("cooperative-sticky").await
+    all_modes("cooperative-sticky").await
 }
 
-/// Runs InOrder and Fast side by side.
-async fn both_modes(assignor: &str) -> Outcome {
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mode {
+    InOrder,
+    KeyOrdered,
+    Fast,
+}
+
+const MODES: [Mode; 3] = [Mode::InOrder, Mode::KeyOrdered, Mode::Fast];
+
+impl Mode {
+    fn manifest(self, bootstrap: &str, group: &str, topic: &str) -> Manifest {
+        match self {
+            Self::InOrder => Manifest::in_order(bootstrap, group, topic),
+            Self::KeyOrdered => Manifest::key_ordered(bootstrap, group, topic, 4),
+            Self::Fast => Manifest::fast(bootstrap, group, topic, 4),
+        }
+    }
+
+    /// What it promises of the order.
+    fn order(self) -> Option<Rule> {
+        match self {
+            Self::InOrder => Some(Rule::InOrder),
+            Self::KeyOrdered => Some(Rule::KeyOrder),
+            Self::Fast => None,
+        }
+    }
+}
+
+/// Runs all modes side by side.
+async fn all_modes(assignor: &str) -> Outcome {
     let bootstrap = Kafka::shared().await?.bootstrap();
     let seed = match env::var("PENSTOCK_TEST_SEED") {
         Ok(text) => text.parse()?,
@@ -57,14 +85,11 @@ async fn both_modes(assignor: &str) -> Outcome {
     };
     println!("{assignor}: PENSTOCK_TEST_SEED={seed}");
     let mut seeds = StdRng::seed_from_u64(seed);
-    let runs = [true, false].map(|in_order| {
+    let runs = MODES.map(|mode| {
         let random = StdRng::seed_from_u64(seeds.random());
         async move {
-            let name = match in_order {
-                true => format!("{assignor}, in order"),
-                false => format!("{assignor}, fast"),
-            };
-            let run = Run::prepare(name.clone(), bootstrap, assignor, in_order, random).await?;
+            let name = format!("{assignor}, {mode:?}");
+            let run = Run::prepare(name.clone(), bootstrap, assignor, mode, random).await?;
             run.run()
                 .await
                 .map_err(|error| format!("{name}, seed {seed}: {error}").into())
@@ -79,7 +104,7 @@ struct Run {
     random: StdRng,
     bootstrap: String,
     topic: String,
-    in_order: bool,
+    mode: Mode,
     manifest: Manifest,
     recorder: Recorder,
     produced: Vec<Produced>,
@@ -92,7 +117,7 @@ impl Run {
         name: String,
         bootstrap: &str,
         assignor: &str,
-        in_order: bool,
+        mode: Mode,
         random: StdRng,
     ) -> Result<Self, Box<dyn Error>> {
         let topic = topics::create(bootstrap, "members", PARTITIONS).await?;
@@ -100,11 +125,8 @@ impl Run {
         let recorder = Recorder::start()?;
         recorder
             .behave(|delivery| Reply::ok().after(Duration::from_millis(scatter(delivery) % 31)));
-        let manifest = match in_order {
-            true => Manifest::in_order(bootstrap, &group, &topic),
-            false => Manifest::fast(bootstrap, &group, &topic, 4),
-        };
-        let manifest = manifest
+        let manifest = mode
+            .manifest(bootstrap, &group, &topic)
             .handler(&recorder)
             .kafka("partition.assignment.strategy", assignor)
             .kafka("session.timeout.ms", "4000")
@@ -114,7 +136,7 @@ impl Run {
             random,
             bootstrap: bootstrap.to_owned(),
             topic,
-            in_order,
+            mode,
             manifest,
             recorder,
             produced: Vec::new(),
@@ -222,9 +244,7 @@ impl Run {
             Rule::NeverTwiceAtOnce,
             Rule::AttemptsWithin(1),
         ];
-        if self.in_order {
-            rules.push(Rule::InOrder);
-        }
+        rules.extend(self.mode.order());
         Evidence::new(&self.produced, deliveries)
             .commits(samples)
             .disruptions(self.disruptions)
@@ -312,16 +332,16 @@ fn scatter(delivery: &Delivery) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_was_frozen_past_its_session_comes_back_as_a_member() -> Outcome {
     for assignor in ["range", "cooperative-sticky"] {
-        for in_order in [true, false] {
-            frozen_member(assignor, in_order)
+        for mode in MODES {
+            frozen_member(assignor, mode)
                 .await
-                .map_err(|error| format!("{assignor}, in order: {in_order}: {error}"))?;
+                .map_err(|error| format!("{assignor}, {mode:?}: {error}"))?;
         }
     }
     Ok(())
 }
 
-async fn frozen_member(assignor: &str, in_order: bool) -> Outcome {
+async fn frozen_member(assignor: &str, mode: Mode) -> Outcome {
     let bootstrap = Kafka::shared().await?.bootstrap();
     let topic = topics::create(bootstrap, "frozen", 2).await?;
     let group = topics::unique("test.frozen");
@@ -338,18 +358,14 @@ async fn frozen_member(assignor: &str, in_order: bool) -> Outcome {
     first.behave(move |_| Reply::ok().once(&held));
     second.behave(|_| Reply::ok().after(Duration::from_millis(5)));
     let manifest = |recorder: &Recorder| {
-        let manifest = match in_order {
-            true => Manifest::in_order(bootstrap, &group, &topic),
-            false => Manifest::fast(bootstrap, &group, &topic, 4),
-        };
-        manifest
+        mode.manifest(bootstrap, &group, &topic)
             .handler(recorder)
             .short_session()
             .set("/handler/timeout", "1m")
             .kafka("partition.assignment.strategy", assignor)
     };
     let one = Consumer::start(&manifest(&first))?;
-    let at_once = if in_order { 1 } else { 4 };
+    let at_once = if mode == Mode::InOrder { 1 } else { 4 };
     first.wait_for_in_flight(at_once, SOON).await?;
 
     let frozen = Instant::now();
@@ -397,12 +413,8 @@ async fn frozen_member(assignor: &str, in_order: bool) -> Outcome {
         .disruptions([Disruption::between(frozen, thawed)])
         .check(&rules)?;
     // Once it is back all is as ever.
-    if in_order {
-        rules = vec![
-            Rule::InOrder,
-            Rule::DuplicatesExplained,
-            Rule::NeverTwiceAtOnce,
-        ];
+    if let Some(order) = mode.order() {
+        rules = vec![order, Rule::DuplicatesExplained, Rule::NeverTwiceAtOnce];
         Evidence::new(&produced, after).check(&rules)?;
     }
     Ok(())

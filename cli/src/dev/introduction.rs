@@ -49,6 +49,9 @@ impl Introduction {
     pub fn rest(&mut self, arguments: &DevArguments, plan: &Plan, pages: Pages, topic: &str) {
         let mode = match plan.consumer.mode {
             ConsumeMode::InOrder => "InOrder".to_owned(),
+            ConsumeMode::KeyOrdered { handlers, .. } => {
+                format!("KeyOrdered with {} handlers", handlers.get())
+            }
             ConsumeMode::Fast { handlers, .. } => {
                 format!("Fast with {} handlers", handlers.get())
             }

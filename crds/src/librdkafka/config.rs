@@ -190,16 +190,19 @@ fn mode(mode: ConsumeMode, consumer_protocol: bool) -> Layer {
     properties.push(("max.poll.interval.ms", "300000"));
     match mode {
         ConsumeMode::InOrder => properties.push(("enable.auto.commit", "false")),
-        ConsumeMode::Fast { commit, .. } => properties.extend([
+        ConsumeMode::KeyOrdered { .. } | ConsumeMode::Fast { .. } => properties.extend([
             ("enable.auto.commit", "true"),
             ("auto.commit.interval.ms", "5000"),
             // For Handled the runtime stores an offset once the message is handled;
             // librdkafka commits what is stored.
             (
                 "enable.auto.offset.store",
-                match commit {
-                    Commit::Read => "true",
-                    Commit::Handled => "false",
+                match mode {
+                    ConsumeMode::Fast {
+                        commit: Commit::Read,
+                        ..
+                    } => "true",
+                    _ => "false",
                 },
             ),
         ]),

@@ -97,7 +97,7 @@ fn mode() -> Vec<Rule> {
             ".maxConcurrency",
             "self.mode != 'InOrder' || !has(self.maxConcurrency) || self.maxConcurrency <= 1",
             CelMessage::Fixed,
-            "Can only run 1 message handler! Leave maxConcurrency out, set it to 1, or choose mode: Fast",
+            "Can only run 1 message handler! Leave maxConcurrency out, set it to 1, or choose mode: KeyOrdered or Fast",
             |spec| {
                 let handlers = spec.max_concurrency.unwrap_or(1);
                 unless(
@@ -113,7 +113,7 @@ fn mode() -> Vec<Rule> {
             ".replicas",
             "self.mode != 'InOrder' || self.replicas <= 1",
             CelMessage::Fixed,
-            "an InOrder consumer runs in 1 replica, or in 0 to pause it; set replicas to 1, or choose mode: Fast",
+            "an InOrder consumer runs in 1 replica, or in 0 to pause it; set replicas to 1, or choose mode: KeyOrdered or Fast",
             |spec| {
                 unless(
                     spec.mode != Mode::InOrder || spec.replicas <= 1,
@@ -132,6 +132,21 @@ fn mode() -> Vec<Rule> {
             |spec| {
                 unless(
                     spec.mode != Mode::InOrder || spec.commit != Some(Commit::Read),
+                    "spec.commit",
+                    "Read",
+                )
+            },
+        ),
+        below(
+            "key-ordered-commit",
+            "spec",
+            ".commit",
+            "self.mode != 'KeyOrdered' || !has(self.commit) || self.commit == 'Handled'",
+            CelMessage::Found(found_text("self.commit")),
+            "a KeyOrdered consumer commits only what was handled; leave commit out, set it to Handled, or choose mode: Fast",
+            |spec| {
+                unless(
+                    spec.mode != Mode::KeyOrdered || spec.commit != Some(Commit::Read),
                     "spec.commit",
                     "Read",
                 )

@@ -51,7 +51,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(
         name = "Mode",
         type_ = "string",
-        description = "InOrder or Fast",
+        description = "InOrder, KeyOrdered or Fast",
         json_path = ".spec.mode"
     ),
     printcolumn(
@@ -119,8 +119,9 @@ pub struct KafkaConsumerSpec {
     pub topics: Vec<String>,
 
     /// InOrder handles one message at a time, in the order of each partition,
-    /// and commits after each. Fast runs maxConcurrency handlers side by side
-    /// and promises no order.
+    /// and commits after each. KeyOrdered runs maxConcurrency handlers side by
+    /// side, but messages with one key one after the other, in order. Fast runs
+    /// maxConcurrency handlers side by side and promises no order.
     pub mode: Mode,
 
     /// Number of handlers in each replica, 1 to 10000. InOrder has exactly one.
@@ -181,6 +182,8 @@ pub struct KafkaConsumerSpec {
 pub enum Mode {
     /// One handler, one message at a time, in order.
     InOrder,
+    /// maxConcurrency handlers side by side; messages with one key in order.
+    KeyOrdered,
     /// maxConcurrency handlers side by side, in no order.
     Fast,
 }
@@ -188,8 +191,8 @@ pub enum Mode {
 /// When offsets are committed. Read: every 5 seconds, for all that was read,
 /// handled or not (Fast only, and its default): after a crash messages may be
 /// missing. Handled: only for what was handled, with every message before it:
-/// after a crash messages may come twice, none is missing (InOrder always does
-/// this).
+/// after a crash messages may come twice, none is missing (InOrder and
+/// KeyOrdered always do this).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Commit {
     /// Whatever was read, every 5 seconds.

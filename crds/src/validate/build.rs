@@ -66,21 +66,20 @@ fn build(spec: &KafkaConsumerSpec) -> Result<ValidatedConsumer, Violations> {
 }
 
 fn mode(spec: &KafkaConsumerSpec) -> Result<ConsumeMode, Violations> {
-    match spec.mode {
-        Mode::InOrder => Ok(ConsumeMode::InOrder),
-        Mode::Fast => {
-            let wanted = spec.max_concurrency.unwrap_or(1);
-            let handlers = Concurrency::new(wanted)
-                .ok_or_else(|| wrong("spec.maxConcurrency", wanted, "must be 1 to 10000"))?;
-            let replicas = u32::try_from(spec.replicas)
-                .map_err(|error| wrong("spec.replicas", spec.replicas, error))?;
-            Ok(ConsumeMode::Fast {
-                handlers,
-                replicas,
-                commit: spec.commit.unwrap_or(Commit::Read),
-            })
-        }
-    }
+    let wanted = spec.max_concurrency.unwrap_or(1);
+    let handlers = Concurrency::new(wanted)
+        .ok_or_else(|| wrong("spec.maxConcurrency", wanted, "must be 1 to 10000"))?;
+    let replicas = u32::try_from(spec.replicas)
+        .map_err(|error| wrong("spec.replicas", spec.replicas, error))?;
+    Ok(match spec.mode {
+        Mode::InOrder => ConsumeMode::InOrder,
+        Mode::KeyOrdered => ConsumeMode::KeyOrdered { handlers, replicas },
+        Mode::Fast => ConsumeMode::Fast {
+            handlers,
+            replicas,
+            commit: spec.commit.unwrap_or(Commit::Read),
+        },
+    })
 }
 
 fn endpoint(handler: &Handler) -> Result<Endpoint, Violations> {

@@ -46,7 +46,7 @@ fn strategy(mode: ConsumeMode) -> DeploymentStrategy {
             type_: Some("Recreate".into()),
             rolling_update: None,
         },
-        ConsumeMode::Fast { .. } => DeploymentStrategy {
+        ConsumeMode::KeyOrdered { .. } | ConsumeMode::Fast { .. } => DeploymentStrategy {
             type_: Some("RollingUpdate".into()),
             rolling_update: Some(RollingUpdateDeployment {
                 max_surge: Some(IntOrString::Int(1)),

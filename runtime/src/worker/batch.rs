@@ -6,14 +6,15 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::select_all;
 use tracing::{Instrument as _, Span};
 
 use super::{
-    Delivery, Ended, Failure, Seat, Shared, log_failure, log_retry, panicked, report, timed_out,
+    Delivery, Ended, Failure, Job, Seat, Shared, log_failure, log_retry, panicked, report,
+    timed_out,
 };
 use crate::decode::Decoder;
 use crate::delivery::{Attempts, Next};
@@ -40,7 +41,7 @@ where
             .take_more(most.saturating_sub(1), &mut deliveries);
         seat.queue.pass_on();
         shared
-            .process_batch(deliveries, &seat.busy)
+            .process_batch(deliveries, &seat)
             .await
             .inspect_err(log_failure)?;
     }
@@ -75,19 +76,20 @@ where
     pub(crate) async fn process_batch(
         &self,
         deliveries: Vec<Delivery>,
-        busy: &Busy,
+        seat: &Seat,
     ) -> Result<(), Failure> {
-        let (mut records, mut error) = (Vec::with_capacity(deliveries.len()), None);
+        let (mut jobs, mut error) = (Vec::with_capacity(deliveries.len()), None);
         for delivery in deliveries {
             match delivery {
-                Delivery::Message(record) => records.push(record),
+                Delivery::Message(job) => jobs.push(job),
                 Delivery::Error(failed) => error = error.or(Some(failed)),
             }
         }
-        let mut items: Vec<_> = records.iter().map(|record| self.open(record)).collect();
-        let mut failure = self.attempt_all(&mut items, busy).await.err();
+        let mut items: Vec<_> = jobs.iter().map(|job| self.open(job)).collect();
+        let mut failure = self.attempt_all(&mut items, &seat.busy).await.err();
         let commits = commits(&items);
-        for (item, commit) in items.into_iter().zip(commits) {
+        let mut deferred = Vec::new();
+        for (place, (item, commit)) in items.into_iter().zip(commits).enumerate() {
             // What has not ended was cut short by a failure.
             let ended = match item.ended {
                 Some(ended) => self.conclude(&item, ended, commit).await,
@@ -95,10 +97,15 @@ where
             };
             let (record, observation) = (item.record, item.observation);
             drop((item.active, item.span));
+            if let Ok(Ended::Deferred(wait)) = ended {
+                deferred.push((place, observation.suspend(), wait));
+                continue;
+            }
             observation.finish(matches!(ended, Ok(Ended::Handled)));
             report(record, &ended);
             failure = failure.or(ended.err());
         }
+        self.let_go(jobs, deferred, seat);
         match (failure, error) {
             (Some(failure), _) => Err(failure),
             (None, Some(error)) => Err(self.fail(error)),
@@ -106,8 +113,21 @@ where
         }
     }
 
-    fn open<'a>(&'a self, record: &'a Record) -> Item<'a, D::Data> {
-        let observation = Observation::start(&record.assignment().topic_metrics);
+    /// Takes those that wait for another attempt back into the queue; lets the
+    /// others' lanes go.
+    fn let_go(&self, jobs: Vec<Job>, deferred: Vec<(usize, Instant, Duration)>, seat: &Seat) {
+        let mut deferred = deferred.into_iter().peekable();
+        for (place, job) in jobs.into_iter().enumerate() {
+            match deferred.next_if(|(deferred, ..)| *deferred == place) {
+                Some((_, began, wait)) => self.defer(job.again(began), wait, seat),
+                None => seat.queue.leave(job.lane),
+            }
+        }
+    }
+
+    fn open<'a>(&'a self, job: &'a Job) -> Item<'a, D::Data> {
+        let record = &job.record;
+        let observation = Observation::start(&record.assignment().topic_metrics, job.began);
         let span = self.open_span(record);
         let active = observation.active();
         let decoded = span.in_scope(|| self.decode(record));
@@ -120,7 +140,7 @@ where
             span,
             data,
             latency: latency.flatten(),
-            attempts: Attempts::new(&self.policy),
+            attempts: Attempts::after(&self.policy, job.failed),
             ended,
         }
     }
@@ -151,6 +171,9 @@ where
                 match self.judge(item, verdict).await {
                     Verdict::Ended(ended) => item.ended = Some(ended),
                     Verdict::Failed(failure) => return Err(failure),
+                    Verdict::Wait(time) if self.defers => {
+                        item.ended = Some(Ended::Deferred(time));
+                    }
                     Verdict::Wait(time) => {
                         wait = wait.max(time);
                         if self.committer.is_some() {
@@ -250,7 +273,10 @@ where
         ended: Ended,
         commit: bool,
     ) -> Result<Ended, Failure> {
-        if matches!(ended, Ended::Abandoned | Ended::Invalid) {
+        if matches!(
+            ended,
+            Ended::Abandoned | Ended::Invalid | Ended::Deferred(_)
+        ) {
             return Ok(ended);
         }
         if commit

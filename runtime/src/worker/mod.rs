@@ -3,17 +3,19 @@
 
 mod batch;
 mod failure;
+mod job;
 mod single;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use batch::work_in_batches;
 pub use failure::{Cause, Failure, Position};
+pub(crate) use job::{Delivery, Job};
 pub(crate) use single::work;
 
 use std::any::Any;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use penstock_crds::validate::{DeliveryPolicy, FailureAction};
 use tracing::{Span, field};
@@ -26,24 +28,9 @@ use crate::kafka::ConsumeError;
 use crate::metrics::Metrics;
 use crate::observation::Observation;
 use crate::progress::Busy;
-use crate::queue::{Weigh, WorkQueue};
+use crate::queue::WorkQueue;
 use crate::record::Record;
 use crate::telemetry::SPANS;
-
-/// What the pump puts into the queue: a message, or an error in its place.
-pub(crate) enum Delivery {
-    Message(Record),
-    Error(ConsumeError),
-}
-
-impl Weigh for Delivery {
-    fn weight(&self) -> usize {
-        match self {
-            Self::Message(record) => record.weight(),
-            Self::Error(_) => 0,
-        }
-    }
-}
 
 /// Work on a message that takes longer than waking another handler, with a
 /// margin: some microseconds on the machines of the day.
@@ -68,6 +55,9 @@ pub(crate) struct Shared<D, H> {
     pub(crate) dead_letters: Option<DeadLetters>,
     /// Present in order: each message is committed before the next is taken.
     pub(crate) committer: Option<Committer>,
+    /// Whether a message waits for its next attempt in the queue, so that its handler
+    /// can take others.
+    pub(crate) defers: bool,
 }
 
 /// How the work on a message ended, other than by a failure.
@@ -81,6 +71,8 @@ enum Ended {
     GivenUp,
     /// The partition was revoked first.
     Abandoned,
+    /// Not yet: another attempt follows after this wait.
+    Deferred(Duration),
 }
 
 /// Said in the source's words; the process ends, and the message comes again
@@ -96,7 +88,7 @@ impl<D: Decoder, H> Shared<D, H> {
     /// A Kafka error instead of a message: no tags, no handler, no commit.
     fn fail(&self, error: ConsumeError) -> Failure {
         let topic = self.metrics.topic(&error.topic);
-        let observation = Observation::start(&topic);
+        let observation = Observation::start(&topic, None);
         let span = tracing::info_span!(target: SPANS, "handler", otel.name = self.span);
         span.in_scope(|| {
             let _active = observation.active();
@@ -153,6 +145,22 @@ impl<D: Decoder, H> Shared<D, H> {
                 record.assignment().topic_metrics.invalid.inc();
                 None
             }
+        }
+    }
+
+    /// Takes a message back into the queue until its next attempt. Its lane waits
+    /// for it; unless it is given up meanwhile.
+    fn defer(&self, job: Job, wait: Duration, seat: &Seat) {
+        let due = Instant::now() + wait;
+        let is_active = |delivery: &Delivery| match delivery {
+            Delivery::Message(job) => job.record.assignment().is_active(),
+            Delivery::Error(_) => true,
+        };
+        let deferred = seat.queue.defer(Delivery::Message(job), due, is_active);
+        if let Err(Delivery::Message(job)) = deferred {
+            let lane = job.lane;
+            job.abandon();
+            seat.queue.leave(lane);
         }
     }
 
@@ -231,6 +239,7 @@ fn report(record: &Record, ended: &Result<Ended, Failure>) {
             partition.abandon(record.offset());
         }
         Err(_) => partition.abandon(record.offset()),
+        Ok(Ended::Deferred(_)) => {}
     }
 }
 

@@ -7,14 +7,14 @@ use futures_util::FutureExt as _;
 use tracing::Instrument as _;
 
 use super::{
-    Delivery, Ended, Failure, SLOW, Seat, Shared, log_failure, log_retry, panicked, report,
+    Delivery, Ended, Failure, Job, SLOW, Seat, Shared, log_failure, log_retry, panicked, report,
     timed_out,
 };
 use crate::decode::Decoder;
 use crate::delivery::{Attempts, Next};
 use crate::handler::{Handler, HandlerError};
 use crate::observation::Observation;
-use crate::record::{Message, Record};
+use crate::record::Message;
 
 /// Works until the queue is closed and empty, or a message ends the consumer.
 pub(crate) async fn work<D, H>(shared: Arc<Shared<D, H>>, seat: Seat) -> Result<(), Failure>
@@ -38,29 +38,37 @@ where
 {
     /// The source's steps for one message.
     pub(crate) async fn process(&self, delivery: Delivery, seat: &Seat) -> Result<(), Failure> {
-        let record = match delivery {
-            Delivery::Message(record) => record,
+        let job = match delivery {
+            Delivery::Message(job) => job,
             Delivery::Error(error) => return Err(self.fail(error)),
         };
-        let observation = Observation::start(&record.assignment().topic_metrics);
-        let span = self.open_span(&record);
+        let record = &job.record;
+        let observation = Observation::start(&record.assignment().topic_metrics, job.began);
+        let span = self.open_span(record);
         let active = observation.active();
-        let ended = self.handle(&record, seat).instrument(span).await;
+        let ended = self.handle(&job, seat).instrument(span).await;
         drop(active);
+        if let Ok(Ended::Deferred(wait)) = ended {
+            let began = observation.suspend();
+            self.defer(job.again(began), wait, seat);
+            return Ok(());
+        }
         let took = observation.finish(matches!(ended, Ok(Ended::Handled)));
-        report(&record, &ended);
+        report(record, &ended);
+        seat.queue.leave(job.lane);
         if took > SLOW {
             seat.queue.pass_on();
         }
         ended.map(|_| ())
     }
 
-    async fn handle(&self, record: &Record, seat: &Seat) -> Result<Ended, Failure> {
+    async fn handle(&self, job: &Job, seat: &Seat) -> Result<Ended, Failure> {
+        let record = &job.record;
         let Some((data, latency)) = self.decode(record) else {
             return Ok(Ended::Invalid);
         };
-        let ended = self.attempt(record, &data, seat).await?;
-        if ended == Ended::Abandoned {
+        let ended = self.attempt(job, &data, seat).await?;
+        if matches!(ended, Ended::Abandoned | Ended::Deferred(_)) {
             return Ok(ended);
         }
         if let Some(committer) = &self.committer
@@ -77,13 +85,9 @@ where
     }
 
     /// Attempts until the message is handled or given up.
-    async fn attempt(
-        &self,
-        record: &Record,
-        data: &D::Data,
-        seat: &Seat,
-    ) -> Result<Ended, Failure> {
-        let mut attempts = Attempts::new(&self.policy);
+    async fn attempt(&self, job: &Job, data: &D::Data, seat: &Seat) -> Result<Ended, Failure> {
+        let record = &job.record;
+        let mut attempts = Attempts::after(&self.policy, job.failed);
         loop {
             let attempt = attempts.number();
             let message = Message {
@@ -103,6 +107,9 @@ where
             match attempts.failed(&error) {
                 Next::Retry(wait) => {
                     log_retry(record, attempt, &error, wait);
+                    if self.defers {
+                        return Ok(Ended::Deferred(wait));
+                    }
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
                         () = record.assignment().when_draining() => return Ok(Ended::Abandoned),

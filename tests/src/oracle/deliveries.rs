@@ -39,11 +39,18 @@ pub(super) fn in_order(evidence: &Evidence) -> Vec<Violation> {
     let partitions = evidence.by_partition();
     partitions
         .values()
-        .flat_map(|deliveries| in_order_in_partition(evidence, deliveries))
+        .flat_map(|deliveries| in_order_among(evidence, deliveries))
         .collect()
 }
 
-fn in_order_in_partition(evidence: &Evidence, deliveries: &[&Delivery]) -> Vec<Violation> {
+pub(super) fn key_order(evidence: &Evidence) -> Vec<Violation> {
+    let keys = evidence.by_key();
+    keys.values()
+        .flat_map(|deliveries| in_order_among(evidence, deliveries))
+        .collect()
+}
+
+fn in_order_among(evidence: &Evidence, deliveries: &[&Delivery]) -> Vec<Violation> {
     let mut violations = Vec::new();
     // Offsets that were begun, and when they were settled.
     let mut begun: BTreeMap<i64, Option<Instant>> = BTreeMap::new();
@@ -191,6 +198,33 @@ mod tests {
             clock.delivery(1, 10, 20, 200),
             clock.delivery(2, 20, 30, 204),
         ]
+    }
+
+    #[test]
+    fn keys_are_in_order_each_for_itself() {
+        let clock = Clock::new();
+        let keyed = |offset, start, end, key: &str| Delivery {
+            key: Some(key.into()),
+            ..clock.delivery(offset, start, end, 204)
+        };
+        let apart = vec![
+            keyed(0, 0, 30, "a"),
+            keyed(1, 5, 10, "b"),
+            keyed(2, 30, 40, "a"),
+        ];
+        assert_eq!(check(Rule::KeyOrder, apart, &[]), []);
+        let beside = vec![keyed(0, 0, 30, "a"), keyed(2, 20, 40, "a")];
+        let expected = [
+            Violation::Overlap {
+                first: at(0),
+                second: at(2),
+            },
+            Violation::Overtaken {
+                unsettled: at(0),
+                later: at(2),
+            },
+        ];
+        assert_eq!(check(Rule::KeyOrder, beside, &[]), expected);
     }
 
     #[test]

@@ -131,6 +131,11 @@ impl Gate {
         self.0.send_replace(false);
     }
 
+    /// Whether it lets answers through.
+    pub fn is_open(&self) -> bool {
+        *self.0.borrow()
+    }
+
     pub(super) async fn passed(&self) {
         // The sender lives as long as this does.
         let _ = self.0.subscribe().wait_for(|open| *open).await;

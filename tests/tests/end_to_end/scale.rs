@@ -77,7 +77,7 @@ async fn scaling_in_order_beyond_one_is_refused_with_the_reason() -> Outcome {
         Err(refusal) => refusal.to_string(),
     };
     let words = "an InOrder consumer runs in 1 replica, or in 0 to pause it; set replicas to 1, \
-                 or choose mode: Fast";
+                 or choose mode: KeyOrdered or Fast";
     assert!(refusal.contains(words), "{refusal}");
     assert_eq!(scene.field("kc/orders", "/spec/replicas")?, 0);
     Ok(())

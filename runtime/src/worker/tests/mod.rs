@@ -1,6 +1,7 @@
 //! What is done with messages, without Kafka.
 
 mod batch;
+mod keys;
 mod order;
 mod single;
 
@@ -108,6 +109,7 @@ where
             metrics,
             dead_letters: None,
             committer: None,
+            defers: false,
         },
         steps,
     }
@@ -124,14 +126,15 @@ impl<H> Fixture<H> {
 
     fn message(&self, offset: i64, payload: &str) -> Delivery {
         self.partition.deliver(offset);
-        Delivery::Message(Record::owned(
+        let record = Record::owned(
             OwnedRecord {
                 offset,
                 payload: Some(payload.into()),
                 ..OwnedRecord::default()
             },
             Arc::clone(&self.partition),
-        ))
+        );
+        Delivery::Message(Job::new(record, None))
     }
 
     async fn process(&self, offset: i64, payload: &str) -> Result<(), Failure>
@@ -150,7 +153,7 @@ impl<H> Fixture<H> {
         let deliveries = deliveries
             .map(|(offset, payload)| self.message(offset, payload))
             .collect();
-        self.shared.process_batch(deliveries, &self.seat.busy).await
+        self.shared.process_batch(deliveries, &self.seat).await
     }
 
     fn steps(&self) -> Vec<String> {

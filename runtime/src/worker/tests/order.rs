@@ -60,7 +60,7 @@ fn history(
             } else {
                 fixture
                     .shared
-                    .process_batch(some, &fixture.seat.busy)
+                    .process_batch(some, &fixture.seat)
                     .await
                     .is_err()
             };

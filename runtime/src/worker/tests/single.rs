@@ -209,6 +209,7 @@ fn hanging(timeout: Duration) -> Fixture<Hanging> {
             metrics: shared.metrics,
             dead_letters: shared.dead_letters,
             committer: shared.committer,
+            defers: shared.defers,
         },
         partition,
         steps,

@@ -1,0 +1,152 @@
+//! Messages of one key, in order, beside those of others.
+
+use std::collections::VecDeque;
+
+use super::*;
+use crate::lanes::LaneFinder;
+
+/// Puts messages with these keys into a queue of their own, at the offsets from 0 on.
+fn put(fixture: &mut Fixture<impl Send>, keys: &[&str]) {
+    let lanes = LaneFinder::default();
+    fixture.shared.defers = true;
+    fixture.seat.queue = Arc::new(WorkQueue::new(100, 1 << 20, Arc::default()));
+    let jobs = (0..).zip(keys).map(|(offset, key)| {
+        let mut delivery = fixture.message(offset, "{}");
+        if let Delivery::Message(job) = &mut delivery {
+            job.lane = Some(lanes.find("orders", 1, key.as_bytes()));
+        }
+        delivery
+    });
+    fixture.seat.queue.put(&mut jobs.collect::<VecDeque<_>>());
+}
+
+/// Works until nothing is ready, waits until what is deferred is due, and so on.
+async fn work_off<H: Handler<Value>>(fixture: &Fixture<H>) {
+    let queue = &fixture.seat.queue;
+    while queue.load().0 > 0 {
+        queue.release_due(Instant::now() + Duration::from_secs(60));
+        let mut ready = Vec::new();
+        queue.take_more(1, &mut ready);
+        for delivery in ready {
+            fixture
+                .shared
+                .process(delivery, &fixture.seat)
+                .await
+                .unwrap();
+        }
+    }
+}
+
+fn handled(steps: &[String]) -> Vec<&str> {
+    let calls = steps.iter().map(|step| &step["handle ".len()..]);
+    calls.map(|call| call.split(' ').next().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_failing_key_waits_alone_and_its_messages_stay_in_order() {
+    let fail_twice = |message: &Message<'_, Value>| match (message.offset(), message.attempt()) {
+        (0, 1..=2) => Err(HandlerError::retryable("not yet")),
+        _ => Ok(()),
+    };
+    let mut fixture = fixture("", attempts(3, FailureAction::Stop), fail_twice);
+    put(&mut fixture, &["a", "a", "b", "b"]);
+    let mut first = Vec::new();
+    fixture.seat.queue.take_more(1, &mut first);
+    let first = first.pop().unwrap();
+    fixture.shared.process(first, &fixture.seat).await.unwrap();
+    // Not due yet: the other key goes on, with the same handler.
+    for _ in 0..2 {
+        let mut ready = Vec::new();
+        fixture.seat.queue.take_more(1, &mut ready);
+        let ready = ready.pop().unwrap();
+        fixture.shared.process(ready, &fixture.seat).await.unwrap();
+    }
+    assert_eq!(handled(&fixture.steps()), ["0#1", "2#1", "3#1"]);
+    assert_eq!(fixture.partition.committable(), Some(0));
+    work_off(&fixture).await;
+    assert_eq!(
+        handled(&fixture.steps())[3..],
+        ["0#2", "0#3", "1#1"],
+        "attempts are counted on, and the key's next message comes last"
+    );
+    assert_eq!(fixture.partition.committable(), Some(4));
+    assert_eq!(fixture.processed("", "orders", true), (4.0, 4.0));
+    assert_eq!(fixture.processed("", "orders", false), (0.0, 0.0));
+    assert_eq!(fixture.metric("penstock_retries_total"), Some(2.0));
+}
+
+#[tokio::test]
+async fn a_key_that_is_given_up_lets_its_next_message_go() {
+    let poison = |message: &Message<'_, Value>| match message.offset() {
+        0 => Err(HandlerError::permanent("poison")),
+        _ => Ok(()),
+    };
+    let mut fixture = fixture("", attempts(3, FailureAction::Skip), poison);
+    put(&mut fixture, &["a", "a"]);
+    work_off(&fixture).await;
+    assert_eq!(handled(&fixture.steps()), ["0#1", "1#1"]);
+    assert_eq!(fixture.partition.committable(), Some(2));
+}
+
+#[tokio::test]
+async fn a_deferred_message_is_abandoned_when_its_partition_is_about_to_go() {
+    let never = |_: &Message<'_, Value>| Err(HandlerError::retryable("never"));
+    let mut fixture = fixture("", attempts(3, FailureAction::Stop), never);
+    put(&mut fixture, &["a"]);
+    fixture.partition.drain(true);
+    let mut ready = Vec::new();
+    fixture.seat.queue.take_more(1, &mut ready);
+    let ready = ready.pop().unwrap();
+    fixture.shared.process(ready, &fixture.seat).await.unwrap();
+    assert_eq!(fixture.seat.queue.load().0, 0);
+    assert_eq!(fixture.partition.in_flight(), 0);
+    assert_eq!(fixture.partition.committable(), Some(0));
+    assert_eq!(
+        fixture.processed("", "orders", false),
+        (1.0, 1.0),
+        "its timer and counter are recorded all the same"
+    );
+}
+
+#[tokio::test]
+async fn in_a_batch_only_the_messages_that_failed_wait() {
+    let once = |message: &Message<'_, Value>| match (message.offset(), message.attempt()) {
+        (1, 1) => Err(HandlerError::retryable("once")),
+        _ => Ok(()),
+    };
+    let mut fixture = fixture("", attempts(2, FailureAction::Stop), once);
+    put(&mut fixture, &["a", "b", "c", "b"]);
+    let take = |most| {
+        let mut ready = Vec::new();
+        fixture.seat.queue.take_more(most, &mut ready);
+        ready
+    };
+    let batch = take(10);
+    assert_eq!(batch.len(), 3, "one message of each key");
+    fixture
+        .shared
+        .process_batch(batch, &fixture.seat)
+        .await
+        .unwrap();
+    assert!(take(10).is_empty());
+    let later = Instant::now() + Duration::from_secs(60);
+    fixture.seat.queue.release_due(later);
+    let batch = take(10);
+    fixture
+        .shared
+        .process_batch(batch, &fixture.seat)
+        .await
+        .unwrap();
+    let batch = take(10);
+    fixture
+        .shared
+        .process_batch(batch, &fixture.seat)
+        .await
+        .unwrap();
+    assert_eq!(
+        handled(&fixture.steps()),
+        ["0#1", "1#1", "2#1", "1#2", "3#1"]
+    );
+    assert_eq!(fixture.partition.committable(), Some(4));
+    assert_eq!(fixture.processed("", "orders", true), (4.0, 4.0));
+}
