@@ -83,7 +83,7 @@ async fn all_that_is_wrong_is_told_at_once_with_its_line() -> Outcome {
     assert_eq!(
         lines[3],
         format!(
-            "{file}:29: spec.mode: must be one of InOrder, Fast; did you mean 'Fast'? (found 'fast')"
+            "{file}:29: spec.mode: must be one of InOrder, KeyOrdered, Fast; did you mean 'Fast'? (found 'fast')"
         )
     );
     assert_eq!(lines[4], "2 invalid, 1 ignored");

@@ -443,7 +443,7 @@ async fn bad_manifests_and_arguments_start_nothing() -> Outcome {
         (
             &good.replace("mode: InOrder", "mode: inorder"),
             &[],
-            "consumer.yaml:8: spec.mode: must be one of InOrder, Fast; did you mean 'InOrder'?",
+            "consumer.yaml:8: spec.mode: must be one of InOrder, KeyOrdered, Fast; did you mean 'InOrder'?",
         ),
         (
             &good,
