@@ -24,6 +24,7 @@ mod kafka;
 mod lanes;
 mod last_commit;
 mod main_program;
+mod memory;
 pub mod metrics;
 pub mod metrics_reference;
 pub mod oauth;

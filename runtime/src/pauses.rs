@@ -11,15 +11,14 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use crate::kafka::Consumer;
 use crate::partition::{Held, Partition};
 
-/// Most that all partitions together may have held. A read may go above it by one
-/// read's messages.
-const MOST: Held = Held {
-    messages: 8_192,
-    bytes: 16 * 1024 * 1024,
-};
+/// Most messages that all partitions together may have held. A read may go above it by
+/// one read's messages.
+const MOST_MESSAGES: usize = 8_192;
 
 /// The paused partitions.
 pub(crate) struct Pauses {
+    /// What all partitions together may have held.
+    most: Held,
     metric: IntGauge,
     /// Those that something was read of, to be looked at.
     read: Vec<Arc<Partition>>,
@@ -27,9 +26,14 @@ pub(crate) struct Pauses {
 }
 
 impl Pauses {
-    /// None, and a gauge of their number.
-    pub(crate) fn new(metric: IntGauge) -> Self {
+    /// None, and a gauge of their number. `most` is what all partitions together may
+    /// have held, in bytes.
+    pub(crate) fn new(most: usize, metric: IntGauge) -> Self {
         Self {
+            most: Held {
+                messages: MOST_MESSAGES,
+                bytes: most,
+            },
             metric,
             read: Vec::new(),
             paused: Vec::new(),
@@ -47,7 +51,7 @@ impl Pauses {
     /// Pauses those that something was read of and that have more than their share
     /// held; `assigned` is the number of partitions that share.
     pub(crate) fn pause(&mut self, consumer: &Consumer, assigned: usize) {
-        let share = share_of(assigned);
+        let share = share(self.most, assigned);
         for partition in self.read.drain(..) {
             if partition.is_active() && partition.held().exceeds(share) && partition.pause() {
                 let (topic, number) = (&partition.topic, partition.number);
@@ -73,11 +77,11 @@ impl Pauses {
     }
 }
 
-fn share_of(assigned: usize) -> Held {
-    let partitions = assigned.max(1);
+fn share(of: Held, partitions: usize) -> Held {
+    let partitions = partitions.max(1);
     Held {
-        messages: MOST.messages / partitions,
-        bytes: MOST.bytes / partitions,
+        messages: of.messages / partitions,
+        bytes: of.bytes / partitions,
     }
 }
 
@@ -99,8 +103,12 @@ mod tests {
 
     #[test]
     fn partitions_share_what_may_be_held() {
-        assert_eq!(share_of(0), MOST);
-        let share = share_of(8);
-        assert_eq!((share.messages, share.bytes), (1024, 2 * 1024 * 1024));
+        let most = Held {
+            messages: 800,
+            bytes: 1600,
+        };
+        assert_eq!(share(most, 0), most);
+        let eighth = share(most, 8);
+        assert_eq!((eighth.messages, eighth.bytes), (100, 200));
     }
 }

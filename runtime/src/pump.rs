@@ -51,6 +51,8 @@ pub(crate) struct PumpParts {
     /// Present where messages of one key are handled in order.
     pub(crate) lanes: Option<LaneFinder>,
     pub(crate) commits: Commits,
+    /// Most bytes of messages that are held behind others of their key.
+    pub(crate) held_bytes: usize,
     /// Where a partition without a committed offset begins.
     pub(crate) reset: Offset,
     /// Most messages in one read.
@@ -107,7 +109,7 @@ impl Pump {
             joining: None,
             revocation: None,
             pins: Pins::new(parts.strategy.redelivers() && parts.reset == Offset::End),
-            pauses: Pauses::new(parts.metrics.paused.clone()),
+            pauses: Pauses::new(parts.held_bytes, parts.metrics.paused.clone()),
             pending: VecDeque::new(),
             stopped: None,
             last_commit: None,

@@ -29,6 +29,7 @@ use crate::handler::{BatchHandler, Handler};
 use crate::http::{Health, HealthCheck, ListenError, Server, health_pages, listen, metrics_page};
 use crate::kafka::{ConnectError, Target, connect};
 use crate::lanes::LaneFinder;
+use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::progress::{Busy, Progress};
 use crate::pump::{Pump, PumpParts};
@@ -36,10 +37,6 @@ use crate::queue::{WorkQueue, places_for};
 use crate::running::Running;
 use crate::strategy::Strategy;
 use crate::worker::{Failure, Seat, Shared, work, work_in_batches};
-
-/// Bytes that messages waiting for a handler may take together; one larger
-/// message is taken alone.
-const QUEUE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Where the metrics page is served unless said otherwise.
 pub const METRICS_ADDRESS: SocketAddr = SocketAddr::new(ANY, 6060);
@@ -208,7 +205,8 @@ impl Runtime {
     {
         let metrics = self.take_metrics()?;
         let pages = self.listen().await?;
-        let connection = self.connection()?;
+        let budget = Budget::of_container();
+        let connection = self.connection(budget)?;
         let wake = Arc::new(Notify::new());
         let (committer, requests) = Committer::new(Arc::clone(&wake));
         let shared = Arc::new(self.share(decoder, handler, committer, &metrics, &connection)?);
@@ -221,7 +219,7 @@ impl Runtime {
         // A read fits as a whole: what the queue had no room for would wait in
         // the pump, at the cost of a wake-up for every queueful.
         let places = places_for(handlers).max(batch_size);
-        let queue = Arc::new(WorkQueue::new(places, QUEUE_BYTES, Arc::clone(&wake)));
+        let queue = Arc::new(WorkQueue::new(places, budget.queued, Arc::clone(&wake)));
         // Not to keep it: messages that lie in it keep the client from closing.
         let watched = Arc::downgrade(&queue);
         metrics.watch_queue(move || watched.upgrade().map_or((0, 0), |queue| queue.load()));
@@ -235,6 +233,7 @@ impl Runtime {
             strategy: self.consumer.mode.into(),
             lanes: self.is_key_ordered().then(LaneFinder::default),
             commits: Commits::new(requests, self.commit_retry_limit),
+            held_bytes: budget.held,
             reset: connection.reset(),
             batch_size,
             drain_limit: self.consumer.stop_timeout,
@@ -278,10 +277,12 @@ impl Runtime {
     }
 
     /// The client's properties, with the Secrets read.
-    fn connection(&self) -> Result<Connection, SecretError> {
+    fn connection(&self, budget: Budget) -> Result<Connection, SecretError> {
         let config = consumer_config(&self.consumer);
+        let mut consumer = config.resolve(&self.secrets)?;
+        budget.apply(&mut consumer);
         Ok(Connection {
-            consumer: config.resolve(&self.secrets)?,
+            consumer,
             producer: config.resolve_client(&self.secrets)?,
             oauth_token: oauth_token_path(&self.consumer.kafka, &self.secrets),
         })
