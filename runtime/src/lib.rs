@@ -18,6 +18,7 @@ mod commits;
 mod dead_letter;
 pub mod decode;
 mod delivery;
+pub mod gaps;
 pub mod handler;
 mod http;
 mod kafka;

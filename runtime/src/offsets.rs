@@ -3,55 +3,159 @@
 //! Offsets arrive in rising order, perhaps with gaps (compaction,
 //! transactions), and settle in any order. What may be committed is the end of
 //! the settled prefix: everything below it is handled, skipped or
-//! dead-lettered. Only offsets in flight are kept, so the memory is bounded by
+//! dead-lettered. Only what is not settled is kept, so the memory is bounded by
 //! the messages in flight, however far the others run ahead of a slow one.
+//!
+//! A tracker may begin with what an earlier owner of the partition knew beyond
+//! its committed offset, see [`Gaps`]: what was settled then is not handed out
+//! again, and attempts are counted on.
 
-use std::collections::VecDeque;
+#[cfg(test)]
+mod model;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
+
+use crate::gaps::Gaps;
 
 /// The offsets of one partition, from its assignment to its revocation.
 #[derive(Debug, Default)]
 pub struct OffsetTracker {
     /// Delivered and not settled, rising.
     in_flight: VecDeque<i64>,
+    /// Given up. The lowest holds the commit back for good.
+    abandoned: BTreeSet<i64>,
     /// One past the highest offset delivered.
     next: Option<i64>,
-    /// Lowest offset that was given up; nothing from here on may be committed.
-    abandoned: Option<i64>,
+    /// Attempts that failed, of messages that are not settled.
+    attempts: BTreeMap<i64, u32>,
+    /// What an earlier owner knew; gone once all of it was delivered.
+    inherited: Option<Gaps>,
+}
+
+/// What a message that was taken from Kafka is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivered {
+    /// To be handled.
+    New,
+    /// To be handled, and what was known of the partition no longer counts: the
+    /// client was sent back, because the topic was truncated or made anew.
+    SentBack,
+    /// Settled by an earlier owner, and so here.
+    AlreadyHandled,
 }
 
 impl OffsetTracker {
-    /// Notes that a message was taken from Kafka. An offset that does not rise
-    /// means that the client was sent back (the topic was truncated or made
-    /// anew): what is known of the old offsets no longer counts.
-    pub fn deliver(&mut self, offset: i64) {
-        if self.next.is_some_and(|next| offset < next) {
+    /// A tracker that goes on from what an earlier owner knew.
+    pub fn resume(gaps: Gaps) -> Self {
+        Self {
+            attempts: gaps.attempts().iter().copied().collect(),
+            inherited: Some(gaps),
+            ..Self::default()
+        }
+    }
+
+    /// Notes that a message was taken from Kafka.
+    pub fn deliver(&mut self, offset: i64) -> Delivered {
+        let lowest = self.next.or(self.inherited.as_ref().map(Gaps::base));
+        let sent_back = lowest.is_some_and(|lowest| offset < lowest);
+        if sent_back {
             *self = Self::default();
         }
-        self.in_flight.push_back(offset);
         self.next = Some(offset + 1);
+        if self.is_inherited(offset) {
+            return Delivered::AlreadyHandled;
+        }
+        self.in_flight.push_back(offset);
+        match sent_back {
+            true => Delivered::SentBack,
+            false => Delivered::New,
+        }
+    }
+
+    /// Whether an earlier owner settled this message, the highest delivered.
+    fn is_inherited(&mut self, offset: i64) -> bool {
+        let Some(gaps) = &self.inherited else {
+            return false;
+        };
+        let complete = gaps.is_complete(offset);
+        if offset >= gaps.horizon() - 1 {
+            self.inherited = None;
+        }
+        complete
     }
 
     /// Notes that a message needs no more work: handled, skipped or dead-lettered.
     pub fn settle(&mut self, offset: i64) {
         self.remove(offset);
+        self.forget_attempts(offset);
     }
 
     /// Notes that a message will not be handled here. It holds the commit back
     /// for good, so that whoever owns the partition next gets it again.
     pub fn abandon(&mut self, offset: i64) {
         if self.remove(offset) {
-            self.abandoned = Some(self.abandoned.map_or(offset, |lowest| lowest.min(offset)));
+            self.abandoned.insert(offset);
         }
+    }
+
+    /// Notes that an attempt at a message failed; `made` counts it and those
+    /// before it.
+    pub fn fail(&mut self, offset: i64, made: u32) {
+        if self.in_flight.binary_search(&offset).is_ok() {
+            self.attempts.insert(offset, made);
+        }
+    }
+
+    /// Has the attempts at a message counted anew by whoever gets it next.
+    pub fn forget_attempts(&mut self, offset: i64) {
+        if !self.attempts.is_empty() {
+            self.attempts.remove(&offset);
+        }
+    }
+
+    /// Attempts that failed at a message so far, by earlier owners too.
+    pub fn attempts(&self, offset: i64) -> u32 {
+        self.attempts.get(&offset).copied().unwrap_or(0)
     }
 
     /// The offset that may be committed: one past the settled prefix. Absent
     /// before the first delivery. Never falls unless the client is sent back.
     pub fn committable(&self) -> Option<i64> {
         let oldest = self.in_flight.front().copied();
-        [oldest, self.abandoned, self.next]
+        [oldest, self.abandoned.first().copied(), self.next]
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// What is known beyond `base`, an offset that is about to be committed with it.
+    pub fn gaps(&self, base: i64) -> Gaps {
+        let next = self.next.unwrap_or(base);
+        let mut open: Vec<i64> = self
+            .in_flight
+            .iter()
+            .chain(&self.abandoned)
+            .copied()
+            .collect();
+        open.sort_unstable();
+        let open = open.into_iter().map(|offset| offset..offset + 1);
+        let inherited = self.inherited.iter().flat_map(Gaps::incomplete);
+        let ahead = inherited.map(|range: &Range<i64>| range.start.max(next)..range.end);
+        let horizon = self.inherited.as_ref().map_or(next, Gaps::horizon);
+        let attempts = self.attempts.iter().map(|(offset, made)| (*offset, *made));
+        Gaps::new(
+            base,
+            horizon.max(next),
+            open.chain(ahead),
+            attempts.skip_while(|(offset, _)| *offset < base),
+        )
+    }
+
+    /// Whether more is known than what may be committed, if messages settle in
+    /// their order: attempts, or what an earlier owner knew.
+    pub fn knows_more(&self) -> bool {
+        self.inherited.is_some() || !self.attempts.is_empty()
     }
 
     /// Number of messages delivered and not settled.
@@ -72,133 +176,106 @@ impl OffsetTracker {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
+
+    fn delivered(offsets: Range<i64>) -> OffsetTracker {
+        let mut tracker = OffsetTracker::default();
+        for offset in offsets {
+            assert_eq!(tracker.deliver(offset), Delivered::New);
+        }
+        tracker
+    }
 
     #[test]
     fn nothing_is_committable_before_the_first_message() {
         assert_eq!(OffsetTracker::default().committable(), None);
+        let gaps = Gaps::new(5, 9, [5..6], []);
+        assert_eq!(OffsetTracker::resume(gaps).committable(), None);
     }
 
     #[test]
     fn a_slow_message_holds_the_commit_back() {
-        let mut tracker = OffsetTracker::default();
-        for offset in 10..20 {
-            tracker.deliver(offset);
-        }
+        let mut tracker = delivered(10..20);
         for offset in 11..20 {
             tracker.settle(offset);
         }
         assert_eq!(tracker.committable(), Some(10));
+        assert_eq!(tracker.gaps(10), Gaps::new(10, 20, [10..11], []));
         tracker.settle(10);
         assert_eq!(tracker.committable(), Some(20));
+        assert!(tracker.gaps(20).is_empty());
     }
 
     #[test]
     fn an_abandoned_message_is_never_passed() {
-        let mut tracker = OffsetTracker::default();
-        for offset in 0..3 {
-            tracker.deliver(offset);
-        }
+        let mut tracker = delivered(0..3);
         tracker.abandon(1);
         tracker.settle(0);
         tracker.settle(2);
         assert_eq!(tracker.committable(), Some(1));
+        assert_eq!(tracker.gaps(1), Gaps::new(1, 3, [1..2], []));
         assert_eq!(tracker.in_flight(), 0);
     }
 
     #[test]
     fn a_client_that_is_sent_back_starts_over() {
-        let mut tracker = OffsetTracker::default();
-        tracker.deliver(100);
+        let mut tracker = delivered(100..101);
         tracker.settle(100);
-        tracker.deliver(3);
+        assert_eq!(tracker.deliver(3), Delivered::SentBack);
         assert_eq!(tracker.committable(), Some(3));
         tracker.settle(3);
         assert_eq!(tracker.committable(), Some(4));
+        let mut resumed = OffsetTracker::resume(Gaps::new(5, 9, [5..7], [(6, 2)]));
+        assert_eq!(resumed.deliver(4), Delivered::SentBack);
+        assert_eq!(resumed.deliver(8), Delivered::New);
+        assert_eq!(resumed.attempts(6), 0);
     }
 
     #[test]
     fn settling_twice_changes_nothing() {
-        let mut tracker = OffsetTracker::default();
-        tracker.deliver(5);
+        let mut tracker = delivered(5..6);
         tracker.settle(5);
         tracker.settle(5);
         tracker.abandon(5);
+        tracker.fail(5, 1);
         assert_eq!(tracker.committable(), Some(6));
+        assert!(!tracker.knows_more());
     }
 
-    /// One step of a random history.
-    #[derive(Clone, Debug)]
-    enum Step {
-        Deliver { gap: i64 },
-        Settle { pick: usize },
-        Abandon { pick: usize },
+    #[test]
+    fn what_an_earlier_owner_settled_is_not_handed_out_again() {
+        let mut tracker = OffsetTracker::resume(Gaps::new(5, 9, [5..6, 7..8], [(7, 4)]));
+        let found: Vec<_> = (5..11).map(|offset| tracker.deliver(offset)).collect();
+        use Delivered::{AlreadyHandled, New};
+        assert_eq!(found, [New, AlreadyHandled, New, AlreadyHandled, New, New]);
+        assert_eq!(tracker.attempts(7), 4);
+        assert_eq!(tracker.committable(), Some(5));
+        tracker.settle(5);
+        assert_eq!(tracker.committable(), Some(7));
     }
 
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            4 => (0i64..3).prop_map(|gap| Step::Deliver { gap }),
-            4 => any::<usize>().prop_map(|pick| Step::Settle { pick }),
-            1 => any::<usize>().prop_map(|pick| Step::Abandon { pick }),
-        ]
+    #[test]
+    fn what_an_earlier_owner_knew_is_passed_on_before_it_was_delivered() {
+        let gaps = Gaps::new(5, 20, [5..6, 7..8, 12..13], [(12, 4)]);
+        let mut tracker = OffsetTracker::resume(gaps);
+        tracker.deliver(5);
+        tracker.settle(5);
+        tracker.deliver(6);
+        assert_eq!(tracker.committable(), Some(7));
+        assert_eq!(tracker.gaps(7), Gaps::new(7, 20, [7..8, 12..13], [(12, 4)]));
     }
 
-    /// The same rules with nothing clever: every offset's fate in one list.
-    #[derive(Default)]
-    struct Naive {
-        offsets: Vec<(i64, Option<bool>)>,
-    }
-
-    impl Naive {
-        fn committable(&self) -> Option<i64> {
-            let unsettled = self.offsets.iter().find(|(_, fate)| *fate != Some(true));
-            let last = self.offsets.last()?;
-            Some(unsettled.map_or(last.0 + 1, |(offset, _)| *offset))
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn agrees_with_a_naive_tracker_and_never_falls(steps in prop::collection::vec(step(), 0..400)) {
-            let mut tracker = OffsetTracker::default();
-            let mut naive = Naive::default();
-            let mut next = 0;
-            let mut last = None;
-            for step in steps {
-                let open: Vec<usize> = naive
-                    .offsets
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, (_, fate))| fate.is_none())
-                    .map(|(place, _)| place)
-                    .collect();
-                match step {
-                    Step::Deliver { gap } => {
-                        tracker.deliver(next + gap);
-                        naive.offsets.push((next + gap, None));
-                        next += gap + 1;
-                    }
-                    Step::Settle { pick } if !open.is_empty() => {
-                        let entry = &mut naive.offsets[open[pick % open.len()]];
-                        entry.1 = Some(true);
-                        tracker.settle(entry.0);
-                    }
-                    Step::Abandon { pick } if !open.is_empty() => {
-                        let entry = &mut naive.offsets[open[pick % open.len()]];
-                        entry.1 = Some(false);
-                        tracker.abandon(entry.0);
-                    }
-                    _ => {}
-                }
-                let committable = tracker.committable();
-                prop_assert_eq!(committable, naive.committable());
-                prop_assert!(committable >= last);
-                last = committable;
-                let in_flight = naive.offsets.iter().filter(|(_, fate)| fate.is_none()).count();
-                prop_assert_eq!(tracker.in_flight(), in_flight);
-            }
-        }
+    #[test]
+    fn attempts_stay_until_the_message_is_settled() {
+        let mut tracker = delivered(0..3);
+        tracker.fail(1, 1);
+        tracker.fail(1, 2);
+        tracker.fail(2, 7);
+        tracker.abandon(1);
+        assert_eq!(tracker.gaps(0).attempts(), [(1, 2), (2, 7)]);
+        tracker.settle(2);
+        assert_eq!(tracker.gaps(0).attempts(), [(1, 2)]);
+        tracker.forget_attempts(1);
+        assert!(tracker.gaps(0).attempts().is_empty());
     }
 }

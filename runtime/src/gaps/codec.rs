@@ -1,0 +1,291 @@
+//! The text in a commit's metadata.
+//!
+//! ```text
+//! penstock/1:<base64, standard alphabet, no padding>
+//!
+//! base          varint   the committed offset
+//! length        varint   offsets from there to the horizon
+//! kind          byte     how the offsets between are told
+//!   0, runs     varints  lengths: not done with, done with, not done with, …
+//!   1, bitmap   bytes    a bit each, lowest first: set where not done with
+//! attempts      varint   how many follow
+//!   each        varints  offset, from the one before or the base; attempts made
+//! checksum      4 bytes  CRC-32 of the prefix and all before, lowest first
+//! ```
+//!
+//! A text that says anything else, or is for another offset, says nothing.
+
+use std::ops::Range;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use thiserror::Error;
+
+use super::{Gaps, varint};
+
+/// What each text begins with.
+pub const PREFIX: &str = "penstock/1:";
+
+/// What the texts of all versions begin with.
+const FAMILY: &str = "penstock/";
+
+/// Longest text that is looked at, in bytes. Bounds the memory: a range takes
+/// 16 bytes, and there are at most four for each byte of a bitmap.
+const LONGEST: usize = 64 * 1024;
+
+const CHECKSUM: usize = size_of::<u32>();
+
+const RUNS: u8 = 0;
+const BITMAP: u8 = 1;
+
+/// Why a text is not used.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum GapsError {
+    /// Another program's.
+    #[error("it was not written by Penstock")]
+    Foreign,
+    /// Of another version.
+    #[error("its version is not known here")]
+    Version,
+    /// Longer than any that is written.
+    #[error("it is too long")]
+    TooLong,
+    /// Not base64.
+    #[error("it is damaged: {0}")]
+    Base64(#[from] base64::DecodeError),
+    /// The checksum differs.
+    #[error("it is damaged: its checksum is wrong")]
+    Checksum,
+    /// The checksum is right and what it covers is not.
+    #[error("it is damaged: {0}")]
+    Malformed(&'static str),
+    /// Written for another committed offset: somebody moved the group.
+    #[error("it belongs to offset {base}, and {committed} is committed")]
+    OtherOffset {
+        /// The offset that it was written for.
+        base: i64,
+        /// The offset that it was found with.
+        committed: i64,
+    },
+}
+
+impl Gaps {
+    /// The text for a commit of [`Gaps::base`], at most `limit` bytes long. Empty
+    /// if nothing is known, or nothing fits.
+    pub fn encode(&self, limit: usize) -> String {
+        let room = limit.saturating_sub(PREFIX.len()) / 4 * 3;
+        let fitted = self.fit(room.saturating_sub(CHECKSUM));
+        match fitted.is_empty() {
+            true => String::new(),
+            false => sealed(&fitted.body()),
+        }
+    }
+
+    /// Reads the text that was found with the offset `committed`; `None` for an
+    /// empty one.
+    ///
+    /// # Errors
+    /// [`GapsError`] when it can't be used. Nothing is known then.
+    pub fn decode(text: &[u8], committed: i64) -> Result<Option<Self>, GapsError> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let Some(encoded) = text.strip_prefix(PREFIX.as_bytes()) else {
+            return Err(match text.starts_with(FAMILY.as_bytes()) {
+                true => GapsError::Version,
+                false => GapsError::Foreign,
+            });
+        };
+        if text.len() > LONGEST {
+            return Err(GapsError::TooLong);
+        }
+        let bytes = STANDARD_NO_PAD.decode(encoded)?;
+        let (body, sum) = bytes.split_last_chunk().ok_or(GapsError::Checksum)?;
+        if u32::from_le_bytes(*sum) != checksum(body) {
+            return Err(GapsError::Checksum);
+        }
+        let gaps = parse(body).map_err(GapsError::Malformed)?;
+        match gaps.base == committed {
+            true => Ok(Some(gaps)),
+            false => Err(GapsError::OtherOffset {
+                base: gaps.base,
+                committed,
+            }),
+        }
+    }
+
+    fn body(&self) -> Vec<u8> {
+        let mut body = Vec::new();
+        varint::put(&mut body, distance(0, self.base));
+        varint::put(&mut body, distance(self.base, self.horizon));
+        let (kind, _) = kind_and_length(self, self.horizon);
+        body.push(kind);
+        match kind {
+            RUNS => runs(self, self.horizon).for_each(|run| varint::put(&mut body, run)),
+            _ => body.extend(bitmap(self)),
+        }
+        varint::put(&mut body, self.attempts.len() as u64);
+        let mut last = self.base;
+        for (offset, made) in &self.attempts {
+            varint::put(&mut body, distance(last, *offset));
+            varint::put(&mut body, u64::from(*made));
+            last = *offset;
+        }
+        body
+    }
+}
+
+/// The text around these bytes. For tests: what [`Gaps::encode`] writes is valid.
+#[doc(hidden)]
+pub fn sealed(body: &[u8]) -> String {
+    let mut bytes = body.to_vec();
+    bytes.extend(checksum(body).to_le_bytes());
+    let mut text = PREFIX.to_owned();
+    STANDARD_NO_PAD.encode_string(bytes, &mut text);
+    text
+}
+
+fn checksum(body: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(PREFIX.as_bytes());
+    hasher.update(body);
+    hasher.finalize()
+}
+
+/// How far the second offset lies behind the first. Offsets are not negative.
+fn distance(from: i64, to: i64) -> u64 {
+    to.abs_diff(from)
+}
+
+/// Bytes for base, length and kind.
+pub(super) fn head_length(base: i64, horizon: i64) -> usize {
+    varint::length(distance(0, base)) + varint::length(distance(base, horizon)) + 1
+}
+
+/// The shorter way of telling the offsets below a horizon, and its bytes.
+pub(super) fn kind_and_length(gaps: &Gaps, horizon: i64) -> (u8, usize) {
+    let runs: usize = runs(gaps, horizon).map(varint::length).sum();
+    let bitmap = distance(gaps.base, horizon).div_ceil(8);
+    match usize::try_from(bitmap) {
+        Ok(bitmap) if bitmap < runs => (BITMAP, bitmap),
+        _ => (RUNS, runs),
+    }
+}
+
+/// Bytes for attempts.
+pub(super) fn attempts_length(base: i64, attempts: &[(i64, u32)]) -> usize {
+    let mut length = varint::length(attempts.len() as u64);
+    let mut last = base;
+    for (offset, made) in attempts {
+        length += varint::length(distance(last, *offset)) + varint::length(u64::from(*made));
+        last = *offset;
+    }
+    length
+}
+
+/// Lengths of what is not done with and what is, in turns, up to a horizon. Only
+/// the first may be 0.
+fn runs(gaps: &Gaps, horizon: i64) -> impl Iterator<Item = u64> {
+    let starts_complete = gaps
+        .incomplete
+        .first()
+        .is_none_or(|first| first.start > gaps.base);
+    let first = (starts_complete && horizon > gaps.base).then_some(gaps.base);
+    let ends = gaps
+        .incomplete
+        .iter()
+        .flat_map(|range| [range.start, range.end]);
+    // Where one turns into the other; the base is no turn.
+    let turns = ends.filter(move |turn| *turn > gaps.base && *turn < horizon);
+    let last = (horizon > gaps.base).then_some(horizon);
+    let mut from = gaps.base;
+    first.into_iter().chain(turns).chain(last).map(move |turn| {
+        let run = distance(from, turn);
+        from = turn;
+        run
+    })
+}
+
+fn bitmap(gaps: &Gaps) -> Vec<u8> {
+    let offsets = distance(gaps.base, gaps.horizon);
+    let mut bits = vec![0; usize::try_from(offsets.div_ceil(8)).unwrap_or_default()];
+    for offset in gaps.incomplete.iter().cloned().flatten() {
+        let place = distance(gaps.base, offset);
+        if let Some(byte) = bits.get_mut((place / 8) as usize) {
+            *byte |= 1 << (place % 8);
+        }
+    }
+    bits
+}
+
+fn parse(mut body: &[u8]) -> Result<Gaps, &'static str> {
+    let bytes = &mut body;
+    let base = varint::take(bytes).and_then(|base| i64::try_from(base).ok());
+    let base = base.ok_or("the offset")?;
+    let length = varint::take(bytes).and_then(|length| i64::try_from(length).ok());
+    let horizon = length.and_then(|length| base.checked_add(length));
+    let horizon = horizon.ok_or("the length")?;
+    let (kind, rest) = bytes.split_first().ok_or("the kind")?;
+    *bytes = rest;
+    let incomplete = match *kind {
+        RUNS => take_runs(bytes, base, horizon).ok_or("the runs")?,
+        BITMAP => take_bitmap(bytes, base, horizon).ok_or("the bitmap")?,
+        _ => return Err("the kind"),
+    };
+    let attempts = take_attempts(bytes, base).ok_or("the attempts")?;
+    let whole = Gaps::new(base, horizon, incomplete, attempts.iter().copied());
+    match bytes.is_empty() && whole.attempts == attempts {
+        true => Ok(whole),
+        false => Err("the end"),
+    }
+}
+
+fn take_runs(bytes: &mut &[u8], base: i64, horizon: i64) -> Option<Vec<Range<i64>>> {
+    let mut ranges = Vec::new();
+    let (mut from, mut is_incomplete) = (base, true);
+    while from < horizon {
+        let run = i64::try_from(varint::take(bytes)?).ok()?;
+        let to = from.checked_add(run).filter(|to| *to <= horizon)?;
+        if run == 0 && !(is_incomplete && from == base) {
+            return None;
+        }
+        if is_incomplete {
+            ranges.push(from..to);
+        }
+        (from, is_incomplete) = (to, !is_incomplete);
+    }
+    Some(ranges)
+}
+
+fn take_bitmap(bytes: &mut &[u8], base: i64, horizon: i64) -> Option<Vec<Range<i64>>> {
+    let offsets = usize::try_from(distance(base, horizon)).ok()?;
+    let (bits, rest) = bytes.split_at_checked(offsets.div_ceil(8))?;
+    *bytes = rest;
+    let mut ranges: Vec<Range<i64>> = Vec::new();
+    for (offset, place) in (base..horizon).zip(0..) {
+        let byte: &u8 = bits.get(place / 8)?;
+        if byte >> (place % 8) & 1 == 0 {
+            continue;
+        }
+        match ranges.last_mut() {
+            Some(last) if last.end == offset => last.end += 1,
+            _ => ranges.push(offset..offset + 1),
+        }
+    }
+    Some(ranges)
+}
+
+fn take_attempts(bytes: &mut &[u8], base: i64) -> Option<Vec<(i64, u32)>> {
+    let count = varint::take(bytes)?;
+    let mut attempts: Vec<(i64, u32)> = Vec::new();
+    for _ in 0..count {
+        let ahead = i64::try_from(varint::take(bytes)?).ok()?;
+        let last = attempts.last().map(|(last, _)| *last);
+        if last.is_some() && ahead == 0 {
+            return None;
+        }
+        let offset = last.unwrap_or(base).checked_add(ahead)?;
+        attempts.push((offset, u32::try_from(varint::take(bytes)?).ok()?));
+    }
+    Some(attempts)
+}

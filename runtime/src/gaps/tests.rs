@@ -1,0 +1,217 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
+use super::*;
+
+/// Random texts in the long run.
+const TEXTS: usize = 300_000;
+
+/// Gaps as somebody may have met them: in bursts, scattered, or none.
+fn gaps() -> impl Strategy<Value = Gaps> {
+    let ranges = prop::collection::vec((0i64..20, 1i64..200), 0..60);
+    let scattered = prop::collection::vec((1i64..3, 1i64..3), 0..400);
+    let attempts = prop::collection::btree_map(0i64..4000, 1u32..100, 0..30);
+    let base = prop_oneof![0i64..1000, Just(i64::MAX / 2)];
+    (base, prop_oneof![ranges, scattered], attempts, 0i64..1000).prop_map(
+        |(base, turns, attempts, behind)| {
+            let mut at = base;
+            let mut incomplete = Vec::new();
+            for (ahead, length) in turns {
+                incomplete.push(at + ahead..at + ahead + length);
+                at += ahead + length;
+            }
+            let attempts = attempts
+                .into_iter()
+                .map(|(ahead, made)| (base + ahead, made));
+            Gaps::new(base, at + behind, incomplete, attempts)
+        },
+    )
+}
+
+fn complete(gaps: &Gaps) -> BTreeSet<i64> {
+    (gaps.base..gaps.horizon)
+        .filter(|offset| gaps.is_complete(*offset))
+        .collect()
+}
+
+#[test]
+fn what_is_known_ends_with_the_last_that_is_done_with_or_was_tried() {
+    let gaps = |attempts: &[(i64, u32)]| Gaps::new(5, 20, [5..8, 10..20], attempts.to_vec());
+    let none = gaps(&[]);
+    assert_eq!((none.horizon(), none.incomplete()), (10, &[5..8][..]));
+    let tried = gaps(&[(6, 1), (8, 9), (12, 2), (30, 1)]);
+    assert_eq!(
+        (tried.horizon(), tried.attempts()),
+        (13, &[(6, 1), (12, 2)][..])
+    );
+    assert!(Gaps::new(5, 20, [0..9, 9..20], []).is_empty());
+    assert_eq!(Gaps::new(5, 20, [5..20], []).encode(METADATA_LIMIT), "");
+}
+
+#[test]
+fn ranges_are_joined_and_cut_to_what_is_known() {
+    let gaps = Gaps::new(5, 20, [0..6, 6..8, 7..9, 12..13, 12..13], []);
+    assert_eq!(gaps.incomplete(), [5..9, 12..13]);
+    assert_eq!(complete(&gaps), (9..12).chain(13..20).collect());
+}
+
+/// The form is an interface: another version must go on reading it.
+#[test]
+fn the_text_is_as_it_was_in_version_1() {
+    let runs = Gaps::new(1000, 1300, [1000..1001, 1100..1102], [(1000, 3), (1101, 1)]);
+    let bitmap = Gaps::new(7, 15, (7..15).step_by(2).map(|at| at..at + 1), []);
+    let texts = [runs, bitmap].map(|gaps| gaps.encode(METADATA_LIMIT));
+    assert_eq!(
+        texts,
+        [
+            "penstock/1:6AesAgABYwLGAQIAA2UBxD1WYA",
+            "penstock/1:BwgBVQC2fKM4"
+        ]
+    );
+}
+
+#[test]
+fn foreign_and_newer_texts_are_told_apart() {
+    for (text, error) in [
+        (&b"owner=billing"[..], GapsError::Foreign),
+        (b"\xff\xfe", GapsError::Foreign),
+        (b"penstock/2:AAAA", GapsError::Version),
+        (b"penstock/1:", GapsError::Checksum),
+        (b"penstock/1:AA", GapsError::Checksum),
+    ] {
+        assert_eq!(Gaps::decode(text, 0), Err(error));
+    }
+    assert!(matches!(
+        Gaps::decode(b"penstock/1:%", 0),
+        Err(GapsError::Base64(_))
+    ));
+    let long = sealed(&vec![0; 64 * 1024]);
+    assert_eq!(Gaps::decode(long.as_bytes(), 0), Err(GapsError::TooLong));
+    assert_eq!(Gaps::decode(b"", 0), Ok(None));
+}
+
+#[test]
+fn a_group_that_was_moved_begins_anew() {
+    let text = Gaps::new(10, 20, [10..12], []).encode(METADATA_LIMIT);
+    let error = GapsError::OtherOffset {
+        base: 10,
+        committed: 11,
+    };
+    assert_eq!(Gaps::decode(text.as_bytes(), 11), Err(error));
+}
+
+#[test]
+fn lengths_that_would_not_fit_in_memory_are_refused() {
+    // Base 0, 2^62 offsets, as a bitmap or as runs that end too soon.
+    let length = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x40];
+    for kind in [0, 1] {
+        let body: Vec<u8> = [&[0][..], &length, &[kind, 1, 1, 0]].concat();
+        let error = Gaps::decode(sealed(&body).as_bytes(), 0);
+        assert!(matches!(error, Err(GapsError::Malformed(_))), "{error:?}");
+    }
+}
+
+#[test]
+fn every_second_message_of_twenty_thousand_fits_in_the_brokers_limit() {
+    let every_second = (0..20_000).step_by(2).map(|at| at..at + 1);
+    let gaps = Gaps::new(0, 20_000, every_second, []);
+    let text = gaps.encode(METADATA_LIMIT);
+    assert_eq!(Gaps::decode(text.as_bytes(), 0), Ok(Some(gaps)));
+}
+
+/// Whatever the bytes, reading them ends well, and what it gives is well-formed.
+/// Half of them have the right checksum, or few would be looked into.
+#[test]
+fn random_texts_are_read_or_refused() {
+    let seed = 0x9a95;
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut read = 0;
+    for _ in 0..TEXTS {
+        let mut body = vec![0; random.random_range(0..14)];
+        random.fill_bytes(&mut body);
+        for byte in &mut body {
+            // Small numbers make sense more often.
+            *byte &= [0xff, 0x0f, 0x03][random.random_range(0..3)];
+        }
+        let base = body.first().map_or(0, |base| i64::from(*base));
+        let text = match random.random() {
+            true => sealed(&body).into_bytes(),
+            false => [PREFIX.as_bytes(), &body].concat(),
+        };
+        if let Ok(Some(gaps)) = Gaps::decode(&text, base) {
+            read += 1;
+            check_form(&gaps, seed);
+        }
+    }
+    assert!(read > TEXTS / 1000, "only {read} of {TEXTS} could be read");
+}
+
+fn check_form(gaps: &Gaps, seed: u64) {
+    let context = format!("seed {seed}: {gaps:?}");
+    assert!(gaps.base <= gaps.horizon, "{context}");
+    let (from, to) = (gaps.base, gaps.horizon);
+    let within =
+        |range: &Range<i64>| from <= range.start && range.start < range.end && range.end <= to;
+    assert!(gaps.incomplete.iter().all(within), "{context}");
+    assert!(
+        gaps.incomplete
+            .windows(2)
+            .all(|two| two[0].end < two[1].start),
+        "{context}"
+    );
+    assert!(
+        gaps.attempts.windows(2).all(|two| two[0].0 < two[1].0),
+        "{context}"
+    );
+    assert!(
+        gaps.attempts.iter().all(|(at, _)| !gaps.is_complete(*at)),
+        "{context}"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn gaps_come_back_as_they_were(gaps in gaps()) {
+        let text = gaps.encode(usize::MAX);
+        let read = Gaps::decode(text.as_bytes(), gaps.base).unwrap();
+        match gaps.is_empty() {
+            true => prop_assert_eq!(read, None),
+            false => prop_assert_eq!(read, Some(gaps)),
+        }
+    }
+
+    #[test]
+    fn a_limit_is_kept_and_costs_only_what_lies_behind(gaps in gaps(), limit in 0usize..600) {
+        let text = gaps.encode(limit);
+        prop_assert!(text.len() <= limit);
+        let read = Gaps::decode(text.as_bytes(), gaps.base).unwrap();
+        let read = read.unwrap_or_else(|| Gaps::new(gaps.base, gaps.base, [], []));
+        let expected: BTreeSet<_> = complete(&gaps).range(..read.horizon).copied().collect();
+        prop_assert_eq!(complete(&read), expected);
+        let known: BTreeMap<_, _> = gaps.attempts.iter().copied().collect();
+        let kept: Vec<_> = known.range(..).take(read.attempts.len()).map(|(at, made)| (*at, *made)).collect();
+        prop_assert_eq!(&read.attempts, &kept);
+    }
+
+    #[test]
+    fn a_changed_character_is_noticed(gaps in gaps(), place: prop::sample::Index, bit in 0u8..8) {
+        prop_assume!(!gaps.is_empty());
+        let mut text = gaps.encode(METADATA_LIMIT).into_bytes();
+        let place = place.index(text.len());
+        text[place] ^= 1 << bit;
+        prop_assert!(Gaps::decode(&text, gaps.base).is_err());
+    }
+
+    #[test]
+    fn a_text_that_was_cut_off_is_noticed(gaps in gaps(), length: prop::sample::Index) {
+        prop_assume!(!gaps.is_empty());
+        let text = gaps.encode(METADATA_LIMIT).into_bytes();
+        let length = 1 + length.index(text.len() - 1);
+        prop_assert!(Gaps::decode(&text[..length], gaps.base).is_err());
+    }
+}
