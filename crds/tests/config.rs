@@ -96,15 +96,13 @@ fn fast_with_commit_on_read_has_exactly_the_sources_configuration() {
 }
 
 #[test]
-fn fast_with_commit_when_handled_leaves_storing_offsets_to_the_runtime() {
+fn fast_with_commit_when_handled_leaves_commits_to_the_runtime() {
     let read = resolved(json!({ "commit": "Read" }));
     let mut handled = resolved(json!({ "commit": "Handled" }));
-    assert_eq!(
-        handled
-            .insert("enable.auto.offset.store".into(), "true".into())
-            .as_deref(),
-        Some("false")
-    );
+    for property in ["enable.auto.commit", "enable.auto.offset.store"] {
+        let instead = handled.insert(property.into(), "true".into());
+        assert_eq!(instead.as_deref(), Some("false"), "{property}");
+    }
     assert_eq!(handled, read);
 }
 

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use crate::kafka::{Consumer, PartitionHandle, TopicPartition};
 use crate::metrics::Metrics;
 use crate::partition::Partition;
+use crate::start::Inherited;
 
 /// All assigned partitions, found by name or, for each message, by handle.
 pub(crate) struct Assignment {
@@ -32,10 +33,12 @@ impl Assignment {
         }
     }
 
-    /// Takes partitions on, under an epoch of their own.
+    /// Takes partitions on, under an epoch of their own, with what earlier owners
+    /// knew of them.
     pub(crate) fn add(
         &mut self,
         partitions: &[TopicPartition],
+        mut inherited: Inherited,
         client: Option<&Arc<Consumer>>,
     ) -> Vec<Arc<Partition>> {
         self.epoch += 1;
@@ -43,14 +46,18 @@ impl Assignment {
         let added: Vec<_> = partitions
             .iter()
             .map(|TopicPartition { topic, partition }| {
-                Arc::new(Partition::new(
+                let new = Partition::new(
                     topic,
                     *partition,
                     self.epoch,
                     &self.metrics,
                     Arc::clone(&self.pump),
                     client.cloned(),
-                ))
+                );
+                Arc::new(match inherited.remove(&(topic.clone(), *partition)) {
+                    Some(gaps) => new.resume(gaps),
+                    None => new,
+                })
             })
             .collect();
         for partition in &added {

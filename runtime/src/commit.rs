@@ -21,12 +21,12 @@ pub(crate) enum CommitResult {
     Failed(String),
 }
 
-/// A commit that a handler, or the pump at a stop, waits for.
+/// A commit that a handler waits for.
 pub(crate) struct CommitRequest {
     /// The assignment that the message came by.
     pub(crate) partition: Arc<Partition>,
-    /// The offset to commit: one past what is handled.
-    pub(crate) offset: i64,
+    /// The offset of the message that was handled.
+    pub(crate) message: i64,
     pub(crate) reply: oneshot::Sender<CommitResult>,
 }
 
@@ -52,7 +52,7 @@ impl Committer {
         let (reply, result) = oneshot::channel();
         let request = CommitRequest {
             partition: Arc::clone(record.assignment()),
-            offset: offset + 1,
+            message: offset,
             reply,
         };
         let sent = self.requests.send(request).is_ok();

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
 use crate::commit::{CommitRequest, CommitResult};
 use crate::kafka::{self, CommitOutcome, Consumer};
-use crate::partition::Partition;
+use crate::partition::{CommitPoint, Partition};
 
 /// Wait before a commit that met a rebalance is sent again.
 const RETRY_WAIT: Duration = Duration::from_millis(100);
@@ -23,10 +24,27 @@ pub(crate) struct Commits {
 }
 
 struct Waiting {
-    request: CommitRequest,
+    partition: Arc<Partition>,
+    wanted: Wanted,
+    reply: oneshot::Sender<CommitResult>,
     since: Instant,
-    /// When to send again; absent while the brokers have it.
-    retry_at: Option<Instant>,
+    state: State,
+}
+
+/// What is to be committed.
+#[derive(Clone, Copy, PartialEq)]
+enum Wanted {
+    /// All up to this message, which was handled in order.
+    Message(i64),
+    /// Whatever may be by the time that it is sent. `again`: until it is taken.
+    Handled { again: bool },
+}
+
+enum State {
+    /// To be sent at this time, once the partition has no other on its way.
+    Due(Instant),
+    /// The brokers have it.
+    Sent(CommitPoint),
 }
 
 impl Commits {
@@ -38,88 +56,120 @@ impl Commits {
         }
     }
 
-    /// Asks for a commit on the pump's own behalf. It is sent when commits are
-    /// next served.
-    pub(crate) fn ask(
+    /// Asks for a commit of what is handled and waits for nothing: one that fails
+    /// is not sent again. It is sent when commits are next served.
+    pub(crate) fn save(&mut self, partition: &Arc<Partition>) {
+        let asked = self.waiting.iter().any(|waiting| {
+            matches!(waiting.wanted, Wanted::Handled { .. })
+                && Arc::ptr_eq(&waiting.partition, partition)
+        });
+        if !asked {
+            self.ask_for_handled(partition, false);
+        }
+    }
+
+    /// Asks for a commit of what is handled, sent again while a rebalance has it
+    /// refused. It is sent when commits are next served.
+    pub(crate) fn ask(&mut self, partition: &Arc<Partition>) -> oneshot::Receiver<CommitResult> {
+        self.ask_for_handled(partition, true)
+    }
+
+    fn ask_for_handled(
         &mut self,
         partition: &Arc<Partition>,
-        offset: i64,
+        again: bool,
     ) -> oneshot::Receiver<CommitResult> {
         let (reply, result) = oneshot::channel();
-        self.add(CommitRequest {
-            partition: Arc::clone(partition),
-            offset,
-            reply,
-        });
+        self.add(Arc::clone(partition), Wanted::Handled { again }, reply);
         result
     }
 
-    fn add(&mut self, request: CommitRequest) {
+    fn add(
+        &mut self,
+        partition: Arc<Partition>,
+        wanted: Wanted,
+        reply: oneshot::Sender<CommitResult>,
+    ) {
+        let now = Instant::now();
         self.waiting.push(Waiting {
-            request,
-            since: Instant::now(),
-            retry_at: Some(Instant::now()),
+            partition,
+            wanted,
+            reply,
+            since: now,
+            state: State::Due(now),
         });
     }
 
     /// Sends what is asked for and what is due again.
     pub(crate) fn serve(&mut self, consumer: &Consumer) {
         while let Ok(request) = self.requests.try_recv() {
-            self.add(request);
+            let wanted = Wanted::Message(request.message);
+            self.add(request.partition, wanted, request.reply);
         }
         let mut place = 0;
         while let Some(waiting) = self.waiting.get_mut(place) {
-            let due = waiting.retry_at.is_some_and(|at| at <= Instant::now());
-            if !due {
+            if !waiting.is_due() {
                 place += 1;
-            } else if waiting.request.partition.is_revoked() {
+            } else if waiting.partition.is_revoked() {
                 self.reply(place, CommitResult::Revoked);
-            } else {
-                waiting.retry_at = None;
-                let CommitRequest {
-                    partition, offset, ..
-                } = &waiting.request;
-                match kafka::commit(consumer, &partition.topic_c, partition.number, *offset) {
-                    Ok(()) => place += 1,
-                    Err(code) => self.reply(place, CommitResult::Failed(code.to_string())),
+            } else if let Some(point) = waiting.point() {
+                match send(consumer, &waiting.partition, &point) {
+                    Ok(()) => {
+                        waiting.partition.set_committing(true);
+                        waiting.state = State::Sent(point);
+                        place += 1;
+                    }
+                    Err(reason) => self.reply(place, CommitResult::Failed(reason)),
                 }
+            } else {
+                // The one before it was as far already.
+                self.reply(place, CommitResult::Committed);
             }
         }
     }
 
     /// Takes the brokers' answer to a commit.
     pub(crate) fn answer(&mut self, outcome: &CommitOutcome) {
-        let Some(place) = self.waiting.iter().position(|waiting| {
-            waiting.request.partition.topic == outcome.topic
-                && waiting.request.partition.number == outcome.partition
-                && Some(waiting.request.offset) == outcome.offset
-        }) else {
+        let answered = |waiting: &Waiting| waiting.is_answered_by(outcome);
+        let Some(place) = self.waiting.iter().position(answered) else {
             return;
         };
         let waiting = &mut self.waiting[place];
-        match outcome.result {
-            Ok(()) => self.reply(place, CommitResult::Committed),
-            Err(_) if waiting.request.partition.is_revoked() => {
-                self.reply(place, CommitResult::Revoked);
+        waiting.partition.set_committing(false);
+        let again = waiting.wanted != Wanted::Handled { again: false };
+        let result = match outcome.result {
+            Ok(()) => {
+                if let State::Sent(point) = &waiting.state {
+                    waiting.partition.committed(point.clone());
+                }
+                CommitResult::Committed
             }
-            Err(code) if passes(code) && waiting.since.elapsed() < self.retry_limit => {
+            Err(_) if waiting.partition.is_revoked() => CommitResult::Revoked,
+            Err(RDKafkaErrorCode::OffsetMetadataTooLarge) if waiting.has_metadata() => {
+                waiting.partition.shorten_metadata();
+                waiting.state = State::Due(Instant::now());
+                return;
+            }
+            Err(code) if again && passes(code) && waiting.since.elapsed() < self.retry_limit => {
                 tracing::warn!("the commit met a rebalance ({code}) and is sent again");
-                waiting.retry_at = Some(Instant::now() + RETRY_WAIT);
+                waiting.state = State::Due(Instant::now() + RETRY_WAIT);
+                return;
             }
-            Err(code) if passes(code) => {
+            Err(code) if again && passes(code) => {
                 let limit = self.retry_limit;
                 let reason = format!("it was refused for {limit:?}, the last time with {code}");
-                self.reply(place, CommitResult::Failed(reason));
+                CommitResult::Failed(reason)
             }
-            Err(code) => self.reply(place, CommitResult::Failed(code.to_string())),
-        }
+            Err(code) => CommitResult::Failed(code.to_string()),
+        };
+        self.reply(place, result);
     }
 
     /// Answers those whose partition was given up.
     pub(crate) fn drop_revoked(&mut self) {
         let mut place = 0;
         while let Some(waiting) = self.waiting.get(place) {
-            if waiting.request.partition.is_revoked() {
+            if waiting.partition.is_revoked() {
                 self.reply(place, CommitResult::Revoked);
             } else {
                 place += 1;
@@ -127,18 +177,77 @@ impl Commits {
         }
     }
 
-    /// How long until a commit is to be sent again.
-    pub(crate) fn next_retry(&self) -> Option<Duration> {
-        let due = self.waiting.iter().filter_map(|waiting| waiting.retry_at);
+    /// How long until a commit is to be sent.
+    pub(crate) fn next_due(&self) -> Option<Duration> {
+        let due = self.waiting.iter().filter_map(Waiting::due);
         due.min()
             .map(|at| at.saturating_duration_since(Instant::now()))
     }
 
     fn reply(&mut self, place: usize, result: CommitResult) {
         let waiting = self.waiting.swap_remove(place);
-        // Fails only when the handler was given up meanwhile.
-        let _ = waiting.request.reply.send(result);
+        // Fails only when nobody waits, or the handler was given up meanwhile.
+        let _ = waiting.reply.send(result);
     }
+}
+
+impl Waiting {
+    /// When to send it. One whose partition has another on its way waits for that.
+    fn due(&self) -> Option<Instant> {
+        match self.state {
+            State::Due(at) if !self.partition.is_committing() => Some(at),
+            State::Due(_) | State::Sent(_) => None,
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        self.due().is_some_and(|at| at <= Instant::now())
+    }
+
+    /// What to send; `None` if the brokers have it.
+    fn point(&self) -> Option<CommitPoint> {
+        match self.wanted {
+            Wanted::Message(message) => Some(self.partition.commit_point_behind(message)),
+            Wanted::Handled { .. } => self.partition.uncommitted(),
+        }
+    }
+
+    fn has_metadata(&self) -> bool {
+        matches!(&self.state, State::Sent(point) if !point.metadata.is_empty())
+    }
+
+    fn is_answered_by(&self, outcome: &CommitOutcome) -> bool {
+        matches!(&self.state, State::Sent(point) if Some(point.offset) == outcome.offset)
+            && self.partition.number == outcome.partition
+            && self.partition.topic == outcome.topic
+    }
+}
+
+/// Sends a commit of an offset of which nothing more is known. Nobody waits for it.
+pub(crate) fn send_offset(
+    consumer: &Consumer,
+    partition: &Partition,
+    offset: i64,
+) -> Result<(), String> {
+    let metadata = String::new();
+    send(consumer, partition, &CommitPoint { offset, metadata })
+}
+
+fn send(consumer: &Consumer, partition: &Partition, point: &CommitPoint) -> Result<(), String> {
+    let list = to_list(partition, point).map_err(|error| error.to_string())?;
+    kafka::commit(consumer, &list).map_err(|code| code.to_string())
+}
+
+fn to_list(partition: &Partition, point: &CommitPoint) -> KafkaResult<TopicPartitionList> {
+    let (topic, number) = (&partition.topic, partition.number);
+    let mut list = TopicPartitionList::with_capacity(1);
+    list.add_partition_offset(topic, number, Offset::Offset(point.offset))?;
+    if let Some(mut entry) = list.find_partition(topic, number)
+        && !point.metadata.is_empty()
+    {
+        entry.set_metadata(&point.metadata);
+    }
+    Ok(list)
 }
 
 /// Answers that mean "not now": the group is between two generations, or its

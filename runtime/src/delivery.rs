@@ -19,6 +19,10 @@ pub(crate) enum Next {
     GiveUp,
 }
 
+/// Most waits that are skipped where attempts go on: with any factor that makes
+/// them grow in earnest, they are the longest by then.
+const MOST_SKIPPED: u32 = 1000;
+
 /// The attempts at one message.
 pub(crate) struct Attempts<'a> {
     policy: &'a DeliveryPolicy,
@@ -27,12 +31,14 @@ pub(crate) struct Attempts<'a> {
 }
 
 impl<'a> Attempts<'a> {
-    /// Those that follow `failed` ones, which is 0 for a new message.
+    /// Those that follow `failed` ones, made here or by earlier owners of the
+    /// partition; 0 for a new message. There is always one more, even if the limit
+    /// was lowered meanwhile; none is counted beyond it.
     pub(crate) fn after(policy: &'a DeliveryPolicy, failed: u32) -> Self {
         Self {
             policy,
             waits: None,
-            made: failed.saturating_add(1),
+            made: failed.saturating_add(1).min(policy.max_attempts.get()),
         }
     }
 
@@ -64,7 +70,8 @@ fn exponential(policy: &DeliveryPolicy, made: u32) -> backon::ExponentialBackoff
         .with_factor(policy.factor as f32)
         .without_max_times()
         .build();
-    waits.by_ref().take(made as usize - 1).for_each(drop);
+    let skipped = (made - 1).min(MOST_SKIPPED);
+    waits.by_ref().take(skipped as usize).for_each(drop);
     waits
 }
 
@@ -121,6 +128,25 @@ mod tests {
         let policy = policy(7, 0.0);
         let mut attempts = Attempts::after(&policy, 0);
         assert_eq!(attempts.failed(&HandlerError::permanent("x")), Next::GiveUp);
+    }
+
+    #[test]
+    fn attempts_and_waits_go_on_where_they_were() {
+        let policy = policy(5, 0.0);
+        let mut attempts = Attempts::after(&policy, 2);
+        let error = HandlerError::retryable("x");
+        assert_eq!(attempts.number(), 3);
+        assert_eq!(
+            attempts.failed(&error),
+            Next::Retry(Duration::from_millis(400))
+        );
+        assert_eq!(
+            attempts.failed(&error),
+            Next::Retry(Duration::from_millis(800))
+        );
+        assert_eq!(attempts.number(), 5);
+        assert_eq!(attempts.failed(&error), Next::GiveUp);
+        assert_eq!(Attempts::after(&policy, u32::MAX).number(), 5);
     }
 
     #[test]

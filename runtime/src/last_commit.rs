@@ -1,9 +1,9 @@
-//! The last commit of what is handled, before the group is left.
+//! The last commit of what is handled, before partitions are given up or the group
+//! is left.
 //!
-//! librdkafka commits stored offsets when it closes, but once: where the group is
-//! between two generations the coordinator refuses it, and everything handled since
-//! the last commit comes again elsewhere. So it is asked for here first, while the
-//! client still takes part in the group and can be answered "not now".
+//! Where the group is between two generations the coordinator refuses a commit, and
+//! everything handled since the last one would come again elsewhere. So its answer is
+//! awaited, and it is sent again, while the client still takes part in the group.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,12 +13,15 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 use crate::commit::CommitResult;
 use crate::commits::Commits;
 use crate::partition::Partition;
+use crate::strategy::Strategy;
 
-/// Shortest and longest time for it. Between them it has what the handlers left of
+/// Shortest time for it, and the longest at a stop and at a revocation, for which
+/// the whole group waits. Between them it has what the handlers left of
 /// `stopTimeout`. With the brokers down it is in vain, so it does not take all of
 /// that; a group whose members answer has settled long before.
 const SHORTEST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(10);
+pub(crate) const AT_STOP: Duration = Duration::from_secs(10);
+pub(crate) const AT_REVOCATION: Duration = Duration::from_secs(3);
 
 /// Commits that are still awaited.
 pub(crate) struct LastCommit {
@@ -28,31 +31,31 @@ pub(crate) struct LastCommit {
 
 struct Waiting {
     partition: Arc<Partition>,
-    offset: i64,
     result: oneshot::Receiver<CommitResult>,
 }
 
 impl LastCommit {
-    /// Asks for a commit of each partition's handled prefix, unless the brokers
-    /// have it. `left` is what is left of the time for the stop.
+    /// Asks for a commit of what is handled of each partition, unless the brokers
+    /// have it. `left` is what is left of the time for the drain.
     pub(crate) fn start<'a>(
         commits: &mut Commits,
         partitions: impl Iterator<Item = &'a Arc<Partition>>,
+        strategy: Strategy,
         left: Duration,
+        longest: Duration,
     ) -> Self {
-        let waiting = partitions.filter_map(|partition| {
-            let offset = partition.uncommitted()?;
+        let concerned = partitions.filter(|partition| partition.needs_commit(strategy));
+        let waiting = concerned.map(|partition| {
             let (topic, number) = (&partition.topic, partition.number);
-            tracing::debug!("the last commit of topic {topic} partition {number} offset {offset}");
-            Some(Waiting {
+            tracing::debug!("the last commit of topic {topic} partition {number}");
+            Waiting {
                 partition: Arc::clone(partition),
-                offset,
-                result: commits.ask(partition, offset),
-            })
+                result: commits.ask(partition),
+            }
         });
         Self {
             waiting: waiting.collect(),
-            deadline: Instant::now() + left.clamp(SHORTEST, LONGEST),
+            deadline: Instant::now() + left.clamp(SHORTEST, longest),
         }
     }
 
@@ -85,10 +88,9 @@ impl Waiting {
 
     fn warn(&self, reason: &str) {
         tracing::warn!(
-            "the last commit of topic {} partition {} offset {} failed: {reason}; what was handled since the one before may come again",
+            "the last commit of topic {} partition {} failed: {reason}; what was handled since the one before may come again",
             self.partition.topic,
-            self.partition.number,
-            self.offset
+            self.partition.number
         );
     }
 }

@@ -44,6 +44,7 @@ pub struct Metrics {
     skipped: IntCounterVec,
     dead_lettered: IntCounterVec,
     abandoned: IntCounterVec,
+    already_handled: IntCounterVec,
     committed: IntGaugeVec,
     lag: IntGaugeVec,
     /// Partitions that this process has now.
@@ -123,6 +124,11 @@ impl Metrics {
             abandoned: register.counters(
                 "penstock_abandoned_messages_total",
                 "messages left unhandled by a revocation or a stop, to be delivered again",
+                &CONSUMER_LABELS,
+            )?,
+            already_handled: register.counters(
+                "penstock_already_handled_total",
+                "messages read again and not handed out, since they were handled before a restart or a rebalance",
                 &CONSUMER_LABELS,
             )?,
             committed: register.gauges(
@@ -233,6 +239,7 @@ impl Metrics {
             skipped: self.skipped.with_label_values(&consumer),
             dead_lettered: self.dead_lettered.with_label_values(&consumer),
             abandoned: self.abandoned.with_label_values(&consumer),
+            already_handled: self.already_handled.with_label_values(&consumer),
         }
     }
 
@@ -275,6 +282,7 @@ pub(crate) struct TopicMetrics {
     pub(crate) skipped: IntCounter,
     pub(crate) dead_lettered: IntCounter,
     pub(crate) abandoned: IntCounter,
+    pub(crate) already_handled: IntCounter,
 }
 
 /// Time and count of the messages that ended one way.

@@ -6,22 +6,30 @@
 
 use std::ffi::CString;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::gaps::{Gaps, METADATA_LIMIT};
 use crate::kafka::{Consumer, c_name};
 use crate::metrics::{Metrics, PartitionMetrics, TopicMetrics};
-use crate::offsets::OffsetTracker;
+use crate::offsets::{Delivered, OffsetTracker};
+use crate::strategy::Strategy;
 
 const ACTIVE: u8 = 0;
 const DRAINING: u8 = 1;
 const REVOKED: u8 = 2;
 
-/// No offset: Kafka's are never negative.
-const UNKNOWN: i64 = -1;
+/// What a commit says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CommitPoint {
+    /// All before it needs no more work.
+    pub(crate) offset: i64,
+    /// What is known beyond, as text; perhaps empty. See [`Gaps`].
+    pub(crate) metadata: String,
+}
 
 /// Messages that wait for others of their key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,14 +59,20 @@ pub(crate) struct Partition {
     pub(crate) metrics: PartitionMetrics,
     state: AtomicU8,
     offsets: Mutex<OffsetTracker>,
+    /// Attempts have failed, here or before: look them up.
+    has_failures: AtomicBool,
     /// Ends waits between attempts.
     draining: CancellationToken,
     /// Ends attempts: the partition is given up.
     revoked: CancellationToken,
     /// A message has come by this assignment.
     begun: AtomicBool,
-    /// Offset committed last under this assignment.
-    committed: AtomicI64,
+    /// What the brokers have, as far as is known.
+    committed: Mutex<Option<CommitPoint>>,
+    /// A commit is with the brokers.
+    committing: AtomicBool,
+    /// Longest metadata that the brokers take, as far as is known.
+    metadata_limit: AtomicUsize,
     held: AtomicUsize,
     held_bytes: AtomicUsize,
     /// Held messages at which reading may go on; [`RUNNING`] while it does.
@@ -87,10 +101,13 @@ impl Partition {
             metrics: metrics.partition(topic, number),
             state: AtomicU8::new(ACTIVE),
             offsets: Mutex::default(),
+            has_failures: AtomicBool::new(false),
             draining: CancellationToken::new(),
             revoked: CancellationToken::new(),
             begun: AtomicBool::new(false),
-            committed: AtomicI64::new(UNKNOWN),
+            committed: Mutex::default(),
+            committing: AtomicBool::new(false),
+            metadata_limit: AtomicUsize::new(METADATA_LIMIT),
             held: AtomicUsize::new(0),
             held_bytes: AtomicUsize::new(0),
             resume_at: AtomicUsize::new(RUNNING),
@@ -99,14 +116,56 @@ impl Partition {
         }
     }
 
-    /// Whether this is called for the first time: at the assignment's first message.
+    /// Goes on from what an earlier owner knew.
+    pub(crate) fn resume(self, gaps: Gaps) -> Self {
+        let committed = CommitPoint {
+            offset: gaps.base(),
+            metadata: gaps.encode(METADATA_LIMIT),
+        };
+        Self {
+            has_failures: AtomicBool::new(!gaps.attempts().is_empty()),
+            offsets: Mutex::new(OffsetTracker::resume(gaps)),
+            committed: Mutex::new(Some(committed)),
+            // Something was committed, so the place is known.
+            begun: AtomicBool::new(true),
+            ..self
+        }
+    }
+
+    /// Whether this is called for the first time: at the first message of an
+    /// assignment that goes on from no other.
     pub(crate) fn begin(&self) -> bool {
         !self.begun.swap(true, Ordering::Relaxed)
     }
 
-    /// Notes a message that was taken from Kafka.
-    pub(crate) fn deliver(&self, offset: i64) {
-        self.offsets.lock().deliver(offset);
+    /// Notes a message that was taken from Kafka. Whether it is to be handled.
+    pub(crate) fn deliver(&self, offset: i64) -> bool {
+        let delivered = self.offsets.lock().deliver(offset);
+        match delivered {
+            Delivered::New => {}
+            Delivered::SentBack => *self.committed.lock() = None,
+            Delivered::AlreadyHandled => self.topic_metrics.already_handled.inc(),
+        }
+        delivered != Delivered::AlreadyHandled
+    }
+
+    /// Attempts that failed at a message so far, by earlier owners too.
+    pub(crate) fn attempts(&self, offset: i64) -> u32 {
+        match self.has_failures.load(Ordering::Relaxed) {
+            true => self.offsets.lock().attempts(offset),
+            false => 0,
+        }
+    }
+
+    /// Notes that an attempt at a message failed; `made` counts it and those before it.
+    pub(crate) fn fail(&self, offset: i64, made: u32) {
+        self.has_failures.store(true, Ordering::Relaxed);
+        self.offsets.lock().fail(offset, made);
+    }
+
+    /// Has the attempts at a message counted anew when it comes again.
+    pub(crate) fn forget_attempts(&self, offset: i64) {
+        self.offsets.lock().forget_attempts(offset);
     }
 
     /// Notes a message that needs no more work.
@@ -135,25 +194,92 @@ impl Partition {
         self.offsets.lock().committable()
     }
 
+    /// What may be committed now. Absent before the first message.
+    pub(crate) fn commit_point(&self) -> Option<CommitPoint> {
+        let offsets = self.offsets.lock();
+        let offset = offsets.committable()?;
+        let gaps = offsets.gaps(offset);
+        drop(offsets);
+        Some(self.point(&gaps))
+    }
+
+    /// What may be committed once a message and all before it are handled, as
+    /// happens in order.
+    pub(crate) fn commit_point_behind(&self, message: i64) -> CommitPoint {
+        let offsets = self.offsets.lock();
+        let gaps = match offsets.knows_more() {
+            true => offsets.gaps(message + 1),
+            false => Gaps::new(message + 1, message + 1, [], []),
+        };
+        drop(offsets);
+        self.point(&gaps)
+    }
+
+    fn point(&self, gaps: &Gaps) -> CommitPoint {
+        CommitPoint {
+            offset: gaps.base(),
+            metadata: gaps.encode(self.metadata_limit.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// What may be committed and is more than the brokers have.
+    pub(crate) fn uncommitted(&self) -> Option<CommitPoint> {
+        let point = self.commit_point()?;
+        let committed = self.committed.lock();
+        let is_news = committed
+            .as_ref()
+            .is_none_or(|known| point.offset >= known.offset && point != *known);
+        is_news.then_some(point)
+    }
+
+    /// Whether the pump has something to commit by itself. In order it has only
+    /// what the commit after each message does not say: attempts.
+    pub(crate) fn needs_commit(&self, strategy: Strategy) -> bool {
+        let concerned = match strategy {
+            Strategy::Read => false,
+            Strategy::Handled => true,
+            Strategy::EachMessage => {
+                let committed = self.committed.lock();
+                let told = committed.as_ref().is_some_and(|it| !it.metadata.is_empty());
+                told || self.offsets.lock().knows_more()
+            }
+        };
+        concerned && self.uncommitted().is_some()
+    }
+
     /// Notes what the brokers have committed.
-    pub(crate) fn committed(&self, offset: i64) {
-        self.committed.store(offset, Ordering::Relaxed);
-        self.metrics.committed.set(offset);
+    pub(crate) fn committed(&self, point: CommitPoint) {
+        self.metrics.committed.set(point.offset);
+        *self.committed.lock() = Some(point);
+    }
+
+    /// Notes that a commit is sent, or answered: one is sent after the other, so
+    /// that none overtakes another.
+    pub(crate) fn set_committing(&self, committing: bool) {
+        self.committing.store(committing, Ordering::Relaxed);
+    }
+
+    /// Whether a commit is with the brokers.
+    pub(crate) fn is_committing(&self) -> bool {
+        self.committing.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the brokers found the metadata too long.
+    pub(crate) fn shorten_metadata(&self) {
+        let limit = self.metadata_limit.load(Ordering::Relaxed) / 2;
+        self.metadata_limit.store(limit, Ordering::Relaxed);
+        tracing::warn!(
+            "the brokers take no such long metadata for {}/{}: at most {limit} bytes are tried; offset.metadata.max.bytes is less than its default",
+            self.topic,
+            self.number
+        );
     }
 
     /// Where a successor would begin, as far as is known: the offset committed
     /// last, or where this assignment began.
     pub(crate) fn position(&self) -> Option<i64> {
-        match self.committed.load(Ordering::Relaxed) {
-            UNKNOWN => self.committable(),
-            offset => Some(offset),
-        }
-    }
-
-    /// The offset that may be committed, unless the brokers have it.
-    pub(crate) fn uncommitted(&self) -> Option<i64> {
-        let committed = self.committed.load(Ordering::Relaxed);
-        self.committable().filter(|offset| *offset != committed)
+        let committed = self.committed.lock().as_ref().map(|point| point.offset);
+        committed.or_else(|| self.committable())
     }
 
     /// Notes that a message of this many bytes is held behind another of its key, or

@@ -9,7 +9,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::kafka::{self, CommitOutcome, Consumer};
+use crate::commits;
+use crate::kafka::{CommitOutcome, Consumer};
 use crate::partition::Partition;
 
 /// Longest time that messages are held. Brokers that take no commits for so
@@ -43,14 +44,14 @@ impl Pins {
         if !self.enabled || !partition.begin() {
             return;
         }
-        match kafka::commit(consumer, &partition.topic_c, partition.number, offset) {
+        match commits::send_offset(consumer, partition, offset) {
             Ok(()) => self.waiting.push(Pin {
                 partition: Arc::clone(partition),
                 offset,
                 since: Instant::now(),
             }),
-            Err(code) => tracing::warn!(
-                "the first offset of {}/{} could not be committed: {code}",
+            Err(reason) => tracing::warn!(
+                "the first offset of {}/{} could not be committed: {reason}",
                 partition.topic,
                 partition.number
             ),

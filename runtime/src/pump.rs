@@ -1,5 +1,5 @@
 //! The pump: reads messages from Kafka into the work queue. It owns the client
-//! and alone speaks to it; handlers report, and it stores or commits.
+//! and alone speaks to it; handlers report, and it commits.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::Offset;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -17,15 +17,16 @@ use crate::kafka::{
     CommitOutcome, ConsumeError, Consumer, Event, MessageQueue, TopicPartition, high_watermark,
 };
 use crate::lanes::LaneFinder;
-use crate::last_commit::LastCommit;
+use crate::last_commit::{AT_STOP, LastCommit};
 use crate::metrics::Metrics;
+use crate::partition::CommitPoint;
 use crate::pauses::Pauses;
 use crate::pins::Pins;
 use crate::progress::Progress;
 use crate::queue::WorkQueue;
 use crate::rebalance::{self, Revocation};
 use crate::record::Record;
-use crate::start::Joining;
+use crate::start::{Beginning, Joining};
 use crate::strategy::Strategy;
 use crate::telemetry::SPANS;
 use crate::worker::{Delivery, Job};
@@ -37,9 +38,8 @@ const IDLE_WAIT: Duration = Duration::from_secs(1);
 /// consumer that does not poll as dead after `max.poll.interval.ms`.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often handled offsets are stored and the lag is measured. librdkafka
-/// commits what is stored every `auto.commit.interval.ms`.
-const STORE_INTERVAL: Duration = Duration::from_millis(500);
+/// How often the lag is measured, and the limits of a revocation are looked at.
+const MEASURE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What a pump is made of.
 pub(crate) struct PumpParts {
@@ -53,6 +53,8 @@ pub(crate) struct PumpParts {
     pub(crate) commits: Commits,
     /// Most bytes of messages that are held behind others of their key.
     pub(crate) held_bytes: usize,
+    /// How often what is handled is committed, where that goes by the clock.
+    pub(crate) commit_interval: Duration,
     /// Where a partition without a committed offset begins.
     pub(crate) reset: Offset,
     /// Most messages in one read.
@@ -84,7 +86,8 @@ pub(crate) struct Pump {
     /// Begun when every handler has ended.
     last_commit: Option<LastCommit>,
     last_poll: Instant,
-    last_store: Instant,
+    last_measure: Instant,
+    last_save: Instant,
     _closing: Closing,
 }
 
@@ -114,7 +117,8 @@ impl Pump {
             stopped: None,
             last_commit: None,
             last_poll: Instant::now(),
-            last_store: Instant::now(),
+            last_measure: Instant::now(),
+            last_save: Instant::now(),
             _closing: Closing(Arc::clone(&parts.consumer)),
             parts,
         }
@@ -126,10 +130,11 @@ impl Pump {
         loop {
             self.parts.progress.pumped();
             self.serve_events();
-            self.parts.commits.serve(&self.parts.consumer);
             self.advance_joining();
             self.advance_revocation();
-            self.store_handled();
+            self.save_handled();
+            self.parts.commits.serve(&self.parts.consumer);
+            self.measure_lag();
             if self.parts.lanes.is_some() {
                 self.parts.queue.release_due(Instant::now());
                 self.pauses.resume(&self.parts.consumer);
@@ -195,13 +200,14 @@ impl Pump {
                 Ok(message) => {
                     let record = Record::native(message);
                     let partition = record.assignment();
-                    partition.deliver(record.offset());
-                    pins.note(&parts.consumer, partition, record.offset());
-                    let lane = parts.lanes.as_ref().and_then(|lanes| {
-                        pauses.note(partition);
-                        Some(lanes.find(&partition.topic, partition.number, record.key()?))
-                    });
-                    pending.push_back(Delivery::Message(Job::new(record, lane)));
+                    if partition.deliver(record.offset()) {
+                        pins.note(&parts.consumer, partition, record.offset());
+                        let lane = parts.lanes.as_ref().and_then(|lanes| {
+                            pauses.note(partition);
+                            Some(lanes.find(&partition.topic, partition.number, record.key()?))
+                        });
+                        pending.push_back(Delivery::Message(Job::new(record, lane)));
+                    }
                 }
                 // The end of a partition is no error.
                 Err(error) if error.code == RDKafkaErrorCode::PartitionEOF => {}
@@ -212,13 +218,13 @@ impl Pump {
 
     async fn wait(&mut self) {
         // Ends by time too: intervals, limits and retries are looked at then.
-        let limit = self.parts.commits.next_retry().unwrap_or(IDLE_WAIT);
+        let limit = self.parts.commits.next_due().unwrap_or(IDLE_WAIT);
         let now = Instant::now();
         let due = self.parts.queue.release_due(now);
         let limit = due.map_or(limit, |due| limit.min(due - now)).min(
             match (&self.revocation, self.parts.strategy) {
                 (None, Strategy::Read | Strategy::EachMessage) => IDLE_WAIT,
-                _ => STORE_INTERVAL,
+                _ => MEASURE_INTERVAL.min(self.parts.commit_interval),
             },
         );
         let woken = tokio::time::timeout(limit, self.parts.wake.notified()).await;
@@ -281,29 +287,36 @@ impl Pump {
     /// Looks up where to begin. librdkafka tells of no other change until the
     /// assignment is confirmed.
     fn join(&mut self, partitions: Vec<TopicPartition>) {
-        let wake = Arc::clone(&self.parts.wake);
-        let consumer = &self.parts.consumer;
-        self.joining = Some(Joining::start(consumer, partitions, self.parts.reset, wake));
+        let parts = &self.parts;
+        self.joining = Some(Joining::start(
+            &parts.consumer,
+            partitions,
+            parts.reset,
+            parts.strategy.redelivers(),
+            Arc::clone(&parts.wake),
+        ));
     }
 
     fn advance_joining(&mut self) {
         if let Some(mut joining) = self.joining.take() {
-            match joining.offsets() {
-                Some(offsets) => self.assign(&joining.partitions, &offsets),
+            match joining.beginning() {
+                Some(beginning) => self.assign(&joining.partitions, beginning),
                 None => self.joining = Some(joining),
             }
         }
     }
 
-    fn assign(&mut self, partitions: &[TopicPartition], offsets: &TopicPartitionList) {
-        let added = self.assignment.add(partitions, Some(&self.parts.consumer));
+    fn assign(&mut self, partitions: &[TopicPartition], beginning: Beginning) {
+        let Beginning { offsets, inherited } = beginning;
+        let client = Some(&self.parts.consumer);
+        let added = self.assignment.add(partitions, inherited, client);
         for partition in &added {
             self.messages.attach(&partition.topic_c, partition.number);
             if self.stopped.is_some() {
                 partition.drain(self.parts.strategy.redelivers());
             }
         }
-        rebalance::confirm(&self.parts.consumer, partitions, offsets);
+        rebalance::confirm(&self.parts.consumer, partitions, &offsets);
         self.parts.progress.set_assigned(true);
     }
 
@@ -330,19 +343,20 @@ impl Pump {
         self.revocation = Some(Revocation::new(partitions.to_vec(), removed, lost, limit));
     }
 
-    /// Gives revoked partitions up once nothing of theirs is in flight.
+    /// Gives revoked partitions up once nothing of theirs is in flight, and what
+    /// was handled is committed.
     fn advance_revocation(&mut self) {
-        if let Some(revocation) = self.revocation.take_if(|revocation| revocation.is_due()) {
+        let parts = &mut self.parts;
+        let revocation = self.revocation.take_if(|revocation| {
+            revocation.advance(&parts.consumer, &mut parts.commits, parts.strategy)
+        });
+        if let Some(revocation) = revocation {
             self.give_up(revocation);
         }
     }
 
     fn give_up(&mut self, revocation: Revocation) {
-        revocation.complete(
-            &self.parts.consumer,
-            self.parts.strategy,
-            &self.parts.metrics,
-        );
+        revocation.complete(&self.parts.consumer, &self.parts.metrics);
         self.parts.commits.drop_revoked();
     }
 
@@ -355,7 +369,8 @@ impl Pump {
             self.parts.progress.committed(success);
             if success {
                 if let Some(partition) = self.assignment.get(&outcome.topic, outcome.partition) {
-                    partition.committed(offset);
+                    let metadata = outcome.metadata.clone();
+                    partition.committed(CommitPoint { offset, metadata });
                 }
             } else {
                 self.parts.metrics.commit_failures.inc();
@@ -365,17 +380,27 @@ impl Pump {
         }
     }
 
-    /// Hands the handled prefix of each partition to librdkafka's commits, and
-    /// measures the lag.
-    fn store_handled(&mut self) {
-        if self.last_store.elapsed() < STORE_INTERVAL {
+    /// Has what is handled committed, where that goes by the clock.
+    fn save_handled(&mut self) {
+        let parts = &mut self.parts;
+        let is_due = self.last_save.elapsed() >= parts.commit_interval;
+        if parts.strategy == Strategy::Read || !is_due || self.last_commit.is_some() {
             return;
         }
-        self.last_store = Instant::now();
+        self.last_save = Instant::now();
         for partition in self.assignment.iter() {
-            if self.parts.strategy == Strategy::Handled {
-                rebalance::store(&self.parts.consumer, partition);
+            if partition.needs_commit(parts.strategy) {
+                parts.commits.save(partition);
             }
+        }
+    }
+
+    fn measure_lag(&mut self) {
+        if self.last_measure.elapsed() < MEASURE_INTERVAL {
+            return;
+        }
+        self.last_measure = Instant::now();
+        for partition in self.assignment.iter() {
             let high = high_watermark(&self.parts.consumer, &partition.topic_c, partition.number);
             if let (Some(high), Some(position)) = (high, partition.position()) {
                 partition.metrics.lag.set((high - position).max(0));
@@ -417,11 +442,13 @@ impl Pump {
 
     /// Whether nothing is left to do once every handler has ended.
     fn is_done(&mut self) -> bool {
-        if self.last_commit.is_none()
-            && let Some(revocation) = self.revocation.take()
-        {
+        if let Some(revocation) = &mut self.revocation {
             // What it waits for was given up with its handler.
-            self.give_up(revocation);
+            revocation.end_drain();
+            self.advance_revocation();
+            if self.revocation.is_some() {
+                return false;
+            }
         }
         let parts = &mut self.parts;
         let last_commit = self.last_commit.get_or_insert_with(|| {
@@ -429,27 +456,21 @@ impl Pump {
             let left = parts
                 .drain_limit
                 .saturating_sub(elapsed.unwrap_or_default());
-            let handled = match parts.strategy {
-                Strategy::Handled => Some(self.assignment.iter()),
-                Strategy::Read | Strategy::EachMessage => None,
-            };
-            LastCommit::start(&mut parts.commits, handled.into_iter().flatten(), left)
+            let (commits, assigned) = (&mut parts.commits, self.assignment.iter());
+            LastCommit::start(commits, assigned, parts.strategy, left, AT_STOP)
         });
         last_commit.is_over()
     }
 
-    /// Stores what was handled, and lets go of everything that refers to the client.
+    /// Lets go of everything that refers to the client.
     async fn end(mut self) -> Arc<Consumer> {
         if let Some(joining) = self.joining.take() {
             // It has the client; and a client that is not answered can't be closed.
-            let (partitions, offsets) = joining.finish().await;
-            self.assign(&partitions, &offsets);
+            let (partitions, beginning) = joining.finish().await;
+            self.assign(&partitions, beginning);
         }
         for partition in self.assignment.iter() {
             partition.revoke();
-            if self.parts.strategy == Strategy::Handled {
-                rebalance::store(&self.parts.consumer, partition);
-            }
         }
         self.parts.consumer
     }

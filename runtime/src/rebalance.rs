@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{Consumer as _, RebalanceProtocol};
 use rdkafka::error::KafkaResult;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::TopicPartitionList;
 
+use crate::commits::Commits;
 use crate::kafka::{Consumer, TopicPartition};
+use crate::last_commit::{AT_REVOCATION, LastCommit};
 use crate::metrics::Metrics;
 use crate::partition::Partition;
 use crate::strategy::Strategy;
@@ -28,25 +30,16 @@ pub(crate) fn confirm(
     }
 }
 
-/// Hands a partition's handled prefix to librdkafka, which commits it.
-pub(crate) fn store(consumer: &Consumer, partition: &Partition) {
-    let Some(offset) = partition.committable() else {
-        return;
-    };
-    let mut offsets = TopicPartitionList::with_capacity(1);
-    let stored = offsets
-        .add_partition_offset(&partition.topic, partition.number, Offset::Offset(offset))
-        .and_then(|()| consumer.store_offsets(&offsets));
-    warn_on_error("storing an offset", stored);
-}
-
 /// Partitions that are being given up: no new messages of theirs are handed
-/// out, and those in flight have until the limit.
+/// out, and those in flight have until the limit; then what is handled is committed.
 pub(crate) struct Revocation {
     named: Vec<TopicPartition>,
     partitions: Vec<Arc<Partition>>,
     lost: bool,
+    /// Until when messages in flight are waited for.
     deadline: Instant,
+    /// Begun once none is waited for.
+    last_commit: Option<LastCommit>,
 }
 
 impl Revocation {
@@ -61,26 +54,49 @@ impl Revocation {
             partitions,
             lost,
             deadline: Instant::now() + limit,
+            last_commit: None,
         }
     }
 
-    /// Whether nothing is in flight any more, or the limit has passed.
-    pub(crate) fn is_due(&self) -> bool {
-        let idle = self.partitions.iter().all(|p| p.in_flight() == 0);
-        idle || Instant::now() >= self.deadline
+    /// Messages in flight are no longer waited for.
+    pub(crate) fn end_drain(&mut self) {
+        self.deadline = self.deadline.min(Instant::now());
     }
 
-    /// Ends what is still in flight, commits what is handled and gives the
-    /// partitions up.
-    pub(crate) fn complete(self, consumer: &Consumer, strategy: Strategy, metrics: &Metrics) {
+    /// Goes on as far as it can. Whether nothing is in flight any more, or the limit
+    /// has passed, and what is handled is committed, or can't be.
+    pub(crate) fn advance(
+        &mut self,
+        consumer: &Consumer,
+        commits: &mut Commits,
+        strategy: Strategy,
+    ) -> bool {
+        let idle = self.partitions.iter().all(|p| p.in_flight() == 0);
+        let now = Instant::now();
+        if !idle && now < self.deadline {
+            return false;
+        }
         // They may have been lost while the messages in flight were waited for.
-        let lost = self.lost || consumer.assignment_lost();
+        if self.lost || consumer.assignment_lost() {
+            return true;
+        }
+        let left = self.deadline.saturating_duration_since(now);
+        let last_commit = self.last_commit.get_or_insert_with(|| {
+            LastCommit::start(
+                commits,
+                self.partitions.iter(),
+                strategy,
+                left,
+                AT_REVOCATION,
+            )
+        });
+        last_commit.is_over()
+    }
+
+    /// Ends what is still in flight and gives the partitions up.
+    pub(crate) fn complete(self, consumer: &Consumer, metrics: &Metrics) {
         for partition in &self.partitions {
             partition.revoke();
-            if strategy == Strategy::Handled && !lost {
-                // Committed by librdkafka as part of the unassignment.
-                store(consumer, partition);
-            }
             metrics.forget_partition(&partition.topic, partition.number);
         }
         let given_up = match consumer.rebalance_protocol() {

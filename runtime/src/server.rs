@@ -234,6 +234,7 @@ impl Runtime {
             lanes: self.is_key_ordered().then(LaneFinder::default),
             commits: Commits::new(requests, self.commit_retry_limit),
             held_bytes: budget.held,
+            commit_interval: connection.commit_interval(),
             reset: connection.reset(),
             batch_size,
             drain_limit: self.consumer.stop_timeout,
@@ -360,6 +361,9 @@ impl Runtime {
     }
 }
 
+/// How often what is handled is committed, unless the properties say so.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
+
 /// How to reach Kafka, as librdkafka properties.
 struct Connection {
     consumer: BTreeMap<String, String>,
@@ -368,6 +372,16 @@ struct Connection {
 }
 
 impl Connection {
+    /// How often what is handled is committed; the user may say so. In order it is
+    /// how often attempts are.
+    fn commit_interval(&self) -> Duration {
+        let interval = self.consumer.get("auto.commit.interval.ms");
+        match interval.and_then(|interval| interval.parse().ok()) {
+            Some(0) | None => COMMIT_INTERVAL,
+            Some(interval) => Duration::from_millis(interval),
+        }
+    }
+
     /// Where a group without a committed offset begins. All names that librdkafka
     /// has for it; the user's properties may set it too.
     fn reset(&self) -> Offset {

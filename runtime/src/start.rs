@@ -7,6 +7,7 @@
 //! to the end past messages that nobody handled. Given a number to begin at, it has
 //! nothing to look up.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,69 +17,129 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::Notify;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
-use crate::kafka::{Consumer, TopicPartition};
+use crate::gaps::Gaps;
+use crate::kafka::{self, Consumer, TopicPartition};
 use crate::rebalance::to_list;
 
 /// Longest time for one request. Without an answer librdkafka looks it up after all.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 
+/// What earlier owners knew of partitions beyond their committed offsets.
+pub(crate) type Inherited = HashMap<(String, i32), Gaps>;
+
+/// Where reading begins, and what is not to be handed out again.
+pub(crate) struct Beginning {
+    pub(crate) offsets: TopicPartitionList,
+    pub(crate) inherited: Inherited,
+}
+
+impl Beginning {
+    /// Where librdkafka finds that it is.
+    fn unknown(partitions: &[TopicPartition]) -> Self {
+        Self {
+            offsets: to_list(partitions),
+            inherited: Inherited::new(),
+        }
+    }
+}
+
 /// Partitions that are about to be taken on.
 pub(crate) struct Joining {
     pub(crate) partitions: Vec<TopicPartition>,
-    found: oneshot::Receiver<TopicPartitionList>,
+    found: oneshot::Receiver<Beginning>,
 }
 
 impl Joining {
     /// Begins to look up where to begin; `wake` is notified of the end. `reset`
-    /// says where a partition without a committed offset begins.
+    /// says where a partition without a committed offset begins, `inherits` whether
+    /// the metadata of the committed ones is ours.
     pub(crate) fn start(
         consumer: &Arc<Consumer>,
         partitions: Vec<TopicPartition>,
         reset: Offset,
+        inherits: bool,
         wake: Arc<Notify>,
     ) -> Self {
         let consumer = Arc::clone(consumer);
-        let names = to_list(&partitions);
+        let named = partitions.clone();
         let (sender, found) = oneshot::channel();
         tokio::task::spawn_blocking(move || {
-            let offsets = offsets(&consumer, &names, reset).unwrap_or_else(|error| {
+            let beginning = look_up(&consumer, &named, reset, inherits);
+            let beginning = beginning.unwrap_or_else(|error| {
                 tracing::warn!("looking up where to begin failed: {error}");
-                names
+                Beginning::unknown(&named)
             });
             // Before the pump is told: closing needs the only reference.
             drop(consumer);
             // Fails only when the pump is gone.
-            let _ = sender.send(offsets);
+            let _ = sender.send(beginning);
             wake.notify_one();
         });
         Self { partitions, found }
     }
 
     /// Where to begin, once it is known.
-    pub(crate) fn offsets(&mut self) -> Option<TopicPartitionList> {
+    pub(crate) fn beginning(&mut self) -> Option<Beginning> {
         match self.found.try_recv() {
-            Ok(offsets) => Some(offsets),
+            Ok(beginning) => Some(beginning),
             Err(TryRecvError::Empty) => None,
             // It panicked: librdkafka looks it up after all.
-            Err(TryRecvError::Closed) => Some(to_list(&self.partitions)),
+            Err(TryRecvError::Closed) => Some(Beginning::unknown(&self.partitions)),
         }
     }
 
     /// Waits until it is known where to begin.
-    pub(crate) async fn finish(self) -> (Vec<TopicPartition>, TopicPartitionList) {
-        let offsets = self.found.await;
-        let offsets = offsets.unwrap_or_else(|_| to_list(&self.partitions));
-        (self.partitions, offsets)
+    pub(crate) async fn finish(self) -> (Vec<TopicPartition>, Beginning) {
+        let beginning = self.found.await;
+        let beginning = beginning.unwrap_or_else(|_| Beginning::unknown(&self.partitions));
+        (self.partitions, beginning)
     }
 }
 
-/// The committed offsets, and the beginning or the end where there are none.
-fn offsets(
+fn look_up(
     consumer: &Consumer,
-    names: &TopicPartitionList,
+    partitions: &[TopicPartition],
+    reset: Offset,
+    inherits: bool,
+) -> KafkaResult<Beginning> {
+    let committed = consumer.committed_offsets(to_list(partitions), REQUEST_LIMIT)?;
+    let inherited = match inherits {
+        true => inherited(&committed),
+        false => Inherited::new(),
+    };
+    Ok(Beginning {
+        offsets: with_reset(consumer, committed, reset)?,
+        inherited,
+    })
+}
+
+/// Reads the metadata of committed offsets.
+fn inherited(committed: &TopicPartitionList) -> Inherited {
+    let mut inherited = Inherited::new();
+    for (place, element) in committed.elements().iter().enumerate() {
+        let Offset::Offset(offset) = element.offset() else {
+            continue;
+        };
+        let (topic, partition) = (element.topic().to_owned(), element.partition());
+        match Gaps::decode(kafka::metadata(committed, place), offset) {
+            Ok(Some(gaps)) => {
+                inherited.insert((topic, partition), gaps);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(
+                "the metadata committed for {topic}/{partition} is not used: {error}; what was handled beyond offset {offset} may come again"
+            ),
+        }
+    }
+    inherited
+}
+
+/// The committed offsets, and the beginning or the end where there are none.
+fn with_reset(
+    consumer: &Consumer,
+    mut found: TopicPartitionList,
     reset: Offset,
 ) -> KafkaResult<TopicPartitionList> {
-    let mut found = consumer.committed_offsets(names.clone(), REQUEST_LIMIT)?;
     let mut missing = TopicPartitionList::new();
     for element in found.elements() {
         element.error()?;

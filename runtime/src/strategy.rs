@@ -8,7 +8,7 @@ use penstock_crds::validate::ConsumeMode;
 pub(crate) enum Strategy {
     /// librdkafka, whatever was read.
     Read,
-    /// librdkafka, what the pump stores: the handled prefix.
+    /// The pump, by the clock: what is handled, and what is beyond.
     Handled,
     /// The pump, each message once it is handled.
     EachMessage,

@@ -190,21 +190,24 @@ fn mode(mode: ConsumeMode, consumer_protocol: bool) -> Layer {
     properties.push(("max.poll.interval.ms", "300000"));
     match mode {
         ConsumeMode::InOrder => properties.push(("enable.auto.commit", "false")),
-        ConsumeMode::KeyOrdered { .. } | ConsumeMode::Fast { .. } => properties.extend([
+        ConsumeMode::Fast {
+            commit: Commit::Read,
+            ..
+        } => properties.extend([
             ("enable.auto.commit", "true"),
             ("auto.commit.interval.ms", "5000"),
-            // For Handled the runtime stores an offset once the message is handled;
-            // librdkafka commits what is stored.
-            (
-                "enable.auto.offset.store",
-                match mode {
-                    ConsumeMode::Fast {
-                        commit: Commit::Read,
-                        ..
-                    } => "true",
-                    _ => "false",
-                },
-            ),
+            ("enable.auto.offset.store", "true"),
+        ]),
+        // The runtime commits by itself, at this interval: what it writes beside the
+        // offset changes even where the offset does not, which librdkafka would not see.
+        ConsumeMode::KeyOrdered { .. }
+        | ConsumeMode::Fast {
+            commit: Commit::Handled,
+            ..
+        } => properties.extend([
+            ("enable.auto.commit", "false"),
+            ("auto.commit.interval.ms", "5000"),
+            ("enable.auto.offset.store", "false"),
         ]),
     }
     layer(&properties)

@@ -221,8 +221,8 @@ fn commits() -> [Rule; 3] {
             "enable.auto.commit",
             FAST_HANDLED,
             is_fast_handled,
-            true,
-            "with commit: Handled this is what commits the messages that were handled; leave it out",
+            false,
+            "with commit: Handled the runtime commits what was handled; leave it out, or set commit: Read",
         ),
         commit_rule(
             "handled",
@@ -235,7 +235,7 @@ fn commits() -> [Rule; 3] {
     ]
 }
 
-/// librdkafka takes an interval of 0 for "never".
+/// librdkafka takes an interval of 0 for "never"; the runtime has no such thing.
 fn commits_go_on() -> Rule {
     let property = "auto.commit.interval.ms";
     let config = "self.kafka.config";
@@ -247,7 +247,7 @@ fn commits_go_on() -> Rule {
             "!({FAST_HANDLED}) || !has({config}) || !('{property}' in {config}) || !{config}['{property}'].matches('^[+-]?0+$')"
         ),
         CelMessage::Found(found_text(&format!("{config}['{property}']"))),
-        "with commit: Handled an interval of 0 would commit nothing; leave it out, or raise it",
+        "with commit: Handled an interval of 0 would commit without a pause; leave it out, or raise it",
         move |spec| {
             let value = spec.kafka.config.get(property)?;
             let never = value.parse() == Ok(0_i64);

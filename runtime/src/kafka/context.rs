@@ -19,7 +19,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 
-use super::Consumer;
+use super::{Consumer, metadata};
 use crate::oauth;
 
 /// Target of librdkafka's own log lines.
@@ -39,6 +39,8 @@ pub(crate) struct CommitOutcome {
     pub(crate) partition: i32,
     /// The committed offset; absent where there was nothing to commit.
     pub(crate) offset: Option<i64>,
+    /// What was committed with it.
+    pub(crate) metadata: String,
     pub(crate) result: Result<(), RDKafkaErrorCode>,
 }
 
@@ -169,13 +171,15 @@ impl ConsumerContext for Context {
         let outcomes: Vec<_> = offsets
             .elements()
             .iter()
-            .map(|element| CommitOutcome {
+            .enumerate()
+            .map(|(place, element)| CommitOutcome {
                 topic: element.topic().to_owned(),
                 partition: element.partition(),
                 offset: match element.offset() {
                     Offset::Offset(offset) => Some(offset),
                     _ => None,
                 },
+                metadata: String::from_utf8_lossy(metadata(offsets, place)).into_owned(),
                 result: match element.error().err().and_then(|e| e.rdkafka_error_code()) {
                     Some(code) => Err(code),
                     None => failure.map_or(Ok(()), Err),

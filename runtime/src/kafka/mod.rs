@@ -11,6 +11,7 @@ pub(crate) use context::{
 };
 pub(crate) use native::{
     ConsumeError, MessageQueue, NativeMessage, PartitionHandle, c_name, commit, high_watermark,
+    metadata,
 };
 
 /// The librdkafka consumer with our callbacks.

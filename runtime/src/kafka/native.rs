@@ -14,6 +14,7 @@ use std::slice;
 use std::sync::Arc;
 
 use rdkafka::consumer::Consumer as _;
+use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka_sys::bindings as sys;
 use rdkafka_sys::types::RDKafkaErrorCode;
 
@@ -258,31 +259,39 @@ impl Drop for MessageQueue {
     }
 }
 
-/// Sends a commit without waiting. Its outcome comes as an event on the
-/// consumer's queue: the safe bindings' asynchronous commit tells none, for
-/// librdkafka reports one only to a queue that the caller names.
+/// Sends a commit of the list's offsets and metadata without waiting. Its outcome
+/// comes as an event on the consumer's queue: the safe bindings' asynchronous commit
+/// tells none, for librdkafka reports one only to a queue that the caller names.
 pub(crate) fn commit(
     consumer: &Consumer,
-    topic: &CStr,
-    partition: i32,
-    offset: i64,
+    offsets: &TopicPartitionList,
 ) -> Result<(), RDKafkaErrorCode> {
     let client = consumer.client().native_ptr();
     // SAFETY: the list and the reference to the queue live through the call,
-    // which takes copies, and are given back after it.
+    // which takes copies; the reference is given back after it.
     let error = unsafe {
-        let offsets = sys::rd_kafka_topic_partition_list_new(1);
-        let entry = sys::rd_kafka_topic_partition_list_add(offsets, topic.as_ptr(), partition);
-        (*entry).offset = offset;
         let queue = sys::rd_kafka_queue_get_consumer(client);
-        let error = sys::rd_kafka_commit_queue(client, offsets, queue, None, ptr::null_mut());
+        let error = sys::rd_kafka_commit_queue(client, offsets.ptr(), queue, None, ptr::null_mut());
         sys::rd_kafka_queue_destroy(queue);
-        sys::rd_kafka_topic_partition_list_destroy(offsets);
         error
     };
     match error {
         sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
         error => Err(error.into()),
+    }
+}
+
+/// The metadata of the list's entry at a place, counted from 0; empty if it has
+/// none. Anybody may have written it: the safe bindings take only UTF-8.
+pub(crate) fn metadata(list: &TopicPartitionList, place: usize) -> &[u8] {
+    if place >= list.count() {
+        return &[];
+    }
+    // SAFETY: the list has that many entries, and each keeps `metadata_size` bytes
+    // at `metadata` as long as the list lives and is not changed.
+    unsafe {
+        let entry = &*(*list.ptr()).elems.add(place);
+        bytes(entry.metadata, entry.metadata_size).unwrap_or_default()
     }
 }
 

@@ -13,7 +13,7 @@ use futures_util::future::select_all;
 use tracing::{Instrument as _, Span};
 
 use super::{
-    Delivery, Ended, Failure, Job, Seat, Shared, log_failure, log_retry, panicked, report,
+    Delivery, Ended, Failure, Job, Seat, Shared, log_failure, note_retry, panicked, report,
     timed_out,
 };
 use crate::decode::Decoder;
@@ -200,7 +200,7 @@ where
         let attempt = item.attempts.number();
         match item.attempts.failed(&error) {
             Next::Retry(wait) => {
-                log_retry(item.record, attempt, &error, wait);
+                note_retry(item.record, attempt, &error, wait);
                 Verdict::Wait(wait)
             }
             Next::GiveUp => match self.give_up(item.record, attempt, &error).await {

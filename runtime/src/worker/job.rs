@@ -27,13 +27,13 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// A message that comes for the first time.
+    /// A message that the pump has read. Attempts by earlier owners count.
     pub(crate) fn new(record: Record, lane: Option<Lane>) -> Self {
         Self {
-            record,
             lane,
-            failed: 0,
+            failed: record.assignment().attempts(record.offset()),
             began: None,
+            record,
         }
     }
 

@@ -191,6 +191,8 @@ impl<D: Decoder, H> Shared<D, H> {
                 metrics.dead_lettered.inc();
             }
             _ => {
+                // A handler that was mended meanwhile would else get one attempt.
+                record.assignment().forget_attempts(record.offset());
                 let cause = Cause::Handler {
                     attempts,
                     reason: error.reason().to_owned(),
@@ -214,7 +216,9 @@ fn log_given_up(record: &Record, attempts: u32, error: &HandlerError, what: &str
     );
 }
 
-fn log_retry(record: &Record, attempt: u32, error: &HandlerError, wait: Duration) {
+/// An attempt has failed and another follows, here or wherever the message comes next.
+fn note_retry(record: &Record, attempt: u32, error: &HandlerError, wait: Duration) {
+    record.assignment().fail(record.offset(), attempt);
     tracing::warn!(
         topic = record.topic(),
         partition = record.partition(),

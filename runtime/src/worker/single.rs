@@ -7,7 +7,7 @@ use futures_util::FutureExt as _;
 use tracing::Instrument as _;
 
 use super::{
-    Delivery, Ended, Failure, Job, SLOW, Seat, Shared, log_failure, log_retry, panicked, report,
+    Delivery, Ended, Failure, Job, SLOW, Seat, Shared, log_failure, note_retry, panicked, report,
     timed_out,
 };
 use crate::decode::Decoder;
@@ -106,7 +106,7 @@ where
             };
             match attempts.failed(&error) {
                 Next::Retry(wait) => {
-                    log_retry(record, attempt, &error, wait);
+                    note_retry(record, attempt, &error, wait);
                     if self.defers {
                         return Ok(Ended::Deferred(wait));
                     }

@@ -183,7 +183,7 @@ async fn answer_commits(
     steps: Steps,
 ) {
     while let Some(request) = requests.recv().await {
-        steps.lock().push(format!("commit {}", request.offset));
+        steps.lock().push(format!("commit {}", request.message + 1));
         let _ = request.reply.send(result.clone());
     }
 }
