@@ -11,6 +11,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::task::spawn_blocking;
 
+use crate::Position;
 use crate::sync::lock;
 use crate::topics::{REQUEST_LIMIT, TopicError, client, failed, partitions};
 use crate::wait;
@@ -47,6 +48,63 @@ pub async fn commit_beginning(bootstrap: &str, group: &str, topic: &str) -> Resu
         let (consumer, mut offsets) = asker.connect(&topic)?;
         let what = || failed(format!("committing for {}", asker.group), &asker.bootstrap);
         offsets.set_all_offsets(Offset::Offset(0)).map_err(what())?;
+        consumer.commit(&offsets, CommitMode::Sync).map_err(what())
+    })
+    .await?
+}
+
+/// What `group` has committed in one partition: the offset, and the metadata with it.
+///
+/// # Errors
+/// [`TopicError`] when the broker does not answer.
+pub async fn committed_with_metadata(
+    bootstrap: &str,
+    group: &str,
+    topic: &str,
+    partition: i32,
+) -> Result<Option<(i64, String)>, TopicError> {
+    let asker = Asker::new(bootstrap, group);
+    let topic = topic.to_owned();
+    spawn_blocking(move || {
+        let what = || failed(format!("metadata of {}", asker.group), &asker.bootstrap);
+        let (consumer, _) = asker.connect(&topic)?;
+        let mut wanted = TopicPartitionList::new();
+        wanted.add_partition(&topic, partition);
+        let answer = consumer
+            .committed_offsets(wanted, REQUEST_LIMIT)
+            .map_err(what())?;
+        let element = answer.find_partition(&topic, partition);
+        Ok(element.and_then(|element| match element.offset() {
+            Offset::Offset(offset) => Some((offset, element.metadata().to_owned())),
+            _ => None,
+        }))
+    })
+    .await?
+}
+
+/// Commits an offset and metadata in one partition for a `group` without members.
+///
+/// # Errors
+/// [`TopicError`] when the broker does not answer, or the group has members.
+pub async fn commit_with_metadata(
+    bootstrap: &str,
+    group: &str,
+    position: Position,
+    metadata: &str,
+) -> Result<(), TopicError> {
+    let asker = Asker::new(bootstrap, group);
+    let metadata = metadata.to_owned();
+    spawn_blocking(move || {
+        let what = || failed(format!("committing for {}", asker.group), &asker.bootstrap);
+        let (topic, partition) = (&position.topic, position.partition);
+        let (consumer, _) = asker.connect(topic)?;
+        let mut offsets = TopicPartitionList::new();
+        offsets
+            .add_partition_offset(topic, partition, Offset::Offset(position.offset))
+            .map_err(what())?;
+        if let Some(mut element) = offsets.find_partition(topic, partition) {
+            element.set_metadata(&metadata);
+        }
         consumer.commit(&offsets, CommitMode::Sync).map_err(what())
     })
     .await?

@@ -36,7 +36,7 @@ pub enum Rule {
     /// other keys, and those without one, may do as they like.
     KeyOrder,
     /// No message was attempted more often than this, counted anew after each
-    /// disruption; and `ce-attempt` says no more.
+    /// disruption that does not keep attempts; and `ce-attempt` says no more.
     AttemptsWithin(u32),
     /// A message that was settled is delivered again only after a disruption.
     DuplicatesExplained,
@@ -50,6 +50,7 @@ pub enum Rule {
 pub struct Disruption {
     from: Instant,
     to: Instant,
+    keeps_attempts: bool,
 }
 
 impl Disruption {
@@ -58,12 +59,25 @@ impl Disruption {
         Self {
             from: moment,
             to: moment,
+            keeps_attempts: false,
         }
     }
 
     /// Over a time: from the pause to the end of the rebalance, for instance.
     pub fn between(from: Instant, to: Instant) -> Self {
-        Self { from, to }
+        Self {
+            from,
+            to,
+            keeps_attempts: false,
+        }
+    }
+
+    /// One after which attempts are counted on: a stop as it should be, or a
+    /// revocation, while messages wait for another attempt.
+    #[must_use]
+    pub fn keeping_attempts(mut self) -> Self {
+        self.keeps_attempts = true;
+        self
     }
 
     /// Whether some of it lies between the beginnings of two deliveries.

@@ -267,7 +267,7 @@ async fn a_member_that_stops_between_two_generations_commits_all_that_it_handled
     let topic = topics::create(bootstrap, "between", PARTITIONS).await?;
     let group = topics::unique("test.between");
     let produced = Produce::to(&topic)
-        .count(1200)
+        .count(6000)
         .partition(|seq| (seq % 6) as i32)
         .send(bootstrap)
         .await?;
@@ -304,7 +304,7 @@ async fn a_member_that_stops_between_two_generations_commits_all_that_it_handled
     other.resume()?;
     let status = stopping.wait(SOON).await?;
     assert!(status.success(), "{}", stopping.tail());
-    groups::wait_for_committed(bootstrap, &group, &topic, 1200, SOON).await?;
+    groups::wait_for_committed(bootstrap, &group, &topic, 6000, SOON).await?;
     end_well(other).await?;
     end_well(third).await?;
     Evidence::new(&produced, recorder.deliveries())

@@ -128,7 +128,7 @@ pub(super) fn attempts_within(evidence: &Evidence, limit: u32) -> Vec<Violation>
             true => (told, limit),
             false => (
                 deliveries.len(),
-                limit * (1 + disruptions_among(evidence, &deliveries)),
+                limit * (1 + fresh_starts_among(evidence, &deliveries)),
             ),
         };
         if attempts > allowed {
@@ -142,14 +142,16 @@ pub(super) fn attempts_within(evidence: &Evidence, limit: u32) -> Vec<Violation>
     violations
 }
 
-/// How many disruptions lie between the first and the last of these deliveries.
-fn disruptions_among(evidence: &Evidence, deliveries: &[&Delivery]) -> usize {
+/// How many disruptions that lose attempts lie between the first and the last of
+/// these deliveries.
+fn fresh_starts_among(evidence: &Evidence, deliveries: &[&Delivery]) -> usize {
     let (Some(first), Some(last)) = (deliveries.first(), deliveries.last()) else {
         return 0;
     };
     evidence
         .disruptions
         .iter()
+        .filter(|disruption| !disruption.keeps_attempts)
         .filter(|disruption| disruption.separates(first.start, last.start))
         .count()
 }
@@ -364,6 +366,22 @@ mod tests {
         assert_eq!(check(rule, deliveries.clone(), &[clock.at(7)]), []);
         deliveries[3].attempt = 5;
         assert_eq!(check(rule, deliveries, &[clock.at(7)]), too_many(5, 3));
+    }
+
+    #[test]
+    fn a_disruption_that_keeps_attempts_allows_no_more_of_them() {
+        let clock = Clock::new();
+        let deliveries: Vec<_> = (0..4)
+            .map(|n| clock.delivery(0, n * 10, n * 10 + 5, 500))
+            .collect();
+        let check = |disruption| {
+            Evidence::new(&produced(3), deliveries.clone())
+                .disruptions([disruption])
+                .check(&[Rule::AttemptsWithin(3)])
+        };
+        let stop = Disruption::at(clock.at(7));
+        assert_eq!(check(stop), Ok(()));
+        assert!(check(stop.keeping_attempts()).is_err());
     }
 
     #[test]
