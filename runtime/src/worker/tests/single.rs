@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
+use crate::gaps::Gaps;
 
 const LATENCY: &str = "penstock_message_latency_seconds";
 const OFFSET: &str = "penstock_handled_offset{consumer=\"kafka_consumer.test\",kafka_partition=\"1\",kafka_topic=\"orders\"}";
@@ -158,6 +159,52 @@ async fn a_panic_is_a_failure_of_that_message() {
     fixture.process(7, "{}").await.unwrap();
     assert_eq!(fixture.metric("penstock_skipped_messages_total"), Some(1.0));
     assert_eq!(fixture.metric("kafka_consumer_active_messages{"), Some(0.0));
+}
+
+#[tokio::test]
+async fn attempts_of_an_earlier_owner_count() {
+    let mut fixture = fixture("", attempts(5, FailureAction::Skip), |_| {
+        Err(HandlerError::retryable("never"))
+    });
+    let known = Gaps::new(7, 9, [7..9], [(7, 3)]);
+    let partition = Partition::new(
+        "orders",
+        1,
+        2,
+        &fixture.shared.metrics,
+        Arc::default(),
+        None,
+    );
+    fixture.partition = Arc::new(partition.resume(known));
+    fixture.process(7, "{}").await.unwrap();
+    assert_eq!(
+        fixture.steps(),
+        ["handle 7#4 active 1", "handle 7#5 active 1"]
+    );
+}
+
+#[tokio::test]
+async fn attempts_are_kept_for_the_next_owner_unless_they_end_the_process() {
+    let mut policy = attempts(2, FailureAction::Stop);
+    policy.initial = Duration::from_millis(10);
+    let fixture = fixture("", policy, |message| match message.offset() {
+        7 => Err(HandlerError::retryable("down")),
+        _ => Err(HandlerError::permanent("no")),
+    });
+    let known = || {
+        let point = fixture.partition.commit_point().unwrap();
+        Gaps::decode(point.metadata.as_bytes(), point.offset).unwrap()
+    };
+    let first = fixture.message(7, "{}");
+    let (failed, ()) = tokio::join!(fixture.shared.process(first, &fixture.seat), async {
+        while fixture.steps().is_empty() || known().is_none() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(known().unwrap().attempts(), [(7, 1)]);
+    });
+    assert!(failed.is_err());
+    assert_eq!(fixture.steps().len(), 2);
+    assert_eq!(known(), None);
 }
 
 #[tokio::test]
