@@ -174,7 +174,9 @@ impl OffsetTracker {
     }
 }
 
+// One range is what is meant.
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)]
 mod tests {
     use super::*;
 

@@ -1,3 +1,6 @@
+// One range is what is meant.
+#![allow(clippy::single_range_in_vec_init)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;

@@ -166,7 +166,7 @@ async fn attempts_of_an_earlier_owner_count() {
     let mut fixture = fixture("", attempts(5, FailureAction::Skip), |_| {
         Err(HandlerError::retryable("never"))
     });
-    let known = Gaps::new(7, 9, [7..9], [(7, 3)]);
+    let known = Gaps::new(7, 9, [7..8, 8..9], [(7, 3)]);
     let partition = Partition::new(
         "orders",
         1,
