@@ -37,7 +37,11 @@ struct Scene {
 
 impl Scene {
     async fn new(partitions: i32) -> Result<Self, Box<dyn Error>> {
-        let bootstrap = Kafka::shared().await?.bootstrap().to_owned();
+        Self::on(Kafka::shared().await?, partitions).await
+    }
+
+    async fn on(kafka: &Kafka, partitions: i32) -> Result<Self, Box<dyn Error>> {
+        let bootstrap = kafka.bootstrap().to_owned();
         let topic = topics::create(&bootstrap, "gaps", partitions).await?;
         let mut scene = Self {
             topic,
@@ -57,6 +61,8 @@ impl Scene {
         let more = Produce::to(&self.topic)
             .count(all)
             .first_seq(first)
+            // No message waits for another, in any mode.
+            .key(|_| None)
             .partition(move |seq| (seq % partitions as u64) as i32)
             .send(&self.bootstrap)
             .await?;
@@ -335,6 +341,52 @@ async fn metadata_that_can_not_be_used_is_told_once_and_costs_only_repetition() 
         assert_eq!(delivered, (5..MESSAGES).collect(), "{metadata}");
         assert_eq!(scene.gaps().await?, Some((MESSAGES, None)));
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn brokers_that_take_less_metadata_are_given_less() -> Outcome {
+    const LIMIT: usize = 100;
+    let kafka = Kafka::builder().property("offset.metadata.max.bytes", LIMIT.to_string());
+    let kafka = kafka.start().await?;
+    let scene = Scene::on(&kafka, 1).await?;
+    // Messages that wait take no handler, so there may be many.
+    let manifest = scene.fast().without("commit").set("/mode", "KeyOrdered");
+    let failing = |delivery: &Delivery| delivery.position.offset % 7 == 3;
+    scene.recorder.behave(
+        move |delivery| match failing(delivery) && delivery.attempt == 1 {
+            true => Reply::status(503),
+            false => Reply::ok(),
+        },
+    );
+    let consumer = Consumer::start(&manifest)?;
+    consumer
+        .wait_for_line("the brokers take no such long metadata", SOON)
+        .await?;
+    let what = "all that fails at first to have failed";
+    let all = scene.produced.len();
+    consumer
+        .wait_until(what, SOON, async || scene.recorder.count() == all)
+        .await?;
+    let stopped = Instant::now();
+    assert!(consumer.stop(SOON).await?.success(), "{}", consumer.tail());
+    let (offset, gaps) = scene.gaps().await?.ok_or("nothing is committed")?;
+    let gaps = gaps.ok_or("nothing is known beyond")?;
+    assert_eq!(offset, 3);
+    assert!(gaps.encode(usize::MAX).len() <= LIMIT, "{gaps:?}");
+    assert!((4..MESSAGES).contains(&gaps.horizon()), "{gaps:?}");
+
+    scene.recorder.behave(|_| Reply::ok());
+    let consumer = Consumer::start(&manifest)?;
+    scene.recorder.wait_for_handled(all, SOON).await?;
+    assert!(consumer.stop(SOON).await?.success());
+    for (offset, count) in scene.repeated() {
+        let known = gaps.is_complete(offset) || offset < 3;
+        assert!(!known, "{offset} came {count} times");
+    }
+    let stop = Disruption::between(stopped, Instant::now());
+    let rules = [Rule::NothingLost, Rule::DuplicatesExplained];
+    scene.evidence().disruptions([stop]).check(&rules)?;
     Ok(())
 }
 
