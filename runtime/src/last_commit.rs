@@ -80,7 +80,10 @@ impl Waiting {
         match self.result.try_recv() {
             Err(TryRecvError::Empty) => return true,
             Ok(CommitResult::Failed(reason)) => self.warn(&reason),
-            // Given up meanwhile: committed as part of that.
+            // Another commit may have been as far before it was given up.
+            Ok(CommitResult::Revoked) if self.partition.uncommitted().is_some() => {
+                self.warn("the partition was lost first");
+            }
             Ok(CommitResult::Revoked | CommitResult::Committed) | Err(TryRecvError::Closed) => {}
         }
         false

@@ -154,11 +154,16 @@ async fn a_consumer_can_stop_while_the_broker_is_down() -> Outcome {
     lane.consumer.terminate()?;
     lane.consumer.wait(SOON).await?;
     let took = from.elapsed();
-    // It waits a while for the group's answer, which can't come.
+    // It waits a while for an answer, which can't come: to the last commit, or to
+    // leaving where there was nothing to commit.
     println!("stopped after {took:?}");
     assert!(took < Duration::from_secs(25), "{took:?}");
-    let line = "the group was not left within 10s: the brokers do not answer";
-    assert_eq!(lane.consumer.count(line), 1, "{}", lane.consumer.tail());
+    let lines = [
+        "what was handled since the one before may come again",
+        "the group was not left within 10s: the brokers do not answer",
+    ];
+    let told = lines.iter().any(|line| lane.consumer.count(line) > 0);
+    assert!(told, "{}", lane.consumer.tail());
     // Nothing is lost by it.
     kafka.start_again().await?;
     let lane = Lane {

@@ -27,7 +27,7 @@ const BUCKETS: [&str; 16] = [
 ];
 
 /// Every name, with its kind, labels and help: an interface.
-const SERIES: [(&str, Kind, &[&str], &str); 17] = [
+const SERIES: [(&str, Kind, &[&str], &str); 19] = [
     (
         TIME,
         Kind::Histogram,
@@ -68,6 +68,7 @@ const SERIES: [(&str, Kind, &[&str], &str); 17] = [
         &TOPIC,
         "",
     ),
+    ("penstock_already_handled_total", Kind::Counter, &TOPIC, ""),
     ("penstock_committed_offset", Kind::Gauge, &PARTITION, ""),
     ("penstock_lag", Kind::Gauge, &PARTITION, ""),
     (
@@ -88,6 +89,7 @@ const SERIES: [(&str, Kind, &[&str], &str); 17] = [
         &["consumer"],
         "",
     ),
+    ("penstock_paused_partitions", Kind::Gauge, &["consumer"], ""),
     ("penstock_queued_messages", Kind::Gauge, &["consumer"], ""),
     ("penstock_queued_bytes", Kind::Gauge, &["consumer"], ""),
 ];
