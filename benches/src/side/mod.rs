@@ -16,6 +16,7 @@ use rdkafka::error::KafkaError;
 use thiserror::Error;
 
 use crate::meter::{Measure, Meter};
+use crate::workload;
 
 /// What is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -71,6 +72,9 @@ pub struct Work {
     /// Unix socket of the HTTP server
     #[arg(long)]
     pub socket: Option<PathBuf>,
+    /// Bytes of a value, for the side that sends without Kafka
+    #[arg(long, default_value_t = workload::VALUE_SIZE)]
+    pub value_size: usize,
     /// A librdkafka property of the consumer's, as NAME=VALUE; may come several times
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub properties: Vec<String>,
