@@ -35,6 +35,8 @@ final class Arguments {
         properties.put(ConsumerConfig.AUTO_OFFSET_RESET_CONFIG, "earliest");
         // librdkafka leaves it out as well, unless told otherwise.
         properties.put(ConsumerConfig.CHECK_CRCS_CONFIG, false);
+        // A fetch for partitions that are read to their end keeps those for others waiting.
+        properties.put(ConsumerConfig.FETCH_MAX_WAIT_MS_CONFIG, 10);
         return properties;
     }
 }

@@ -33,8 +33,6 @@ pub fn program(
     Ok(Program::new(executable).args(["run"]).arg(file))
 }
 
-/// `checkpoint_limit` is raised so that the requests in flight are what limits: it is
-/// the number of messages of a partition that are read and not yet confirmed.
 fn config(port: u16, work: &Work, batch: u32) -> String {
     let batching = match batch {
         0 | 1 => String::new(),
@@ -56,7 +54,6 @@ input:
     topics: [{topic}]
     consumer_group: {group}
     start_from_oldest: true
-    checkpoint_limit: 8192
 {batching}output:
   http_client:
     url: http://127.0.0.1:{port}/

@@ -75,7 +75,8 @@ fn chart(
         .y_label_formatter(&|value| short(*value))
         .label_style((FONT, 12))
         .axis_desc_style((FONT, 13))
-        .light_line_style(BLACK.mix(0.06))
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(BLACK.mix(0.15))
         .draw()?;
     for (points, colour) in series.into_iter().zip(COLOURS.iter().cycle()) {
         let marks: Vec<_> = points
