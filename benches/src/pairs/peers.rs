@@ -25,7 +25,7 @@ pub fn all() -> Vec<Pair> {
     let connect = Peer::Sender(Sender::Connect);
     let http = over(Transport::Unix, side(Side::FastHttp, REQUESTS, IN_FLIGHT));
     let embedded = side(Side::FastRaw, Count::All, HANDLERS);
-    let handled = side(Side::FastHandled, Count::All, KEY_HANDLERS);
+    let keys = side(Side::KeyOrdered, Count::All, KEY_HANDLERS);
     vec![
         Pair {
             name: "java",
@@ -39,20 +39,20 @@ pub fn all() -> Vec<Pair> {
         Pair {
             name: "parallel-consumer-key",
             reference_is: "Parallel Consumer, KEY, 16",
-            ours_is: "Fast, Embedded, Json, commit: Handled",
+            ours_is: "KeyOrdered, Embedded, Json",
             reference: peer(Peer::ParallelConsumer, KEY_HANDLERS, 1, KEYS_ONE_BY_ONE),
-            ours: handled,
-            goal: None,
-            memory_goal: None,
+            ours: keys,
+            goal: Some(5.0),
+            memory_goal: Some(0.1),
         },
         Pair {
             name: "parallel-consumer-key-100",
             reference_is: "the same, batches of 100",
-            ours_is: "Fast, Embedded, Json, commit: Handled",
+            ours_is: "KeyOrdered, Embedded, Json",
             reference: peer(Peer::ParallelConsumer, KEY_HANDLERS, BATCH, KEYS_IN_BATCHES),
-            ours: handled,
-            goal: None,
-            memory_goal: None,
+            ours: keys,
+            goal: Some(5.0),
+            memory_goal: Some(0.1),
         },
         Pair {
             name: "dapr-http",
@@ -93,6 +93,7 @@ pub fn all() -> Vec<Pair> {
     ]
 }
 
+/// A peer with so many handlers or requests in flight, where that can be said.
 fn peer(peer: Peer, handlers: u32, batch: u32, count: Count) -> Runner {
     Runner {
         program: RunnerProgram::Peer { peer, batch },

@@ -37,6 +37,8 @@ pub enum Side {
     FastHandled,
     /// Penstock: InOrder, Embedded, Json.
     InOrder,
+    /// Penstock: KeyOrdered, Embedded, Json.
+    KeyOrdered,
     /// Penstock: Fast, Http.
     FastHttp,
     /// Penstock: Fast, Embedded, commit Handled, each message takes its time.
@@ -128,6 +130,7 @@ pub async fn run(side: Side, work: Work) -> Result<Measure, Failed> {
         Side::FastHandled => consume::fast_json(&work, "Handled", &meter).await?,
         Side::FastRaw => consume::fast_raw(&work, &meter).await?,
         Side::InOrder => consume::in_order(&work, &meter).await?,
+        Side::KeyOrdered => consume::key_ordered(&work, &meter).await?,
         Side::FastHttp => consume::fast_http(&work, &meter).await?,
         Side::Slow => consume::slow(&work, &meter).await?,
     }

@@ -130,7 +130,8 @@ impl Axis {
             u64::MAX,
             Handlers::Fixed(1),
         );
-        let keys = others(
+        let keys = ours("KeyOrdered, Embedded", Side::KeyOrdered, handlers);
+        let confluent = others(
             "Parallel Consumer, KEY",
             peer(Peer::ParallelConsumer),
             100_000,
@@ -154,10 +155,13 @@ impl Axis {
         };
         let source = others("baseplate, Fast", source, 50_000, handlers);
         match self {
-            Self::Concurrency => vec![poll, fast, bare, http, keys, connect, source],
-            Self::Size => vec![poll, fast, bare, http, java, keys, dapr, connect, source],
-            Self::Partitions => vec![poll, fast, http, java, keys, dapr, connect, source],
-            Self::Backlog => vec![poll, fast, http, java, keys, dapr, connect, source],
+            Self::Concurrency => vec![poll, fast, keys, bare, http, confluent, connect, source],
+            Self::Size => vec![
+                poll, fast, keys, bare, http, java, confluent, dapr, connect, source,
+            ],
+            Self::Partitions | Self::Backlog => vec![
+                poll, fast, keys, http, java, confluent, dapr, connect, source,
+            ],
         }
     }
 }
