@@ -8,16 +8,25 @@ use penstock_tests::process::Program;
 /// What Maven is asked for.
 const POM: &str = include_str!("../../peers/java/pom.xml");
 
-/// The parallel collector has the higher throughput of those that are built in. The
-/// limit keeps the heap from growing to a quarter of the machine's memory, which
-/// changes no rate.
-const OPTIONS: [&str; 2] = ["-XX:+UseParallelGC", "-Xmx512m"];
+/// The plain KafkaConsumer. More heap makes it no faster, and without a limit Java
+/// takes a quarter of the machine's memory.
+pub fn plain_consumer(dir: &Path) -> Program {
+    program(dir, "512m", "PlainConsumer")
+}
 
-/// A class with its jars.
-pub fn program(dir: &Path, class: &str) -> Program {
+/// The Parallel Consumer. With half of the heap it collects garbage for half of the
+/// time; with more it is no faster.
+pub fn parallel_consumer(dir: &Path) -> Program {
+    program(dir, "1g", "KeyOrdered")
+}
+
+/// A class with its jars. The parallel collector has the highest throughput of those
+/// that are built in.
+fn program(dir: &Path, heap: &str, class: &str) -> Program {
     let path = format!("{0}/classes:{0}/jars/*", dir.display());
     Program::new("java")
-        .args(OPTIONS)
+        .arg("-XX:+UseParallelGC")
+        .arg(format!("-Xmx{heap}"))
         .args(["-cp", &path, class])
 }
 

@@ -135,8 +135,8 @@ impl Built {
     /// `own` is this program, which receives what a [`Sender`] sends.
     pub fn program(&self, peer: Peer, own: &PathBuf, handlers: u32, batch: u32) -> Program {
         let program = match peer {
-            Peer::JavaConsumer => java::program(&self.dir, "PlainConsumer"),
-            Peer::ParallelConsumer => java::program(&self.dir, "KeyOrdered"),
+            Peer::JavaConsumer => java::plain_consumer(&self.dir),
+            Peer::ParallelConsumer => java::parallel_consumer(&self.dir),
             Peer::Sender(sender) => {
                 let name = match sender {
                     Sender::Dapr => "dapr",
