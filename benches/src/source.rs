@@ -97,6 +97,8 @@ impl Source {
             source.write("consume.py", DRIVER)?;
             return Ok(source);
         }
+        let Version { name, version } = mode.version();
+        eprintln!("installing {name} {version} in {}", source.dir.display());
         let venv = format!("python3 -m venv {}", source.dir.display());
         run("python3", &["-m", "venv"], &source.dir, &venv).await?;
         let requirements = source.write("requirements.txt", mode.requirements())?;

@@ -10,8 +10,8 @@ use super::{COLOURS, DrawnPair, FONT, rate, short};
 
 /// Pixels of the drawing, and of its parts.
 const WIDTH: i32 = 900;
-const NAMES: i32 = 210;
-const FIGURES: i32 = 150;
+const NAMES: i32 = 230;
+const FIGURES: i32 = 160;
 const HEAD: i32 = 70;
 const ROW: i32 = 40;
 const BAR: i32 = 14;
@@ -48,25 +48,25 @@ fn head(area: &Area<'_>, subtitle: &str) -> Result<(), Box<dyn Error>> {
         area,
         "Messages a second, logarithmic",
         (10, 16),
-        18,
+        22,
         HPos::Left,
     )?;
-    write(area, subtitle, (10, 36), 12, HPos::Left)?;
+    write(area, subtitle, (10, 36), 15, HPos::Left)?;
     for (name, colour, x) in [
         ("reference", REFERENCE, NAMES),
-        ("Penstock, and its ratio", COLOURS[0], NAMES + 110),
+        ("Penstock, and its ratio", COLOURS[0], NAMES + 120),
     ] {
         let corners = [(x, 48), (x + BAR, 48 + BAR)];
         area.draw(&Rectangle::new(corners, colour.filled()))?;
-        write(area, name, (x + BAR + 6, 48 + BAR / 2), 12, HPos::Left)?;
+        write(area, name, (x + BAR + 6, 48 + BAR / 2), 15, HPos::Left)?;
     }
     Ok(())
 }
 
 fn row(area: &Area<'_>, pair: &DrawnPair, top: i32, most: f64) -> Result<(), Box<dyn Error>> {
-    write(area, &pair.name, (NAMES - 10, top + BAR), 13, HPos::Right)?;
+    write(area, &pair.name, (NAMES - 10, top + BAR), 16, HPos::Right)?;
     let (Some(reference), Some(ours)) = (rate(&pair.reference), rate(&pair.ours)) else {
-        return write(area, "not run", (NAMES, top + BAR), 12, HPos::Left);
+        return write(area, "not run", (NAMES, top + BAR), 15, HPos::Left);
     };
     let ratio = pair
         .ratio
@@ -79,7 +79,7 @@ fn row(area: &Area<'_>, pair: &DrawnPair, top: i32, most: f64) -> Result<(), Box
         let end = NAMES + (length * f64::from(WIDTH - NAMES - FIGURES)) as i32;
         let corners = [(NAMES, top), (end, top + BAR)];
         area.draw(&Rectangle::new(corners, colour.filled()))?;
-        write(area, &text, (end + 6, top + BAR / 2), 12, HPos::Left)?;
+        write(area, &text, (end + 6, top + BAR / 2), 15, HPos::Left)?;
     }
     Ok(())
 }

@@ -27,8 +27,8 @@ pub fn draw(axis: &DrawnAxis, subtitle: &str) -> Result<String, Box<dyn Error>> 
         area.fill(&WHITE)?;
         let (head, rest) = area.split_vertically(HEAD);
         let title = format!("How rate and memory change with the {}", axis.name);
-        head.draw_text(&title, &(FONT, 18).into_text_style(&head), (10, 8))?;
-        head.draw_text(subtitle, &(FONT, 12).into_text_style(&head), (10, 30))?;
+        head.draw_text(&title, &(FONT, 22).into_text_style(&head), (10, 8))?;
+        head.draw_text(subtitle, &(FONT, 15).into_text_style(&head), (10, 30))?;
         let (charts, names) = rest.split_horizontally(CHARTS);
         let (upper, lower) = charts.split_vertically((SIZE.1 - HEAD) / 2);
         chart(&upper, axis, "messages/s", rate)?;
@@ -73,8 +73,8 @@ fn chart(
         .y_desc(title)
         .x_label_formatter(&|at| short(*at))
         .y_label_formatter(&|value| short(*value))
-        .label_style((FONT, 12))
-        .axis_desc_style((FONT, 13))
+        .label_style((FONT, 15))
+        .axis_desc_style((FONT, 16))
         .light_line_style(TRANSPARENT)
         .bold_line_style(BLACK.mix(0.15))
         .draw()?;
@@ -103,7 +103,7 @@ fn legend(area: &Area<'_>, axis: &DrawnAxis) -> Result<(), Box<dyn Error>> {
     for ((line, colour), y) in names.zip((20..).step_by(22)) {
         let stroke = [(0, y), (20, y)];
         area.draw(&PathElement::new(stroke, colour.stroke_width(3)))?;
-        let style = (FONT, 13).into_text_style(area);
+        let style = (FONT, 16).into_text_style(area);
         area.draw_text(&line.name, &style, (28, y - 7))?;
     }
     Ok(())
