@@ -16,7 +16,7 @@ test:
 	@hack/test
 
 # Penstock beside its references, as ratios of one run; `make bench ARGS=--quick`
-# for a short one.
+# for a short one, ARGS=peers for the programs of others alone, ARGS=sweep for how it grows.
 bench:
 	@hack/setup bench
 	@hack/bench $(ARGS)

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use penstock_tests::process::{Process, ProcessError, Program};
 use serde::Serialize;
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 use thiserror::Error;
 
+use crate::calls::{CallsError, Tool};
 use crate::meter::Measure;
-use crate::pairs::{Count, Pair, Runner, RunnerProgram, Transport};
+use crate::pairs::{self, Pair, Runner, RunnerProgram, Transport};
+use crate::peer::{Built, Peer, PeerError};
 use crate::side::Side;
 use crate::source::{Mode, Source, SourceError};
 
@@ -34,10 +36,13 @@ pub enum BenchError {
         /// What it printed last.
         tail: String,
     },
-    /// The source is not there.
+    /// The source or a peer is not there.
     #[error("{0}")]
-    Source(String),
-    /// This program's own path, or a temporary directory.
+    Missing(String),
+    /// Its system calls.
+    #[error(transparent)]
+    Calls(#[from] CallsError),
+    /// This program's own path, or a temporary file.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
@@ -59,6 +64,12 @@ pub struct Outcome {
     pub ratio: Option<f64>,
     /// The same of the CPU time for a message: below 1, ours needs less.
     pub cpu_ratio: Option<f64>,
+    /// The same of the peak RSS.
+    pub memory_ratio: Option<f64>,
+    /// What that is to be at most.
+    pub memory_goal: Option<f64>,
+    /// Whether it was; absent as `met` is.
+    pub memory_met: Option<bool>,
     /// The reference's runs, in order.
     pub reference: Vec<Measure>,
     /// Our runs, each after the reference's of the same round.
@@ -68,6 +79,25 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Of nothing yet.
+    fn of(pair: &Pair) -> Self {
+        Self {
+            name: pair.name,
+            reference_is: pair.reference_is,
+            ours_is: pair.ours_is,
+            goal: pair.goal,
+            met: None,
+            ratio: None,
+            cpu_ratio: None,
+            memory_ratio: None,
+            memory_goal: pair.memory_goal,
+            memory_met: None,
+            reference: Vec::new(),
+            ours: Vec::new(),
+            not_run: None,
+        }
+    }
+
     /// Compares round by round: what slows the machine down for a while slows both.
     fn conclude(&mut self) {
         let ratio = |of: fn(&Measure) -> f64| {
@@ -76,9 +106,10 @@ impl Outcome {
         };
         self.ratio = ratio(Measure::rate);
         self.cpu_ratio = ratio(Measure::cpu_micros);
-        self.met = self
-            .goal
-            .and_then(|goal| self.ratio.map(|ratio| ratio >= goal));
+        self.memory_ratio = ratio(|run| run.peak_rss_kib as f64);
+        self.met = self.ratio.zip(self.goal).map(|(ratio, goal)| ratio >= goal);
+        let memory = self.memory_ratio.zip(self.memory_goal);
+        self.memory_met = memory.map(|(ratio, goal)| ratio <= goal);
     }
 }
 
@@ -94,16 +125,24 @@ pub fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     })
 }
 
+/// A topic that is full.
+#[derive(Clone, Debug)]
+pub struct Topic {
+    /// Its name.
+    pub name: String,
+    /// Messages in it.
+    pub count: u64,
+    /// Bytes of each value.
+    pub value_size: usize,
+}
+
 /// Everything that the sides need.
 pub struct Bench {
     own: PathBuf,
     bootstrap: String,
-    topic: String,
-    /// Messages in the topic.
-    count: u64,
-    rounds: usize,
     server: HttpServer,
     sources: Vec<(Mode, Result<Source, SourceError>)>,
+    peers: Vec<(Peer, Result<Built, PeerError>)>,
 }
 
 /// The HTTP server that is running.
@@ -133,113 +172,134 @@ impl HttpServer {
 }
 
 impl Bench {
-    /// Starts the HTTP server and installs the source, where these pairs need it.
+    /// Starts the HTTP server; installs the source and builds the peers that are among
+    /// these programs.
     pub async fn prepare(
-        pairs: &[Pair],
+        programs: impl IntoIterator<Item = RunnerProgram>,
         bootstrap: &str,
-        topic: &str,
-        count: u64,
-        rounds: usize,
     ) -> Result<Self, BenchError> {
         let own = env::current_exe()?;
-        let mut sources = Vec::new();
-        for mode in [Mode::Fast, Mode::InOrder] {
-            if pairs.iter().any(|pair| pair.has_source(mode)) {
-                sources.push((mode, Source::install(mode).await));
+        let (mut sources, mut peers) = (Vec::new(), Vec::new());
+        for program in programs {
+            match program {
+                RunnerProgram::Source { mode, .. } if !has(&sources, mode) => {
+                    sources.push((mode, Source::install(mode).await));
+                }
+                RunnerProgram::Peer { peer, .. } if !has(&peers, peer) => {
+                    peers.push((peer, peer.build().await));
+                }
+                _ => {}
             }
         }
         Ok(Self {
             server: HttpServer::start(&own).await?,
             own,
             bootstrap: bootstrap.to_owned(),
-            topic: topic.to_owned(),
-            count,
-            rounds,
             sources,
+            peers,
         })
     }
 
-    /// Reads the topic once, uncounted: the broker compiles what it runs often.
-    pub async fn warm_up(&self) -> Result<(), BenchError> {
-        let runner = Runner {
-            program: RunnerProgram::Side(Side::LoopRaw),
-            count: Count::All,
-            handlers: 1,
-            transport: None,
-            threads: None,
-        };
-        self.run(&runner).await.map(drop)
+    /// Reads a topic once, uncounted: the broker compiles what it runs often.
+    pub async fn warm_up(&self, topic: &Topic) -> Result<(), BenchError> {
+        self.run(&pairs::WARM_UP, topic).await.map(drop)
     }
 
-    /// Runs both sides of a pair in turns, the reference first.
-    pub async fn compare(&self, pair: &Pair) -> Result<Outcome, BenchError> {
-        let mut outcome = Outcome {
-            name: pair.name,
-            reference_is: pair.reference_is,
-            ours_is: pair.ours_is,
-            goal: pair.goal,
-            met: None,
-            ratio: None,
-            cpu_ratio: None,
-            reference: Vec::new(),
-            ours: Vec::new(),
-            not_run: None,
-        };
-        if let Some(error) = self.missing(pair) {
-            outcome.not_run = Some(error.to_string());
-            return Ok(outcome);
-        }
-        for _ in 0..self.rounds {
-            outcome.reference.push(self.run(&pair.reference).await?);
-            outcome.ours.push(self.run(&pair.ours).await?);
+    /// Runs both sides of a pair in turns, the reference first. What others' programs
+    /// fail with is told in the outcome.
+    pub async fn compare(
+        &self,
+        pair: &Pair,
+        topic: &Topic,
+        rounds: usize,
+    ) -> Result<Outcome, BenchError> {
+        let mut outcome = Outcome::of(pair);
+        for _ in 0..rounds {
+            match self.run(&pair.reference, topic).await {
+                Err(error) if pair.is_beside_others() => {
+                    outcome.not_run = Some(error.to_string());
+                    return Ok(outcome);
+                }
+                reference => outcome.reference.push(reference?),
+            }
+            outcome.ours.push(self.run(&pair.ours, topic).await?);
         }
         outcome.conclude();
         Ok(outcome)
     }
 
-    fn program(&self, runner: &Runner) -> Result<Program, BenchError> {
-        Ok(match runner.program {
-            RunnerProgram::Side(side) => {
-                let program = Program::new(&self.own)
-                    .args(["side", &side.name()])
-                    .arg(format!("--handlers={}", runner.handlers));
-                let program = match runner.threads {
-                    Some(threads) => program.env("TOKIO_WORKER_THREADS", threads.to_string()),
-                    None => program,
-                };
-                match runner.transport {
-                    Some(Transport::Tcp) => program.args(["--port", &self.server.port]),
-                    Some(Transport::Unix) => program.arg("--socket").arg(&self.server.socket),
-                    None => program,
-                }
-            }
-            RunnerProgram::Source { mode, batch } => {
-                let found = self.sources.iter().find(|(known, _)| *known == mode);
-                match found {
-                    Some((_, Ok(source))) => source.program(runner.handlers, batch),
-                    Some((_, Err(error))) => return Err(BenchError::Source(error.to_string())),
-                    None => return Err(BenchError::Source("it is not installed".into())),
-                }
-            }
-        })
+    /// Runs one side.
+    pub async fn run(&self, runner: &Runner, topic: &Topic) -> Result<Measure, BenchError> {
+        let count = runner.count.of(topic.count);
+        let program = self.program(runner, topic)?;
+        self.finish(runner, self.on(program, topic, count)).await
     }
 
-    /// Why a pair can't be run.
-    fn missing(&self, pair: &Pair) -> Option<BenchError> {
-        let sides = [&pair.reference, &pair.ours];
-        sides.into_iter().find_map(|side| self.program(side).err())
-    }
-
-    async fn run(&self, runner: &Runner) -> Result<Measure, BenchError> {
-        let count = match runner.count {
-            Count::All => self.count,
-            Count::UpTo(most) => most.min(self.count),
+    /// Runs one side with so many messages, and counts the system calls that it makes
+    /// from its start to its end.
+    pub async fn calls(
+        &self,
+        runner: &Runner,
+        topic: &Topic,
+        count: u64,
+        tool: Tool,
+    ) -> Result<u64, BenchError> {
+        let file = NamedTempFile::new()?;
+        let program = self.program(runner, topic)?;
+        let program = self.on(program, topic, count);
+        let program = match runner.program {
+            // Its own process is not the one to be counted, but the one that it starts.
+            RunnerProgram::Peer {
+                peer: Peer::Sender(_),
+                ..
+            } => program.arg("--calls").arg(file.path()),
+            _ => tool.count(program, file.path()),
         };
-        let process = self
-            .program(runner)?
-            .args(["--bootstrap", &self.bootstrap, "--topic", &self.topic])
+        self.finish(runner, program).await?;
+        Ok(tool.read(file.path())?)
+    }
+
+    /// The program, but for what it is to read.
+    fn program(&self, runner: &Runner, topic: &Topic) -> Result<Program, BenchError> {
+        match runner.program {
+            RunnerProgram::Side(side) => Ok(self.side(side, runner, topic)),
+            RunnerProgram::Source { mode, batch } => match find(&self.sources, mode) {
+                Some(Ok(source)) => Ok(source.program(runner.handlers, batch)),
+                Some(Err(error)) => Err(BenchError::Missing(error.to_string())),
+                None => Err(BenchError::Missing("it is not installed".into())),
+            },
+            RunnerProgram::Peer { peer, batch } => match find(&self.peers, peer) {
+                Some(Ok(built)) => Ok(built.program(peer, &self.own, runner.handlers, batch)),
+                Some(Err(error)) => Err(BenchError::Missing(error.to_string())),
+                None => Err(BenchError::Missing("it is not built".into())),
+            },
+        }
+    }
+
+    fn side(&self, side: Side, runner: &Runner, topic: &Topic) -> Program {
+        let program = Program::new(&self.own)
+            .args(["side", &side.name()])
+            .arg(format!("--handlers={}", runner.handlers))
+            .arg(format!("--value-size={}", topic.value_size));
+        let program = match runner.threads {
+            Some(threads) => program.env("TOKIO_WORKER_THREADS", threads.to_string()),
+            None => program,
+        };
+        match runner.transport {
+            Some(Transport::Tcp) => program.args(["--port", &self.server.port]),
+            Some(Transport::Unix) => program.arg("--socket").arg(&self.server.socket),
+            None => program,
+        }
+    }
+
+    fn on(&self, program: Program, topic: &Topic, count: u64) -> Program {
+        program
+            .args(["--bootstrap", &self.bootstrap, "--topic", &topic.name])
             .arg(format!("--count={count}"))
-            .start()?;
+    }
+
+    async fn finish(&self, runner: &Runner, program: Program) -> Result<Measure, BenchError> {
+        let process = program.start()?;
         let status = process.wait(RUN_LIMIT).await?;
         let lines = process.lines();
         let mut results = lines.iter().map(|line| serde_json::from_str(&line.text));
@@ -251,6 +311,15 @@ impl Bench {
                 tail: process.tail(),
             })
     }
+}
+
+fn has<K: PartialEq, V>(list: &[(K, V)], key: K) -> bool {
+    list.iter().any(|(known, _)| *known == key)
+}
+
+fn find<K: PartialEq, V>(list: &[(K, V)], key: K) -> Option<&V> {
+    let mut list = list.iter();
+    list.find_map(|(known, value)| (*known == key).then_some(value))
 }
 
 #[cfg(test)]
@@ -268,18 +337,11 @@ mod tests {
     }
 
     fn outcome(reference: &[f64], ours: &[f64], goal: f64) -> Outcome {
-        let mut outcome = Outcome {
-            name: "a",
-            reference_is: "a",
-            ours_is: "a",
-            goal: Some(goal),
-            met: None,
-            ratio: None,
-            cpu_ratio: None,
-            reference: reference.iter().map(|rate| measure(*rate)).collect(),
-            ours: ours.iter().map(|rate| measure(*rate)).collect(),
-            not_run: None,
-        };
+        let mut outcome = Outcome::of(&pairs::all()[0]);
+        outcome.goal = Some(goal);
+        outcome.memory_goal = Some(0.5);
+        outcome.reference = reference.iter().map(|rate| measure(*rate)).collect();
+        outcome.ours = ours.iter().map(|rate| measure(*rate)).collect();
         outcome.conclude();
         outcome
     }
@@ -297,6 +359,7 @@ mod tests {
         assert_eq!(outcome(&[100.0], &[81.0], 0.8).met, Some(true));
         assert_eq!(outcome(&[100.0], &[79.0], 0.8).met, Some(false));
         assert_eq!(outcome(&[], &[], 0.8).met, None);
+        assert_eq!(outcome(&[100.0], &[79.0], 0.8).memory_met, Some(false));
     }
 
     #[test]

@@ -35,6 +35,11 @@ pub fn fast(handlers: u32, commit: &str) -> String {
     format!("mode: Fast, maxConcurrency: {handlers}, commit: {commit}, consumeBatchSize: 1000")
 }
 
+/// The order of keys.
+pub fn key_ordered(handlers: u32) -> String {
+    format!("mode: KeyOrdered, maxConcurrency: {handlers}, consumeBatchSize: 1000")
+}
+
 impl Settings<'_> {
     /// The manifest, read and checked as any other.
     pub fn consumer(&self) -> Result<ValidatedConsumer, ManifestErrors> {
@@ -91,7 +96,7 @@ mod tests {
     #[test]
     fn the_manifests_are_valid() {
         let fast = fast(16, "Read");
-        for mode in [IN_ORDER, &fast] {
+        for mode in [IN_ORDER, &key_ordered(16), &fast] {
             for handler in [EMBEDDED, "protocol: Http, port: 80", "socket: /run/a.sock"] {
                 let checked = settings(mode, handler).consumer();
                 assert!(checked.is_ok(), "{mode} {handler}: {checked:?}");

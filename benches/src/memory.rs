@@ -7,9 +7,8 @@ use penstock_tests::process::Program;
 use penstock_tests::usage::{self, Memory};
 use serde::Serialize;
 
-use crate::bench::BenchError;
+use crate::bench::{BenchError, Topic};
 use crate::side::Side;
-use crate::workload::VALUE_SIZE;
 
 /// Most memory that the runtime may have in RAM, in MB (10⁶ bytes).
 pub const GOAL_MB: f64 = 80.0;
@@ -42,20 +41,19 @@ pub fn mb(kib: u64) -> f64 {
     kib as f64 * 1024.0 / 1e6
 }
 
-/// Runs the runtime in a process of its own on a topic of `count` messages and
+/// Runs the runtime in a process of its own on a topic and
 /// looks at its memory at intervals.
 pub async fn watch(
     bootstrap: &str,
-    topic: &str,
-    count: u64,
+    topic: &Topic,
     interval: Duration,
 ) -> Result<MemoryOutcome, BenchError> {
     let process = Program::new(env::current_exe()?)
         .args(["side", &Side::Slow.name()])
-        .args(["--bootstrap", bootstrap, "--topic", topic])
+        .args(["--bootstrap", bootstrap, "--topic", &topic.name])
         .arg(format!("--handlers={HANDLERS}"))
         .arg(format!("--delay={DELAY}"))
-        .arg(format!("--count={count}"))
+        .arg(format!("--count={}", topic.count))
         .start()?;
     let mut samples = Vec::new();
     for _ in 0..SAMPLES {
@@ -68,7 +66,7 @@ pub async fn watch(
     }
     let peak = samples.iter().map(|sample| sample.peak_kib).max();
     Ok(MemoryOutcome {
-        backlog_mb: (count * VALUE_SIZE as u64) as f64 / 1e6,
+        backlog_mb: (topic.count * topic.value_size as u64) as f64 / 1e6,
         interval: interval.as_secs_f64(),
         met: peak.is_some_and(|peak| mb(peak) <= GOAL_MB),
         samples,

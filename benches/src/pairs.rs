@@ -1,5 +1,8 @@
 //! What is compared with what, and what is to be reached.
 
+mod peers;
+
+use crate::peer::{Peer, Version};
 use crate::side::Side;
 use crate::source::Mode;
 
@@ -18,21 +21,24 @@ pub struct Pair {
     pub ours: Runner,
     /// What our rate must be of the reference's; absent where it is only of interest.
     pub goal: Option<f64>,
+    /// What our peak RSS may be of the reference's at most; absent likewise.
+    pub memory_goal: Option<f64>,
 }
 
 impl Pair {
-    /// Whether a mode of the source is one of the sides.
-    pub fn has_source(&self, mode: Mode) -> bool {
-        let is = |runner: &Runner| match runner.program {
-            RunnerProgram::Source { mode: found, .. } => found == mode,
-            RunnerProgram::Side(_) => false,
-        };
-        is(&self.reference) || is(&self.ours)
+    /// The programs of both.
+    pub fn programs(&self) -> [RunnerProgram; 2] {
+        [self.reference.program, self.ours.program]
+    }
+
+    /// Whether the reference is a program of others.
+    pub fn is_beside_others(&self) -> bool {
+        self.reference.program.is_of_others()
     }
 }
 
 /// How one side is run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Runner {
     /// The program.
     pub program: RunnerProgram,
@@ -47,7 +53,7 @@ pub struct Runner {
 }
 
 /// The program of a side.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunnerProgram {
     /// One of ours.
     Side(Side),
@@ -58,15 +64,39 @@ pub enum RunnerProgram {
         /// Messages in one read.
         batch: u32,
     },
+    /// A peer.
+    Peer {
+        /// Which.
+        peer: Peer,
+        /// Messages handed over at a time.
+        batch: u32,
+    },
+}
+
+impl RunnerProgram {
+    /// Whether it is neither ours nor a bare loop.
+    pub fn is_of_others(self) -> bool {
+        !matches!(self, Self::Side(_))
+    }
 }
 
 /// How many messages a side handles, so that it takes seconds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
     /// As many as the topic has.
     All,
     /// Part of them, but never more than there are.
     UpTo(u64),
+}
+
+impl Count {
+    /// Messages, of a topic with so many.
+    pub fn of(self, all: u64) -> u64 {
+        match self {
+            Self::All => all,
+            Self::UpTo(most) => most.min(all),
+        }
+    }
 }
 
 /// How HTTP is carried.
@@ -80,6 +110,15 @@ pub enum Transport {
 
 /// Handlers of the Fast consumers, unless the pair is about their number.
 const HANDLERS: u32 = 16;
+
+/// Reads everything, to be done before anything is timed.
+pub const WARM_UP: Runner = Runner {
+    program: RunnerProgram::Side(Side::LoopRaw),
+    count: Count::All,
+    handlers: 1,
+    transport: None,
+    threads: None,
+};
 
 const COMMITS: Count = Count::UpTo(20_000);
 const REQUESTS: Count = Count::UpTo(300_000);
@@ -107,6 +146,7 @@ pub fn all() -> Vec<Pair> {
         reference: side(Side::LoopCommit, COMMITS, 1),
         ours: side(Side::InOrder, COMMITS, 1),
         goal: Some(0.95),
+        memory_goal: None,
     };
     let http = [
         http("http-tcp-64", Transport::Tcp, 64, Some(0.7)),
@@ -122,6 +162,7 @@ pub fn all() -> Vec<Pair> {
             reference: source(Mode::Fast, 10, 1, SOURCE_FAST),
             ours: side(Side::FastJson, Count::All, HANDLERS),
             goal: Some(100.0),
+            memory_goal: None,
         },
         Pair {
             name: "source-fast-100",
@@ -130,6 +171,7 @@ pub fn all() -> Vec<Pair> {
             reference: source(Mode::Fast, 10, 100, SOURCE_FAST),
             ours: side(Side::FastJson, Count::All, HANDLERS),
             goal: None,
+            memory_goal: None,
         },
         Pair {
             name: "source-in-order",
@@ -138,13 +180,31 @@ pub fn all() -> Vec<Pair> {
             reference: source(Mode::InOrder, 1, 1, SOURCE_IN_ORDER),
             ours: side(Side::InOrder, COMMITS, 1),
             goal: Some(2.5),
+            memory_goal: None,
         },
     ];
     fast.into_iter()
         .chain([in_order])
         .chain(http)
         .chain(source)
+        .chain(peers::all())
         .collect()
+}
+
+/// The versions of others' programs among these, each once.
+pub fn others(programs: impl IntoIterator<Item = RunnerProgram>) -> Vec<Version> {
+    let mut versions: Vec<Version> = Vec::new();
+    for program in programs {
+        let version = match program {
+            RunnerProgram::Side(_) => continue,
+            RunnerProgram::Source { mode, .. } => mode.version(),
+            RunnerProgram::Peer { peer, .. } => peer.version(),
+        };
+        if !versions.contains(&version) {
+            versions.push(version);
+        }
+    }
+    versions
 }
 
 fn embedded(name: &'static str, reference: Side, ours: Side, goal: Option<f64>) -> Pair {
@@ -160,6 +220,7 @@ fn embedded(name: &'static str, reference: Side, ours: Side, goal: Option<f64>) 
         reference: side(reference, Count::All, 1),
         ours: side(ours, Count::All, HANDLERS),
         goal,
+        memory_goal: None,
     }
 }
 
@@ -180,10 +241,7 @@ fn http(name: &'static str, transport: Transport, in_flight: u32, goal: Option<f
         1 => REQUESTS_ONE_BY_ONE,
         _ => REQUESTS,
     };
-    let at = |program| Runner {
-        transport: Some(transport),
-        ..side(program, count, in_flight)
-    };
+    let at = |program| over(transport, side(program, count, in_flight));
     Pair {
         name,
         reference_is: "bare HTTP client, no Kafka",
@@ -191,6 +249,7 @@ fn http(name: &'static str, transport: Transport, in_flight: u32, goal: Option<f
         reference: at(Side::HttpPair),
         ours: at(Side::FastHttp),
         goal,
+        memory_goal: None,
     }
 }
 
@@ -212,5 +271,13 @@ fn source(mode: Mode, handlers: u32, batch: u32, count: Count) -> Runner {
         handlers,
         transport: None,
         threads: None,
+    }
+}
+
+/// The same with HTTP carried so.
+fn over(transport: Transport, side: Runner) -> Runner {
+    Runner {
+        transport: Some(transport),
+        ..side
     }
 }

@@ -1,6 +1,9 @@
 //! The results, as a table and as JSON.
 
+use std::error::Error;
 use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -8,6 +11,7 @@ use crate::bench::{Outcome, median};
 use crate::machine::Machine;
 use crate::memory::{GOAL_MB, MemoryOutcome, mb};
 use crate::meter::Measure;
+use crate::peer::Version;
 use crate::workload::{KEYS, PARTITIONS, VALUE_SIZE};
 
 /// All that was measured.
@@ -19,6 +23,8 @@ pub struct Report {
     pub messages: u64,
     /// Rounds of each pair.
     pub rounds: usize,
+    /// Versions of others' programs.
+    pub others: Vec<Version>,
     /// The pairs.
     pub pairs: Vec<Outcome>,
     /// Memory, by backlog.
@@ -46,10 +52,20 @@ medians of {rounds} rounds, each the reference and then ours
     )
 }
 
+/// The versions of others' programs, below the head.
+pub fn others(versions: &[Version]) -> String {
+    let versions = versions.iter();
+    let versions: Vec<_> = versions
+        .map(|Version { name, version }| format!("{name} {version}"))
+        .collect();
+    versions.join(", ")
+}
+
 /// The titles of the table.
 pub fn titles() -> String {
     let titles = format!(
-        "{:<16} {:>11} {:>11} {:>7} {:>6} {:<6}  {:>8} {:>8} {:>6}  {:>7} {:>7}  {:>6} {:>6}",
+        "{:<25} {:>11} {:>11} {:>7} {:>6} {:<6}  {:>8} {:>8} {:>6}  {:>7} {:>7}  \
+         {:>6} {:>6} {:>6} {:>6} {:<6}",
         "pair",
         "reference/s",
         "ours/s",
@@ -63,6 +79,9 @@ pub fn titles() -> String {
         "our sw",
         "ref MB",
         "our MB",
+        "ratio",
+        "goal",
+        "",
     );
     format!("{titles}\n{}", "-".repeat(titles.chars().count()))
 }
@@ -70,7 +89,10 @@ pub fn titles() -> String {
 /// One line of the table.
 pub fn line(outcome: &Outcome) -> String {
     if let Some(reason) = &outcome.not_run {
-        return format!("{:<16} not run: {reason}", outcome.name);
+        let mut lines = reason.lines().map(str::trim);
+        let first = lines.next().unwrap_or_default();
+        let last = lines.next_back().unwrap_or_default();
+        return format!("{:<25} not run: {first} {last}", outcome.name);
     }
     let of = |runs: &[Measure], of: fn(&Measure) -> f64| median(runs.iter().map(of));
     let both = |value| [of(&outcome.reference, value), of(&outcome.ours, value)];
@@ -79,29 +101,36 @@ pub fn line(outcome: &Outcome) -> String {
     let [reference_mb, our_mb] = both(|run| mb(run.peak_rss_kib)).map(|value| number(value, 0));
     let [reference_switches, our_switches] =
         both(switches).map(|value| number(value.filter(|value| value.is_finite()), 3));
-    let verdict = match outcome.met {
+    let (met, memory_met) = (verdict(outcome.met), verdict(outcome.memory_met));
+    let goal = |goal: Option<f64>| goal.map_or_else(String::new, |goal| goal.to_string());
+    format!(
+        "{:<25} {reference:>11} {ours:>11} {:>7} {:>6} {met:<6}  \
+         {reference_cpu:>8} {our_cpu:>8} {:>6}  {reference_switches:>7} {our_switches:>7}  \
+         {reference_mb:>6} {our_mb:>6} {:>6} {:>6} {memory_met:<6}",
+        outcome.name,
+        number(outcome.ratio, 2),
+        goal(outcome.goal),
+        number(outcome.cpu_ratio, 2),
+        number(outcome.memory_ratio, 2),
+        goal(outcome.memory_goal),
+    )
+    .trim_end()
+    .to_owned()
+}
+
+fn verdict(met: Option<bool>) -> &'static str {
+    match met {
         Some(true) => "met",
         Some(false) => "MISSED",
         None => "",
-    };
-    format!(
-        "{:<16} {reference:>11} {ours:>11} {:>7} {:>6} {verdict:<6}  \
-         {reference_cpu:>8} {our_cpu:>8} {:>6}  {reference_switches:>7} {our_switches:>7}  \
-         {reference_mb:>6} {our_mb:>6}",
-        outcome.name,
-        number(outcome.ratio, 2),
-        outcome
-            .goal
-            .map_or_else(String::new, |goal| goal.to_string()),
-        number(outcome.cpu_ratio, 2),
-    )
+    }
 }
 
 /// What the columns and the names of the pairs mean.
 pub fn legend(outcomes: &[Outcome]) -> String {
     let mut text = String::from(
-        "\nratio: median of the rounds. µs: CPU time of the process for a message. \
-         sw: context switches for a message. MB: peak RSS.\n",
+        "\nratio: ours by the reference's, median of the rounds. µs: CPU time of the process for a \
+         message. sw: context switches for a message. MB: peak RSS.\n",
     );
     for outcome in outcomes {
         let Outcome {
@@ -110,7 +139,7 @@ pub fn legend(outcomes: &[Outcome]) -> String {
             ours_is,
             ..
         } = outcome;
-        let _ = writeln!(text, "  {name:<16} {reference_is} | {ours_is}");
+        let _ = writeln!(text, "  {name:<25} {reference_is} | {ours_is}");
     }
     text
 }
@@ -139,6 +168,16 @@ fn switches(run: &Measure) -> f64 {
         .map_or(f64::NAN, |switches| switches as f64 / run.messages as f64)
 }
 
-fn number(value: Option<f64>, digits: usize) -> String {
+/// A figure of the table, or `-`.
+pub fn number(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "-".into(), |value| format!("{value:.digits$}"))
+}
+
+/// Writes a report to a file, if one is given.
+pub fn write_json(path: Option<&Path>, report: &impl Serialize) -> Result<(), Box<dyn Error>> {
+    if let Some(path) = path {
+        fs::write(path, serde_json::to_string_pretty(report)? + "\n")
+            .map_err(|error| format!("{} can't be written: {error}", path.display()))?;
+    }
+    Ok(())
 }

@@ -9,6 +9,8 @@ use penstock_tests::process::Program;
 use thiserror::Error;
 use tokio::process::Command;
 
+use crate::peer::Version;
+
 /// The program that runs baseplate's consumer.
 const DRIVER: &str = include_str!("../source/consume.py");
 
@@ -30,6 +32,16 @@ impl Mode {
         match self {
             Self::Fast => "fast",
             Self::InOrder => "in-order",
+        }
+    }
+
+    /// What is measured.
+    pub fn version(self) -> Version {
+        let mut lines = self.requirements().lines();
+        let version = lines.find_map(|line| line.strip_prefix("baseplate=="));
+        Version {
+            name: "baseplate",
+            version: version.unwrap_or("unknown").to_owned(),
         }
     }
 
@@ -85,6 +97,8 @@ impl Source {
             source.write("consume.py", DRIVER)?;
             return Ok(source);
         }
+        let Version { name, version } = mode.version();
+        eprintln!("installing {name} {version} in {}", source.dir.display());
         let venv = format!("python3 -m venv {}", source.dir.display());
         run("python3", &["-m", "venv"], &source.dir, &venv).await?;
         let requirements = source.write("requirements.txt", mode.requirements())?;

@@ -5,6 +5,8 @@ use penstock_tests::topics::{self, TopicError};
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::bench::Topic;
+
 /// Bytes of each message's value.
 pub const VALUE_SIZE: usize = 196;
 
@@ -41,8 +43,9 @@ pub struct Order {
     note: String,
 }
 
-/// The value of the message with a number.
-pub fn value(number: u64) -> Vec<u8> {
+/// The value of the message with a number, of `size` bytes or a few more where that is
+/// below 120.
+pub fn value(number: u64, size: usize) -> Vec<u8> {
     let mut value = format!(
         r#"{{"id":{number},"customer":"{}","amount":{}.25,"currency":"EUR","items":[{},{},7],"paid":true,"note":""#,
         key(number),
@@ -51,7 +54,7 @@ pub fn value(number: u64) -> Vec<u8> {
         number % 89 + 10,
     );
     const END: &str = "\"}";
-    while value.len() < VALUE_SIZE - END.len() {
+    while value.len() + END.len() < size {
         value.push(char::from(b'a' + (value.len() % 26) as u8));
     }
     value.push_str(END);
@@ -63,22 +66,53 @@ pub fn key(number: u64) -> String {
     format!("key-{:04}", number % KEYS)
 }
 
-/// Makes a topic and fills it; returns its name.
-pub async fn produce(bootstrap: &str, count: u64) -> Result<String, WorkloadError> {
-    let topic = topics::create(bootstrap, "orders", PARTITIONS).await?;
-    let mut first = 0;
-    while first < count {
-        let chunk = CHUNK.min(count - first);
-        Produce::to(&topic)
-            .first_seq(first)
-            .count(chunk)
-            .key(|number| Some(key(number)))
-            .value(|number| Some(value(number)))
-            .send(bootstrap)
-            .await?;
-        first += chunk;
+/// What a topic is to hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Workload {
+    /// Messages.
+    pub count: u64,
+    /// Bytes of each value.
+    pub value_size: usize,
+    /// Partitions.
+    pub partitions: i32,
+}
+
+impl Workload {
+    /// Messages as every pair has them.
+    pub fn of(count: u64) -> Self {
+        Self {
+            count,
+            value_size: VALUE_SIZE,
+            partitions: PARTITIONS,
+        }
     }
-    Ok(topic)
+
+    /// Makes a topic and fills it.
+    pub async fn produce(self, bootstrap: &str) -> Result<Topic, WorkloadError> {
+        let Self {
+            count,
+            value_size,
+            partitions,
+        } = self;
+        let name = topics::create(bootstrap, "orders", partitions).await?;
+        let mut first = 0;
+        while first < count {
+            let chunk = CHUNK.min(count - first);
+            Produce::to(&name)
+                .first_seq(first)
+                .count(chunk)
+                .key(|number| Some(key(number)))
+                .value(move |number| Some(value(number, value_size)))
+                .send(bootstrap)
+                .await?;
+            first += chunk;
+        }
+        Ok(Topic {
+            name,
+            count,
+            value_size,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -88,7 +122,7 @@ mod tests {
     #[test]
     fn values_have_their_size_and_decode() {
         for number in [0, 9, 1_234_567, 4_000_000_000] {
-            let value = value(number);
+            let value = value(number, VALUE_SIZE);
             assert_eq!(value.len(), VALUE_SIZE);
             let order: Order = serde_json::from_slice(&value).unwrap();
             assert_eq!((order.id, order.customer), (number, key(number)));

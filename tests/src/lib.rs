@@ -25,7 +25,7 @@ pub mod manifest;
 pub mod operator;
 pub mod oracle;
 pub mod page;
-mod ports;
+pub mod ports;
 pub mod position;
 pub mod process;
 pub mod produce;

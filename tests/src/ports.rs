@@ -9,7 +9,10 @@ use std::net::TcpListener;
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
 
 /// Draws this many different ports that are free on `host`.
-pub(crate) fn free<const N: usize>(host: &str) -> io::Result<[u16; N]> {
+///
+/// # Errors
+/// When none is free, or `host` is not an address of this machine.
+pub fn free<const N: usize>(host: &str) -> io::Result<[u16; N]> {
     let mut held = Vec::new();
     let mut last = None;
     for _ in 0..1_000 {

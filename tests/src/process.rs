@@ -158,6 +158,27 @@ impl Program {
         self
     }
 
+    /// Lets another program run it: that gets this one's path and arguments after its
+    /// own, as `perf stat` and `strace` want them.
+    #[must_use]
+    pub fn run_by(mut self, runner: Self) -> Self {
+        let mut command = runner.command;
+        command
+            .arg(self.command.get_program())
+            .args(self.command.get_args());
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        if let Some(dir) = self.command.get_current_dir() {
+            command.current_dir(dir);
+        }
+        self.command = command;
+        self
+    }
+
     /// Starts it, in a process group of its own.
     ///
     /// # Errors
@@ -313,6 +334,17 @@ impl Process {
         kill_process(self.pid, signal).map_err(|errno| fail(errno.into()))
     }
 
+    /// Asks it and all that it started to end (SIGINT), as Ctrl-C in a terminal does.
+    ///
+    /// # Errors
+    /// As [`Process::terminate`].
+    pub fn interrupt_all(&self) -> Result<(), ProcessError> {
+        kill_process_group(self.pid, Signal::INT).map_err(|errno| ProcessError::Signal {
+            name: self.name.clone(),
+            error: errno.into(),
+        })
+    }
+
     /// How it ended, or nothing while it runs.
     pub fn status(&self) -> Option<ExitStatus> {
         lock(&self.child).try_wait().ok().flatten()
@@ -460,6 +492,26 @@ mod tests {
         let process = Program::new("sort").input("b\na\n").start().unwrap();
         process.wait(SOON).await.unwrap();
         assert_eq!(process.tail(), "  a\n  b\n");
+    }
+
+    #[tokio::test]
+    async fn a_program_is_run_by_another_with_its_arguments_and_variables() {
+        let program = Program::new("sh").args(["-c", "echo $0 $A", "b"]);
+        let runner = Program::new("env").arg("B=1");
+        let process = program.env("A", "c").run_by(runner).start().unwrap();
+        assert!(process.wait(SOON).await.unwrap().success());
+        assert_eq!(process.tail(), "  b c\n");
+    }
+
+    #[tokio::test]
+    async fn what_a_program_started_is_interrupted_with_it() {
+        // The inner shell says it; the outer waits for it.
+        let inner = "trap 'echo asked; exit' INT; echo ready; while :; do sleep 0.01; done";
+        let script = format!("trap : INT; sh -c \"{inner}\"");
+        let process = shell(&script);
+        process.wait_for_line("ready", SOON).await.unwrap();
+        process.interrupt_all().unwrap();
+        process.wait_for_line("asked", SOON).await.unwrap();
     }
 
     #[tokio::test]

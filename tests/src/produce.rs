@@ -151,6 +151,8 @@ impl Produce {
             .set("batch.num.messages", "20000")
             .set("queue.buffering.max.messages", "200000")
             .set("enable.idempotence", "true")
+            // What the broker takes at most: 1 MB and a batch's head.
+            .set("message.max.bytes", "1048588")
             .create_with_context(Confirmed::default())
             .map_err(|error| self.refused(self.first, error))?;
 

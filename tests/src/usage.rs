@@ -31,6 +31,26 @@ pub fn cpu(process: &str) -> Option<Duration> {
     Some(Duration::from_secs(ticks).div_f64(rustix::param::clock_ticks_per_second() as f64))
 }
 
+/// The processes of a process group, by the group's id: what [`Process`] starts is one.
+///
+/// [`Process`]: crate::process::Process
+pub fn group(id: u32) -> Vec<String> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .filter_map(|process| process.file_name().into_string().ok())
+        .filter(|process| {
+            let stat = fs::read_to_string(format!("/proc/{process}/stat"));
+            stat.ok().and_then(|stat| group_of(&stat)) == Some(id)
+        })
+        .collect()
+}
+
+/// The process group in the kernel's `stat` of a process.
+fn group_of(stat: &str) -> Option<u32> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(2)?.parse().ok()
+}
+
 /// User and system time of a process in the kernel's `stat`, in clock ticks.
 fn ticks(stat: &str) -> Option<u64> {
     // The name before may hold spaces and parentheses.
@@ -57,6 +77,7 @@ pub fn field(status: &str, name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::Program;
 
     #[test]
     fn fields_are_found_by_their_whole_name() {
@@ -72,6 +93,19 @@ mod tests {
         let stat = "7 (a) b (c)) S 1 7 7 0 -1 4194560 1 0 0 0 120 30 0 0 20 0 4 0 1 2 3";
         assert_eq!(ticks(stat), Some(150));
         assert_eq!(ticks("7 (a) S 1"), None);
+    }
+
+    #[test]
+    fn the_processes_of_a_group_are_found() {
+        let script = "sleep 60 & echo started; wait";
+        let process = Program::new("sh").args(["-c", script]).start().unwrap();
+        let members = || group(process.id());
+        while members().len() < 2 {
+            assert_eq!(process.status(), None);
+        }
+        assert!(members().contains(&process.id().to_string()));
+        let own = std::process::id().to_string();
+        assert!(!members().contains(&own));
     }
 
     #[test]

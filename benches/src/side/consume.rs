@@ -11,7 +11,7 @@ use penstock_runtime::handler::{Handler, HandlerError};
 use penstock_runtime::record::Message;
 
 use super::{Failed, Work};
-use crate::consumer::{EMBEDDED, IN_ORDER, Settings, fast};
+use crate::consumer::{self, EMBEDDED, IN_ORDER, Settings, fast};
 use crate::meter::Meter;
 use crate::workload::Order;
 
@@ -65,6 +65,12 @@ pub async fn fast_raw(work: &Work, meter: &Arc<Meter>) -> Result<(), Failed> {
 /// InOrder, Embedded, with JSON decoded to a struct.
 pub async fn in_order(work: &Work, meter: &Arc<Meter>) -> Result<(), Failed> {
     consume(work, IN_ORDER, EMBEDDED, Json::<Order>::new(), Look, meter).await
+}
+
+/// KeyOrdered, Embedded, with JSON decoded to a struct.
+pub async fn key_ordered(work: &Work, meter: &Arc<Meter>) -> Result<(), Failed> {
+    let mode = consumer::key_ordered(work.handlers);
+    consume(work, &mode, EMBEDDED, Json::<Order>::new(), Look, meter).await
 }
 
 /// Fast, Http: what the runtime's own program does.

@@ -19,7 +19,7 @@ use crate::workload;
 /// request after the other. A request has the bytes of one of ours on the wire, and
 /// is made once: the client does nothing but send it and read the answer.
 pub async fn pair(work: &Work, meter: &Arc<Meter>) -> Result<(), Failed> {
-    let request = request(&work.topic)?;
+    let request = request(&work.topic, work.value_size)?;
     let mut clients = JoinSet::new();
     for _ in 0..work.handlers {
         let sender = connect(work).await?;
@@ -32,7 +32,7 @@ pub async fn pair(work: &Work, meter: &Arc<Meter>) -> Result<(), Failed> {
 }
 
 /// The request that our side makes of a message: the same headers with values as long.
-fn request(topic: &str) -> Result<Request<Full<Bytes>>, Failed> {
+fn request(topic: &str, value_size: usize) -> Result<Request<Full<Bytes>>, Failed> {
     Request::post("/")
         .header(HOST, "localhost")
         .header(CONTENT_TYPE, "application/json")
@@ -47,7 +47,7 @@ fn request(topic: &str) -> Result<Request<Full<Bytes>>, Failed> {
         .header("ce-kafkaepoch", "1")
         .header("ce-partitionkey", workload::key(0))
         .header("ce-attempt", "1")
-        .body(Full::new(workload::value(0).into()))
+        .body(Full::new(workload::value(0, value_size).into()))
         .map_err(Failed::other)
 }
 

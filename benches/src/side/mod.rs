@@ -16,6 +16,7 @@ use rdkafka::error::KafkaError;
 use thiserror::Error;
 
 use crate::meter::{Measure, Meter};
+use crate::workload;
 
 /// What is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -36,6 +37,8 @@ pub enum Side {
     FastHandled,
     /// Penstock: InOrder, Embedded, Json.
     InOrder,
+    /// Penstock: KeyOrdered, Embedded, Json.
+    KeyOrdered,
     /// Penstock: Fast, Http.
     FastHttp,
     /// Penstock: Fast, Embedded, commit Handled, each message takes its time.
@@ -71,6 +74,9 @@ pub struct Work {
     /// Unix socket of the HTTP server
     #[arg(long)]
     pub socket: Option<PathBuf>,
+    /// Bytes of a value, for the side that sends without Kafka
+    #[arg(long, default_value_t = workload::VALUE_SIZE)]
+    pub value_size: usize,
     /// A librdkafka property of the consumer's, as NAME=VALUE; may come several times
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub properties: Vec<String>,
@@ -124,6 +130,7 @@ pub async fn run(side: Side, work: Work) -> Result<Measure, Failed> {
         Side::FastHandled => consume::fast_json(&work, "Handled", &meter).await?,
         Side::FastRaw => consume::fast_raw(&work, &meter).await?,
         Side::InOrder => consume::in_order(&work, &meter).await?,
+        Side::KeyOrdered => consume::key_ordered(&work, &meter).await?,
         Side::FastHttp => consume::fast_http(&work, &meter).await?,
         Side::Slow => consume::slow(&work, &meter).await?,
     }
