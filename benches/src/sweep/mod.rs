@@ -114,8 +114,10 @@ pub async fn run(options: Sweep) -> Result<(), Box<dyn Error>> {
         }
         println!("\n{}", grown.table());
         report.axes.push(grown);
+        // Each axis takes a quarter of an hour: what is there is kept.
+        write_json(options.json.as_deref(), &report)?;
     }
-    write_json(options.json.as_deref(), &report)
+    Ok(())
 }
 
 impl Grown {
