@@ -170,7 +170,12 @@ where
                     continue;
                 }
                 match self.judge(item, verdict).await {
-                    Verdict::Ended(ended) => item.ended = Some(ended),
+                    Verdict::Ended(ended) => {
+                        item.ended = Some(ended);
+                        if ended == Ended::GivenUp && self.committer.is_some() {
+                            break;
+                        }
+                    }
                     Verdict::Failed(failure) => return Err(failure),
                     Verdict::Wait(time) if self.defers => {
                         item.ended = Some(Ended::Deferred(time));

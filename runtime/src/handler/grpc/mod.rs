@@ -15,6 +15,7 @@ mod connect;
 mod encode;
 mod open;
 mod outgoing;
+pub mod serve;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -164,7 +165,7 @@ impl<T: Send + Sync> BatchHandler<T> for GrpcHandler {
                 break;
             }
         }
-        // In order there is none behind the first failure, and none is needed.
+        // In order none counts behind the first failure.
         batch
             .verdicts
             .into_iter()
