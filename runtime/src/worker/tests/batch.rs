@@ -28,17 +28,23 @@ async fn a_batch_gives_each_message_its_own_verdict() {
 
 #[tokio::test]
 async fn a_batch_in_order_goes_on_behind_a_message_that_was_given_up() {
-    let fixture = fixture("", attempts(1, FailureAction::Skip), |message| {
-        match message.offset() {
+    let fixture = fixture(
+        "",
+        attempts(1, FailureAction::Skip),
+        |message| match message.offset() {
             1 => Err(HandlerError::permanent("poison")),
             _ => Ok(()),
-        }
-    })
+        },
+    )
     .in_order(CommitResult::Committed);
     fixture.process_batch(&["{}"; 3]).await.unwrap();
     let steps = fixture.steps();
     let again = steps.iter().filter(|step| step.starts_with("handle 2#1"));
-    assert_eq!(again.count(), 2, "the verdict behind the failure does not count: {steps:?}");
+    assert_eq!(
+        again.count(),
+        2,
+        "the verdict behind the failure does not count: {steps:?}"
+    );
     assert_eq!(fixture.metric("penstock_skipped_messages_total"), Some(1.0));
     assert_eq!(fixture.partition.committable(), Some(3));
 }
