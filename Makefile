@@ -36,3 +36,4 @@ generate:
 	cargo run --package penstock-runtime --example metrics_reference
 	cargo run --package penstock-runtime --example generate_grpc
 	hack/generate-chart
+	hack/generate-sdks

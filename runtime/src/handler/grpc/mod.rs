@@ -68,10 +68,10 @@ impl GrpcHandler {
     /// The handler of a consumer, which listens at an address.
     pub fn new(consumer: &ValidatedConsumer, address: &Address) -> Self {
         let timeout = consumer.handler.timeout.get();
-        let in_order = consumer.mode == ConsumeMode::InOrder;
-        let order = match in_order {
-            true => v1::Order::Batch,
-            false => v1::Order::Unspecified,
+        let order = match consumer.mode {
+            ConsumeMode::InOrder => v1::Order::Batch,
+            ConsumeMode::KeyOrdered { .. } => v1::Order::Key,
+            ConsumeMode::Fast { .. } => v1::Order::Unspecified,
         };
         let hello = v1::Hello {
             version: VERSION,
@@ -85,7 +85,7 @@ impl GrpcHandler {
         Self {
             connector: Connector::new(address, hello),
             timeout,
-            in_order,
+            in_order: order == v1::Order::Batch,
             session: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
         }

@@ -84,6 +84,7 @@ async fn a_batch_is_given_up_after_the_time_of_an_attempt_unless_its_handler_kee
             metrics: shared.metrics,
             dead_letters: None,
             committer: None,
+            defers: false,
         };
         let slow = Fixture {
             shared,
