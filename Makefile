@@ -34,4 +34,6 @@ cluster-down:
 generate:
 	cargo run --package penstock-crds --bin generate
 	cargo run --package penstock-runtime --example metrics_reference
+	cargo run --package penstock-runtime --example generate_grpc
 	hack/generate-chart
+	hack/generate-sdks

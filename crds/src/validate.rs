@@ -145,6 +145,8 @@ impl Endpoint {
 pub enum Transport {
     /// HTTP/1.1, one message a request.
     Http,
+    /// gRPC, batches over one stream.
+    Grpc,
 }
 
 /// Where a handler listens.

@@ -93,6 +93,18 @@ fn a_handler_is_reached_as_it_says() {
         endpoint(json!({ "socket": "/run/handler/http.sock" })),
         http(Address::Socket("/run/handler/http.sock".into()))
     );
+    let grpc = |address| Endpoint::Remote {
+        transport: Transport::Grpc,
+        address,
+    };
+    assert_eq!(
+        endpoint(json!({ "protocol": "Grpc" })),
+        grpc(Address::Socket("/run/penstock/handler.sock".into()))
+    );
+    assert_eq!(
+        endpoint(json!({ "protocol": "Grpc", "port": 50051 })),
+        grpc(Address::Port(50051))
+    );
     assert_eq!(
         endpoint(json!({ "protocol": "Embedded" })),
         Endpoint::Embedded

@@ -50,7 +50,7 @@ impl<'a> Attempts<'a> {
     /// Takes the failure of an attempt and counts the next one, if there is one.
     pub(crate) fn failed(&mut self, error: &HandlerError) -> Next {
         let tried_enough = self.made >= self.policy.max_attempts.get();
-        if tried_enough || error.kind() == FailureKind::Permanent {
+        if tried_enough || error.kind() != FailureKind::Retryable {
             return Next::GiveUp;
         }
         let (policy, made) = (self.policy, self.made);
@@ -124,10 +124,15 @@ mod tests {
     }
 
     #[test]
-    fn a_permanent_failure_is_not_tried_again() {
+    fn only_a_retryable_failure_is_tried_again() {
         let policy = policy(7, 0.0);
-        let mut attempts = Attempts::after(&policy, 0);
-        assert_eq!(attempts.failed(&HandlerError::permanent("x")), Next::GiveUp);
+        for error in [
+            HandlerError::permanent("x"),
+            HandlerError::skip("x"),
+            HandlerError::dead_letter("x"),
+        ] {
+            assert_eq!(Attempts::after(&policy, 0).failed(&error), Next::GiveUp);
+        }
     }
 
     #[test]

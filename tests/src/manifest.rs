@@ -92,9 +92,13 @@ impl Manifest {
     /// Gives the messages to `recorder`, by whatever it listens on.
     #[must_use]
     pub fn handler(self, recorder: &Recorder) -> Self {
+        let manifest = match recorder.is_grpc() {
+            true => self.set("/handler/protocol", "Grpc"),
+            false => self,
+        };
         match recorder.socket() {
-            Some(path) => self.set("/handler/socket", path.display().to_string()),
-            None => self.set("/handler/port", recorder.port()),
+            Some(path) => manifest.set("/handler/socket", path.display().to_string()),
+            None => manifest.set("/handler/port", recorder.port()),
         }
     }
 

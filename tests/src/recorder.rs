@@ -1,8 +1,9 @@
 //! A handler that records what it is given and answers as the test says.
 //!
-//! It speaks HTTP/1.1 itself, to be able to answer wrongly, and runs in a thread of
-//! its own, so that a busy test does not falsify its times.
+//! It speaks HTTP/1.1 itself, to be able to answer wrongly, or gRPC by the library, and
+//! runs in a thread of its own, so that a busy test does not falsify its times.
 
+mod grpc;
 mod http;
 mod reply;
 mod serve;
@@ -21,9 +22,9 @@ use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::Position;
 use crate::sync::lock;
 use crate::wait::{self, TimedOut};
+use crate::{Position, ports};
 use serve::Shared;
 
 /// What became of a delivery.
@@ -92,10 +93,18 @@ enum Address {
     Unix(PathBuf),
 }
 
+/// What a recorder speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    Http,
+    Grpc,
+}
+
 /// The recording handler. It stops when it is dropped; dropped by a panic, it shows
 /// the requests that it could not read.
 #[derive(Debug)]
 pub struct Recorder {
+    protocol: Protocol,
     address: Address,
     shared: Arc<Shared>,
     handle: Handle,
@@ -110,7 +119,7 @@ impl Recorder {
     /// # Errors
     /// When the system gives no port or no thread.
     pub fn start() -> io::Result<Self> {
-        Self::start_at(Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))))
+        Self::start_on([127, 0, 0, 1].into())
     }
 
     /// The same at a free port of another address of this machine, which pods of a
@@ -119,7 +128,7 @@ impl Recorder {
     /// # Errors
     /// When the system gives no port or no thread.
     pub fn start_on(host: IpAddr) -> io::Result<Self> {
-        Self::start_at(Address::Tcp(SocketAddr::from((host, 0))))
+        Self::start_at(Protocol::Http, Address::Tcp((host, 0).into()))
     }
 
     /// The same on a Unix socket at `path`, which must not exist.
@@ -127,10 +136,36 @@ impl Recorder {
     /// # Errors
     /// When the socket can't be made.
     pub fn start_unix(path: impl Into<PathBuf>) -> io::Result<Self> {
-        Self::start_at(Address::Unix(path.into()))
+        Self::start_at(Protocol::Http, Address::Unix(path.into()))
     }
 
-    fn start_at(address: Address) -> io::Result<Self> {
+    /// A Grpc handler on a free port of 127.0.0.1 that is done with everything. The
+    /// statuses that it is told to answer become the verdicts that HTTP means by them.
+    ///
+    /// # Errors
+    /// When the system gives no port or no thread.
+    pub fn start_grpc() -> io::Result<Self> {
+        Self::start_grpc_on([127, 0, 0, 1].into())
+    }
+
+    /// The same at a free port of another address of this machine.
+    ///
+    /// # Errors
+    /// When the system gives no port or no thread.
+    pub fn start_grpc_on(host: IpAddr) -> io::Result<Self> {
+        let [port] = ports::free(&host.to_string())?;
+        Self::start_at(Protocol::Grpc, Address::Tcp((host, port).into()))
+    }
+
+    /// The same on a Unix socket at `path`.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start_grpc_unix(path: impl Into<PathBuf>) -> io::Result<Self> {
+        Self::start_at(Protocol::Grpc, Address::Unix(path.into()))
+    }
+
+    fn start_at(protocol: Protocol, address: Address) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
@@ -138,6 +173,7 @@ impl Recorder {
             .name("recorder".into())
             .spawn(move || runtime.block_on(ended))?;
         let mut recorder = Self {
+            protocol,
             address,
             shared: Arc::default(),
             handle,
@@ -169,8 +205,13 @@ impl Recorder {
         }
     }
 
-    /// Stops listening and breaks all connections, as a handler that crashes.
-    /// What was recorded stays.
+    /// Whether it speaks gRPC.
+    pub fn is_grpc(&self) -> bool {
+        self.protocol == Protocol::Grpc
+    }
+
+    /// Stops listening and breaks all connections, as a handler that crashes; over gRPC
+    /// it ends its streams in order, as one that is asked to. What was recorded stays.
     pub async fn down(&self) {
         let Some((cancel, tasks)) = lock(&self.up).take() else {
             return;
@@ -198,6 +239,10 @@ impl Recorder {
         let _context = self.handle.enter();
         let shared = Arc::clone(&self.shared);
         let address = match &self.address {
+            address if self.is_grpc() => {
+                tasks.spawn(grpc::serve(address.clone(), shared, cancel.clone()));
+                address.clone()
+            }
             Address::Tcp(address) => {
                 let listener = TcpListener::bind(address)?;
                 listener.set_nonblocking(true)?;

@@ -31,8 +31,8 @@ const SOON: Duration = Duration::from_secs(60);
 
 const PARTITIONS: i32 = 3;
 
-/// Kills of each lane: 8 lanes make more than 200.
-const KILLS: usize = 27;
+/// Kills of each lane: 12 lanes make more than 200.
+const KILLS: usize = 20;
 
 /// Messages that must still be ahead when a consumer starts.
 const BACKLOG: usize = 600;
@@ -51,6 +51,8 @@ enum Mode {
 enum Transport {
     Tcp,
     Unix,
+    /// Over a Unix socket, in batches.
+    Grpc,
 }
 
 /// How the group sees a process that comes after one that was killed.
@@ -70,7 +72,7 @@ struct Lane {
     has_poison: bool,
 }
 
-const LANES: [Lane; 8] = [
+const LANES: [Lane; 12] = [
     Lane {
         name: "in order, TCP",
         mode: Mode::InOrder,
@@ -124,6 +126,34 @@ const LANES: [Lane; 8] = [
         name: "fast, dead letters",
         mode: Mode::Fast,
         transport: Transport::Tcp,
+        membership: Membership::Static,
+        has_poison: true,
+    },
+    Lane {
+        name: "in order, gRPC",
+        mode: Mode::InOrder,
+        transport: Transport::Grpc,
+        membership: Membership::Static,
+        has_poison: false,
+    },
+    Lane {
+        name: "fast, gRPC, new members",
+        mode: Mode::Fast,
+        transport: Transport::Grpc,
+        membership: Membership::Dynamic,
+        has_poison: false,
+    },
+    Lane {
+        name: "by key, gRPC",
+        mode: Mode::KeyOrdered,
+        transport: Transport::Grpc,
+        membership: Membership::Static,
+        has_poison: false,
+    },
+    Lane {
+        name: "in order, gRPC, dead letters",
+        mode: Mode::InOrder,
+        transport: Transport::Grpc,
         membership: Membership::Static,
         has_poison: true,
     },
@@ -195,6 +225,7 @@ impl Run {
         let recorder = match lane.transport {
             Transport::Tcp => Recorder::start()?,
             Transport::Unix => Recorder::start_unix(dir.path().join("handler.sock"))?,
+            Transport::Grpc => Recorder::start_grpc_unix(dir.path().join("handler.sock"))?,
         };
         let longest = match lane.mode {
             Mode::InOrder => 4,
@@ -213,6 +244,10 @@ impl Run {
             Mode::InOrder => Manifest::in_order(bootstrap, &group, &topic),
             Mode::KeyOrdered => Manifest::key_ordered(bootstrap, &group, &topic, 8),
             Mode::Fast => Manifest::fast(bootstrap, &group, &topic, 8),
+        };
+        let manifest = match lane.transport {
+            Transport::Grpc => manifest.set("/consumeBatchSize", 50),
+            Transport::Tcp | Transport::Unix => manifest,
         };
         let manifest = match lane.membership {
             Membership::Static => manifest.static_member(),

@@ -61,7 +61,7 @@ pub enum DevError {
         "the handler can't listen on port {port}: {source}; end the program that listens there, or choose another port with --handler-port (0: any that is free)"
     )]
     HandlerPort { port: u16, source: io::Error },
-    #[error("spec.handler.socket: its directory {} can't be made: {source}; choose a path that this user may write", directory.display())]
+    #[error("spec.handler.socket: its directory {} can't be made: {source}; choose a path that this user may write, or a port", directory.display())]
     SocketDirectory {
         directory: PathBuf,
         source: io::Error,

@@ -7,7 +7,7 @@ use std::path::Path;
 use penstock_crds::manifest::{self, Content, ManifestErrors};
 use penstock_crds::names::TopicName;
 use penstock_crds::spec::{Kafka, KafkaConsumer};
-use penstock_crds::validate::{Address, ValidatedConsumer, validate};
+use penstock_crds::validate::{Endpoint, ValidatedConsumer, validate};
 
 use super::error::DevError;
 use crate::args::DevArguments;
@@ -43,12 +43,14 @@ impl Plan {
         }
     }
 
-    /// Lets the handler listen on another port than the manifest's.
+    /// Lets the handler listen on another port than the manifest's, or on a port where
+    /// the manifest leaves it to the default that it would listen on a socket.
     pub fn use_handler_port(&mut self, port: u16) -> Result<(), DevError> {
-        match self.consumer.endpoint.address() {
-            Some(Address::Socket(path)) => return Err(DevError::PortForSocket(path.clone())),
-            None => return Err(DevError::PortForEmbedded),
-            Some(Address::Port(_)) => {}
+        if self.consumer.endpoint == Endpoint::Embedded {
+            return Err(DevError::PortForEmbedded);
+        }
+        if let Some(path) = &self.resource.spec.handler.socket {
+            return Err(DevError::PortForSocket(path.into()));
         }
         let port = match port {
             0 => free_port().map_err(|source| DevError::HandlerPort { port, source })?,

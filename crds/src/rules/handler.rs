@@ -93,12 +93,28 @@ fn address() -> Vec<Rule> {
             },
         ),
         below(
+            "grpc-no-path",
+            "spec.handler",
+            ".path",
+            "self.protocol != 'Grpc' || self.path == '/'",
+            CelMessage::Found(found_text("self.path")),
+            "a Grpc handler is called by its service's name and has no path; leave path out, or set protocol: Http",
+            |spec| {
+                let handler = &spec.handler;
+                unless(
+                    handler.protocol != Protocol::Grpc || handler.path == "/",
+                    "spec.handler.path",
+                    handler.path.as_str(),
+                )
+            },
+        ),
+        below(
             "embedded-no-port",
             "spec.handler",
             ".port",
             "self.protocol != 'Embedded' || !has(self.port)",
             CelMessage::Fixed,
-            "an Embedded handler is called within the process and has no port; leave port out, or set protocol: Http",
+            "an Embedded handler is called within the process and has no port; leave port out, or set protocol: Http or Grpc",
             |spec| {
                 let port = spec.handler.port?;
                 unless(
@@ -114,7 +130,7 @@ fn address() -> Vec<Rule> {
             ".socket",
             "self.protocol != 'Embedded' || !has(self.socket)",
             CelMessage::Found(found_text("self.socket")),
-            "an Embedded handler is called within the process and has no socket; leave socket out, or set protocol: Http",
+            "an Embedded handler is called within the process and has no socket; leave socket out, or set protocol: Http or Grpc",
             |spec| {
                 let socket = spec.handler.socket.as_deref()?;
                 unless(

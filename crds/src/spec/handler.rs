@@ -13,21 +13,24 @@ pub struct Handler {
     /// Container image of the handler.
     pub image: String,
 
-    /// Http: each message is one POST to the handler's container. Embedded: the
-    /// image is built on the Penstock runtime library and is the consumer itself.
+    /// Http: each message is one POST to the handler's container. Grpc: batches of
+    /// messages and their verdicts go over one stream. Embedded: the image is built on
+    /// the Penstock runtime library and is the consumer itself.
     #[serde(default)]
     pub protocol: Protocol,
 
-    /// TCP port that an Http handler listens on, at all addresses of the pod.
-    /// Default: 8080, unless socket is given.
+    /// TCP port that the handler listens on, at all addresses of the pod. Default of an
+    /// Http handler: 8080, unless socket is given. A Grpc handler has none unless it is
+    /// given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<i32>,
 
-    /// Path of the Unix socket that an Http handler listens on, instead of port.
+    /// Path of the Unix socket that the handler listens on, instead of port. Default of
+    /// a Grpc handler: /run/penstock/handler.sock, unless port is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<String>,
 
-    /// URL path of the POST.
+    /// URL path of the POST to an Http handler.
     #[serde(default = "default_path")]
     pub path: String,
 
@@ -75,6 +78,8 @@ pub enum Protocol {
     /// One POST a message, CloudEvents 1.0 in binary mode.
     #[default]
     Http,
+    /// One stream of batches and verdicts.
+    Grpc,
     /// A call within the process.
     Embedded,
 }

@@ -17,8 +17,11 @@ use super::{
     ValidatedConsumer,
 };
 
-/// Port of an Http handler that names neither port nor socket.
+/// Where an Http handler listens that names neither port nor socket.
 const DEFAULT_PORT: u16 = 8080;
+
+/// Where a Grpc handler does.
+const DEFAULT_SOCKET: &str = "/run/penstock/handler.sock";
 
 /// Checks a spec against the schema and every rule, and fills in the defaults.
 ///
@@ -86,13 +89,15 @@ fn endpoint(handler: &Handler) -> Result<Endpoint, Violations> {
     let transport = match handler.protocol {
         Protocol::Embedded => return Ok(Endpoint::Embedded),
         Protocol::Http => Transport::Http,
+        Protocol::Grpc => Transport::Grpc,
     };
-    let address = match (&handler.socket, handler.port) {
-        (Some(socket), _) => Address::Socket(socket.into()),
-        (None, Some(port)) => Address::Port(
+    let address = match (&handler.socket, handler.port, transport) {
+        (Some(socket), ..) => Address::Socket(socket.into()),
+        (None, Some(port), _) => Address::Port(
             u16::try_from(port).map_err(|error| wrong("spec.handler.port", port, error))?,
         ),
-        (None, None) => Address::Port(DEFAULT_PORT),
+        (None, None, Transport::Http) => Address::Port(DEFAULT_PORT),
+        (None, None, Transport::Grpc) => Address::Socket(DEFAULT_SOCKET.into()),
     };
     Ok(Endpoint::Remote { transport, address })
 }

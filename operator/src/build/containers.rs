@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use penstock_crds::validate::Address;
+use penstock_crds::validate::{Address, Endpoint, Transport};
 
 use super::volumes::Mounts;
 use super::{Blueprint, some};
@@ -47,14 +47,14 @@ pub(super) struct Containers {
 }
 
 pub(super) fn build(blueprint: &Blueprint<'_>, mounts: &Mounts) -> Containers {
-    match blueprint.consumer.endpoint.address() {
-        None => Containers {
+    match &blueprint.consumer.endpoint {
+        Endpoint::Embedded => Containers {
             main: embedded(blueprint, mounts),
             sidecar: None,
         },
-        Some(address) => Containers {
+        Endpoint::Remote { transport, address } => Containers {
             main: runtime(blueprint, mounts),
-            sidecar: Some(sidecar(blueprint, mounts, address)),
+            sidecar: Some(sidecar(blueprint, mounts, *transport, address)),
         },
     }
 }
@@ -117,9 +117,15 @@ fn main_container() -> Container {
     }
 }
 
-/// Without a port there is nothing that the kubelet could probe: the runtime
-/// itself waits until the socket accepts connections.
-fn sidecar(blueprint: &Blueprint<'_>, mounts: &Mounts, address: &Address) -> Container {
+/// A port is probed by a connection, with gRPC too: whether there is a health service
+/// to ask, only the runtime finds out, which then asks it. Without a port there is
+/// nothing that the kubelet could probe, and the runtime alone waits for the handler.
+fn sidecar(
+    blueprint: &Blueprint<'_>,
+    mounts: &Mounts,
+    transport: Transport,
+    address: &Address,
+) -> Container {
     let handler = &blueprint.consumer.handler;
     let port_number = match address {
         Address::Port(port) => Some(i32::from(*port)),
@@ -132,7 +138,7 @@ fn sidecar(blueprint: &Blueprint<'_>, mounts: &Mounts, address: &Address) -> Con
         args: some(handler.args.clone()),
         env: Some(with_own(vec![listen_at(address)], &handler.env)),
         env_from: some(handler.env_from.clone()),
-        ports: port_number.map(|number| vec![port("http", number)]),
+        ports: port_number.map(|number| vec![port(port_name(transport), number)]),
         startup_probe: handler
             .startup_probe
             .clone()
@@ -172,6 +178,13 @@ fn variable(name: &str, value: &str) -> EnvVar {
         name: name.into(),
         value: Some(value.into()),
         value_from: None,
+    }
+}
+
+fn port_name(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Http => "http",
+        Transport::Grpc => "grpc",
     }
 }
 

@@ -1,7 +1,9 @@
 //! What a handler is, and the ways to be one.
 
+pub mod grpc;
 pub mod http;
 mod remote;
+mod stream;
 
 pub use remote::RemoteHandler;
 
@@ -32,6 +34,13 @@ pub trait BatchHandler<T>: Send + Sync + 'static {
         &self,
         messages: &[Message<'_, T>],
     ) -> impl Future<Output = Vec<Result<(), HandlerError>>> + Send;
+
+    /// Whether it sees to it itself that no attempt takes longer than
+    /// `spec.handler.timeout`. Otherwise the time of an attempt is that of the call, and
+    /// a call that takes longer is given up with all its messages.
+    fn keeps_time(&self) -> bool {
+        false
+    }
 }
 
 /// Why a message could not be handled.
@@ -42,29 +51,45 @@ pub struct HandlerError {
     retry_after: Option<Duration>,
 }
 
-/// Whether another attempt may help.
+/// What is to follow a message that was not handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureKind {
-    /// It may: something else was unavailable.
+    /// Another attempt: something else was unavailable.
     Retryable,
-    /// It will not: the message itself can't be handled.
+    /// What `onFailure` says: the message itself can't be handled.
     Permanent,
+    /// Nothing: the message is left behind on purpose, whatever `onFailure` says.
+    Skip,
+    /// The dead-letter topic at once; without one, what `onFailure` says.
+    DeadLetter,
 }
 
 impl HandlerError {
     /// A failure that may pass: tried again while attempts are left.
     pub fn retryable(reason: impl fmt::Display) -> Self {
-        Self {
-            kind: FailureKind::Retryable,
-            reason: reason.to_string(),
-            retry_after: None,
-        }
+        Self::new(FailureKind::Retryable, reason)
     }
 
     /// A failure that stays: not tried again.
     pub fn permanent(reason: impl fmt::Display) -> Self {
+        Self::new(FailureKind::Permanent, reason)
+    }
+
+    /// The message is not to be handled: it is logged, counted as skipped and left
+    /// behind.
+    pub fn skip(reason: impl fmt::Display) -> Self {
+        Self::new(FailureKind::Skip, reason)
+    }
+
+    /// The message is to go to the dead-letter topic at once. Where there is none, this
+    /// is a permanent failure.
+    pub fn dead_letter(reason: impl fmt::Display) -> Self {
+        Self::new(FailureKind::DeadLetter, reason)
+    }
+
+    fn new(kind: FailureKind, reason: impl fmt::Display) -> Self {
         Self {
-            kind: FailureKind::Permanent,
+            kind,
             reason: reason.to_string(),
             retry_after: None,
         }
@@ -77,7 +102,7 @@ impl HandlerError {
         self
     }
 
-    /// Whether another attempt may help.
+    /// What is to follow.
     pub fn kind(&self) -> FailureKind {
         self.kind
     }

@@ -7,6 +7,7 @@ use penstock_crds::validate::{Address, Endpoint, Transport, ValidatedConsumer};
 use tokio_util::sync::CancellationToken;
 
 use super::HandlerError;
+use super::grpc::GrpcHandler;
 use super::http::{HttpHandler, HttpHandlerError};
 use crate::decode::{JsonText, Raw};
 use crate::server::{RunError, Runtime};
@@ -20,6 +21,7 @@ pub struct RemoteHandler {
 
 enum Protocol {
     Http(HttpHandler),
+    Grpc(GrpcHandler),
 }
 
 impl RemoteHandler {
@@ -40,6 +42,7 @@ impl RemoteHandler {
                 format == Format::Json,
                 timeout,
             )?),
+            Transport::Grpc => Protocol::Grpc(GrpcHandler::new(consumer, address)),
         };
         Ok(Some(Self {
             address: address.clone(),
@@ -60,6 +63,7 @@ impl RemoteHandler {
     pub async fn wait_until_up(&self, limit: Duration) -> Result<(), HandlerError> {
         match &self.protocol {
             Protocol::Http(handler) => handler.wait_until_up(limit).await,
+            Protocol::Grpc(handler) => handler.wait_until_up(limit).await,
         }
     }
 
@@ -71,6 +75,12 @@ impl RemoteHandler {
         match (self.protocol, self.format) {
             (Protocol::Http(handler), Format::Json) => runtime.run(JsonText, handler, stop).await,
             (Protocol::Http(handler), Format::Raw) => runtime.run(Raw, handler, stop).await,
+            (Protocol::Grpc(handler), Format::Json) => {
+                runtime.run_in_batches(JsonText, handler, stop).await
+            }
+            (Protocol::Grpc(handler), Format::Raw) => {
+                runtime.run_in_batches(Raw, handler, stop).await
+            }
         }
     }
 }

@@ -153,7 +153,8 @@ where
     ) -> Result<(), Failure> {
         while let Some(first) = items.iter().position(|item| item.ended.is_none()) {
             let verdicts = {
-                let _busy = busy.start();
+                // Who keeps the time itself may be at a batch for longer than one attempt.
+                let _busy = (!self.handler.keeps_time()).then(|| busy.start());
                 let span = items[first].span.clone();
                 self.call_batch(items).instrument(span).await
             };
@@ -169,7 +170,12 @@ where
                     continue;
                 }
                 match self.judge(item, verdict).await {
-                    Verdict::Ended(ended) => item.ended = Some(ended),
+                    Verdict::Ended(ended) => {
+                        item.ended = Some(ended);
+                        if ended == Ended::GivenUp && self.committer.is_some() {
+                            break;
+                        }
+                    }
                     Verdict::Failed(failure) => return Err(failure),
                     Verdict::Wait(time) if self.defers => {
                         item.ended = Some(Ended::Deferred(time));
@@ -229,11 +235,20 @@ where
             }
         }
         let call = AssertUnwindSafe(self.handler.handle_batch(&messages)).catch_unwind();
-        let revoked = places
+        let limit = match self.handler.keeps_time() {
+            true => Duration::MAX,
+            false => self.timeout,
+        };
+        let mut partitions: Vec<_> = places
             .iter()
-            .map(|place| Box::pin(items[*place].record.assignment().when_revoked()));
+            .map(|place| items[*place].record.assignment())
+            .collect();
+        partitions.dedup_by_key(|partition| Arc::as_ptr(partition));
+        let revoked = partitions
+            .iter()
+            .map(|partition| Box::pin(partition.when_revoked()));
         let outcome = tokio::select! {
-            outcome = tokio::time::timeout(self.timeout, call) => outcome,
+            outcome = tokio::time::timeout(limit, call) => outcome,
             _ = select_all(revoked) => return Vec::new(),
         };
         let mut verdicts = match outcome {

@@ -23,7 +23,7 @@ use tracing::{Span, field};
 use crate::commit::Committer;
 use crate::dead_letter::{DeadLetters, Failed};
 use crate::decode::{Decoded, Decoder};
-use crate::handler::HandlerError;
+use crate::handler::{FailureKind, HandlerError};
 use crate::kafka::ConsumeError;
 use crate::metrics::Metrics;
 use crate::observation::Observation;
@@ -164,7 +164,8 @@ impl<D: Decoder, H> Shared<D, H> {
         }
     }
 
-    /// What follows the last attempt.
+    /// What follows the last attempt. (A wish for the dead-letter topic is what
+    /// `onFailure` says anyway where there is one.)
     async fn give_up(
         &self,
         record: &Record,
@@ -172,6 +173,11 @@ impl<D: Decoder, H> Shared<D, H> {
         error: &HandlerError,
     ) -> Result<Ended, Failure> {
         let metrics = &record.assignment().topic_metrics;
+        if error.kind() == FailureKind::Skip {
+            log_skipped(record, error);
+            metrics.skipped.inc();
+            return Ok(Ended::GivenUp);
+        }
         match (&self.policy.on_failure, &self.dead_letters) {
             (FailureAction::Skip, _) => {
                 log_given_up(record, attempts, error, "skipping a message");
@@ -213,6 +219,16 @@ fn log_given_up(record: &Record, attempts: u32, error: &HandlerError, what: &str
         attempts,
         error = %error,
         "{what} that could not be handled"
+    );
+}
+
+fn log_skipped(record: &Record, error: &HandlerError) {
+    tracing::info!(
+        topic = record.topic(),
+        partition = record.partition(),
+        offset = record.offset(),
+        reason = error.reason(),
+        "skipping a message as the handler asks"
     );
 }
 

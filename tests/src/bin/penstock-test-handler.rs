@@ -37,6 +37,12 @@ async fn run() -> io::Result<()> {
 
 async fn serve(recorder: String) -> io::Result<()> {
     if let Ok(path) = env::var("PENSTOCK_HANDLER_SOCKET") {
+        // One that was killed leaves its socket behind.
+        if let Err(error) = std::fs::remove_file(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(error);
+        }
         let listener = UnixListener::bind(path)?;
         loop {
             let (client, _) = listener.accept().await?;

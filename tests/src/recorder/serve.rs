@@ -143,10 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let behaviour = Arc::clone(&lock(&self.shared.behaviour));
         let reply = behaviour(&delivery);
         let number = lock(&self.shared.log).begin(delivery);
-        let mut open = OpenDelivery {
-            shared: Arc::clone(&self.shared),
-            number: Some(number),
-        };
+        let mut open = OpenDelivery::new(Arc::clone(&self.shared), number);
 
         if !self.wait_for_turn(&reply).await {
             open.end(Verdict::Abandoned);
@@ -227,13 +224,20 @@ fn parse<T: FromStr>(request: &Request, name: &str) -> Result<T, End> {
 
 /// A delivery that gets a verdict in any case, even when the recorder goes down
 /// while it waits.
-struct OpenDelivery {
+pub(super) struct OpenDelivery {
     shared: Arc<Shared>,
     number: Option<usize>,
 }
 
 impl OpenDelivery {
-    fn end(&mut self, verdict: Verdict) {
+    pub(super) fn new(shared: Arc<Shared>, number: usize) -> Self {
+        Self {
+            shared,
+            number: Some(number),
+        }
+    }
+
+    pub(super) fn end(&mut self, verdict: Verdict) {
         if let Some(number) = self.number.take() {
             lock(&self.shared.log).end(number, verdict);
         }

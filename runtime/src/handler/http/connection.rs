@@ -15,7 +15,7 @@ use penstock_crds::validate::Address;
 use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
 
 use super::answer::{Answer, Reader, SendError};
-use super::stream::Stream;
+use crate::handler::stream::Stream;
 
 /// Room for an answer before it has come. A read that leaves some of it empty needs
 /// no second one to learn that there was no more.

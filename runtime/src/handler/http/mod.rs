@@ -7,7 +7,6 @@
 mod answer;
 mod cloudevents;
 mod connection;
-mod stream;
 mod verdict;
 
 use std::time::Duration;

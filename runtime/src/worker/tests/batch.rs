@@ -27,6 +27,80 @@ async fn a_batch_gives_each_message_its_own_verdict() {
 }
 
 #[tokio::test]
+async fn a_batch_in_order_goes_on_behind_a_message_that_was_given_up() {
+    let fixture = fixture(
+        "",
+        attempts(1, FailureAction::Skip),
+        |message| match message.offset() {
+            1 => Err(HandlerError::permanent("poison")),
+            _ => Ok(()),
+        },
+    )
+    .in_order(CommitResult::Committed);
+    fixture.process_batch(&["{}"; 3]).await.unwrap();
+    let steps = fixture.steps();
+    let again = steps.iter().filter(|step| step.starts_with("handle 2#1"));
+    assert_eq!(
+        again.count(),
+        2,
+        "the verdict behind the failure does not count: {steps:?}"
+    );
+    assert_eq!(fixture.metric("penstock_skipped_messages_total"), Some(1.0));
+    assert_eq!(fixture.partition.committable(), Some(3));
+}
+
+/// Takes longer than an attempt may.
+struct Slow {
+    keeps_time: bool,
+}
+
+impl BatchHandler<Value> for Slow {
+    async fn handle_batch(&self, messages: &[Message<'_, Value>]) -> Vec<Result<(), HandlerError>> {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        vec![Ok(()); messages.len()]
+    }
+
+    fn keeps_time(&self) -> bool {
+        self.keeps_time
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_given_up_after_the_time_of_an_attempt_unless_its_handler_keeps_the_time() {
+    for keeps_time in [false, true] {
+        let policy = attempts(1, FailureAction::Skip);
+        let Fixture {
+            shared,
+            partition,
+            steps,
+            seat,
+        } = fixture("", policy, |_| Ok(()));
+        let shared = Shared {
+            span: shared.span,
+            decoder: shared.decoder,
+            handler: Slow { keeps_time },
+            policy: shared.policy,
+            timeout: shared.timeout,
+            metrics: shared.metrics,
+            dead_letters: None,
+            committer: None,
+            defers: false,
+        };
+        let slow = Fixture {
+            shared,
+            partition,
+            steps,
+            seat,
+        };
+        slow.process_batch(&["{}"; 2]).await.unwrap();
+        let skipped = slow.metric("penstock_skipped_messages_total");
+        assert_eq!(skipped, Some(if keeps_time { 0.0 } else { 2.0 }));
+        let handled = slow.processed("", "orders", true).0;
+        assert_eq!(handled, if keeps_time { 2.0 } else { 0.0 });
+    }
+}
+
+#[tokio::test]
 async fn a_batch_in_order_is_committed_up_to_the_message_that_failed() {
     let fixture = fixture("", stop_at_once(), |message| match message.offset() {
         2 => Err(HandlerError::permanent("poison")),

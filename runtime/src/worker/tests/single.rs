@@ -154,6 +154,31 @@ async fn skip_leaves_the_message_behind_after_the_last_attempt() {
 }
 
 #[tokio::test]
+async fn a_handler_may_skip_a_message_whatever_follows_a_failure() {
+    for on_failure in [FailureAction::Stop, FailureAction::Skip] {
+        let fixture = fixture("", attempts(3, on_failure), |_| {
+            Err(HandlerError::skip("not for us"))
+        });
+        fixture.process(7, "{}").await.unwrap();
+        assert_eq!(fixture.steps().len(), 1, "one attempt");
+        assert_eq!(fixture.metric("penstock_skipped_messages_total"), Some(1.0));
+        assert_eq!(fixture.processed("", "orders", false), (1.0, 1.0));
+        assert_eq!(fixture.partition.committable(), Some(8));
+    }
+}
+
+#[tokio::test]
+async fn a_dead_letter_without_a_topic_for_it_is_a_permanent_failure() {
+    let answer = |_: &Message<'_, Value>| Err(HandlerError::dead_letter("poison"));
+    let stops = fixture("", attempts(3, FailureAction::Stop), answer);
+    let failure = stops.process(7, "{}").await.unwrap_err().to_string();
+    assert!(failure.contains("failed at attempt 1: poison"), "{failure}");
+    let skips = fixture("", attempts(3, FailureAction::Skip), answer);
+    skips.process(7, "{}").await.unwrap();
+    assert_eq!(skips.metric("penstock_skipped_messages_total"), Some(1.0));
+}
+
+#[tokio::test]
 async fn a_panic_is_a_failure_of_that_message() {
     let fixture = fixture("", attempts(1, FailureAction::Skip), |_| panic!("index"));
     fixture.process(7, "{}").await.unwrap();

@@ -1,0 +1,264 @@
+//! Handlers outside the process: batches one way, verdicts the other, over one gRPC
+//! stream. The contract is `proto/penstock/handler/v1/handler.proto`.
+//!
+//! ```text
+//! worker × n ─ encode ─► outgoing ─► stream ─► handler
+//!     ▲                                           │
+//!     └── open chunks ◄── reader ◄── stream ◄─────┘
+//! ```
+//!
+//! All workers share the stream. A worker takes as many credits as it can use, writes
+//! that much of its batch straight into the stream's buffer, and waits for the verdicts
+//! on it before it writes the rest.
+
+mod connect;
+mod encode;
+mod open;
+mod outgoing;
+pub mod serve;
+mod session;
+#[cfg(test)]
+mod tests;
+mod verdict;
+
+/// The messages of the contract, generated from its proto file.
+#[allow(clippy::all, clippy::unwrap_used, missing_docs)]
+#[rustfmt::skip]
+pub mod v1;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use penstock_crds::validate::{Address, ConsumeMode, ValidatedConsumer};
+use tokio::time::Instant;
+
+use super::{BatchHandler, HandlerError};
+use crate::record::Message;
+use connect::Connector;
+use encode::Plan;
+use open::{Ended, Outcome};
+use session::{NoCredit, Session};
+
+/// The version of the protocol within `v1` that the runtime speaks.
+pub const VERSION: u32 = 1;
+
+/// Share of an attempt's time for which a handler that can't be reached is waited for,
+/// so that a restart of it costs no attempt, and the failure still says that there was
+/// no connection.
+const CONNECT_SHARE: f64 = 0.9;
+
+/// Bytes after which a batch is not made longer: gRPC's libraries take messages of
+/// 4 MiB unless told otherwise.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Gives batches to a gRPC server.
+pub struct GrpcHandler {
+    connector: Connector,
+    timeout: Duration,
+    /// What follows a message that was not done is not to be handled.
+    in_order: bool,
+    session: Mutex<Option<Arc<Session>>>,
+    /// Held by who connects.
+    connecting: tokio::sync::Mutex<()>,
+}
+
+impl GrpcHandler {
+    /// The handler of a consumer, which listens at an address.
+    pub fn new(consumer: &ValidatedConsumer, address: &Address) -> Self {
+        let timeout = consumer.handler.timeout.get();
+        let order = match consumer.mode {
+            ConsumeMode::InOrder => v1::Order::Batch,
+            ConsumeMode::KeyOrdered { .. } => v1::Order::Key,
+            ConsumeMode::Fast { .. } => v1::Order::Unspecified,
+        };
+        let hello = v1::Hello {
+            version: VERSION,
+            consumer: consumer.name.to_string(),
+            group: consumer.group.to_string(),
+            timeout_ms: saturated(timeout.as_millis()),
+            order: order.into(),
+            max_batch: consumer.consume_batch_size.get(),
+            max_batches: saturated(consumer.mode.handlers() as u128) as u32,
+        };
+        Self {
+            connector: Connector::new(address, hello),
+            timeout,
+            in_order: order == v1::Order::Batch,
+            session: Mutex::default(),
+            connecting: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Waits until the handler is healthy and has opened its end of the stream, at most
+    /// `limit`.
+    ///
+    /// # Errors
+    /// When it has not by then.
+    pub async fn wait_until_up(&self, limit: Duration) -> Result<(), HandlerError> {
+        self.session(limit).await.map(drop)
+    }
+
+    /// The stream, opened anew if there is none.
+    async fn session(&self, limit: Duration) -> Result<Arc<Session>, HandlerError> {
+        if let Some(session) = self.live() {
+            return Ok(session);
+        }
+        let deadline = Instant::now() + limit;
+        let connect = async {
+            let _alone = self.connecting.lock().await;
+            if let Some(session) = self.live() {
+                return Ok(session);
+            }
+            let session = self.connector.connect(deadline).await?;
+            *self.session.lock() = Some(Arc::clone(&session));
+            Ok(session)
+        };
+        tokio::time::timeout_at(deadline, connect)
+            .await
+            .unwrap_or_else(|_| Err("no answer".to_owned()))
+            .map_err(|error| {
+                HandlerError::retryable(format_args!(
+                    "no connection to the handler at {} within {limit:?}: {error}",
+                    self.connector.address()
+                ))
+            })
+    }
+
+    fn live(&self) -> Option<Arc<Session>> {
+        let session = self.session.lock();
+        session
+            .as_ref()
+            .filter(|session| session.is_live())
+            .cloned()
+    }
+}
+
+impl Drop for GrpcHandler {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.lock().take() {
+            session.close();
+        }
+    }
+}
+
+impl<T: Send + Sync> BatchHandler<T> for GrpcHandler {
+    /// A message's time begins when it is sent, not while it waits for a credit.
+    fn keeps_time(&self) -> bool {
+        true
+    }
+
+    async fn handle_batch(&self, messages: &[Message<'_, T>]) -> Vec<Result<(), HandlerError>> {
+        let mut batch = Batch {
+            messages,
+            verdicts: messages.iter().map(|_| None).collect(),
+            rest: (0..messages.len()).collect(),
+            given_again: false,
+            unsent_since: Instant::now(),
+        };
+        while !batch.rest.is_empty() {
+            if let Err(error) = self.give(&mut batch).await {
+                batch.fail_rest(&error);
+            }
+            if self.in_order && batch.has_failed() {
+                break;
+            }
+        }
+        // In order none counts behind the first failure.
+        batch
+            .verdicts
+            .into_iter()
+            .map_while(|verdict| verdict)
+            .collect()
+    }
+}
+
+impl GrpcHandler {
+    /// Gives as much of the rest as there are credits for, and takes the verdicts on it.
+    async fn give<T>(&self, batch: &mut Batch<'_, T>) -> Result<(), HandlerError> {
+        let session = self.session(self.timeout.mul_f64(CONNECT_SHARE)).await?;
+        let credits = match session.take_credits(batch.rest.len(), self.timeout).await {
+            Ok(credits) => credits,
+            // Nothing of it was sent: it goes to the next stream.
+            Err(NoCredit::Ended) => return batch.unsent(self.timeout),
+            Err(NoCredit::Silent) => {
+                return Err(HandlerError::retryable(format_args!(
+                    "the handler took no more messages for {:?}",
+                    self.timeout
+                )));
+            }
+        };
+        let rest = batch.rest.iter().take(credits);
+        let plan = Plan::of(rest.map(|place| &batch.messages[*place]), CHUNK_BYTES);
+        session.give_back(credits - plan.count());
+        let Some(sent) = session.send(&plan, self.timeout) else {
+            return batch.unsent(self.timeout);
+        };
+        let places: Vec<_> = batch.rest.drain(..plan.count()).collect();
+        let outcome = sent.outcome().await;
+        batch.take(&places, outcome, self.timeout);
+        batch.unsent_since = Instant::now();
+        Ok(())
+    }
+}
+
+/// The state of a call.
+struct Batch<'m, T> {
+    messages: &'m [Message<'m, T>],
+    verdicts: Vec<Option<Result<(), HandlerError>>>,
+    /// Places of the messages that are to be sent yet.
+    rest: VecDeque<usize>,
+    /// A stream ended in order under this call once.
+    given_again: bool,
+    /// Since when nothing of it has been sent.
+    unsent_since: Instant,
+}
+
+impl<T> Batch<'_, T> {
+    fn has_failed(&self) -> bool {
+        self.verdicts
+            .iter()
+            .any(|verdict| matches!(verdict, Some(Err(_))))
+    }
+
+    /// The stream ended before more could be sent. That costs no attempt, unless it goes
+    /// on like this.
+    fn unsent(&self, patience: Duration) -> Result<(), HandlerError> {
+        if self.unsent_since.elapsed() < patience {
+            return Ok(());
+        }
+        Err(HandlerError::retryable(format_args!(
+            "the handler ended stream after stream for {patience:?} and took no more messages"
+        )))
+    }
+
+    fn fail_rest(&mut self, error: &HandlerError) {
+        for place in self.rest.drain(..) {
+            self.verdicts[place] = Some(Err(error.clone()));
+        }
+    }
+
+    /// Takes what became of the messages at these places.
+    fn take(&mut self, places: &[usize], outcome: Outcome, timeout: Duration) {
+        let again = outcome.ended == Ended::InOrder && !self.given_again;
+        let mut unsaid = Vec::new();
+        for (place, verdict) in places.iter().zip(outcome.verdicts) {
+            match verdict {
+                Some(verdict) => self.verdicts[*place] = Some(verdict),
+                None if again => unsaid.push(*place),
+                None => self.verdicts[*place] = Some(Err(outcome.ended.error(timeout))),
+            }
+        }
+        if !unsaid.is_empty() {
+            self.given_again = true;
+            for place in unsaid.into_iter().rev() {
+                self.rest.push_front(place);
+            }
+        }
+    }
+}
+
+fn saturated(number: u128) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}

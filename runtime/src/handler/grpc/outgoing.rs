@@ -1,0 +1,124 @@
+//! What is to go to the handler: all workers write to one buffer, and what has gathered
+//! goes out as one piece.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http_body::{Body, Frame};
+use parking_lot::Mutex;
+use prost::Message as _;
+use tokio::sync::Notify;
+
+use super::encode::HEAD;
+use super::v1::FromRuntime;
+
+/// Bytes that wait to be sent before workers wait too. The stream stops taking them
+/// when the handler does not read.
+const MOST: usize = 4 << 20;
+
+/// The buffer.
+#[derive(Default)]
+pub(super) struct Outgoing {
+    state: Mutex<State>,
+    room: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    bytes: BytesMut,
+    sender: Option<Waker>,
+    closed: bool,
+}
+
+impl Outgoing {
+    /// Lets `write` add whole messages; `false` once nothing more can be sent.
+    pub(super) fn write(&self, write: impl FnOnce(&mut BytesMut)) -> bool {
+        let mut state = self.state.lock();
+        if state.closed {
+            return false;
+        }
+        write(&mut state.bytes);
+        if let Some(sender) = state.sender.take() {
+            drop(state);
+            sender.wake();
+        }
+        true
+    }
+
+    /// Adds a message.
+    pub(super) fn send(&self, message: &FromRuntime) -> bool {
+        let size = message.encoded_len();
+        self.write(|out| {
+            out.reserve(HEAD + size);
+            out.put_u8(0);
+            out.put_u32(size as u32);
+            message.encode_raw(out);
+        })
+    }
+
+    /// Completes while less than too much waits to be sent.
+    pub(super) async fn has_room(&self) {
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            {
+                let state = self.state.lock();
+                if state.closed || state.bytes.len() < MOST {
+                    return;
+                }
+            }
+            room.await;
+        }
+    }
+
+    /// Nothing more is to be sent, beyond what is there.
+    pub(super) fn close(&self) {
+        let sender = {
+            let mut state = self.state.lock();
+            state.closed = true;
+            state.sender.take()
+        };
+        if let Some(sender) = sender {
+            sender.wake();
+        }
+        self.room.notify_waiters();
+    }
+}
+
+/// The request's body: what workers write, as long as they do.
+pub(super) struct OutgoingBody(pub(super) Arc<Outgoing>);
+
+impl Body for OutgoingBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let outgoing = &self.get_mut().0;
+        let mut state = outgoing.state.lock();
+        if !state.bytes.is_empty() {
+            let bytes = state.bytes.split().freeze();
+            drop(state);
+            outgoing.room.notify_waiters();
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        if state.closed {
+            return Poll::Ready(None);
+        }
+        state.sender = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// The stream is gone, and with it whoever would send.
+impl Drop for OutgoingBody {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}

@@ -1,0 +1,254 @@
+//! The handler's half, for handlers in Rust: a server that deals with credits, batches
+//! and cancellation, and calls a function for each message.
+//!
+//! ```no_run
+//! use penstock_runtime::handler::HandlerError;
+//! use penstock_runtime::handler::grpc::serve::{Delivered, Server};
+//! use penstock_runtime::signals::stop_on_signal;
+//!
+//! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
+//! let handle = async |message: Delivered| {
+//!     let order = message.value.ok_or_else(|| HandlerError::skip("a tombstone"))?;
+//!     println!("{} bytes", order.len());
+//!     Ok(())
+//! };
+//! Server::from_env()?.run(handle, stop_on_signal()?).await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod answers;
+mod lanes;
+mod message;
+mod stream;
+
+pub use message::Delivered;
+
+use std::env;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use thiserror::Error;
+use tokio::net::{TcpListener, UnixListener};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Router;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::v1::handler_server::{Handler, HandlerServer};
+use super::v1::{FromHandler, FromRuntime};
+use crate::handler::HandlerError;
+
+/// Messages that are handled at once unless said otherwise.
+const CONCURRENCY: usize = 16;
+
+/// Messages that are taken at once unless said otherwise.
+const WINDOW: u32 = 2000;
+
+/// Longest message that is read. Kafka's own limit lies far below.
+const MOST_BYTES: usize = 1 << 30;
+
+/// Where a socket is unless `PENSTOCK_HANDLER_SOCKET` or `PORT` says otherwise.
+const SOCKET: &str = "/run/penstock/handler.sock";
+
+/// Why a handler can't be served.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The variable `PORT` holds no port.
+    #[error("PORT is '{0}', which is no port")]
+    Port(String),
+    /// The address is taken, or may not be used.
+    #[error("the handler can't listen at {address}: {source}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The server ended by itself.
+    #[error("the server ended: {0}")]
+    Server(#[from] tonic::transport::Error),
+}
+
+/// What to do with a message. Any `async |message: Delivered| …` will do. A call is
+/// dropped at an `await` once the message is void: its time is over, or its partition
+/// went to another consumer.
+pub trait Handle: Send + Sync + 'static {
+    /// Handles one message. What an error leads to is set by `spec.delivery`.
+    fn handle(&self, message: Delivered) -> impl Future<Output = Result<(), HandlerError>> + Send;
+}
+
+impl<F, R> Handle for F
+where
+    F: Fn(Delivered) -> R + Send + Sync + 'static,
+    R: Future<Output = Result<(), HandlerError>> + Send,
+{
+    fn handle(&self, message: Delivered) -> impl Future<Output = Result<(), HandlerError>> + Send {
+        self(message)
+    }
+}
+
+/// A server that is about to run.
+#[derive(Clone, Debug)]
+pub struct Server {
+    address: Address,
+    settings: Settings,
+}
+
+#[derive(Clone, Debug)]
+enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// How much at once.
+#[derive(Clone, Copy, Debug)]
+struct Settings {
+    concurrency: usize,
+    window: u32,
+}
+
+impl Server {
+    /// Listens where the environment says, in a pod as with `penstock dev`: on the Unix
+    /// socket in `PENSTOCK_HANDLER_SOCKET`, or on the port in `PORT`.
+    ///
+    /// # Errors
+    /// When `PORT` holds no port.
+    pub fn from_env() -> Result<Self, ServeError> {
+        match (env::var_os("PENSTOCK_HANDLER_SOCKET"), env::var("PORT")) {
+            (Some(path), _) => Ok(Self::unix(path)),
+            (None, Ok(port)) => {
+                let number = port.parse().map_err(|_| ServeError::Port(port))?;
+                Ok(Self::tcp((Ipv4Addr::UNSPECIFIED, number).into()))
+            }
+            (None, Err(_)) => Ok(Self::unix(SOCKET)),
+        }
+    }
+
+    /// Listens on a Unix socket, in place of one that another has left there.
+    pub fn unix(path: impl Into<PathBuf>) -> Self {
+        Self::at(Address::Unix(path.into()))
+    }
+
+    /// Listens on a TCP port.
+    pub fn tcp(address: SocketAddr) -> Self {
+        Self::at(Address::Tcp(address))
+    }
+
+    fn at(address: Address) -> Self {
+        Self {
+            address,
+            settings: Settings {
+                concurrency: CONCURRENCY,
+                window: WINDOW,
+            },
+        }
+    }
+
+    /// Messages that are handled at once, 16 unless said here. Those with one key are
+    /// handled one after the other, and in mode InOrder all are.
+    #[must_use]
+    pub fn concurrency(mut self, messages: usize) -> Self {
+        self.settings.concurrency = messages.max(1);
+        self
+    }
+
+    /// Messages that are taken at once, handled or waiting, 2,000 unless said here. They
+    /// lie in memory.
+    #[must_use]
+    pub fn window(mut self, messages: u32) -> Self {
+        self.settings.window = messages.max(1);
+        self
+    }
+
+    /// Serves until `stop` is cancelled. Then no message is begun, and those that are
+    /// being handled are finished.
+    ///
+    /// # Errors
+    /// When it can't listen.
+    pub async fn run(
+        self,
+        handler: impl Handle,
+        stop: CancellationToken,
+    ) -> Result<(), ServeError> {
+        let service = Service {
+            handler: Arc::new(handler),
+            settings: self.settings,
+            stop: stop.clone(),
+        };
+        let (_health, health) = tonic_health::server::health_reporter();
+        let service = HandlerServer::new(service).max_decoding_message_size(MOST_BYTES);
+        let router = tonic::transport::Server::builder()
+            .add_service(health)
+            .add_service(service);
+        self.address.serve(router, stop).await
+    }
+}
+
+impl Address {
+    async fn serve(&self, router: Router, stop: CancellationToken) -> Result<(), ServeError> {
+        let listen = |source| ServeError::Listen {
+            address: match self {
+                Self::Tcp(address) => address.to_string(),
+                Self::Unix(path) => path.display().to_string(),
+            },
+            source,
+        };
+        match self {
+            Self::Tcp(address) => {
+                let listener = TcpListener::bind(address).await.map_err(listen)?;
+                let incoming = unfold(listener, |listener| async {
+                    let stream = listener.accept().await.and_then(|(stream, _)| {
+                        stream.set_nodelay(true)?;
+                        Ok(stream)
+                    });
+                    Some((stream, listener))
+                });
+                let serve = router.serve_with_incoming_shutdown(incoming, stop.cancelled());
+                Ok(serve.await?)
+            }
+            Self::Unix(path) => {
+                match std::fs::remove_file(path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(listen(error));
+                    }
+                    Ok(()) | Err(_) => {}
+                }
+                let listener = UnixListener::bind(path).map_err(listen)?;
+                let incoming = unfold(listener, |listener| async {
+                    Some((listener.accept().await.map(|(stream, _)| stream), listener))
+                });
+                let serve = router.serve_with_incoming_shutdown(incoming, stop.cancelled());
+                Ok(serve.await?)
+            }
+        }
+    }
+}
+
+struct Service<H> {
+    handler: Arc<H>,
+    settings: Settings,
+    stop: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl<H: Handle> Handler for Service<H> {
+    type HandleStream = Pin<Box<dyn Stream<Item = Result<FromHandler, Status>> + Send>>;
+
+    async fn handle(
+        &self,
+        request: Request<Streaming<FromRuntime>>,
+    ) -> Result<Response<Self::HandleStream>, Status> {
+        let answers = stream::start(
+            request.into_inner(),
+            Arc::clone(&self.handler),
+            self.settings,
+            self.stop.clone(),
+        );
+        Ok(Response::new(Box::pin(answers)))
+    }
+}

@@ -1,0 +1,62 @@
+package penstock
+
+import (
+	"errors"
+	"time"
+
+	"penstock.dev/sdk/go/handlerv1"
+)
+
+// Retry is the error of a message that may pass: it is tried again while attempts are
+// left. Any error that is none of these verdicts counts as one.
+type Retry struct {
+	Reason string
+	// Wait at least so long.
+	Delay time.Duration
+}
+
+// Skip is the error of a message that is not to be handled: it is logged, counted and
+// left behind.
+type Skip struct{ Reason string }
+
+// DeadLetter is the error of a message that is to go to the dead-letter topic at once.
+type DeadLetter struct{ Reason string }
+
+// Fail is the error of a message that will not pass: onFailure says what follows.
+type Fail struct{ Reason string }
+
+func (e Retry) Error() string      { return e.Reason }
+func (e Skip) Error() string       { return e.Reason }
+func (e DeadLetter) Error() string { return e.Reason }
+func (e Fail) Error() string       { return e.Reason }
+
+var done = &handlerv1.Verdict_Done{Done: &handlerv1.Done{}}
+
+// verdict is that on one delivery. It shows the whole text of an error that wraps one of
+// ours.
+func verdict(id uint64, err error) *handlerv1.Verdict {
+	verdict := &handlerv1.Verdict{FirstId: id, Count: 1}
+	var (
+		retry  Retry
+		skip   Skip
+		letter DeadLetter
+		fail   Fail
+	)
+	switch {
+	case err == nil:
+		verdict.Outcome = done
+	case errors.As(err, &skip):
+		verdict.Outcome = &handlerv1.Verdict_Skip{Skip: &handlerv1.Skip{Reason: err.Error()}}
+	case errors.As(err, &letter):
+		verdict.Outcome = &handlerv1.Verdict_DeadLetter{DeadLetter: &handlerv1.DeadLetter{Reason: err.Error()}}
+	case errors.As(err, &fail):
+		verdict.Outcome = &handlerv1.Verdict_Fail{Fail: &handlerv1.Fail{Reason: err.Error()}}
+	default:
+		errors.As(err, &retry)
+		verdict.Outcome = &handlerv1.Verdict_Retry{Retry: &handlerv1.Retry{
+			Reason:  err.Error(),
+			DelayMs: uint64(max(0, retry.Delay.Milliseconds())),
+		}}
+	}
+	return verdict
+}

@@ -1,0 +1,51 @@
+"""What a handler says of a message that it did not handle."""
+
+from penstock.handler.v1 import handler_pb2 as v1
+
+
+class Verdict(Exception):
+    """Raised by a handler. The reason appears in logs and dead letters."""
+
+    def __init__(self, reason=""):
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Retry(Verdict):
+    """May pass: tried again while attempts are left, after at least `delay` seconds."""
+
+    def __init__(self, reason="", delay=0.0):
+        super().__init__(reason)
+        self.delay = delay
+
+    def outcome(self):
+        return {"retry": v1.Retry(reason=self.reason, delay_ms=round(self.delay * 1000))}
+
+
+class Skip(Verdict):
+    """Not to be handled: logged, counted, left behind."""
+
+    def outcome(self):
+        return {"skip": v1.Skip(reason=self.reason)}
+
+
+class DeadLetter(Verdict):
+    """To the dead-letter topic at once."""
+
+    def outcome(self):
+        return {"dead_letter": v1.DeadLetter(reason=self.reason)}
+
+
+class Fail(Verdict):
+    """Will not pass: what follows is what `onFailure` says."""
+
+    def outcome(self):
+        return {"fail": v1.Fail(reason=self.reason)}
+
+
+def of(error, permanent):
+    """The verdict that an exception stands for."""
+    if isinstance(error, Verdict):
+        return error
+    reason = f"{type(error).__name__}: {error}"
+    return Fail(reason) if isinstance(error, permanent) else Retry(reason)
