@@ -145,6 +145,8 @@ impl Endpoint {
 pub enum Transport {
     /// HTTP/1.1, one message a request.
     Http,
+    /// HTTP/1.1, several messages a request.
+    BatchHttp,
     /// gRPC, batches over one stream.
     Grpc,
 }

@@ -98,7 +98,7 @@ fn address() -> Vec<Rule> {
             ".path",
             "self.protocol != 'Grpc' || self.path == '/'",
             CelMessage::Found(found_text("self.path")),
-            "a Grpc handler is called by its service's name and has no path; leave path out, or set protocol: Http",
+            "a Grpc handler is called by its service's name and has no path; leave path out, or set protocol: Http or BatchHttp",
             |spec| {
                 let handler = &spec.handler;
                 unless(
@@ -114,7 +114,7 @@ fn address() -> Vec<Rule> {
             ".port",
             "self.protocol != 'Embedded' || !has(self.port)",
             CelMessage::Fixed,
-            "an Embedded handler is called within the process and has no port; leave port out, or set protocol: Http or Grpc",
+            "an Embedded handler is called within the process and has no port; leave port out, or set protocol: Http, BatchHttp or Grpc",
             |spec| {
                 let port = spec.handler.port?;
                 unless(
@@ -130,7 +130,7 @@ fn address() -> Vec<Rule> {
             ".socket",
             "self.protocol != 'Embedded' || !has(self.socket)",
             CelMessage::Found(found_text("self.socket")),
-            "an Embedded handler is called within the process and has no socket; leave socket out, or set protocol: Http or Grpc",
+            "an Embedded handler is called within the process and has no socket; leave socket out, or set protocol: Http, BatchHttp or Grpc",
             |spec| {
                 let socket = spec.handler.socket.as_deref()?;
                 unless(

@@ -13,14 +13,15 @@ pub struct Handler {
     /// Container image of the handler.
     pub image: String,
 
-    /// Http: each message is one POST to the handler's container. Grpc: batches of
+    /// Http: each message is one POST to the handler's container. BatchHttp: up to
+    /// consumeBatchSize messages are one POST, with a verdict for each. Grpc: batches of
     /// messages and their verdicts go over one stream. Embedded: the image is built on
     /// the Penstock runtime library and is the consumer itself.
     #[serde(default)]
     pub protocol: Protocol,
 
     /// TCP port that the handler listens on, at all addresses of the pod. Default of an
-    /// Http handler: 8080, unless socket is given. A Grpc handler has none unless it is
+    /// Http or BatchHttp handler: 8080, unless socket is given. A Grpc handler has none unless it is
     /// given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<i32>,
@@ -30,7 +31,7 @@ pub struct Handler {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<String>,
 
-    /// URL path of the POST to an Http handler.
+    /// URL path of the POST to an Http or BatchHttp handler.
     #[serde(default = "default_path")]
     pub path: String,
 
@@ -78,6 +79,8 @@ pub enum Protocol {
     /// One POST a message, CloudEvents 1.0 in binary mode.
     #[default]
     Http,
+    /// One POST for several messages, CloudEvents 1.0 in batched mode.
+    BatchHttp,
     /// One stream of batches and verdicts.
     Grpc,
     /// A call within the process.

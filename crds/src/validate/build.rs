@@ -17,7 +17,7 @@ use super::{
     ValidatedConsumer,
 };
 
-/// Where an Http handler listens that names neither port nor socket.
+/// Where an Http or BatchHttp handler listens that names neither port nor socket.
 const DEFAULT_PORT: u16 = 8080;
 
 /// Where a Grpc handler does.
@@ -89,6 +89,7 @@ fn endpoint(handler: &Handler) -> Result<Endpoint, Violations> {
     let transport = match handler.protocol {
         Protocol::Embedded => return Ok(Endpoint::Embedded),
         Protocol::Http => Transport::Http,
+        Protocol::BatchHttp => Transport::BatchHttp,
         Protocol::Grpc => Transport::Grpc,
     };
     let address = match (&handler.socket, handler.port, transport) {
@@ -96,7 +97,7 @@ fn endpoint(handler: &Handler) -> Result<Endpoint, Violations> {
         (None, Some(port), _) => Address::Port(
             u16::try_from(port).map_err(|error| wrong("spec.handler.port", port, error))?,
         ),
-        (None, None, Transport::Http) => Address::Port(DEFAULT_PORT),
+        (None, None, Transport::Http | Transport::BatchHttp) => Address::Port(DEFAULT_PORT),
         (None, None, Transport::Grpc) => Address::Socket(DEFAULT_SOCKET.into()),
     };
     Ok(Endpoint::Remote { transport, address })

@@ -183,7 +183,7 @@ fn variable(name: &str, value: &str) -> EnvVar {
 
 fn port_name(transport: Transport) -> &'static str {
     match transport {
-        Transport::Http => "http",
+        Transport::Http | Transport::BatchHttp => "http",
         Transport::Grpc => "grpc",
     }
 }

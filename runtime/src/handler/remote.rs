@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::HandlerError;
 use super::grpc::GrpcHandler;
-use super::http::{HttpHandler, HttpHandlerError};
+use super::http::{BatchHttpHandler, HttpHandler, HttpHandlerError};
 use crate::decode::{JsonText, Raw};
 use crate::server::{RunError, Runtime};
 
@@ -21,6 +21,7 @@ pub struct RemoteHandler {
 
 enum Protocol {
     Http(HttpHandler),
+    BatchHttp(BatchHttpHandler),
     Grpc(GrpcHandler),
 }
 
@@ -34,14 +35,12 @@ impl RemoteHandler {
             return Ok(None);
         };
         let (handler, format) = (&consumer.handler, consumer.format);
-        let timeout = handler.timeout.get();
+        let (path, json, timeout) = (&handler.path, format == Format::Json, handler.timeout.get());
         let protocol = match transport {
-            Transport::Http => Protocol::Http(HttpHandler::new(
-                address,
-                &handler.path,
-                format == Format::Json,
-                timeout,
-            )?),
+            Transport::Http => Protocol::Http(HttpHandler::new(address, path, json, timeout)?),
+            Transport::BatchHttp => {
+                Protocol::BatchHttp(BatchHttpHandler::new(address, path, json, timeout)?)
+            }
             Transport::Grpc => Protocol::Grpc(GrpcHandler::new(consumer, address)),
         };
         Ok(Some(Self {
@@ -63,6 +62,7 @@ impl RemoteHandler {
     pub async fn wait_until_up(&self, limit: Duration) -> Result<(), HandlerError> {
         match &self.protocol {
             Protocol::Http(handler) => handler.wait_until_up(limit).await,
+            Protocol::BatchHttp(handler) => handler.wait_until_up(limit).await,
             Protocol::Grpc(handler) => handler.wait_until_up(limit).await,
         }
     }
@@ -75,6 +75,12 @@ impl RemoteHandler {
         match (self.protocol, self.format) {
             (Protocol::Http(handler), Format::Json) => runtime.run(JsonText, handler, stop).await,
             (Protocol::Http(handler), Format::Raw) => runtime.run(Raw, handler, stop).await,
+            (Protocol::BatchHttp(handler), Format::Json) => {
+                runtime.run_in_batches(JsonText, handler, stop).await
+            }
+            (Protocol::BatchHttp(handler), Format::Raw) => {
+                runtime.run_in_batches(Raw, handler, stop).await
+            }
             (Protocol::Grpc(handler), Format::Json) => {
                 runtime.run_in_batches(JsonText, handler, stop).await
             }

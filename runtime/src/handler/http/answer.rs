@@ -8,10 +8,6 @@ use http::header::HeaderValue;
 use httparse::{EMPTY_HEADER, Header, Response, Status};
 use thiserror::Error;
 
-/// Most bytes of a body that are read; only its beginning is ever shown. A longer
-/// one costs the connection.
-const LONGEST_BODY: usize = 64 * 1024;
-
 /// Most bytes of a head or of the trailers, and most headers in them.
 const LONGEST_HEAD: usize = 64 * 1024;
 const MOST_HEADERS: usize = 100;
@@ -24,6 +20,10 @@ pub(super) struct Answer {
     pub(super) retry_after: Option<HeaderValue>,
     /// The beginning of the body, as text.
     pub(super) text: String,
+    /// Whether it says that it is JSON.
+    pub(super) is_json: bool,
+    /// Whether the text is all of the body.
+    pub(super) whole: bool,
     /// Whether the connection can take another request.
     pub(super) reusable: bool,
 }
@@ -48,8 +48,9 @@ fn end(error: Option<&io::Error>) -> String {
 }
 
 /// Reads one answer, however its bytes come.
-#[derive(Default)]
 pub(super) struct Reader {
+    /// Most bytes of a body that are read. A longer one costs the connection.
+    longest_body: usize,
     /// Something came.
     begun: bool,
     head: Option<Head>,
@@ -81,10 +82,21 @@ struct Head {
     status: StatusCode,
     retry_after: Option<HeaderValue>,
     keep_alive: bool,
+    is_json: bool,
     body: Next,
 }
 
 impl Reader {
+    pub(super) fn new(longest_body: usize) -> Self {
+        Self {
+            longest_body,
+            begun: false,
+            head: None,
+            next: Next::default(),
+            body: Vec::new(),
+        }
+    }
+
     /// Takes what has come; the answer, once it is whole.
     pub(super) fn read(&mut self, input: &mut BytesMut) -> Result<Option<Answer>, SendError> {
         if !self.read_head(input)? {
@@ -92,7 +104,7 @@ impl Reader {
         }
         loop {
             match self.next {
-                Next::Bytes(0) => return self.finish(true),
+                Next::Bytes(0) => return self.finish(true, true),
                 Next::Bytes(left) => match self.take_body(input, left) {
                     0 => return Ok(None),
                     taken => self.next = Next::Bytes(left - taken),
@@ -125,7 +137,7 @@ impl Reader {
                     match httparse::parse_headers(input, &mut headers) {
                         Ok(Status::Complete((length, _))) => {
                             input.advance(length);
-                            return self.finish(true);
+                            return self.finish(true, true);
                         }
                         Ok(Status::Partial) => return partial(input),
                         Err(error) => return Err(broken(&error.to_string())),
@@ -137,8 +149,8 @@ impl Reader {
                     }
                 }
             }
-            if self.body.len() > LONGEST_BODY {
-                return self.finish(false);
+            if self.body.len() > self.longest_body {
+                return self.finish(false, false);
             }
         }
     }
@@ -167,7 +179,7 @@ impl Reader {
             return Err(SendError::Closed(error));
         }
         let finished = match (self.next, &error) {
-            (Next::Rest, None) => self.finish(false)?,
+            (Next::Rest, None) => self.finish(true, false)?,
             _ => None,
         };
         finished.ok_or(SendError::BrokenOff(error))
@@ -181,13 +193,15 @@ impl Reader {
         length as u64
     }
 
-    fn finish(&mut self, whole: bool) -> Result<Option<Answer>, SendError> {
+    fn finish(&mut self, whole: bool, reusable: bool) -> Result<Option<Answer>, SendError> {
         let body = std::mem::take(&mut self.body);
         Ok(self.head.take().map(|head| Answer {
             status: head.status,
             retry_after: head.retry_after,
             text: String::from_utf8_lossy(&body).into_owned(),
-            reusable: whole && head.keep_alive,
+            is_json: head.is_json,
+            whole,
+            reusable: reusable && head.keep_alive,
         }))
     }
 }
@@ -215,7 +229,7 @@ fn take_head(input: &mut BytesMut) -> Result<Option<Head>, SendError> {
 /// What a head says of the body and the connection (RFC 9112, sections 6.3 and 9.3).
 fn interpret(status: StatusCode, version: u8, headers: &[Header<'_>]) -> Result<Head, SendError> {
     let (mut length, mut encoding, mut retry_after) = (None, None, None);
-    let (mut close, mut stay) = (false, false);
+    let (mut close, mut stay, mut is_json) = (false, false, false);
     for Header { name, value } in headers {
         if name.eq_ignore_ascii_case("content-length") {
             let told = parse_length(value)?;
@@ -228,6 +242,8 @@ fn interpret(status: StatusCode, version: u8, headers: &[Header<'_>]) -> Result<
         } else if name.eq_ignore_ascii_case("connection") {
             close |= tokens(value).any(|token| token.eq_ignore_ascii_case(b"close"));
             stay |= tokens(value).any(|token| token.eq_ignore_ascii_case(b"keep-alive"));
+        } else if name.eq_ignore_ascii_case("content-type") {
+            is_json = says_json(value);
         } else if name.eq_ignore_ascii_case("retry-after") {
             retry_after = HeaderValue::from_bytes(value).ok();
         }
@@ -246,9 +262,17 @@ fn interpret(status: StatusCode, version: u8, headers: &[Header<'_>]) -> Result<
     Ok(Head {
         status,
         retry_after,
+        is_json,
         keep_alive: stays && !two_ends && status != StatusCode::SWITCHING_PROTOCOLS,
         body,
     })
+}
+
+/// Whether a media type is JSON's, or one with its suffix (RFC 6839).
+fn says_json(value: &[u8]) -> bool {
+    let kind = value.split(|byte| *byte == b';').next().unwrap_or_default();
+    let kind = kind.trim_ascii().to_ascii_lowercase();
+    kind == b"application/json" || kind.ends_with(b"+json")
 }
 
 fn parse_length(value: &[u8]) -> Result<u64, SendError> {
@@ -282,11 +306,13 @@ fn broken(what: &str) -> SendError {
 
 #[cfg(test)]
 mod tests {
+    const LONGEST_BODY: usize = 64 * 1024;
+
     use super::*;
 
     /// Reads an answer that comes in pieces of a size, and then the end.
     fn read(text: &str, size: usize) -> Result<(Answer, usize), SendError> {
-        let mut reader = Reader::default();
+        let mut reader = Reader::new(LONGEST_BODY);
         let mut input = BytesMut::new();
         let mut taken = 0;
         for piece in text.as_bytes().chunks(size) {

@@ -14,10 +14,10 @@ use http::header::HeaderName;
 use crate::record::{Message, Record};
 
 /// `type` of a message that is no CloudEvent of its own.
-const TYPE: &str = "dev.penstock.kafka.message";
+pub(super) const TYPE: &str = "dev.penstock.kafka.message";
 
 /// Prefix of a Kafka header that carries an attribute of a CloudEvent.
-const KAFKA_ATTRIBUTE: &str = "ce_";
+pub(super) const KAFKA_ATTRIBUTE: &str = "ce_";
 
 /// Prefix under which the other Kafka headers are passed on.
 const KAFKA_HEADER: &str = "kafka-header-";
@@ -156,7 +156,7 @@ fn given(record: &Record) -> Vec<(HeaderName, String)> {
     given
 }
 
-fn is_content_type(name: &str) -> bool {
+pub(super) fn is_content_type(name: &str) -> bool {
     name.eq_ignore_ascii_case("content-type")
 }
 
@@ -186,8 +186,16 @@ fn header_value(value: Option<&[u8]>) -> String {
 /// The HTTP binding's encoding of values (section 3.1.3.2): all but printable
 /// ASCII is percent-encoded, and so are space, `"` and `%`.
 fn percent_encode(text: &str, out: &mut Vec<u8>) {
-    encode(text, out, |byte| {
+    encode(text.as_bytes(), out, |byte| {
         (0x21..=0x7e).contains(&byte) && byte != b'"' && byte != b'%'
+    });
+}
+
+/// The encoding of a form's names and values: all but what RFC 3986 leaves unreserved is
+/// percent-encoded.
+pub(super) fn percent_encode_form(bytes: &[u8], out: &mut Vec<u8>) {
+    encode(bytes, out, |byte| {
+        byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
     });
 }
 
@@ -195,7 +203,7 @@ fn percent_encode(text: &str, out: &mut Vec<u8>) {
 /// percent-encoded, and the others in lower case.
 fn name_encoded(name: &str) -> String {
     let mut encoded = Vec::with_capacity(name.len());
-    encode(name, &mut encoded, |byte| {
+    encode(name.as_bytes(), &mut encoded, |byte| {
         byte.is_ascii_alphanumeric() || b"!#$&'*+-.^_`|~".contains(&byte)
     });
     // It is ASCII.
@@ -204,8 +212,8 @@ fn name_encoded(name: &str) -> String {
         .to_ascii_lowercase()
 }
 
-fn encode(text: &str, out: &mut Vec<u8>, plain: impl Fn(u8) -> bool) {
-    for byte in text.bytes() {
+fn encode(bytes: &[u8], out: &mut Vec<u8>, plain: impl Fn(u8) -> bool) {
+    for &byte in bytes {
         if plain(byte) {
             out.push(byte);
         } else {

@@ -48,16 +48,18 @@ impl Connection {
         self.input.is_empty() && self.stream.is_silent()
     }
 
-    /// Sends a request, whose head `write_head` writes, and reads the whole answer.
+    /// Sends a request, whose head `write_head` writes, and reads the answer, of its
+    /// body at most so many bytes.
     pub(super) async fn send(
         &mut self,
         write_head: impl FnOnce(&mut Vec<u8>),
         body: &[u8],
+        longest_answer: usize,
     ) -> Result<Answer, SendError> {
         self.head.clear();
         self.head.shrink_to(KEPT);
         write_head(&mut self.head);
-        let mut reader = Reader::default();
+        let mut reader = Reader::new(longest_answer);
         let sent = self.write(body, &mut reader).await;
         // Who refuses a request may answer and close before it has read it all.
         match (self.read(reader).await, sent) {
@@ -145,6 +147,8 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(30);
 
+    const LONGEST_ANSWER: usize = 1 << 16;
+
     /// More than the sockets between two processes hold.
     const LARGE: usize = 16 << 20;
 
@@ -176,7 +180,7 @@ mod tests {
             let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
             server.write_all(answer).await.unwrap();
         };
-        let send = timeout(LIMIT, connection.send(head, &body));
+        let send = timeout(LIMIT, connection.send(head, &body, LONGEST_ANSWER));
         let (answer, ()) = tokio::join!(send, serve);
         let answer = answer.unwrap().unwrap();
         assert_eq!((answer.status.as_u16(), answer.reusable), (204, true));
@@ -189,7 +193,9 @@ mod tests {
         let answer = b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n";
         server.write_all(answer).await.unwrap();
         let body = vec![0; LARGE];
-        let answer = timeout(LIMIT, connection.send(head, &body)).await.unwrap();
+        let answer = timeout(LIMIT, connection.send(head, &body, LONGEST_ANSWER))
+            .await
+            .unwrap();
         let answer = answer.unwrap();
         assert_eq!((answer.status.as_u16(), answer.reusable), (413, false));
     }
@@ -219,7 +225,7 @@ mod tests {
             server.read_exact(&mut wanted).await.unwrap();
             drop(server);
         };
-        let (answer, ()) = tokio::join!(connection.send(head, b""), serve);
+        let (answer, ()) = tokio::join!(connection.send(head, b"", LONGEST_ANSWER), serve);
         assert!(matches!(answer, Err(SendError::Closed(None))), "{answer:?}");
     }
 }

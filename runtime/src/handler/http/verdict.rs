@@ -57,6 +57,8 @@ mod tests {
             status: StatusCode::from_u16(status).unwrap(),
             retry_after: None,
             text: text.into(),
+            is_json: false,
+            whole: true,
             reusable: true,
         }
     }
