@@ -138,6 +138,9 @@ pub fn all() -> Vec<Pair> {
         )),
         embedded("fast-handled", Side::LoopJson, Side::FastHandled, None),
         embedded("fast-raw", Side::LoopRaw, Side::FastRaw, None),
+        grpc("fast-grpc", Side::FastGrpc, Some(0.5)),
+        embedded("key-ordered", Side::LoopJson, Side::KeyOrdered, None),
+        grpc("key-ordered-grpc", Side::KeyOrderedGrpc, None),
     ];
     let in_order = Pair {
         name: "in-order",
@@ -211,6 +214,9 @@ fn embedded(name: &'static str, reference: Side, ours: Side, goal: Option<f64>) 
     let (reference_is, ours_is) = match ours {
         Side::FastRaw => ("poll loop", "Fast, Embedded, Raw"),
         Side::FastHandled => ("poll loop, JSON decoded", "the same, commit: Handled"),
+        Side::KeyOrdered => ("poll loop, JSON decoded", "KeyOrdered, Embedded, Json"),
+        Side::FastGrpc => ("poll loop, JSON decoded", "Fast, Grpc, Unix socket"),
+        Side::KeyOrderedGrpc => ("poll loop, JSON decoded", "KeyOrdered, Grpc, Unix socket"),
         _ => ("poll loop, JSON decoded", "Fast, Embedded, Json"),
     };
     Pair {
@@ -221,6 +227,15 @@ fn embedded(name: &'static str, reference: Side, ours: Side, goal: Option<f64>) 
         ours: side(ours, Count::All, HANDLERS),
         goal,
         memory_goal: None,
+    }
+}
+
+/// Beside the loop, with the handler in a process of its own.
+fn grpc(name: &'static str, ours: Side, goal: Option<f64>) -> Pair {
+    let pair = embedded(name, Side::LoopJson, ours, goal);
+    Pair {
+        ours: over(Transport::Unix, pair.ours),
+        ..pair
     }
 }
 

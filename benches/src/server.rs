@@ -1,4 +1,4 @@
-//! The HTTP server that all sides send to: it reads each request and answers.
+//! The server that all sides send to: it reads each request and answers.
 
 use std::convert::Infallible;
 use std::io;
@@ -14,20 +14,25 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 
+use crate::side;
+
 /// What becomes of a request: its path and body, to a status and a body.
 pub trait Answer: Fn(&str, Bytes) -> (StatusCode, Bytes) + Clone + Send + Sync + 'static {}
 
 impl<F: Fn(&str, Bytes) -> (StatusCode, Bytes) + Clone + Send + Sync + 'static> Answer for F {}
 
 /// Listens on a port of the system's choice and on a Unix socket, prints the port,
-/// and answers 204 until the process is ended.
+/// and answers 204 until the process is ended; over gRPC, on a socket beside it, too.
 pub async fn serve(socket: &Path) -> io::Result<()> {
     let tcp = TcpListener::bind(("127.0.0.1", 0)).await?;
     let unix = UnixListener::bind(socket)?;
+    let grpc = side::grpc::serve(socket);
+    let mut grpc = std::pin::pin!(grpc);
     println!("port={}", tcp.local_addr()?.port());
     loop {
         tokio::select! {
             accepted = accept(&tcp, no_content) => accepted?,
+            ended = &mut grpc => return ended.map_err(io::Error::other),
             accepted = unix.accept() => {
                 tokio::spawn(answer(accepted?.0, no_content));
             }

@@ -26,6 +26,11 @@ pub fn all() -> Vec<Pair> {
     let http = over(Transport::Unix, side(Side::FastHttp, REQUESTS, IN_FLIGHT));
     let embedded = side(Side::FastRaw, Count::All, HANDLERS);
     let keys = side(Side::KeyOrdered, Count::All, KEY_HANDLERS);
+    let grpc = over(Transport::Unix, side(Side::FastGrpc, Count::All, HANDLERS));
+    let keys_grpc = over(
+        Transport::Unix,
+        side(Side::KeyOrderedGrpc, Count::All, KEY_HANDLERS),
+    );
     vec![
         Pair {
             name: "java",
@@ -48,9 +53,9 @@ pub fn all() -> Vec<Pair> {
         Pair {
             name: "parallel-consumer-key-100",
             reference_is: "the same, batches of 100",
-            ours_is: "KeyOrdered, Embedded, Json",
+            ours_is: "KeyOrdered, Grpc, Unix socket",
             reference: peer(Peer::ParallelConsumer, KEY_HANDLERS, BATCH, KEYS_IN_BATCHES),
-            ours: keys,
+            ours: keys_grpc,
             goal: Some(5.0),
             memory_goal: Some(0.1),
         },
@@ -66,10 +71,10 @@ pub fn all() -> Vec<Pair> {
         Pair {
             name: "dapr-bulk",
             reference_is: "Dapr, HTTP, 100 a request",
-            ours_is: "Fast, Http, Unix socket, 64 in flight",
+            ours_is: "Fast, Grpc, Unix socket",
             reference: peer(dapr, 1, BATCH, BULK),
-            ours: http,
-            goal: None,
+            ours: grpc,
+            goal: Some(8.0),
             memory_goal: None,
         },
         Pair {
@@ -84,10 +89,10 @@ pub fn all() -> Vec<Pair> {
         Pair {
             name: "connect-batch",
             reference_is: "Redpanda Connect, HTTP, 64 in flight, 100 a request",
-            ours_is: "Fast, Http, Unix socket, 64 in flight",
+            ours_is: "Fast, Grpc, Unix socket",
             reference: peer(connect, IN_FLIGHT, BATCH, LINES),
-            ours: http,
-            goal: None,
+            ours: grpc,
+            goal: Some(2.0),
             memory_goal: None,
         },
     ]

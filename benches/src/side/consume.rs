@@ -99,7 +99,7 @@ pub async fn slow(work: &Work, meter: &Arc<Meter>) -> Result<(), Failed> {
     consume(work, &mode, EMBEDDED, Json::<Order>::new(), handler, meter).await
 }
 
-fn settings<'a>(work: &'a Work, mode: &'a str, handler: &'a str) -> Settings<'a> {
+pub(super) fn settings<'a>(work: &'a Work, mode: &'a str, handler: &'a str) -> Settings<'a> {
     Settings {
         bootstrap: &work.bootstrap,
         topic: &work.topic,

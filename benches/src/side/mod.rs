@@ -2,6 +2,7 @@
 //! time and memory are its own too.
 
 mod consume;
+pub mod grpc;
 mod http;
 mod limits;
 
@@ -39,6 +40,10 @@ pub enum Side {
     InOrder,
     /// Penstock: KeyOrdered, Embedded, Json.
     KeyOrdered,
+    /// Penstock: Fast, Grpc.
+    FastGrpc,
+    /// Penstock: KeyOrdered, Grpc.
+    KeyOrderedGrpc,
     /// Penstock: Fast, Http.
     FastHttp,
     /// Penstock: Fast, Embedded, commit Handled, each message takes its time.
@@ -131,6 +136,8 @@ pub async fn run(side: Side, work: Work) -> Result<Measure, Failed> {
         Side::FastRaw => consume::fast_raw(&work, &meter).await?,
         Side::InOrder => consume::in_order(&work, &meter).await?,
         Side::KeyOrdered => consume::key_ordered(&work, &meter).await?,
+        Side::FastGrpc => grpc::fast_grpc(&work, &meter).await?,
+        Side::KeyOrderedGrpc => grpc::key_ordered_grpc(&work, &meter).await?,
         Side::FastHttp => consume::fast_http(&work, &meter).await?,
         Side::Slow => consume::slow(&work, &meter).await?,
     }
