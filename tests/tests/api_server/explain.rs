@@ -51,6 +51,9 @@ async fn fields_are_explained_in_the_words_of_the_types() -> Outcome {
         );
     }
     let mode = control_plane.run_kubectl(["explain", "kc.spec.mode"])?;
-    assert!(words(&mode).contains("ENUM: InOrder Fast"), "{mode}");
+    assert!(
+        words(&mode).contains("ENUM: InOrder KeyOrdered Fast"),
+        "{mode}"
+    );
     Ok(())
 }
