@@ -1,10 +1,15 @@
 //! `kubectl explain` tells of fields what the types' documentation says.
 
+use std::time::Duration;
+
 use penstock_crds::crd::crd;
+use penstock_tests::wait;
 use serde_json::Value;
 
 use crate::Outcome;
 use crate::scene::shared;
+
+const SOON: Duration = Duration::from_secs(60);
 
 fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -26,6 +31,12 @@ fn description(schema: &Value, path: &str) -> Option<String> {
 #[tokio::test]
 async fn fields_are_explained_in_the_words_of_the_types() -> Outcome {
     let control_plane = shared().await?;
+    // The API server publishes the schema some time after it has accepted the CRD.
+    wait::value("an explanation", SOON, async || {
+        let told = control_plane.run_kubectl(["explain", "kafkaconsumer"]);
+        told.map_err(|error| error.to_string())
+    })
+    .await?;
     let crd = serde_json::to_value(crd())?;
     let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     for path in [
@@ -51,6 +62,9 @@ async fn fields_are_explained_in_the_words_of_the_types() -> Outcome {
         );
     }
     let mode = control_plane.run_kubectl(["explain", "kc.spec.mode"])?;
-    assert!(words(&mode).contains("ENUM: InOrder Fast"), "{mode}");
+    assert!(
+        words(&mode).contains("ENUM: InOrder KeyOrdered Fast"),
+        "{mode}"
+    );
     Ok(())
 }
