@@ -193,7 +193,7 @@ mod tests {
     /// A queue with room for all, and the items in it: each of the lane given.
     fn filled(lanes: &[Option<u64>]) -> (WorkQueue<Item>, Arc<Mutex<isize>>) {
         let held = Arc::default();
-        let queue = WorkQueue::new(1, lanes.len(), lanes.len(), Arc::new(Notify::new()));
+        let queue = WorkQueue::new(lanes.len(), lanes.len(), Arc::new(Notify::new()));
         let items = lanes.iter().enumerate().map(|(number, lane)| Item {
             number,
             lane: *lane,
@@ -201,6 +201,18 @@ mod tests {
         });
         queue.put(&mut items.collect());
         (queue, held)
+    }
+
+    /// Items of one lane.
+    fn items(numbers: std::ops::Range<usize>, lane: Option<u64>) -> VecDeque<Item> {
+        let held = Arc::default();
+        numbers
+            .map(|number| Item {
+                number,
+                lane,
+                held: Arc::clone(&held),
+            })
+            .collect()
     }
 
     fn take(queue: &WorkQueue<Item>) -> Vec<usize> {
@@ -240,14 +252,16 @@ mod tests {
         assert_eq!(take(&queue), [1]);
     }
 
-    #[test]
-    fn more_is_wanted_only_while_lanes_leave_handlers_idle() {
+    #[tokio::test]
+    async fn more_is_wanted_only_while_lanes_leave_handlers_idle() {
         let (queue, _) = filled(&[Some(1), Some(1), Some(2), Some(2)]);
         assert!(!queue.has_room(), "as many wait as there are places");
         assert_eq!(take(&queue), [0, 2]);
-        assert!(queue.has_room(), "nothing that waits may be taken");
-        queue.leave(Some(Lane(1)));
-        assert!(queue.has_room(), "there are places");
+        queue.put(&mut items(4..6, Some(1)));
+        assert!(!queue.has_room(), "and still do, if in lanes");
+        let mut idle = Box::pin(queue.take());
+        assert!(futures_util::poll!(&mut idle).is_pending());
+        assert!(queue.has_room(), "a handler has nothing to take");
     }
 
     #[test]
@@ -306,7 +320,7 @@ mod tests {
         /// and in the end all have come, each as often as it was put or deferred.
         #[test]
         fn lanes_keep_order_for_every_history(steps in prop::collection::vec(step(), 1..200)) {
-            let queue = WorkQueue::new(1, 10_000, 10_000, Arc::new(Notify::new()));
+            let queue = WorkQueue::new(10_000, 10_000, Arc::new(Notify::new()));
             let held = Arc::<Mutex<isize>>::default();
             let origin = Instant::now();
             let (mut now, mut put, mut done) = (origin, 0, Vec::new());

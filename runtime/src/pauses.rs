@@ -11,9 +11,8 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use crate::kafka::Consumer;
 use crate::partition::{Held, Partition};
 
-/// Most messages that all partitions together may have held. A read may go above it by
-/// one read's messages.
-const MOST_MESSAGES: usize = 8_192;
+/// Most messages that all partitions together may have held.
+const MOST_MESSAGES: usize = 65_536;
 
 /// The paused partitions.
 pub(crate) struct Pauses {
@@ -48,9 +47,17 @@ impl Pauses {
         }
     }
 
-    /// Pauses those that something was read of and that have more than their share
-    /// held; `assigned` is the number of partitions that share.
-    pub(crate) fn pause(&mut self, consumer: &Consumer, assigned: usize) {
+    /// Once too much is held in all, pauses those of the partitions read that have more
+    /// than their share of it; `assigned` is the number of partitions that share. The
+    /// others may go on up to theirs.
+    ///
+    /// librdkafka drops what it has fetched of a paused partition, so that is for keys
+    /// that are stuck, and not for a run of one partition's messages.
+    pub(crate) fn pause(&mut self, consumer: &Consumer, held: Held, assigned: usize) {
+        if !held.exceeds(self.most) {
+            self.read.clear();
+            return;
+        }
         let share = share(self.most, assigned);
         for partition in self.read.drain(..) {
             if partition.is_active() && partition.held().exceeds(share) && partition.pause() {

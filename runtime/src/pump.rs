@@ -15,11 +15,12 @@ use crate::assignment::Assignment;
 use crate::commits::Commits;
 use crate::kafka::{
     CommitOutcome, ConsumeError, Consumer, Event, MessageQueue, TopicPartition, high_watermark,
+    mends_itself,
 };
 use crate::lanes::LaneFinder;
 use crate::last_commit::{AT_STOP, LastCommit};
 use crate::metrics::Metrics;
-use crate::partition::CommitPoint;
+use crate::partition::{CommitPoint, Held};
 use crate::pauses::Pauses;
 use crate::pins::Pins;
 use crate::progress::Progress;
@@ -171,8 +172,11 @@ impl Pump {
         if had_some && !self.pins.hold() {
             let _put = tracing::info_span!(target: SPANS, "kafka.work_queue_put").entered();
             self.parts.queue.put(&mut self.pending);
-            self.pauses
-                .pause(&self.parts.consumer, self.assignment.len());
+            if self.parts.lanes.is_some() {
+                let (messages, bytes) = self.parts.queue.held();
+                let (held, assigned) = (Held { messages, bytes }, self.assignment.len());
+                self.pauses.pause(&self.parts.consumer, held, assigned);
+            }
         }
         if self.stopped.is_some() && self.pending.is_empty() {
             self.parts.queue.close();
@@ -474,27 +478,4 @@ impl Pump {
         }
         self.parts.consumer
     }
-}
-
-/// Errors after which librdkafka goes on by itself.
-fn mends_itself(code: RDKafkaErrorCode) -> bool {
-    matches!(
-        code,
-        RDKafkaErrorCode::AllBrokersDown
-            | RDKafkaErrorCode::BrokerTransportFailure
-            | RDKafkaErrorCode::Resolve
-            | RDKafkaErrorCode::OperationTimedOut
-            | RDKafkaErrorCode::MessageTimedOut
-            | RDKafkaErrorCode::SSL
-            | RDKafkaErrorCode::Authentication
-            | RDKafkaErrorCode::PollExceeded
-            | RDKafkaErrorCode::PartitionEOF
-            | RDKafkaErrorCode::NodeUpdate
-            | RDKafkaErrorCode::CoordinatorNotAvailable
-            | RDKafkaErrorCode::CoordinatorLoadInProgress
-            | RDKafkaErrorCode::NotCoordinator
-            | RDKafkaErrorCode::RebalanceInProgress
-            | RDKafkaErrorCode::UnknownMemberId
-            | RDKafkaErrorCode::IllegalGeneration
-    )
 }

@@ -41,8 +41,6 @@ pub(crate) struct WorkQueue<T> {
     items: Notify,
     /// Wakes the pump; its own notification, for all that it waits on.
     room: Arc<Notify>,
-    /// How many take from it.
-    handlers: usize,
     places: usize,
     max_bytes: usize,
 }
@@ -63,8 +61,8 @@ struct State<T> {
 }
 
 impl<T: Queued> WorkQueue<T> {
-    /// An empty queue for so many handlers. `room` is notified when a full queue has room again.
-    pub(crate) fn new(handlers: usize, places: usize, max_bytes: usize, room: Arc<Notify>) -> Self {
+    /// An empty queue. `room` is notified when a full queue has room again.
+    pub(crate) fn new(places: usize, max_bytes: usize, room: Arc<Notify>) -> Self {
         Self {
             state: Mutex::new(State {
                 items: VecDeque::with_capacity(places),
@@ -77,7 +75,6 @@ impl<T: Queued> WorkQueue<T> {
             }),
             items: Notify::new(),
             room,
-            handlers,
             places,
             max_bytes,
         }
@@ -119,6 +116,7 @@ impl<T: Queued> WorkQueue<T> {
                     return None;
                 }
                 state.idle += 1;
+                self.tell_pump(&mut state);
                 Idle { queue: self }
             };
             self.items.notified().await;
@@ -226,20 +224,25 @@ impl<T: Queued> WorkQueue<T> {
         (state.items.len() + held, state.bytes + bytes)
     }
 
+    /// Number of items that are held or deferred, and their bytes.
+    pub(crate) fn held(&self) -> (usize, usize) {
+        self.state.lock().lanes.load()
+    }
+
     /// Whether another item might fit. If not, the pump is told once one might.
     pub(crate) fn has_room(&self) -> bool {
         let mut state = self.state.lock();
         let has_room = state.items.len() < self.places
             && (state.items.is_empty() || state.bytes < self.max_bytes)
-            && self.wants_more(&state, self.places);
+            && Self::wants_more(&state, self.places);
         state.pump_waits = !has_room;
         has_room
     }
 
     /// Whether reading on would help: there are fewer items than `most`, or what there
     /// is of them waits for its lanes and leaves handlers idle.
-    fn wants_more(&self, state: &State<T>, most: usize) -> bool {
-        state.items.len() + state.lanes.load().0 < most || state.items.len() < self.handlers
+    fn wants_more(state: &State<T>, most: usize) -> bool {
+        state.items.len() + state.lanes.load().0 < most || state.items.len() < state.idle
     }
 
     fn wake_one(&self, state: &mut State<T>) {
@@ -253,7 +256,7 @@ impl<T: Queued> WorkQueue<T> {
     /// queue keeps the handlers busy until it comes.
     fn tell_pump(&self, state: &mut State<T>) {
         let half = self.places / 2;
-        if state.pump_waits && state.items.len() <= half && self.wants_more(state, half + 1) {
+        if state.pump_waits && state.items.len() <= half && Self::wants_more(state, half + 1) {
             state.pump_waits = false;
             self.room.notify_one();
         }
@@ -309,7 +312,7 @@ mod tests {
     }
 
     fn queue(places: usize, max_bytes: usize) -> Arc<WorkQueue<Item>> {
-        Arc::new(WorkQueue::new(1, places, max_bytes, Arc::default()))
+        Arc::new(WorkQueue::new(places, max_bytes, Arc::default()))
     }
 
     fn items(range: std::ops::Range<usize>) -> VecDeque<Item> {
@@ -377,7 +380,7 @@ mod tests {
     #[tokio::test]
     async fn the_pump_is_told_once_half_the_places_are_free() {
         let room = Arc::new(Notify::new());
-        let queue = WorkQueue::new(1, 4, 100, Arc::clone(&room));
+        let queue = WorkQueue::new(4, 100, Arc::clone(&room));
         let mut waiting = items(0..6);
         queue.put(&mut waiting);
         queue.take().await;
@@ -393,7 +396,7 @@ mod tests {
     #[tokio::test]
     async fn a_pump_that_only_asked_for_room_is_told_too() {
         let room = Arc::new(Notify::new());
-        let queue = WorkQueue::new(1, 2, 100, Arc::clone(&room));
+        let queue = WorkQueue::new(2, 100, Arc::clone(&room));
         queue.put(&mut items(0..2));
         assert!(!queue.has_room());
         queue.take().await;

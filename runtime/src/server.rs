@@ -219,12 +219,7 @@ impl Runtime {
         // A read fits as a whole: what the queue had no room for would wait in
         // the pump, at the cost of a wake-up for every queueful.
         let places = places_for(handlers).max(batch_size);
-        let queue = Arc::new(WorkQueue::new(
-            handlers,
-            places,
-            budget.queued,
-            Arc::clone(&wake),
-        ));
+        let queue = Arc::new(WorkQueue::new(places, budget.queued, Arc::clone(&wake)));
         // Not to keep it: messages that lie in it keep the client from closing.
         let watched = Arc::downgrade(&queue);
         metrics.watch_queue(move || watched.upgrade().map_or((0, 0), |queue| queue.load()));

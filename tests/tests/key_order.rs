@@ -179,10 +179,11 @@ async fn a_key_that_holds_too_many_messages_pauses_its_partition_alone() -> Outc
             false => Reply::ok(),
         });
     let watch = scene.watch().await?;
-    // More than a partition's share, all behind one message.
+    // More than may be held, all behind one message.
     let stuck = Produce::to(&scene.topic)
         .count(6000)
         .key(|_| Some(STUCK.into()))
+        .value(|seq| Some(format!("{{\"seq\": {seq}{:5000}}}", "").into()))
         .partition(|_| 0)
         .send(&scene.bootstrap)
         .await?;

@@ -9,7 +9,7 @@ use crate::lanes::LaneFinder;
 fn put(fixture: &mut Fixture<impl Send>, keys: &[&str]) {
     let lanes = LaneFinder::default();
     fixture.shared.defers = true;
-    fixture.seat.queue = Arc::new(WorkQueue::new(1, 100, 1 << 20, Arc::default()));
+    fixture.seat.queue = Arc::new(WorkQueue::new(100, 1 << 20, Arc::default()));
     let jobs = (0..).zip(keys).map(|(offset, key)| {
         let mut delivery = fixture.message(offset, "{}");
         if let Delivery::Message(job) = &mut delivery {

@@ -93,7 +93,7 @@ where
             None,
         )),
         seat: Seat {
-            queue: Arc::new(WorkQueue::new(1, 1, 1, Arc::default())),
+            queue: Arc::new(WorkQueue::new(1, 1, Arc::default())),
             busy: Busy::new(Progress::new(1), 0),
         },
         shared: Shared {
