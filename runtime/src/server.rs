@@ -36,7 +36,7 @@ use crate::pump::{Pump, PumpParts};
 use crate::queue::{WorkQueue, places_for};
 use crate::running::Running;
 use crate::strategy::Strategy;
-use crate::worker::{Failure, Seat, Shared, work, work_in_batches};
+use crate::worker::{Failure, Gathering, Seat, Shared, work, work_in_batches};
 
 /// Where the metrics page is served unless said otherwise.
 pub const METRICS_ADDRESS: SocketAddr = SocketAddr::new(ANY, 6060);
@@ -337,6 +337,7 @@ impl Runtime {
             dead_letters: dead_letters.transpose()?,
             committer: in_order.then_some(committer),
             defers: self.is_key_ordered(),
+            gathering: Gathering::default(),
         })
     }
 

@@ -35,6 +35,15 @@ where
     D: Decoder,
     H: BatchHandler<D::Data>,
 {
+    if shared.defers {
+        while let Some((deliveries, _at_work)) = shared.gathering.gather(&seat, most).await {
+            shared
+                .process_batch(deliveries, &seat)
+                .await
+                .inspect_err(log_failure)?;
+        }
+        return Ok(());
+    }
     while let Some(first) = seat.queue.take().await {
         let mut deliveries = vec![first];
         seat.queue

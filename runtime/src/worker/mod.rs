@@ -3,6 +3,7 @@
 
 mod batch;
 mod failure;
+mod gather;
 mod job;
 mod single;
 #[cfg(test)]
@@ -10,6 +11,7 @@ mod tests;
 
 pub(crate) use batch::work_in_batches;
 pub use failure::{Cause, Failure, Position};
+pub(crate) use gather::Gathering;
 pub(crate) use job::{Delivery, Job};
 pub(crate) use single::work;
 
@@ -58,6 +60,8 @@ pub(crate) struct Shared<D, H> {
     /// Whether a message waits for its next attempt in the queue, so that its handler
     /// can take others.
     pub(crate) defers: bool,
+    /// Where it does, batches are gathered by turns.
+    pub(crate) gathering: Gathering,
 }
 
 /// How the work on a message ended, other than by a failure.

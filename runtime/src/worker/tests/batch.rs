@@ -85,6 +85,7 @@ async fn a_batch_is_given_up_after_the_time_of_an_attempt_unless_its_handler_kee
             dead_letters: None,
             committer: None,
             defers: false,
+            gathering: Gathering::default(),
         };
         let slow = Fixture {
             shared,

@@ -110,6 +110,7 @@ where
             dead_letters: None,
             committer: None,
             defers: false,
+            gathering: Gathering::default(),
         },
         steps,
     }

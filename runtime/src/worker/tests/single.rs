@@ -282,6 +282,7 @@ fn hanging(timeout: Duration) -> Fixture<Hanging> {
             dead_letters: shared.dead_letters,
             committer: shared.committer,
             defers: shared.defers,
+            gathering: Gathering::default(),
         },
         partition,
         steps,
