@@ -2,7 +2,11 @@
 //!
 //! It speaks HTTP/1.1 itself, to be able to answer wrongly, or gRPC by the library, and
 //! runs in a thread of its own, so that a busy test does not falsify its times.
+//!
+//! A request of BatchHttp is as many deliveries as it has events. It is answered once,
+//! after the longest delay, with the verdicts that the replies' statuses mean.
 
+mod batch;
 mod grpc;
 mod http;
 mod reply;
@@ -62,11 +66,11 @@ pub struct Delivery {
     pub path: String,
     /// All headers, names in lower case. Of two with one name the later is kept.
     pub headers: BTreeMap<String, String>,
-    /// The message's value.
+    /// The message's value. JSON from a batch is written anew.
     pub body: Vec<u8>,
     /// Number of the connection it came on, from 0.
     pub connection: usize,
-    /// When the request had been read.
+    /// When the request had been read: one moment for all that it brought.
     pub start: Instant,
     /// When the verdict was given: before the answer was written.
     pub end: Option<Instant>,

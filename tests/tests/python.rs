@@ -1,4 +1,4 @@
-//! Many messages through a handler of ten lines of Python.
+//! Many messages through handlers of a few lines of Python.
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +14,7 @@ use penstock_tests::kafka::Kafka;
 use penstock_tests::process::Program;
 use penstock_tests::produce::Produce;
 use penstock_tests::{Consumer, Manifest, topics};
+use serde_json::json;
 use tempfile::TempDir;
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -161,5 +162,44 @@ async fn a_hundred_thousand_in_order_by_the_local_mode() -> Outcome {
     }
     numbers.sort_unstable();
     assert!(numbers.into_iter().eq(0..100_000));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_batch_example_handles_every_message() -> Outcome {
+    const MESSAGES: u64 = 20_000;
+    let bootstrap = Kafka::shared().await?.bootstrap().to_owned();
+    let topic = topics::create(&bootstrap, "python-batch", PARTITIONS).await?;
+    let dead = topics::create(&bootstrap, "python-batch-dead", 1).await?;
+    let group = topics::unique("test.python");
+    let orders = Produce::to(&topic).count(MESSAGES).value(|seq| {
+        let amount = if seq % 10_000 == 7 { -1.0 } else { 9.5 };
+        Some(json!({"id": seq, "amount": amount}).to_string().into())
+    });
+    orders.send(&bootstrap).await?;
+    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/python-batch");
+    let handler = Program::new("python3")
+        .arg(example.join("handler.py"))
+        .env("PORT", port.to_string())
+        .start()?;
+    let manifest = Manifest::key_ordered(&bootstrap, &group, &topic, 4)
+        .set("/consumeBatchSize", 500)
+        .set("/handler/protocol", "BatchHttp")
+        .set("/handler/port", port)
+        .set("/delivery/onFailure", "DeadLetter")
+        .set("/delivery/deadLetterTopic", dead.as_str());
+    let consumer = Consumer::start(&manifest)?;
+    let committed = i64::try_from(MESSAGES)?;
+    groups::wait_for_committed(&bootstrap, &group, &topic, committed, LIMIT)
+        .await
+        .map_err(|error| format!("{error}\n{}\nhandler:\n{}", consumer.tail(), handler.tail()))?;
+    let page = consumer.metrics().await?;
+    let success = [("kafka_success", "true")];
+    let handled = page.value("kafka_consumer_messages_processed_total", &success);
+    assert_eq!(handled, Some(MESSAGES as f64 - 2.0));
+    assert_eq!(topics::read_all(&bootstrap, &dead).await?.len(), 2);
+    assert!(consumer.stop(LIMIT).await?.success(), "{}", consumer.tail());
+    assert_eq!(handler.status(), None, "{}", handler.tail());
     Ok(())
 }

@@ -52,7 +52,7 @@ impl Handle for Recording {
             }
             // Dropped when the runtime cancels it.
             Action::Hang => pending().await,
-            Action::Close | Action::Garbage | Action::Truncated => {
+            Action::Close | Action::Garbage | Action::Truncated | Action::GarbledVerdicts => {
                 open.end(Verdict::Broken);
                 Err(HandlerError::retryable("this reply is of HTTP only"))
             }

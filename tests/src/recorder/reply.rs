@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::Verdict;
+
 /// What to do with one delivery.
 #[derive(Clone, Debug)]
 pub struct Reply {
     pub(super) delay: Duration,
     pub(super) gate: Option<Gate>,
     pub(super) closes: bool,
+    pub(super) for_all: bool,
     pub(super) action: Action,
 }
 
@@ -24,6 +27,20 @@ pub(super) enum Action {
     Close,
     Garbage,
     Truncated,
+    GarbledVerdicts,
+}
+
+impl Action {
+    /// What it is for the message that it answers.
+    pub(super) fn verdict(&self) -> Verdict {
+        match self {
+            Self::Answer { status, .. } => Verdict::Answered(*status),
+            Self::Hang => Verdict::Abandoned,
+            Self::Close | Self::Garbage | Self::Truncated | Self::GarbledVerdicts => {
+                Verdict::Broken
+            }
+        }
+    }
 }
 
 impl Reply {
@@ -59,6 +76,20 @@ impl Reply {
     /// Answers 200 with less of a body than announced, and closes the connection.
     pub fn truncated() -> Self {
         Self::action(Action::Truncated)
+    }
+
+    /// Answers a batch with verdicts that can't be read, though it says 200. Only for
+    /// BatchHttp: to a single message that would be a success.
+    pub fn garbled_verdicts() -> Self {
+        Self::action(Action::GarbledVerdicts)
+    }
+
+    /// Answers the whole request so, without verdicts, where the message is one of a
+    /// batch.
+    #[must_use]
+    pub fn for_all(mut self) -> Self {
+        self.for_all = true;
+        self
     }
 
     /// Does it only after `delay`.
@@ -106,6 +137,7 @@ impl Reply {
             delay: Duration::ZERO,
             gate: None,
             closes: false,
+            for_all: false,
             action,
         }
     }

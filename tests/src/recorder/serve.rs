@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::http::{self, End, Request};
 use super::reply::{Action, Reply};
-use super::{Delivery, Log, Verdict};
+use super::{Delivery, Log, Verdict, batch};
 use crate::Position;
 use crate::sync::lock;
 
@@ -90,6 +90,12 @@ fn spawn(
     });
 }
 
+/// What a request brings.
+enum Received {
+    One(Delivery),
+    Batch(Vec<Delivery>),
+}
+
 struct Connection<S> {
     stream: S,
     buffer: BytesMut,
@@ -101,9 +107,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn serve(mut self) {
         loop {
             let request = http::read_request(&mut self.stream, &mut self.buffer).await;
-            let delivery = request.and_then(|request| self.delivery(request));
-            let goes_on = match delivery {
-                Ok(delivery) => self.handle(delivery).await,
+            let goes_on = match request.and_then(|request| self.received(request)) {
+                Ok(received) => self.handle(received).await,
                 Err(End::Closed) => return,
                 Err(End::Malformed(why)) => {
                     lock(&self.shared.log).malformed.push(why);
@@ -118,7 +123,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    fn delivery(&self, request: Request) -> Result<Delivery, End> {
+    fn received(&self, request: Request) -> Result<Received, End> {
+        let start = Instant::now();
+        if !batch::is_batch(&request) {
+            return Ok(Received::One(self.delivery(request, start)?));
+        }
+        let requests = batch::split(&request)?.into_iter();
+        let deliveries: Result<_, _> = requests
+            .map(|request| self.delivery(request, start))
+            .collect();
+        Ok(Received::Batch(deliveries?))
+    }
+
+    fn delivery(&self, request: Request, start: Instant) -> Result<Delivery, End> {
         let topic: String = parse(&request, "ce-kafkatopic")?;
         let partition = parse(&request, "ce-kafkapartition")?;
         let offset = parse(&request, "ce-kafkaoffset")?;
@@ -132,67 +149,87 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             headers: request.headers,
             body: request.body,
             connection: self.number,
-            start: Instant::now(),
+            start,
             end: None,
             verdict: Verdict::Open,
         })
     }
 
-    /// Records one delivery and answers it. An error ends the connection.
-    async fn handle(&mut self, delivery: Delivery) -> io::Result<()> {
+    /// Records what came in one request and answers it. An error ends the connection.
+    async fn handle(&mut self, received: Received) -> io::Result<()> {
         let behaviour = Arc::clone(&lock(&self.shared.behaviour));
-        let reply = behaviour(&delivery);
-        let number = lock(&self.shared.log).begin(delivery);
-        let mut open = OpenDelivery::new(Arc::clone(&self.shared), number);
+        let (replies, (action, verdicts), deliveries) = match received {
+            Received::One(delivery) => {
+                let reply = behaviour(&delivery);
+                let outcome = (reply.action.clone(), vec![reply.action.verdict()]);
+                (vec![reply], outcome, vec![delivery])
+            }
+            Received::Batch(deliveries) => {
+                let replies: Vec<_> = deliveries.iter().map(|one| behaviour(one)).collect();
+                let outcome = batch::outcome(&replies);
+                (replies, outcome, deliveries)
+            }
+        };
+        let mut open = OpenDelivery::all(&self.shared, deliveries);
 
-        if !self.wait_for_turn(&reply).await {
-            open.end(Verdict::Abandoned);
+        let answers = self.wait_for_turn(&replies).await;
+        if answers && matches!(action, Action::Hang) {
+            self.client_left().await;
+        }
+        if !answers || matches!(action, Action::Hang) {
+            open.iter_mut().for_each(|one| one.end(Verdict::Abandoned));
             return Err(io::ErrorKind::ConnectionReset.into());
         }
-        match reply.action {
+        for (one, verdict) in open.iter_mut().zip(verdicts) {
+            one.end(verdict);
+        }
+        let closes = replies.iter().any(|reply| reply.closes);
+        self.answer(action, closes).await
+    }
+
+    async fn answer(&mut self, action: Action, closes: bool) -> io::Result<()> {
+        let goes_on = match action {
             Action::Answer {
                 status,
                 headers,
                 body,
             } => {
-                open.end(Verdict::Answered(status));
                 self.write(&http::answer(status, &headers, &body)).await?;
-                match reply.closes {
-                    true => Err(io::ErrorKind::ConnectionAborted.into()),
-                    false => Ok(()),
-                }
+                !closes
             }
-            Action::Hang => {
-                self.client_left().await;
-                open.end(Verdict::Abandoned);
-                Err(io::ErrorKind::ConnectionReset.into())
-            }
-            Action::Close => {
-                open.end(Verdict::Broken);
-                Err(io::ErrorKind::ConnectionAborted.into())
+            Action::GarbledVerdicts => {
+                let json = [("content-type".to_owned(), "application/json".to_owned())];
+                let body = br#"{"verdicts": ["done", "fine""#;
+                self.write(&http::answer(200, &json, body)).await?;
+                !closes
             }
             Action::Garbage => {
-                open.end(Verdict::Broken);
                 self.write(b"\x00\x01 not HTTP at all\r\n\r\n").await?;
-                Err(io::ErrorKind::ConnectionAborted.into())
+                false
             }
             Action::Truncated => {
-                open.end(Verdict::Broken);
                 self.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nnot all")
                     .await?;
-                Err(io::ErrorKind::ConnectionAborted.into())
+                false
             }
+            Action::Close | Action::Hang => false,
+        };
+        match goes_on {
+            true => Ok(()),
+            false => Err(io::ErrorKind::ConnectionAborted.into()),
         }
     }
 
-    /// Waits for the reply's delay and gate; false when the client leaves first.
-    async fn wait_for_turn(&mut self, reply: &Reply) -> bool {
-        if reply.delay.is_zero() && reply.gate.is_none() {
+    /// Waits for the longest delay and all gates; false when the client leaves first.
+    async fn wait_for_turn(&mut self, replies: &[Reply]) -> bool {
+        let delay = replies.iter().map(|reply| reply.delay).max();
+        let delay = delay.unwrap_or_default();
+        if delay.is_zero() && replies.iter().all(|reply| reply.gate.is_none()) {
             return true;
         }
         let turn = async {
-            sleep(reply.delay).await;
-            if let Some(gate) = &reply.gate {
+            sleep(delay).await;
+            for gate in replies.iter().filter_map(|reply| reply.gate.as_ref()) {
                 gate.passed().await;
             }
         };
@@ -235,6 +272,15 @@ impl OpenDelivery {
             shared,
             number: Some(number),
         }
+    }
+
+    /// Begins deliveries, with none of another request between them.
+    fn all(shared: &Arc<Shared>, deliveries: Vec<Delivery>) -> Vec<Self> {
+        let mut log = lock(&shared.log);
+        let numbers = deliveries.into_iter().map(|one| log.begin(one));
+        numbers
+            .map(|number| Self::new(Arc::clone(shared), number))
+            .collect()
     }
 
     pub(super) fn end(&mut self, verdict: Verdict) {

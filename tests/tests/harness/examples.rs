@@ -180,11 +180,12 @@ async fn the_go_handler_keeps_the_contract() -> Outcome {
 
 #[test]
 fn the_manifests_are_read_as_they_stand() -> Outcome {
-    for name in ["python", "node", "go"] {
+    for name in ["python", "python-batch", "node", "go"] {
         let text = std::fs::read_to_string(example(name).join("consumer.yaml"))?;
         let consumer: KafkaConsumer = serde_yaml::from_str(&text)?;
         assert_eq!(consumer.metadata.name, Some(format!("orders-{name}")));
-        assert_eq!(consumer.spec.group, format!("billing.orders_{name}"));
+        let group = name.replace('-', "_");
+        assert_eq!(consumer.spec.group, format!("billing.orders_{group}"));
         assert!(text.contains(&format!(
             "penstock dev -f examples/{name}/consumer.yaml -- "
         )));

@@ -93,6 +93,99 @@ async fn a_gate_holds_deliveries_in_flight() -> Outcome {
     Ok(())
 }
 
+/// A batch of these offsets, all on one line.
+fn batch(offsets: &[i64]) -> String {
+    let events = offsets.iter().map(|offset| {
+        format!(
+            r#"{{"id": "1", "kafkatopic": "t", "kafkapartition": 2, "kafkaoffset": "{offset}",
+                "attempt": 1, "partitionkey": "a%20b", "datacontenttype": "application/json",
+                "kafkaheaders": "Trace=a%26b&empty=", "data": {{"seq": {offset}}}}}"#
+        )
+    });
+    let body = format!("[{}]", events.collect::<Vec<_>>().join(","));
+    format!(
+        "POST /orders HTTP/1.1\r\ncontent-type: application/cloudevents-batch+json; \
+         charset=utf-8\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+#[tokio::test]
+async fn a_batch_is_a_delivery_for_each_event_and_one_answer() -> Outcome {
+    let recorder = Recorder::start()?;
+    recorder.behave(|delivery| match delivery.position.offset {
+        1 => Reply::ok(),
+        2 => Reply::status(503)
+            .with_header("retry-after", "2")
+            .with_body("busy"),
+        _ => Reply::status(422).with_body("bad"),
+    });
+    let mut stream = connect(&recorder).await?;
+    let answer = exchange(&mut stream, &batch(&[1, 2, 3])).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or("no body")?;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    assert!(
+        head.contains("content-type: application/json\r\n"),
+        "{head}"
+    );
+    let verdicts: serde_json::Value = serde_json::from_str(body)?;
+    assert_eq!(
+        verdicts,
+        serde_json::json!({"verdicts": [
+            "done",
+            {"verdict": "retry", "reason": "busy", "retryAfter": 2.0},
+            {"verdict": "fail", "reason": "bad"},
+        ]})
+    );
+
+    let deliveries = recorder.deliveries();
+    let statuses = [204, 503, 422].map(Verdict::Answered);
+    assert!(deliveries.iter().map(|one| one.verdict).eq(statuses));
+    assert!(
+        deliveries
+            .iter()
+            .all(|one| one.start == deliveries[0].start)
+    );
+    let second = &deliveries[1];
+    assert_eq!(second.position, Position::new("t", 2, 2));
+    assert_eq!(second.key.as_deref(), Some("a%20b"));
+    assert_eq!(second.json(), serde_json::json!({"seq": 2}));
+    assert_eq!(second.header("ce-id"), Some("1"));
+    assert_eq!(second.header("content-type"), Some("application/json"));
+    assert_eq!(second.header("kafka-header-trace"), Some("a%26b"));
+    assert_eq!((recorder.handled(), recorder.max_in_flight()), (1, 3));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_holds_for_a_whole_batch_holds_for_each_of_it() -> Outcome {
+    let recorder = Recorder::start()?;
+    for (reply, beginning, verdict) in [
+        (Reply::close(), "", Verdict::Broken),
+        (Reply::garbage(), "\0\u{1} not HTTP", Verdict::Broken),
+        (Reply::garbled_verdicts(), "HTTP/1.1 200 ", Verdict::Broken),
+        (
+            Reply::status(503).for_all(),
+            "HTTP/1.1 503 ",
+            Verdict::Answered(503),
+        ),
+    ] {
+        recorder.behave(move |delivery| match delivery.position.offset {
+            2 => reply.clone(),
+            _ => Reply::ok(),
+        });
+        let seen = recorder.count();
+        let mut stream = connect(&recorder).await?;
+        let answer = exchange(&mut stream, &batch(&[1, 2])).await?;
+        assert!(answer.starts_with(beginning), "{answer:?}");
+        let deliveries = recorder.deliveries().split_off(seen);
+        let verdicts: Vec<_> = deliveries.iter().map(|one| one.verdict).collect();
+        assert_eq!(verdicts, [verdict; 2]);
+    }
+    assert_eq!(recorder.handled(), 0);
+    Ok(())
+}
+
 #[tokio::test]
 async fn wrong_answers_are_given_as_asked_for() -> Outcome {
     let recorder = Recorder::start()?;
