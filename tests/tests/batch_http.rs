@@ -13,6 +13,7 @@ use penstock_tests::kafka::Kafka;
 use penstock_tests::oracle::{Disruption, Evidence, Rule};
 use penstock_tests::produce::Produce;
 use penstock_tests::recorder::{Delivery, Gate, Recorder, Reply};
+use penstock_tests::topics::Stored;
 use penstock_tests::{Consumer, Manifest, Position, topics};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -123,6 +124,14 @@ fn times(deliveries: &[Delivery]) -> BTreeMap<&Position, usize> {
         *times.entry(&delivery.position).or_default() += 1;
     }
     times
+}
+
+/// What a dead letter says of its message.
+fn header(letter: &Stored, name: &str) -> String {
+    let name = format!("penstock.failure.{name}");
+    let header = letter.headers.iter().find(|(found, _)| *found == name);
+    let value = header.and_then(|(_, value)| value.as_deref());
+    String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
 }
 
 fn is(seq: u64) -> impl Fn(&Delivery) -> bool {
@@ -283,15 +292,23 @@ async fn what_is_refused_is_a_dead_letter_and_its_batch_is_not() -> Outcome {
     scene.finish(&consumer, 1_000).await?;
     let deliveries = scene.recorder.deliveries();
     assert_eq!(deliveries.len(), 1_000);
-    let expected = deliveries.iter().filter(|one| refused(one)).count();
+    let expected: BTreeSet<_> = deliveries
+        .iter()
+        .filter(|one| refused(one))
+        .map(|one| one.position.clone())
+        .collect();
     let letters = topics::read_all(&scene.bootstrap, &dead).await?;
-    assert!(expected > 0 && letters.len() == expected, "{letters:?}");
-    for letter in letters {
-        let mut headers = letter.headers.iter();
-        let reason = headers.find(|(name, _)| name == "penstock.failure.reason");
-        let reason = reason.and_then(|(_, value)| value.as_deref());
-        assert_eq!(reason, Some(&b"no amount"[..]));
+    let mut origins = BTreeSet::new();
+    for letter in &letters {
+        assert_eq!(header(letter, "reason"), "no amount");
+        origins.insert(Position::new(
+            header(letter, "topic"),
+            header(letter, "partition").parse()?,
+            header(letter, "offset").parse()?,
+        ));
     }
+    assert!(!expected.is_empty());
+    assert_eq!((letters.len(), origins), (expected.len(), expected));
     let good: Vec<_> = produced
         .iter()
         .filter(|one| one.position.offset % 25 != 7)
