@@ -41,6 +41,8 @@ where
                 .process_batch(deliveries, &seat)
                 .await
                 .inspect_err(log_failure)?;
+            // Whoever has the turn may sleep, and this one must wait for it.
+            seat.queue.pass_on();
         }
         return Ok(());
     }
