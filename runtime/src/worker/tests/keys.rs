@@ -150,3 +150,53 @@ async fn in_a_batch_only_the_messages_that_failed_wait() {
     assert_eq!(fixture.partition.committable(), Some(4));
     assert_eq!(fixture.processed("", "orders", true), (4.0, 4.0));
 }
+
+/// A handler that lets others run before it is done.
+struct Yielding;
+
+impl BatchHandler<Value> for Yielding {
+    async fn handle_batch(&self, messages: &[Message<'_, Value>]) -> Vec<Result<(), HandlerError>> {
+        tokio::task::yield_now().await;
+        messages.iter().map(|_| Ok(())).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_gathers_is_woken_when_keys_are_let_go() {
+    let mut fixture = fixture("", stop_at_once(), |_| Ok(()));
+    put(&mut fixture, &["a"; 20]);
+    let Fixture {
+        shared,
+        partition,
+        seat,
+        ..
+    } = fixture;
+    let shared = Arc::new(Shared {
+        handler: Yielding,
+        span: shared.span,
+        decoder: shared.decoder,
+        policy: shared.policy,
+        timeout: shared.timeout,
+        metrics: shared.metrics,
+        dead_letters: None,
+        committer: None,
+        defers: true,
+        gathering: Gathering::default(),
+    });
+    let workers: Vec<_> = (0..2)
+        .map(|number| {
+            let seat = Seat {
+                queue: Arc::clone(&seat.queue),
+                busy: Busy::new(Progress::new(2), number),
+            };
+            tokio::spawn(work_in_batches(Arc::clone(&shared), seat, 10))
+        })
+        .collect();
+    // Time passes only while nobody has anything to do.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(partition.committable(), Some(20));
+    seat.queue.close();
+    for worker in workers {
+        worker.await.unwrap().unwrap();
+    }
+}
