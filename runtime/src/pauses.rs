@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use prometheus::IntGauge;
 use rdkafka::consumer::Consumer as _;
-use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::TopicPartitionList;
 
 use crate::kafka::Consumer;
 use crate::partition::{Held, Partition};
+use crate::rebalance::warn_on_error;
 
 /// Most messages that all partitions together may have held.
 const MOST_MESSAGES: usize = 65_536;
@@ -63,7 +63,7 @@ impl Pauses {
             if partition.is_active() && partition.held().exceeds(share) && partition.pause() {
                 let (topic, number) = (&partition.topic, partition.number);
                 tracing::debug!("pausing {topic}/{number}: too much waits for keys in work");
-                warn_on_error("pausing", consumer.pause(&list(&partition)));
+                warn_on_error("pausing a partition", consumer.pause(&list(&partition)));
                 self.paused.push(partition);
                 self.metric.inc();
             }
@@ -78,7 +78,7 @@ impl Pauses {
         });
         for partition in resumed {
             tracing::debug!("resuming {}/{}", partition.topic, partition.number);
-            warn_on_error("resuming", consumer.resume(&list(&partition)));
+            warn_on_error("resuming a partition", consumer.resume(&list(&partition)));
             self.metric.dec();
         }
     }
@@ -96,12 +96,6 @@ fn list(partition: &Partition) -> TopicPartitionList {
     let mut list = TopicPartitionList::with_capacity(1);
     list.add_partition(&partition.topic, partition.number);
     list
-}
-
-fn warn_on_error(what: &str, result: KafkaResult<()>) {
-    if let Err(error) = result {
-        tracing::warn!("{what} a partition failed: {error}");
-    }
 }
 
 #[cfg(test)]

@@ -136,10 +136,7 @@ impl Pump {
             self.save_handled();
             self.parts.commits.serve(&self.parts.consumer);
             self.measure_lag();
-            if self.parts.lanes.is_some() {
-                self.parts.queue.release_due(Instant::now());
-                self.pauses.resume(&self.parts.consumer);
-            }
+            let next_attempt = self.advance_keys();
             if self.parts.stop.is_cancelled() && self.stopped.is_none() {
                 self.begin_stop();
             }
@@ -147,7 +144,7 @@ impl Pump {
                 break;
             }
             if !self.pump() {
-                self.wait().await;
+                self.wait(next_attempt).await;
             }
         }
         self.end().await
@@ -220,12 +217,19 @@ impl Pump {
         )
     }
 
-    async fn wait(&mut self) {
+    /// Lets messages go that waited for another attempt, and reads paused partitions
+    /// on. When the next attempt is due.
+    fn advance_keys(&mut self) -> Option<Instant> {
+        self.parts.lanes.as_ref()?;
+        self.pauses.resume(&self.parts.consumer);
+        self.parts.queue.release_due(Instant::now())
+    }
+
+    async fn wait(&mut self, next_attempt: Option<Instant>) {
         // Ends by time too: intervals, limits and retries are looked at then.
         let limit = self.parts.commits.next_due().unwrap_or(IDLE_WAIT);
-        let now = Instant::now();
-        let due = self.parts.queue.release_due(now);
-        let limit = due.map_or(limit, |due| limit.min(due - now)).min(
+        let until_attempt = next_attempt.map(|at| at.saturating_duration_since(Instant::now()));
+        let limit = until_attempt.map_or(limit, |wait| limit.min(wait)).min(
             match (&self.revocation, self.parts.strategy) {
                 (None, Strategy::Read | Strategy::EachMessage) => IDLE_WAIT,
                 _ => MEASURE_INTERVAL.min(self.parts.commit_interval),

@@ -117,7 +117,7 @@ pub(crate) fn to_list(partitions: &[TopicPartition]) -> TopicPartitionList {
     list
 }
 
-fn warn_on_error(what: &str, result: KafkaResult<()>) {
+pub(crate) fn warn_on_error(what: &str, result: KafkaResult<()>) {
     if let Err(error) = result {
         tracing::warn!("{what} failed: {error}");
     }

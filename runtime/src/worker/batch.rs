@@ -12,6 +12,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::select_all;
 use tracing::{Instrument as _, Span};
 
+use super::gather::AtWork;
 use super::{
     Delivery, Ended, Failure, Job, Seat, Shared, log_failure, note_retry, panicked, report,
     timed_out,
@@ -35,22 +36,7 @@ where
     D: Decoder,
     H: BatchHandler<D::Data>,
 {
-    if shared.defers {
-        while let Some((deliveries, _at_work)) = shared.gathering.gather(&seat, most).await {
-            shared
-                .process_batch(deliveries, &seat)
-                .await
-                .inspect_err(log_failure)?;
-            // Whoever has the turn may sleep, and this one must wait for it.
-            seat.queue.pass_on();
-        }
-        return Ok(());
-    }
-    while let Some(first) = seat.queue.take().await {
-        let mut deliveries = vec![first];
-        seat.queue
-            .take_more(most.saturating_sub(1), &mut deliveries);
-        seat.queue.pass_on();
+    while let Some((deliveries, _at_work)) = shared.next_batch(&seat, most).await {
         shared
             .process_batch(deliveries, &seat)
             .await
@@ -83,6 +69,23 @@ where
     D: Decoder,
     H: BatchHandler<D::Data>,
 {
+    /// What is to be handled next; `None` once the queue is closed and empty.
+    async fn next_batch(
+        &self,
+        seat: &Seat,
+        most: usize,
+    ) -> Option<(Vec<Delivery>, Option<AtWork<'_>>)> {
+        if self.defers {
+            let (deliveries, at_work) = self.gathering.gather(seat, most).await?;
+            return Some((deliveries, Some(at_work)));
+        }
+        let mut deliveries = vec![seat.queue.take().await?];
+        seat.queue
+            .take_more(most.saturating_sub(1), &mut deliveries);
+        seat.queue.pass_on();
+        Some((deliveries, None))
+    }
+
     /// The source's steps for several messages.
     pub(crate) async fn process_batch(
         &self,
@@ -133,6 +136,10 @@ where
                 Some((_, began, wait)) => self.defer(job.again(began), wait, seat),
                 None => seat.queue.leave(job.lane),
             }
+        }
+        if self.defers {
+            // Whoever gathers may sleep, and this handler must wait for its turn.
+            seat.queue.pass_on();
         }
     }
 

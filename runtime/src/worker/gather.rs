@@ -33,7 +33,7 @@ impl Gathering {
     ) -> Option<(Vec<Delivery>, AtWork<'_>)> {
         let _turn = self.turn.lock().await;
         let mut batch = vec![seat.queue.take().await?];
-        seat.queue.take_more(most - 1, &mut batch);
+        seat.queue.take_more(most.saturating_sub(1), &mut batch);
         if batch.len() < most && self.at_work.load(Ordering::Relaxed) > 0 {
             tokio::time::sleep(MOMENT).await;
             seat.queue.take_more(most - batch.len(), &mut batch);

@@ -28,6 +28,21 @@ pub(super) struct Answer {
     pub(super) reusable: bool,
 }
 
+#[cfg(test)]
+impl Answer {
+    /// One over a connection that stays.
+    pub(super) fn of(status: u16, text: &str) -> Self {
+        Self {
+            status: StatusCode::from_u16(status).unwrap(),
+            retry_after: None,
+            text: text.into(),
+            is_json: false,
+            whole: true,
+            reusable: true,
+        }
+    }
+}
+
 /// Why there was no answer.
 #[derive(Debug, Error)]
 pub(super) enum SendError {

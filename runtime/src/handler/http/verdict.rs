@@ -52,21 +52,10 @@ mod tests {
     use super::*;
     use crate::handler::FailureKind;
 
-    fn answer(status: u16, text: &str) -> Answer {
-        Answer {
-            status: StatusCode::from_u16(status).unwrap(),
-            retry_after: None,
-            text: text.into(),
-            is_json: false,
-            whole: true,
-            reusable: true,
-        }
-    }
-
     #[test]
     fn every_status_has_its_verdict() {
         for status in 200..600 {
-            let verdict = of(&answer(status, "")).map_err(|error| error.kind());
+            let verdict = of(&Answer::of(status, "")).map_err(|error| error.kind());
             let expected = match status {
                 200..=299 => Ok(()),
                 408 | 425 | 429 | 500.. => Err(FailureKind::Retryable),
@@ -78,7 +67,7 @@ mod tests {
 
     #[test]
     fn the_reason_shows_the_status_and_the_beginning_of_the_answer() {
-        let error = of(&answer(422, &"no amount ".repeat(100))).unwrap_err();
+        let error = of(&Answer::of(422, &"no amount ".repeat(100))).unwrap_err();
         let reason = error.reason();
         assert!(
             reason.starts_with("the handler answered 422 Unprocessable Entity: no amount"),
@@ -89,7 +78,7 @@ mod tests {
 
     #[test]
     fn retry_after_in_seconds_is_a_wait() {
-        let mut answer = answer(503, "");
+        let mut answer = Answer::of(503, "");
         answer.retry_after = Some(HeaderValue::from_static("7"));
         let error = of(&answer).unwrap_err();
         assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));

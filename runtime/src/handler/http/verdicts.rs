@@ -129,7 +129,6 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
-    use http::StatusCode;
     use proptest::prelude::*;
 
     use super::*;
@@ -137,12 +136,8 @@ mod tests {
 
     fn answer(status: u16, text: &str) -> Answer {
         Answer {
-            status: StatusCode::from_u16(status).unwrap(),
-            retry_after: None,
-            text: text.into(),
             is_json: true,
-            whole: true,
-            reusable: true,
+            ..Answer::of(status, text)
         }
     }
 
