@@ -24,12 +24,12 @@ fn a_fast_consumer_has_the_documented_defaults() {
     let ConsumeMode::Fast {
         handlers,
         replicas,
-        commit,
     } = consumer.mode
     else {
         panic!("{:?}", consumer.mode);
     };
-    assert_eq!((handlers.get(), replicas, commit), (1, 1, Commit::Read));
+    assert_eq!((handlers.get(), replicas), (1, 1));
+    assert_eq!(consumer.commit, Commit::Read);
     assert!(!consumer.paused);
     assert_eq!(consumer.replicas(), 1);
     assert_eq!(consumer.consume_batch_size.get(), 1);

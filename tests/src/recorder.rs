@@ -9,6 +9,7 @@
 mod batch;
 mod grpc;
 mod http;
+mod produce;
 mod reply;
 mod serve;
 

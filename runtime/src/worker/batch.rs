@@ -22,6 +22,7 @@ use crate::delivery::{Attempts, Next};
 use crate::handler::{BatchHandler, HandlerError};
 use crate::observation::{Active, Observation};
 use crate::partition::Partition;
+use crate::produce::Done;
 use crate::progress::Busy;
 use crate::record::{Message, Record};
 
@@ -103,9 +104,9 @@ where
         let mut failure = self.attempt_all(&mut items, &seat.busy).await.err();
         let commits = commits(&items);
         let mut deferred = Vec::new();
-        for (place, (item, commit)) in items.into_iter().zip(commits).enumerate() {
+        for (place, (mut item, commit)) in items.into_iter().zip(commits).enumerate() {
             // What has not ended was cut short by a failure.
-            let ended = match item.ended {
+            let ended = match item.ended.take() {
                 Some(ended) => self.conclude(&item, ended, commit).await,
                 None => Ok(Ended::Abandoned),
             };
@@ -115,9 +116,8 @@ where
                 deferred.push((place, observation.suspend(), wait));
                 continue;
             }
-            observation.finish(matches!(ended, Ok(Ended::Handled)));
-            report(record, &ended);
-            failure = failure.or(ended.err());
+            observation.finish(matches!(ended, Ok(Ended::Handled(_))));
+            failure = failure.or(report(record, ended).err());
         }
         self.let_go(jobs, deferred, seat);
         match (failure, error) {
@@ -189,8 +189,9 @@ where
                 }
                 match self.judge(item, verdict).await {
                     Verdict::Ended(ended) => {
+                        let given_up = matches!(ended, Ended::GivenUp(_));
                         item.ended = Some(ended);
-                        if ended == Ended::GivenUp && self.committer.is_some() {
+                        if given_up && self.in_order {
                             break;
                         }
                     }
@@ -200,7 +201,7 @@ where
                     }
                     Verdict::Wait(time) => {
                         wait = wait.max(time);
-                        if self.committer.is_some() {
+                        if self.in_order {
                             break;
                         }
                     }
@@ -216,10 +217,11 @@ where
     async fn judge(
         &self,
         item: &mut Item<'_, D::Data>,
-        verdict: Result<(), HandlerError>,
+        verdict: Result<Done, HandlerError>,
     ) -> Verdict {
-        let Err(error) = verdict else {
-            return Verdict::Ended(Ended::Handled);
+        let error = match self.accept(verdict) {
+            Ok(done) => return Verdict::Ended(Ended::Handled(done)),
+            Err(error) => error,
         };
         let attempt = item.attempts.number();
         match item.attempts.failed(&error) {
@@ -240,10 +242,10 @@ where
     async fn call_batch(
         &self,
         items: &[Item<'_, D::Data>],
-    ) -> Vec<(usize, Result<(), HandlerError>)> {
+    ) -> Vec<(usize, Result<Done, HandlerError>)> {
         let (mut places, mut messages) = (Vec::new(), Vec::new());
         for (place, item) in items.iter().enumerate() {
-            if let (None, Some(data)) = (item.ended, &item.data) {
+            if let (None, Some(data)) = (&item.ended, &item.data) {
                 places.push(place);
                 messages.push(Message {
                     record: item.record,
@@ -339,7 +341,7 @@ fn commits<T>(items: &[Item<'_, T>]) -> Vec<bool> {
         .rev()
         .map(|item| {
             let partition = Arc::as_ptr(item.record.assignment());
-            let done = matches!(item.ended, Some(Ended::Handled | Ended::GivenUp));
+            let done = matches!(item.ended, Some(Ended::Handled(_) | Ended::GivenUp(_)));
             let last = done && !seen.contains(&partition);
             if last {
                 seen.push(partition);

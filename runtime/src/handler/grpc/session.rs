@@ -44,7 +44,7 @@ impl Session {
     pub(super) fn start(
         outgoing: Arc<Outgoing>,
         incoming: Streaming<FromHandler>,
-        first: &FromHandler,
+        first: FromHandler,
     ) -> Arc<Self> {
         let session = Arc::new(Self {
             outgoing,
@@ -128,12 +128,13 @@ impl Session {
         written.then_some(sent)
     }
 
-    fn take(&self, message: &FromHandler) {
+    fn take(&self, message: FromHandler) {
         let now = Instant::now();
         if !message.verdicts.is_empty() {
             let mut open = self.open.lock();
-            for said in &message.verdicts {
-                open.settle(said.first_id, said.count.max(1), &verdict::of(said), now);
+            for said in message.verdicts {
+                let (first_id, count) = (said.first_id, said.count.max(1));
+                open.settle(first_id, count, &verdict::of(said), now);
             }
         }
         if message.credits > 0 {
@@ -168,7 +169,7 @@ impl Session {
 async fn read(session: Arc<Session>, mut incoming: Streaming<FromHandler>) {
     let ended = loop {
         match incoming.message().await {
-            Ok(Some(message)) => session.take(&message),
+            Ok(Some(message)) => session.take(message),
             Ok(None) => break Ended::InOrder,
             Err(status) => break Ended::Broken(describe(&status)),
         }

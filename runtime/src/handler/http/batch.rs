@@ -8,6 +8,7 @@ use super::client::Client;
 use super::events::write_events;
 use super::{HttpHandlerError, parse_path, verdicts};
 use crate::handler::{BatchHandler, HandlerError};
+use crate::produce::Done;
 use crate::record::Message;
 
 /// Most bytes of an answer's body: ten thousand verdicts with a long reason each.
@@ -47,7 +48,7 @@ impl BatchHttpHandler {
 }
 
 impl<T: Sync> BatchHandler<T> for BatchHttpHandler {
-    async fn handle_batch(&self, messages: &[Message<'_, T>]) -> Vec<Result<(), HandlerError>> {
+    async fn handle_batch(&self, messages: &[Message<'_, T>]) -> Vec<Result<Done, HandlerError>> {
         let mut body = Vec::new();
         write_events(messages, self.json, &mut body);
         let length = body.len();

@@ -55,9 +55,9 @@ struct Slow {
 }
 
 impl BatchHandler<Value> for Slow {
-    async fn handle_batch(&self, messages: &[Message<'_, Value>]) -> Vec<Result<(), HandlerError>> {
+    async fn handle_batch(&self, messages: &[Message<'_, Value>]) -> Vec<Result<Done, HandlerError>> {
         tokio::time::sleep(Duration::from_secs(60)).await;
-        vec![Ok(()); messages.len()]
+        vec![Ok(Done::default()); messages.len()]
     }
 
     fn keeps_time(&self) -> bool {
@@ -83,7 +83,9 @@ async fn a_batch_is_given_up_after_the_time_of_an_attempt_unless_its_handler_kee
             timeout: shared.timeout,
             metrics: shared.metrics,
             dead_letters: None,
+            in_order: false,
             committer: None,
+            produces: false,
             defers: false,
             gathering: Gathering::default(),
         };
