@@ -21,11 +21,7 @@ fn http(address: Address) -> Endpoint {
 fn a_fast_consumer_has_the_documented_defaults() {
     let consumer = validated(&base());
     assert_eq!(consumer.name.as_str(), "kafka_consumer.orders");
-    let ConsumeMode::Fast {
-        handlers,
-        replicas,
-    } = consumer.mode
-    else {
+    let ConsumeMode::Fast { handlers, replicas } = consumer.mode else {
         panic!("{:?}", consumer.mode);
     };
     assert_eq!((handlers.get(), replicas), (1, 1));

@@ -46,7 +46,9 @@ impl ProducerRecord {
     pub(crate) fn weight(&self) -> usize {
         let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
         let headers = self.headers.iter();
-        let headers: usize = headers.map(|(name, value)| name.len() + length(value)).sum();
+        let headers: usize = headers
+            .map(|(name, value)| name.len() + length(value))
+            .sum();
         size_of::<Self>() + self.topic.len() + length(&self.key) + length(&self.payload) + headers
     }
 }

@@ -235,9 +235,8 @@ impl Worker {
         self.producer.context().forget();
         self.producer.begin_transaction().map_err(fatal)?;
         let filled = self.fill(transaction, given_up);
-        let committed = filled.and_then(|()| {
-            self.persist(given_up, |limit| self.producer.commit_transaction(limit))
-        });
+        let committed = filled
+            .and_then(|()| self.persist(given_up, |limit| self.producer.commit_transaction(limit)));
         if let Err(Refusal::Aborted(_) | Refusal::Record { .. }) = &committed {
             self.abort(given_up)?;
         }
@@ -356,9 +355,7 @@ fn is_retriable(error: &KafkaError) -> bool {
 
 fn judged(error: KafkaError) -> Refusal {
     match &error {
-        KafkaError::Transaction(said) if said.txn_requires_abort() => {
-            Refusal::Aborted(said.code())
-        }
+        KafkaError::Transaction(said) if said.txn_requires_abort() => Refusal::Aborted(said.code()),
         _ => fatal(error),
     }
 }

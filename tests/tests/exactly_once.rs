@@ -100,10 +100,15 @@ async fn a_record_that_can_not_be_produced_ends_the_consumer_and_names_its_messa
     let status = consumer.wait(SOON).await?;
     assert!(!status.success());
     let said = consumer.tail().to_string();
-    let expected = format!("topic {topic} partition 0 offset 0: a record that its handler gave can't be produced to topic 'no-such-topic'");
+    let expected = format!(
+        "topic {topic} partition 0 offset 0: a record that its handler gave can't be produced to topic 'no-such-topic'"
+    );
     assert!(said.contains(&expected), "{said}");
     let committed = groups::committed(bootstrap, &group, &topic).await?;
-    assert!(committed.values().all(|offset| *offset <= 0), "{committed:?}");
+    assert!(
+        committed.values().all(|offset| *offset <= 0),
+        "{committed:?}"
+    );
     Ok(())
 }
 
@@ -166,7 +171,9 @@ impl Lane {
         };
         let to = out.clone();
         recorder.behave(move |delivery| {
-            let Position { partition, offset, .. } = delivery.position;
+            let Position {
+                partition, offset, ..
+            } = delivery.position;
             if offset % POISON == POISON - 1 {
                 return Reply::status(422);
             }
@@ -217,8 +224,9 @@ impl Lane {
             self.members.push(member);
         }
         for _ in 0..disruptions {
+            let before = self.recorder.count();
             self.produce().await?;
-            self.disturb().await?;
+            self.disturb(before).await?;
         }
         self.produce().await?;
         self.finish().await?;
@@ -237,9 +245,8 @@ impl Lane {
         Ok(())
     }
 
-    /// Kills, freezes or stops a member while messages are handled.
-    async fn disturb(&mut self) -> Outcome {
-        let before = self.recorder.count();
+    /// Kills, freezes or stops a member once messages beyond those `before` are handled.
+    async fn disturb(&mut self, before: usize) -> Outcome {
         let what = format!("a delivery beyond the first {before}");
         wait::until(&what, SOON, async || self.recorder.count() > before).await?;
         sleep(Duration::from_millis(self.random.random_range(0..400))).await;
@@ -317,7 +324,12 @@ impl Lane {
             let key = String::from_utf8(record.key.clone().unwrap_or_default())?;
             found.push((number("partition")?, number("offset")?, key));
         }
-        once(&good, found.iter().map(|(partition, offset, _)| (*partition, *offset)))?;
+        once(
+            &good,
+            found
+                .iter()
+                .map(|(partition, offset, _)| (*partition, *offset)),
+        )?;
         let letters = topics::read_all(&self.bootstrap, &self.dead).await?;
         let origins: Result<Vec<_>, _> = letters.iter().map(origin).collect();
         once(&poison, origins?.into_iter())?;
@@ -375,7 +387,9 @@ fn origin(letter: &topics::Stored) -> Result<(i64, i64), Box<dyn Error>> {
         let name = format!("penstock.failure.{name}");
         let mut headers = letter.headers.iter();
         let header = headers.find(|(known, _)| *known == name);
-        let value = header.and_then(|(_, value)| value.clone()).ok_or("no header")?;
+        let value = header
+            .and_then(|(_, value)| value.clone())
+            .ok_or("no header")?;
         Ok(String::from_utf8(value)?.parse()?)
     };
     Ok((number("partition")?, number("offset")?))

@@ -4,11 +4,11 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use penstock_runtime::{Done, Runtime};
 use penstock_runtime::decode::{Decoder, Json, JsonText, Raw};
 use penstock_runtime::handler::http::HttpHandler;
 use penstock_runtime::handler::{Handler, HandlerError};
 use penstock_runtime::record::Message;
+use penstock_runtime::{Done, Runtime};
 
 use super::{Failed, Work};
 use crate::consumer::{self, EMBEDDED, IN_ORDER, Settings, fast};

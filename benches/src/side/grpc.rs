@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use penstock_runtime::{Done, Runtime};
 use penstock_runtime::decode::JsonText;
 use penstock_runtime::handler::grpc::GrpcHandler;
 use penstock_runtime::handler::grpc::serve::{Delivered, ServeError, Server};
 use penstock_runtime::handler::{BatchHandler, HandlerError};
 use penstock_runtime::record::Message;
+use penstock_runtime::{Done, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use super::consume::settings;

@@ -38,9 +38,9 @@ impl RemoteHandler {
         let (path, json, timeout) = (&handler.path, format == Format::Json, handler.timeout.get());
         let produces = consumer.commit == Commit::Transactional;
         let protocol = match transport {
-            Transport::Http => Protocol::Http(HttpHandler::new(
-                address, path, json, timeout, produces,
-            )?),
+            Transport::Http => {
+                Protocol::Http(HttpHandler::new(address, path, json, timeout, produces)?)
+            }
             Transport::BatchHttp => {
                 Protocol::BatchHttp(BatchHttpHandler::new(address, path, json, timeout)?)
             }

@@ -29,9 +29,9 @@ use crate::handler::{FailureKind, HandlerError};
 use crate::kafka::ConsumeError;
 use crate::metrics::Metrics;
 use crate::observation::Observation;
+use crate::produce::Done;
 use crate::progress::Busy;
 use crate::queue::WorkQueue;
-use crate::produce::Done;
 use crate::record::Record;
 use crate::telemetry::SPANS;
 

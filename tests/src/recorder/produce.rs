@@ -17,7 +17,11 @@ pub(super) fn list(body: &[u8]) -> Option<Value> {
 /// The records in a body.
 pub(super) fn read(body: &str) -> Vec<ProducerRecord> {
     let list = list(body.as_bytes());
-    let records = list.as_ref().and_then(Value::as_array).into_iter().flatten();
+    let records = list
+        .as_ref()
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
     records
         .map(|record| {
             let text = |name: &str| record[name].as_str().unwrap_or_default().to_owned();

@@ -55,7 +55,10 @@ struct Slow {
 }
 
 impl BatchHandler<Value> for Slow {
-    async fn handle_batch(&self, messages: &[Message<'_, Value>]) -> Vec<Result<Done, HandlerError>> {
+    async fn handle_batch(
+        &self,
+        messages: &[Message<'_, Value>],
+    ) -> Vec<Result<Done, HandlerError>> {
         tokio::time::sleep(Duration::from_secs(60)).await;
         vec![Ok(Done::default()); messages.len()]
     }

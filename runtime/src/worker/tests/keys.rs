@@ -155,7 +155,10 @@ async fn in_a_batch_only_the_messages_that_failed_wait() {
 struct Yielding;
 
 impl BatchHandler<Value> for Yielding {
-    async fn handle_batch(&self, messages: &[Message<'_, Value>]) -> Vec<Result<Done, HandlerError>> {
+    async fn handle_batch(
+        &self,
+        messages: &[Message<'_, Value>],
+    ) -> Vec<Result<Done, HandlerError>> {
         tokio::task::yield_now().await;
         messages.iter().map(|_| Ok(Done::default())).collect()
     }

@@ -62,7 +62,10 @@ impl<F> BatchHandler<Value> for Noting<F>
 where
     F: Fn(&Message<'_, Value>) -> Result<(), HandlerError> + Send + Sync + 'static,
 {
-    async fn handle_batch(&self, messages: &[Message<'_, Value>]) -> Vec<Result<Done, HandlerError>> {
+    async fn handle_batch(
+        &self,
+        messages: &[Message<'_, Value>],
+    ) -> Vec<Result<Done, HandlerError>> {
         let answers = messages.iter().map(|message| self.answer(message));
         answers.map(|answer| answer.map(Into::into)).collect()
     }

@@ -71,7 +71,11 @@ async fn records_to_produce_go_with_one_delivery() {
         value: Some("x".into()),
         ..v1::Record::default()
     }];
-    let with_records = || Outcome::Done(Done { produce: produce.clone() });
+    let with_records = || {
+        Outcome::Done(Done {
+            produce: produce.clone(),
+        })
+    };
     call.settle(batch.first_id, 1, with_records());
     call.settle(batch.first_id + 1, 2, with_records());
     let verdicts = verdicts(given).await;
