@@ -49,7 +49,7 @@ impl BatchHttpHandler {
 impl<T: Sync> BatchHandler<T> for BatchHttpHandler {
     async fn handle_batch(&self, messages: &[Message<'_, T>]) -> Vec<Result<(), HandlerError>> {
         let mut body = Vec::new();
-        write_events(messages, self.json, &mut body);
+        write_events(messages, self.client.deadline(), self.json, &mut body);
         let length = body.len();
         let write_head = |head: &mut Vec<u8>| {
             head.extend_from_slice(self.head.as_bytes());

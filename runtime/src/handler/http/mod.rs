@@ -10,6 +10,7 @@ mod batch;
 mod client;
 mod cloudevents;
 mod connection;
+mod deadline;
 mod events;
 mod verdict;
 mod verdicts;
@@ -79,7 +80,8 @@ impl HttpHandler {
 impl<T: Sync> Handler<T> for HttpHandler {
     async fn handle(&self, message: Message<'_, T>) -> Result<(), HandlerError> {
         let body = message.payload().unwrap_or_default();
-        let write_head = |head: &mut Vec<u8>| self.events.write(&message, head);
+        let deadline = self.client.deadline();
+        let write_head = |head: &mut Vec<u8>| self.events.write(&message, deadline, head);
         verdict::of(&self.client.send(write_head, body).await?)
     }
 }
