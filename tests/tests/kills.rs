@@ -31,8 +31,8 @@ const SOON: Duration = Duration::from_secs(60);
 
 const PARTITIONS: i32 = 3;
 
-/// Kills of each lane: 12 lanes make more than 200.
-const KILLS: usize = 20;
+/// Kills of each lane: the lanes make more than 200.
+const KILLS: usize = 16;
 
 /// Messages that must still be ahead when a consumer starts.
 const BACKLOG: usize = 600;
@@ -51,7 +51,9 @@ enum Mode {
 enum Transport {
     Tcp,
     Unix,
-    /// Over a Unix socket, in batches.
+    /// Over a Unix socket, several a request.
+    Batches,
+    /// Over a Unix socket, in batches too.
     Grpc,
 }
 
@@ -72,92 +74,52 @@ struct Lane {
     has_poison: bool,
 }
 
-const LANES: [Lane; 12] = [
-    Lane {
-        name: "in order, TCP",
-        mode: Mode::InOrder,
-        transport: Transport::Tcp,
-        membership: Membership::Static,
-        has_poison: false,
-    },
-    Lane {
-        name: "in order, Unix socket, new members",
-        mode: Mode::InOrder,
-        transport: Transport::Unix,
-        membership: Membership::Dynamic,
-        has_poison: false,
-    },
-    Lane {
-        name: "fast, TCP, new members",
-        mode: Mode::Fast,
-        transport: Transport::Tcp,
-        membership: Membership::Dynamic,
-        has_poison: false,
-    },
-    Lane {
-        name: "fast, Unix socket",
-        mode: Mode::Fast,
-        transport: Transport::Unix,
-        membership: Membership::Static,
-        has_poison: false,
-    },
-    Lane {
-        name: "ordered by key, TCP, new members",
-        mode: Mode::KeyOrdered,
-        transport: Transport::Tcp,
-        membership: Membership::Dynamic,
-        has_poison: false,
-    },
-    Lane {
-        name: "ordered by key, dead letters",
-        mode: Mode::KeyOrdered,
-        transport: Transport::Unix,
-        membership: Membership::Static,
-        has_poison: true,
-    },
-    Lane {
-        name: "in order, dead letters",
-        mode: Mode::InOrder,
-        transport: Transport::Unix,
-        membership: Membership::Static,
-        has_poison: true,
-    },
-    Lane {
-        name: "fast, dead letters",
-        mode: Mode::Fast,
-        transport: Transport::Tcp,
-        membership: Membership::Static,
-        has_poison: true,
-    },
-    Lane {
-        name: "in order, gRPC",
-        mode: Mode::InOrder,
-        transport: Transport::Grpc,
-        membership: Membership::Static,
-        has_poison: false,
-    },
-    Lane {
-        name: "fast, gRPC, new members",
-        mode: Mode::Fast,
-        transport: Transport::Grpc,
-        membership: Membership::Dynamic,
-        has_poison: false,
-    },
-    Lane {
-        name: "by key, gRPC",
-        mode: Mode::KeyOrdered,
-        transport: Transport::Grpc,
-        membership: Membership::Static,
-        has_poison: false,
-    },
-    Lane {
-        name: "in order, gRPC, dead letters",
-        mode: Mode::InOrder,
-        transport: Transport::Grpc,
-        membership: Membership::Static,
-        has_poison: true,
-    },
-];
+impl Lane {
+    const fn new(
+        name: &'static str,
+        mode: Mode,
+        transport: Transport,
+        membership: Membership,
+    ) -> Self {
+        Self {
+            name,
+            mode,
+            transport,
+            membership,
+            has_poison: false,
+        }
+    }
+
+    /// The same with messages that the handler refuses.
+    const fn with_poison(mut self) -> Self {
+        self.has_poison = true;
+        self
+    }
+}
+
+const LANES: [Lane; 16] = {
+    use Membership::{Dynamic, Static};
+    use Mode::{Fast, InOrder, KeyOrdered};
+    use Transport::{Batches, Grpc, Tcp, Unix};
+    [
+        Lane::new("in order, TCP", InOrder, Tcp, Static),
+        Lane::new("in order, Unix socket, new members", InOrder, Unix, Dynamic),
+        Lane::new("fast, TCP, new members", Fast, Tcp, Dynamic),
+        Lane::new("fast, Unix socket", Fast, Unix, Static),
+        Lane::new("by key, TCP, new members", KeyOrdered, Tcp, Dynamic),
+        Lane::new("by key, dead letters", KeyOrdered, Unix, Static).with_poison(),
+        Lane::new("in order, dead letters", InOrder, Unix, Static).with_poison(),
+        Lane::new("fast, dead letters", Fast, Tcp, Static).with_poison(),
+        Lane::new("in order, batches", InOrder, Batches, Static),
+        Lane::new("in order, batches, dead letters", InOrder, Batches, Static).with_poison(),
+        Lane::new("fast, batches, new members", Fast, Batches, Dynamic),
+        Lane::new("by key, batches", KeyOrdered, Batches, Static),
+        Lane::new("in order, gRPC", InOrder, Grpc, Static),
+        Lane::new("fast, gRPC, new members", Fast, Grpc, Dynamic),
+        Lane::new("by key, gRPC", KeyOrdered, Grpc, Static),
+        Lane::new("in order, gRPC, dead letters", InOrder, Grpc, Static).with_poison(),
+    ]
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_kill_loses_a_message_or_commits_one_that_was_not_handled() -> Outcome {
@@ -224,9 +186,14 @@ impl Run {
         let dir = TempDir::with_prefix("penstock-kills-")?;
         let recorder = match lane.transport {
             Transport::Tcp => Recorder::start()?,
-            Transport::Unix => Recorder::start_unix(dir.path().join("handler.sock"))?,
+            Transport::Unix | Transport::Batches => {
+                Recorder::start_unix(dir.path().join("handler.sock"))?
+            }
             Transport::Grpc => Recorder::start_grpc_unix(dir.path().join("handler.sock"))?,
         };
+        if lane.mode == Mode::InOrder {
+            recorder.handle_one_by_one();
+        }
         let longest = match lane.mode {
             Mode::InOrder => 4,
             Mode::KeyOrdered | Mode::Fast => 20,
@@ -246,6 +213,9 @@ impl Run {
             Mode::Fast => Manifest::fast(bootstrap, &group, &topic, 8),
         };
         let manifest = match lane.transport {
+            Transport::Batches => manifest
+                .set("/handler/protocol", "BatchHttp")
+                .set("/consumeBatchSize", 50),
             Transport::Grpc => manifest.set("/consumeBatchSize", 50),
             Transport::Tcp | Transport::Unix => manifest,
         };
