@@ -82,6 +82,11 @@ class Lanes:
             if verdict is None:
                 try:
                     await self._handle(message)
+                except asyncio.CancelledError as error:
+                    if asyncio.current_task().cancelling():
+                        raise
+                    # Not the lane was cancelled, but what its handler waited for.
+                    verdict = self._failed(batch, error)
                 except Exception as error:
                     verdict = self._failed(batch, error)
             self._answers.settle([(message.id, verdict)])
