@@ -11,7 +11,7 @@ use crate::handler::{BatchHandler, HandlerError};
 use crate::record::Message;
 
 /// Most bytes of an answer's body: ten thousand verdicts with a long reason each.
-const LONGEST_ANSWER: usize = 16 * 1024 * 1024;
+pub(super) const LONGEST_ANSWER: usize = 16 * 1024 * 1024;
 
 /// Gives messages to an HTTP server, several a request.
 pub struct BatchHttpHandler {

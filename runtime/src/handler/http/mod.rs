@@ -12,6 +12,7 @@ mod cloudevents;
 mod connection;
 mod deadline;
 mod events;
+mod hear;
 mod verdict;
 mod verdicts;
 
@@ -24,6 +25,7 @@ use thiserror::Error;
 pub use self::batch::BatchHttpHandler;
 use self::client::Client;
 use self::cloudevents::EventWriter;
+pub use self::hear::hear;
 use super::{Handler, HandlerError};
 use crate::record::Message;
 

@@ -9,6 +9,9 @@ use super::answer::Answer;
 use super::verdict;
 use crate::handler::HandlerError;
 
+/// White space around JSON (RFC 8259); other characters that look like it are none.
+const SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
+
 /// An answer's body, where it gives verdicts.
 #[derive(Deserialize)]
 struct Verdicts {
@@ -69,7 +72,7 @@ pub(super) fn of(answer: &Answer, count: usize) -> Vec<Result<(), HandlerError>>
 /// The list, if there is one. What may have been meant as one and can't be read is an
 /// error: to take it for success could lose messages.
 fn read(answer: &Answer, count: usize) -> Result<Option<Vec<Entry>>, String> {
-    let text = answer.text.trim();
+    let text = answer.text.trim_matches(SPACE);
     if text.is_empty() || !answer.is_json {
         return Ok(None);
     }
@@ -202,6 +205,8 @@ mod tests {
             r#"{"verdicts": [{"verdict": "retry", "after": 1}]}"#,
             r#"{"verdicts": {"0": "done"}}"#,
             r#"{"verdicts": ["done", "done", "done"]}"#,
+            "\u{a0}",
+            "\u{b}0",
         ] {
             let retryable = [Some(FailureKind::Retryable); 2];
             assert_eq!(kinds(&answer(200, text), 2), retryable, "{text}");
