@@ -246,13 +246,11 @@ async fn one_fails_alone(mode: Mode) -> Outcome {
     let manifest = scene.manifest.clone().set("/delivery/maxAttempts", 1000);
     let consumer = Consumer::start(&manifest)?;
     scene.recorder.wait_for_handled(99, LIMIT).await?;
-    if mode == Mode::KeyOrdered {
-        // It holds up no handler, so the others are done with meanwhile.
-        let name = "kafka_consumer_messages_processed_total";
-        consumer
-            .wait_for_metric(name, &[("kafka_success", "true")], 99.0, LIMIT)
-            .await?;
-    }
+    // The others are done with meanwhile.
+    let name = "kafka_consumer_messages_processed_total";
+    consumer
+        .wait_for_metric(name, &[("kafka_success", "true")], 99.0, LIMIT)
+        .await?;
     let seen = scene.recorder.count();
     scene.recorder.wait_for(seen + 3, LIMIT).await?;
     stop(&consumer).await?;
