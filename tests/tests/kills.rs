@@ -37,6 +37,9 @@ const KILLS: usize = 16;
 /// Messages that must still be ahead when a consumer starts.
 const BACKLOG: usize = 600;
 
+/// Messages of a batch, where there are batches.
+const BATCH: usize = 20;
+
 /// One in so many messages is one that the handler refuses, where a lane has such.
 const POISON: u64 = 23;
 
@@ -194,9 +197,12 @@ impl Run {
         if lane.mode == Mode::InOrder {
             recorder.handle_one_by_one();
         }
-        let longest = match lane.mode {
-            Mode::InOrder => 4,
-            Mode::KeyOrdered | Mode::Fast => 20,
+        // Kills are to come before all is handled, and batches are handled fast.
+        let has_batches = matches!(lane.transport, Transport::Batches | Transport::Grpc);
+        let longest = match (lane.mode, has_batches) {
+            (Mode::InOrder, _) => 4,
+            (Mode::KeyOrdered | Mode::Fast, false) => 20,
+            (Mode::KeyOrdered | Mode::Fast, true) => 160,
         };
         let (has_poison, salt) = (lane.has_poison, random.random::<u64>());
         recorder.behave(move |delivery| {
@@ -215,8 +221,8 @@ impl Run {
         let manifest = match lane.transport {
             Transport::Batches => manifest
                 .set("/handler/protocol", "BatchHttp")
-                .set("/consumeBatchSize", 50),
-            Transport::Grpc => manifest.set("/consumeBatchSize", 50),
+                .set("/consumeBatchSize", BATCH),
+            Transport::Grpc => manifest.set("/consumeBatchSize", BATCH),
             Transport::Tcp | Transport::Unix => manifest,
         };
         let manifest = match lane.membership {
@@ -328,6 +334,10 @@ impl Run {
     /// Lets a last consumer do what is left, and stop as it should.
     async fn finish(&self) -> Result<(), Box<dyn Error>> {
         let consumer = Consumer::start(&self.manifest)?;
+        // All may be committed. From here on a signal is a request; before, it is the end.
+        consumer
+            .wait_for_line("waiting for the handler at", SOON)
+            .await?;
         let total = i64::try_from(self.produced.len())?;
         let group = self.manifest.group();
         groups::wait_for_committed(&self.bootstrap, group, &self.topic, total, SOON)
