@@ -19,7 +19,7 @@ use penstock_tests::oracle::{Disruption, Evidence, Rule};
 use penstock_tests::produce::{Produce, Produced};
 use penstock_tests::recorder::{Delivery, Recorder, Reply, Verdict};
 use penstock_tests::topics::Stored;
-use penstock_tests::{Consumer, Manifest, Position, topics};
+use penstock_tests::{Consumer, Manifest, Position, topics, wait};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
@@ -173,7 +173,7 @@ struct Run {
     manifest: Manifest,
     recorder: Recorder,
     produced: Vec<Produced>,
-    kills: Vec<Instant>,
+    kills: Vec<Disruption>,
     _dir: TempDir,
 }
 
@@ -322,9 +322,14 @@ impl Run {
         if let Some(status) = consumer.status() {
             return Err(format!("it ended by itself with {status}:\n{}", consumer.tail()).into());
         }
+        let killed = Instant::now();
         consumer.kill()?;
         consumer.wait(SOON).await?;
-        self.kills.push(Instant::now());
+        // Until it notices, the handler goes on with what it was given.
+        let idle = async || self.recorder.in_flight() == 0;
+        wait::until("the handler to be idle", SOON, idle).await?;
+        let disruption = Disruption::between(killed, Instant::now());
+        self.kills.push(disruption);
         if self.lane.has_poison {
             self.check_dead_letters().await?;
         }
@@ -352,7 +357,6 @@ impl Run {
 
     async fn judge(self, samples: Vec<groups::CommitSample>) -> Outcome {
         let deliveries = self.recorder.deliveries();
-        let disruptions = self.kills.iter().map(|kill| Disruption::at(*kill));
         let mut rules = vec![
             Rule::CommitsWithinSettled,
             Rule::CommitsNeverGoBack,
@@ -382,7 +386,7 @@ impl Run {
         Evidence::new(&good, good_deliveries).check(&[Rule::NothingLost])?;
         Evidence::new(&self.produced, deliveries)
             .commits(samples)
-            .disruptions(disruptions)
+            .disruptions(self.kills.iter().copied())
             .settled_by(is_settled)
             .check(&rules)?;
         Ok(())
