@@ -104,20 +104,12 @@ where
         let mut failure = self.attempt_all(&mut items, &seat.busy).await.err();
         let commits = commits(&items);
         let mut deferred = Vec::new();
-        for (place, (mut item, commit)) in items.into_iter().zip(commits).enumerate() {
-            // What has not ended was cut short by a failure.
-            let ended = match item.ended.take() {
-                Some(ended) => self.conclude(&item, ended, commit).await,
-                None => Ok(Ended::Abandoned),
-            };
-            let (record, observation) = (item.record, item.observation);
-            drop((item.active, item.span));
-            if let Ok(Ended::Deferred(wait)) = ended {
-                deferred.push((place, observation.suspend(), wait));
-                continue;
+        for (place, (item, commit)) in items.into_iter().zip(commits).enumerate() {
+            match self.close(item, commit).await {
+                Ok(Some((began, wait))) => deferred.push((place, began, wait)),
+                Ok(None) => {}
+                Err(failed) => failure = failure.or(Some(failed)),
             }
-            observation.finish(matches!(ended, Ok(Ended::Handled(_))));
-            failure = failure.or(report(record, ended).err());
         }
         self.let_go(jobs, deferred, seat);
         match (failure, error) {
@@ -125,6 +117,27 @@ where
             (None, Some(error)) => Err(self.fail(error)),
             (None, None) => Ok(()),
         }
+    }
+
+    /// Ends the work on a message. If that only pauses: since when it is at work, and for
+    /// how long it waits.
+    async fn close(
+        &self,
+        mut item: Item<'_, D::Data>,
+        commit: bool,
+    ) -> Result<Option<(Instant, Duration)>, Failure> {
+        // What has not ended was cut short by a failure.
+        let ended = match item.ended.take() {
+            Some(ended) => self.conclude(&item, ended, commit).await,
+            None => Ok(Ended::Abandoned),
+        };
+        let (record, observation) = (item.record, item.observation);
+        drop((item.active, item.span));
+        if let Ok(Ended::Deferred(wait)) = ended {
+            return Ok(Some((observation.suspend(), wait)));
+        }
+        observation.finish(matches!(ended, Ok(Ended::Handled(_))));
+        report(record, ended).map(|()| None)
     }
 
     /// Takes those that wait for another attempt back into the queue; lets the
@@ -166,7 +179,7 @@ where
     /// Attempts until every message has ended, or one ends the consumer.
     async fn attempt_all(
         &self,
-        items: &mut [Item<'_, D::Data>],
+        items: &mut Vec<Item<'_, D::Data>>,
         busy: &Busy,
     ) -> Result<(), Failure> {
         while let Some(first) = items.iter().position(|item| item.ended.is_none()) {
@@ -208,6 +221,12 @@ where
                 }
             }
             if !wait.is_zero() {
+                if self.committer.is_none() {
+                    // What is done with need not wait for the others.
+                    for item in items.extract_if(.., |item| item.ended.is_some()) {
+                        self.close(item, false).await?;
+                    }
+                }
                 self.wait(items, wait).await;
             }
         }

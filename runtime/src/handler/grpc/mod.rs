@@ -13,6 +13,7 @@
 
 mod connect;
 mod encode;
+mod hear;
 mod open;
 mod outgoing;
 pub mod serve;
@@ -33,6 +34,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use penstock_crds::validate::{Address, ConsumeMode, ValidatedConsumer};
 use tokio::time::Instant;
+
+pub use hear::{Heard, hear};
 
 use super::{BatchHandler, HandlerError};
 use crate::produce::Done;

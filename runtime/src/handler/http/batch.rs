@@ -12,7 +12,7 @@ use crate::produce::Done;
 use crate::record::Message;
 
 /// Most bytes of an answer's body: ten thousand verdicts with a long reason each.
-const LONGEST_ANSWER: usize = 16 * 1024 * 1024;
+pub(super) const LONGEST_ANSWER: usize = 16 * 1024 * 1024;
 
 /// Gives messages to an HTTP server, several a request.
 pub struct BatchHttpHandler {
@@ -50,7 +50,7 @@ impl BatchHttpHandler {
 impl<T: Sync> BatchHandler<T> for BatchHttpHandler {
     async fn handle_batch(&self, messages: &[Message<'_, T>]) -> Vec<Result<Done, HandlerError>> {
         let mut body = Vec::new();
-        write_events(messages, self.json, &mut body);
+        write_events(messages, self.client.deadline(), self.json, &mut body);
         let length = body.len();
         let write_head = |head: &mut Vec<u8>| {
             head.extend_from_slice(self.head.as_bytes());

@@ -10,7 +10,9 @@ mod batch;
 mod client;
 mod cloudevents;
 mod connection;
+mod deadline;
 mod events;
+mod hear;
 mod records;
 mod verdict;
 mod verdicts;
@@ -24,6 +26,7 @@ use thiserror::Error;
 pub use self::batch::BatchHttpHandler;
 use self::client::Client;
 use self::cloudevents::EventWriter;
+pub use self::hear::hear;
 use super::{Handler, HandlerError};
 use crate::produce::Done;
 use crate::record::Message;
@@ -93,7 +96,8 @@ impl HttpHandler {
 impl<T: Sync> Handler<T> for HttpHandler {
     async fn handle(&self, message: Message<'_, T>) -> Result<Done, HandlerError> {
         let body = message.payload().unwrap_or_default();
-        let write_head = |head: &mut Vec<u8>| self.events.write(&message, head);
+        let deadline = self.client.deadline();
+        let write_head = |head: &mut Vec<u8>| self.events.write(&message, deadline, head);
         let answer = self.client.send(write_head, body).await?;
         verdict::of(&answer)?;
         match self.produces {

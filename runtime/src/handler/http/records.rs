@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::Answer;
+use super::verdicts::SPACE;
 use crate::handler::HandlerError;
 use crate::produce::{Done, ProducerRecord};
 
@@ -85,7 +86,7 @@ struct Body<'a> {
 /// What the answer on one message gives to produce. What may have been meant so and
 /// can't be read is an error that stays: to go on could lose records.
 pub(super) fn of(answer: &Answer) -> Result<Done, HandlerError> {
-    let text = answer.text.trim();
+    let text = answer.text.trim_matches(SPACE);
     if !answer.is_json || !text.starts_with('{') {
         return Ok(Done::default());
     }

@@ -12,6 +12,9 @@ use super::verdict;
 use crate::handler::HandlerError;
 use crate::produce::Done;
 
+/// White space around JSON (RFC 8259); other characters that look like it are none.
+pub(super) const SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
+
 /// An answer's body, where it gives verdicts.
 #[derive(Deserialize)]
 struct Verdicts<'a> {
@@ -69,7 +72,7 @@ pub(super) fn of(answer: &Answer, count: usize) -> Vec<Result<Done, HandlerError
 /// The list, if there is one. What may have been meant as one and can't be read is an
 /// error: to take it for success could lose messages.
 fn read(answer: &Answer, count: usize) -> Result<Option<Vec<Entry<'_>>>, String> {
-    let text = answer.text.trim();
+    let text = answer.text.trim_matches(SPACE);
     if text.is_empty() || !answer.is_json {
         return Ok(None);
     }
@@ -215,6 +218,8 @@ mod tests {
             r#"{"verdicts": [{"verdict": "retry", "after": 1}]}"#,
             r#"{"verdicts": {"0": "done"}}"#,
             r#"{"verdicts": ["done", "done", "done"]}"#,
+            "\u{a0}",
+            "\u{b}0",
         ] {
             let retryable = [Some(FailureKind::Retryable); 2];
             assert_eq!(kinds(&answer(200, text), 2), retryable, "{text}");
