@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::names::{ConsumerName, GroupId, TopicName};
-use crate::spec::{Format, Handler, Kafka, OffsetReset, Pod};
+use crate::spec::{Commit, Format, Handler, Kafka, OffsetReset, Pod};
 
 /// A `KafkaConsumer` that has passed every rule.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +24,8 @@ pub struct ValidatedConsumer {
     pub topics: Vec<TopicName>,
     /// How messages are given to handlers.
     pub mode: ConsumeMode,
+    /// What is committed. Only Fast has [`Commit::Read`].
+    pub commit: Commit,
     /// Whether the consumer rests: `spec.replicas` is 0.
     pub paused: bool,
     /// Most messages taken in one read, 1 to 10,000.
@@ -63,10 +65,9 @@ impl ValidatedConsumer {
 /// The modes, each with the settings that it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConsumeMode {
-    /// One handler in one replica; each message is committed once handled.
+    /// One handler in one replica.
     InOrder,
-    /// Handlers side by side, never two for one key; only what was handled is
-    /// committed.
+    /// Handlers side by side, never two for one key.
     KeyOrdered {
         /// Handlers in each replica.
         handlers: Concurrency,
@@ -79,8 +80,6 @@ pub enum ConsumeMode {
         handlers: Concurrency,
         /// Pods.
         replicas: u32,
-        /// What is committed.
-        commit: crate::spec::Commit,
     },
 }
 

@@ -107,6 +107,21 @@ fn fast_with_commit_when_handled_leaves_commits_to_the_runtime() {
 }
 
 #[test]
+fn transactions_follow_each_other_closely_and_are_waited_for_in_each_mode() {
+    for mode in ["Fast", "InOrder", "KeyOrdered"] {
+        let config = resolved(json!({ "mode": mode, "commit": "Transactional" }));
+        for (property, value) in [
+            ("enable.auto.commit", "false"),
+            ("auto.commit.interval.ms", "100"),
+            ("enable.auto.offset.store", "false"),
+            ("isolation.level", "read_committed"),
+        ] {
+            assert_eq!(config[property], value, "{mode}, {property}");
+        }
+    }
+}
+
+#[test]
 fn offset_reset_has_librdkafkas_words() {
     for (reset, word) in [
         ("Latest", "latest"),

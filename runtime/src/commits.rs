@@ -1,5 +1,9 @@
 //! The commits that somebody waits for, on the pump's side.
 
+mod transaction;
+
+pub(crate) use transaction::TransactionEnd;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +15,8 @@ use tokio::sync::oneshot;
 use crate::commit::{CommitRequest, CommitResult};
 use crate::kafka::{self, CommitOutcome, Consumer};
 use crate::partition::{CommitPoint, Partition};
+use crate::transactions::Transactions;
+use transaction::OpenTransaction;
 
 /// Wait before a commit that met a rebalance is sent again.
 const RETRY_WAIT: Duration = Duration::from_millis(100);
@@ -21,6 +27,11 @@ pub(crate) struct Commits {
     waiting: Vec<Waiting>,
     /// How long a commit is sent again.
     retry_limit: Duration,
+    /// Present where offsets are committed in transactions, one at a time.
+    transactions: Option<Transactions>,
+    open: Option<OpenTransaction>,
+    /// No transaction can commit any more.
+    failed: bool,
 }
 
 struct Waiting {
@@ -48,11 +59,18 @@ enum State {
 }
 
 impl Commits {
-    pub(crate) fn new(requests: UnboundedReceiver<CommitRequest>, retry_limit: Duration) -> Self {
+    pub(crate) fn new(
+        requests: UnboundedReceiver<CommitRequest>,
+        retry_limit: Duration,
+        transactions: Option<Transactions>,
+    ) -> Self {
         Self {
             requests,
             retry_limit,
+            transactions,
             waiting: Vec::new(),
+            open: None,
+            failed: false,
         }
     }
 
@@ -102,6 +120,9 @@ impl Commits {
 
     /// Sends what is asked for and what is due again.
     pub(crate) fn serve(&mut self, consumer: &Consumer) {
+        if self.transactions.is_some() {
+            return self.begin_transaction(consumer);
+        }
         while let Ok(request) = self.requests.try_recv() {
             let wanted = Wanted::Message(request.message);
             self.add(request.partition, wanted, request.reply);
@@ -136,33 +157,9 @@ impl Commits {
         };
         let waiting = &mut self.waiting[place];
         waiting.partition.set_committing(false);
-        let again = waiting.wanted != Wanted::Handled { again: false };
-        let result = match outcome.result {
-            Ok(()) => {
-                if let State::Sent(point) = &waiting.state {
-                    waiting.partition.committed(point.clone());
-                }
-                CommitResult::Committed
-            }
-            Err(_) if waiting.partition.is_revoked() => CommitResult::Revoked,
-            Err(RDKafkaErrorCode::OffsetMetadataTooLarge) if waiting.has_metadata() => {
-                waiting.partition.shorten_metadata();
-                waiting.state = State::Due(Instant::now());
-                return;
-            }
-            Err(code) if again && passes(code) && waiting.since.elapsed() < self.retry_limit => {
-                tracing::warn!("the commit met a rebalance ({code}) and is sent again");
-                waiting.state = State::Due(Instant::now() + RETRY_WAIT);
-                return;
-            }
-            Err(code) if again && passes(code) => {
-                let limit = self.retry_limit;
-                let reason = format!("it was refused for {limit:?}, the last time with {code}");
-                CommitResult::Failed(reason)
-            }
-            Err(code) => CommitResult::Failed(code.to_string()),
-        };
-        self.reply(place, result);
+        if let Some(result) = waiting.take(outcome.result, self.retry_limit) {
+            self.reply(place, result);
+        }
     }
 
     /// Answers those whose partition was given up.
@@ -179,6 +176,10 @@ impl Commits {
 
     /// How long until a commit is to be sent.
     pub(crate) fn next_due(&self) -> Option<Duration> {
+        // Its end tells by itself.
+        if self.open.is_some() {
+            return None;
+        }
         let due = self.waiting.iter().filter_map(Waiting::due);
         due.min()
             .map(|at| at.saturating_duration_since(Instant::now()))
@@ -192,6 +193,38 @@ impl Commits {
 }
 
 impl Waiting {
+    /// Takes the answer to what was sent: what to reply, unless it is to be sent again.
+    fn take(
+        &mut self,
+        answer: Result<(), RDKafkaErrorCode>,
+        retry_limit: Duration,
+    ) -> Option<CommitResult> {
+        let again = self.wanted != Wanted::Handled { again: false };
+        Some(match answer {
+            Ok(()) => {
+                if let State::Sent(point) = &self.state {
+                    self.partition.committed(point.clone());
+                }
+                CommitResult::Committed
+            }
+            Err(_) if self.partition.is_revoked() => CommitResult::Revoked,
+            Err(RDKafkaErrorCode::OffsetMetadataTooLarge) if self.has_metadata() => {
+                self.partition.shorten_metadata();
+                self.state = State::Due(Instant::now());
+                return None;
+            }
+            Err(code) if again && passes(code) && self.since.elapsed() < retry_limit => {
+                tracing::warn!("the commit met a rebalance ({code}) and is sent again");
+                self.state = State::Due(Instant::now() + RETRY_WAIT);
+                return None;
+            }
+            Err(code) if again && passes(code) => CommitResult::Failed(format!(
+                "it was refused for {retry_limit:?}, the last time with {code}"
+            )),
+            Err(code) => CommitResult::Failed(code.to_string()),
+        })
+    }
+
     /// When to send it. One whose partition has another on its way waits for that.
     fn due(&self) -> Option<Instant> {
         match self.state {
@@ -239,15 +272,24 @@ fn send(consumer: &Consumer, partition: &Partition, point: &CommitPoint) -> Resu
 }
 
 fn to_list(partition: &Partition, point: &CommitPoint) -> KafkaResult<TopicPartitionList> {
-    let (topic, number) = (&partition.topic, partition.number);
     let mut list = TopicPartitionList::with_capacity(1);
+    add_to(&mut list, partition, point)?;
+    Ok(list)
+}
+
+fn add_to(
+    list: &mut TopicPartitionList,
+    partition: &Partition,
+    point: &CommitPoint,
+) -> KafkaResult<()> {
+    let (topic, number) = (&partition.topic, partition.number);
     list.add_partition_offset(topic, number, Offset::Offset(point.offset))?;
     if let Some(mut entry) = list.find_partition(topic, number)
         && !point.metadata.is_empty()
     {
         entry.set_metadata(&point.metadata);
     }
-    Ok(list)
+    Ok(())
 }
 
 /// Answers that mean "not now": the group is between two generations, or its
@@ -265,5 +307,8 @@ fn passes(code: RDKafkaErrorCode) -> bool {
             | RDKafkaErrorCode::BrokerTransportFailure
             | RDKafkaErrorCode::RequestTimedOut
             | RDKafkaErrorCode::OperationTimedOut
+            | RDKafkaErrorCode::MessageTimedOut
+            | RDKafkaErrorCode::UnstableOffsetCommit
+            | RDKafkaErrorCode::ConcurrentTransactions
     )
 }

@@ -12,6 +12,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use thiserror::Error;
 
 use crate::client::ClientCallbacks;
+use crate::produce::{Done, ProducerRecord};
 use crate::record::Record;
 
 /// How long the brokers may take to acknowledge a dead letter before the
@@ -41,14 +42,24 @@ pub(crate) struct Failed<'a> {
     pub(crate) reason: &'a str,
 }
 
-/// Writes dead letters.
+/// Writes dead letters, or has them written in the transaction that commits their
+/// messages.
 pub(crate) struct DeadLetters {
-    producer: FutureProducer<ClientCallbacks>,
+    producer: Option<FutureProducer<ClientCallbacks>>,
     topic: TopicName,
     group: String,
 }
 
 impl DeadLetters {
+    /// Letters that are records of their messages' transactions.
+    pub(crate) fn in_transactions(topic: TopicName, group: String) -> Self {
+        Self {
+            producer: None,
+            topic,
+            group,
+        }
+    }
+
     /// A producer with the consumer's connection.
     pub(crate) fn new(
         connection: &BTreeMap<String, String>,
@@ -71,20 +82,39 @@ impl DeadLetters {
             FutureProducer::from_config_and_context(&config, ClientCallbacks { oauth_token })
                 .map_err(DeadLetterError::Configuration)?;
         Ok(Self {
-            producer,
+            producer: Some(producer),
             topic,
             group,
         })
     }
 
-    /// Writes the message with its key, value and headers, adds why it failed,
-    /// and waits until the brokers have it.
-    pub(crate) async fn send(&self, failed: Failed<'_>) -> Result<(), DeadLetterError> {
-        let record = failed.record;
-        let mut headers = OwnedHeaders::new();
-        for (key, value) in record.headers() {
+    /// Writes the message with its key, value and headers and why it failed, and waits
+    /// until the brokers have it; or gives that as a record of its transaction.
+    pub(crate) async fn send(&self, failed: Failed<'_>) -> Result<Done, DeadLetterError> {
+        let letter = self.letter(failed);
+        let Some(producer) = &self.producer else {
+            return Ok(letter.into());
+        };
+        let mut headers = OwnedHeaders::new_with_capacity(letter.headers.len());
+        for (key, value) in &letter.headers {
+            let value = value.as_deref();
             headers = headers.insert(Header { key, value });
         }
+        let mut record = FutureRecord::<[u8], [u8]>::to(&letter.topic).headers(headers);
+        record.key = letter.key.as_deref();
+        record.payload = letter.payload.as_deref();
+        record.timestamp = letter.timestamp;
+        match producer.send(record, ACKNOWLEDGE_TIMEOUT).await {
+            Ok(_) => Ok(Done::default()),
+            Err((source, _)) => Err(DeadLetterError::NotAcknowledged {
+                topic: self.topic.clone(),
+                source,
+            }),
+        }
+    }
+
+    fn letter(&self, failed: Failed<'_>) -> ProducerRecord {
+        let record = failed.record;
         let facts = [
             ("topic", record.topic().to_owned()),
             ("partition", record.partition().to_string()),
@@ -93,23 +123,19 @@ impl DeadLetters {
             ("attempts", failed.attempts.to_string()),
             ("reason", failed.reason.to_owned()),
         ];
-        for (name, value) in &facts {
-            headers = headers.insert(Header {
-                key: &format!("penstock.failure.{name}"),
-                value: Some(value),
-            });
+        let own = record.headers();
+        let own = own.map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec)));
+        let facts = facts.into_iter().map(|(name, value)| {
+            let name = format!("penstock.failure.{name}");
+            (name, Some(value.into_bytes()))
+        });
+        ProducerRecord {
+            topic: self.topic.to_string(),
+            partition: None,
+            key: record.key().map(<[u8]>::to_vec),
+            payload: record.payload().map(<[u8]>::to_vec),
+            headers: own.chain(facts).collect(),
+            timestamp: record.timestamp(),
         }
-        let mut letter = FutureRecord::<[u8], [u8]>::to(self.topic.as_str()).headers(headers);
-        letter.key = record.key();
-        letter.payload = record.payload();
-        letter.timestamp = record.timestamp();
-        self.producer
-            .send(letter, ACKNOWLEDGE_TIMEOUT)
-            .await
-            .map(|_| ())
-            .map_err(|(source, _)| DeadLetterError::NotAcknowledged {
-                topic: self.topic.clone(),
-                source,
-            })
     }
 }

@@ -56,6 +56,11 @@ pub struct Arguments {
     #[arg(long, env = "PENSTOCK_HEALTH_ADDRESS", default_value_t = HEALTH_ADDRESS)]
     health_address: SocketAddr,
 
+    /// What tells this process from others of its group, at every start: a pod's name.
+    /// Transactions that one of the same name left open end when this one starts
+    #[arg(long, env = "PENSTOCK_INSTANCE")]
+    instance: Option<String>,
+
     /// Which log lines to write, in the syntax of RUST_LOG
     #[arg(long, env = "PENSTOCK_LOG", default_value = "info")]
     log: String,
@@ -223,9 +228,13 @@ impl Arguments {
     }
 
     fn runtime(&self, consumer: ValidatedConsumer) -> Runtime {
-        Runtime::new(consumer)
+        let runtime = Runtime::new(consumer)
             .secrets(&self.secrets)
             .metrics_address(Some(self.metrics_address))
-            .health_address(Some(self.health_address))
+            .health_address(Some(self.health_address));
+        match &self.instance {
+            Some(name) => runtime.instance(name),
+            None => runtime,
+        }
     }
 }

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
 
+use crate::commits::TransactionEnd;
 use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{
@@ -25,6 +26,7 @@ pub const LATENCY_BUCKETS: [f64; 12] = [
 const TOPIC_LABELS: [&str; 2] = ["kafka_client_name", "kafka_topic"];
 const OUTCOME_LABELS: [&str; 3] = ["kafka_client_name", "kafka_topic", "kafka_success"];
 const CONSUMER_LABELS: [&str; 2] = ["consumer", "kafka_topic"];
+const TRANSACTION_LABELS: [&str; 2] = ["consumer", "outcome"];
 const PARTITION_LABELS: [&str; 3] = ["consumer", "kafka_topic", "kafka_partition"];
 
 /// Every series of one consumer.
@@ -55,6 +57,8 @@ pub struct Metrics {
     pub(crate) commit_failures: IntCounter,
     /// Partitions that are not read because too much of theirs waits for keys.
     pub(crate) paused: IntGauge,
+    produced: IntCounter,
+    transactions: IntCounterVec,
     queued: IntGauge,
     queued_bytes: IntGauge,
     queue: Arc<Mutex<Option<Box<QueueLoad>>>>,
@@ -169,6 +173,18 @@ impl Metrics {
                     "partitions that are not read for now, because too many of their messages wait for others of their key",
                 ))?,
             )?,
+            produced: register.add(
+                "counter",
+                IntCounter::with_opts(one(
+                    "penstock_produced_messages_total",
+                    "messages that handlers gave to produce and that transactions committed",
+                ))?,
+            )?,
+            transactions: register.counters(
+                "penstock_transactions_total",
+                "transactions by their outcome: committed, aborted (another follows) or failed (the consumer ends)",
+                &TRANSACTION_LABELS,
+            )?,
             queued: register.add(
                 "gauge",
                 IntGauge::with_opts(one(
@@ -189,6 +205,20 @@ impl Metrics {
             consumer: consumer.into(),
             registry,
         })
+    }
+
+    pub(crate) fn count_transaction(&self, end: &TransactionEnd) {
+        let outcome = match end {
+            TransactionEnd::Committed(records) => {
+                self.produced.inc_by(*records as u64);
+                "committed"
+            }
+            TransactionEnd::Aborted => "aborted",
+            TransactionEnd::Failed(_) => "failed",
+        };
+        self.transactions
+            .with_label_values(&[&*self.consumer, outcome])
+            .inc();
     }
 
     /// The registry, for series of your own beside these.

@@ -16,6 +16,8 @@ use crate::gaps::{Gaps, METADATA_LIMIT};
 use crate::kafka::{Consumer, c_name};
 use crate::metrics::{Metrics, PartitionMetrics, TopicMetrics};
 use crate::offsets::{Delivered, OffsetTracker};
+use crate::outbox::Outbox;
+use crate::produce::ProducerRecord;
 use crate::strategy::Strategy;
 
 const ACTIVE: u8 = 0;
@@ -59,6 +61,8 @@ pub(crate) struct Partition {
     pub(crate) metrics: PartitionMetrics,
     state: AtomicU8,
     offsets: Mutex<OffsetTracker>,
+    /// What is to be produced for messages that are handled and not committed.
+    outbox: Mutex<Outbox>,
     /// Attempts have failed, here or before: look them up.
     has_failures: AtomicBool,
     /// Ends waits between attempts.
@@ -101,6 +105,7 @@ impl Partition {
             metrics: metrics.partition(topic, number),
             state: AtomicU8::new(ACTIVE),
             offsets: Mutex::default(),
+            outbox: Mutex::default(),
             has_failures: AtomicBool::new(false),
             draining: CancellationToken::new(),
             revoked: CancellationToken::new(),
@@ -143,7 +148,10 @@ impl Partition {
         let delivered = self.offsets.lock().deliver(offset);
         match delivered {
             Delivered::New => {}
-            Delivered::SentBack => *self.committed.lock() = None,
+            Delivered::SentBack => {
+                *self.committed.lock() = None;
+                *self.outbox.lock() = Outbox::default();
+            }
             Delivered::AlreadyHandled => self.topic_metrics.already_handled.inc(),
         }
         delivered != Delivered::AlreadyHandled
@@ -176,6 +184,35 @@ impl Partition {
             offsets.in_flight() == 0
         };
         self.tell_pump(idle);
+    }
+
+    /// As [`Self::settle`], with what is to be produced for it. That comes first: a
+    /// commit that covers the message must find it.
+    pub(crate) fn settle_with(&self, offset: i64, produce: Vec<ProducerRecord>) {
+        if !produce.is_empty() {
+            self.outbox.lock().add(offset, produce);
+        }
+        self.settle(offset);
+    }
+
+    /// What is to be produced with a commit, by offset: the records of all messages
+    /// that it says are done with.
+    pub(crate) fn take_records(&self, point: &CommitPoint) -> Vec<(i64, ProducerRecord)> {
+        // What has no room in the metadata would be handled again: its records wait.
+        let gaps = Gaps::decode(point.metadata.as_bytes(), point.offset).unwrap_or(None);
+        self.outbox.lock().take(|offset| {
+            offset < point.offset || gaps.as_ref().is_some_and(|gaps| gaps.is_complete(offset))
+        })
+    }
+
+    /// Takes back a record that was not committed after all.
+    pub(crate) fn put_back(&self, offset: i64, record: ProducerRecord) {
+        self.outbox.lock().add(offset, vec![record]);
+    }
+
+    /// Bytes of records that wait for their commit.
+    pub(crate) fn outbox_bytes(&self) -> usize {
+        self.outbox.lock().bytes()
     }
 
     /// Notes a message that will not be handled under this assignment.
@@ -237,7 +274,7 @@ impl Partition {
     pub(crate) fn needs_commit(&self, strategy: Strategy) -> bool {
         let concerned = match strategy {
             Strategy::Read => false,
-            Strategy::Handled => true,
+            Strategy::Handled | Strategy::Transaction => true,
             Strategy::EachMessage => {
                 let committed = self.committed.lock();
                 let told = committed.as_ref().is_some_and(|it| !it.metadata.is_empty());

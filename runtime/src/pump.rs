@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::assignment::Assignment;
-use crate::commits::Commits;
+use crate::commits::{Commits, TransactionEnd};
 use crate::kafka::{
     CommitOutcome, ConsumeError, Consumer, Event, MessageQueue, TopicPartition, high_watermark,
     mends_itself,
@@ -52,7 +52,8 @@ pub(crate) struct PumpParts {
     /// Present where messages of one key are handled in order.
     pub(crate) lanes: Option<LaneFinder>,
     pub(crate) commits: Commits,
-    /// Most bytes of messages that are held behind others of their key.
+    /// Most bytes of messages that are held behind others of their key, and of records
+    /// that wait for their transaction.
     pub(crate) held_bytes: usize,
     /// How often what is handled is committed, where that goes by the clock.
     pub(crate) commit_interval: Duration,
@@ -133,6 +134,7 @@ impl Pump {
             self.serve_events();
             self.advance_joining();
             self.advance_revocation();
+            self.end_transaction();
             self.save_handled();
             self.parts.commits.serve(&self.parts.consumer);
             self.measure_lag();
@@ -159,12 +161,11 @@ impl Pump {
             otel.name = self.span
         );
         let _entered = span.enter();
-        let read =
-            if self.pending.is_empty() && self.stopped.is_none() && self.parts.queue.has_room() {
-                self.read()
-            } else {
-                0
-            };
+        let goes_on = self.pending.is_empty() && self.stopped.is_none();
+        let read = match goes_on && self.parts.queue.has_room() && !self.is_outbox_full() {
+            true => self.read(),
+            false => 0,
+        };
         let had_some = !self.pending.is_empty();
         if had_some && !self.pins.hold() {
             let _put = tracing::info_span!(target: SPANS, "kafka.work_queue_put").entered();
@@ -255,11 +256,8 @@ impl Pump {
                 Some(Ok(message)) => {
                     // Partitions are attached before they are assigned.
                     tracing::error!("a message came past the message queue: {message:?}");
-                    self.pending.push_back(Delivery::Error(ConsumeError {
-                        code: RDKafkaErrorCode::BadMessage,
-                        text: "a message came past the message queue".into(),
-                        topic: String::new(),
-                    }));
+                    let text = "a message came past the message queue".into();
+                    self.fail(RDKafkaErrorCode::BadMessage, text);
                 }
                 Some(Err(error)) => self.take_error(&error),
                 None => {}
@@ -284,11 +282,7 @@ impl Pump {
             return;
         };
         if !mends_itself(code) {
-            self.pending.push_back(Delivery::Error(ConsumeError {
-                code,
-                text: code.to_string(),
-                topic: String::new(),
-            }));
+            self.fail(code, code.to_string());
         }
     }
 
@@ -300,7 +294,8 @@ impl Pump {
             &parts.consumer,
             partitions,
             parts.reset,
-            parts.strategy.redelivers(),
+            parts.strategy,
+            parts.stop.clone(),
             Arc::clone(&parts.wake),
         ));
     }
@@ -390,8 +385,9 @@ impl Pump {
 
     /// Has what is handled committed, where that goes by the clock.
     fn save_handled(&mut self) {
+        let is_outbox_full = self.is_outbox_full();
         let parts = &mut self.parts;
-        let is_due = self.last_save.elapsed() >= parts.commit_interval;
+        let is_due = self.last_save.elapsed() >= parts.commit_interval || is_outbox_full;
         if parts.strategy == Strategy::Read || !is_due || self.last_commit.is_some() {
             return;
         }
@@ -401,6 +397,35 @@ impl Pump {
                 parts.commits.save(partition);
             }
         }
+    }
+
+    /// Whether so much waits to be produced that nothing more is read for now.
+    fn is_outbox_full(&self) -> bool {
+        let bytes = || self.assignment.iter().map(|it| it.outbox_bytes()).sum();
+        self.parts.strategy == Strategy::Transaction && self.parts.held_bytes < bytes()
+    }
+
+    fn end_transaction(&mut self) {
+        let Some(end) = self.parts.commits.end_transaction() else {
+            return;
+        };
+        self.parts.metrics.count_transaction(&end);
+        let committed = matches!(end, TransactionEnd::Committed(_));
+        self.parts.progress.committed(committed);
+        if !committed {
+            self.parts.metrics.commit_failures.inc();
+        }
+        if let TransactionEnd::Failed(text) = end {
+            let code = RDKafkaErrorCode::Fatal;
+            self.fail(code, text);
+        }
+    }
+
+    /// Ends the consumer, as a message with an error does.
+    fn fail(&mut self, code: RDKafkaErrorCode, text: String) {
+        let topic = String::new();
+        let error = ConsumeError { code, text, topic };
+        self.pending.push_back(Delivery::Error(error));
     }
 
     fn measure_lag(&mut self) {

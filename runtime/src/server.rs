@@ -36,6 +36,7 @@ use crate::pump::{Pump, PumpParts};
 use crate::queue::{WorkQueue, places_for};
 use crate::running::Running;
 use crate::strategy::Strategy;
+use crate::transactions::{Identity, Transactions, TransactionsError};
 use crate::worker::{Failure, Gathering, Seat, Shared, work, work_in_batches};
 
 /// Where the metrics page is served unless said otherwise.
@@ -68,6 +69,9 @@ pub enum RunError {
     /// The dead-letter producer could not be made.
     #[error(transparent)]
     DeadLetter(#[from] DeadLetterError),
+    /// There can be no transactions, which `commit: Transactional` needs.
+    #[error(transparent)]
+    Transactions(#[from] TransactionsError),
     /// The metrics could not be registered.
     #[error("the metrics could not be registered: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -98,6 +102,7 @@ pub struct Runtime {
     health_check: Option<HealthCheck>,
     metrics: Option<Metrics>,
     commit_retry_limit: Duration,
+    instance: String,
 }
 
 impl Runtime {
@@ -111,7 +116,18 @@ impl Runtime {
             health_check: None,
             metrics: None,
             commit_retry_limit: COMMIT_RETRY_LIMIT,
+            instance: format!("{:016x}", rand::random::<u64>()),
         }
+    }
+
+    /// What tells this process from all others of its group, now and at every start:
+    /// a pod's name, say. Where commits are transactional, a process ends at its start
+    /// what one of the same name left open; under a name of its own, as without this,
+    /// others wait for that for up to ten seconds.
+    #[must_use]
+    pub fn instance(mut self, name: impl Into<String>) -> Self {
+        self.instance = name.into();
+        self
     }
 
     /// Where Secrets are: `{directory}/{Secret}/{entry}`.
@@ -214,6 +230,10 @@ impl Runtime {
             client = connect(self.target(&connection), Arc::clone(&wake)) => client?,
             () = stop.cancelled() => return Ok(()),
         };
+        let transactions = tokio::select! {
+            transactions = self.transactions(&connection, &wake) => transactions?,
+            () = stop.cancelled() => return Ok(()),
+        };
         let handlers = self.consumer.mode.handlers();
         let batch_size = self.consumer.consume_batch_size.get() as usize;
         // A read fits as a whole: what the queue had no room for would wait in
@@ -230,9 +250,9 @@ impl Runtime {
             consumer: client,
             queue: Arc::clone(&queue),
             wake: Arc::clone(&wake),
-            strategy: self.consumer.mode.into(),
+            strategy: self.strategy(),
             lanes: self.is_key_ordered().then(LaneFinder::default),
-            commits: Commits::new(requests, self.commit_retry_limit),
+            commits: Commits::new(requests, self.commit_retry_limit, transactions),
             held_bytes: budget.held,
             commit_interval: connection.commit_interval(),
             reset: connection.reset(),
@@ -289,6 +309,28 @@ impl Runtime {
         })
     }
 
+    fn strategy(&self) -> Strategy {
+        Strategy::from(&self.consumer)
+    }
+
+    /// The transactional producer, where commits are transactional.
+    async fn transactions(
+        &self,
+        connection: &Connection,
+        wake: &Arc<Notify>,
+    ) -> Result<Option<Transactions>, TransactionsError> {
+        if self.strategy() != Strategy::Transaction {
+            return Ok(None);
+        }
+        let identity = Identity {
+            connection: &connection.producer,
+            id: format!("{}.{}", self.consumer.group, self.instance),
+            oauth_token: connection.oauth_token.clone(),
+        };
+        let transactions = Transactions::start(identity, Arc::clone(wake)).await?;
+        Ok(Some(transactions))
+    }
+
     fn is_key_ordered(&self) -> bool {
         matches!(self.consumer.mode, ConsumeMode::KeyOrdered { .. })
     }
@@ -318,15 +360,17 @@ impl Runtime {
         metrics: &Metrics,
         connection: &Connection,
     ) -> Result<Shared<D, H>, DeadLetterError> {
+        let strategy = self.strategy();
         let dead_letters = self.dead_letter_topic().map(|topic| {
-            DeadLetters::new(
-                &connection.producer,
-                topic.clone(),
-                self.consumer.group.to_string(),
-                connection.oauth_token.clone(),
-            )
+            let (topic, group) = (topic.clone(), self.consumer.group.to_string());
+            match strategy {
+                Strategy::Transaction => Ok(DeadLetters::in_transactions(topic, group)),
+                _ => {
+                    let token = connection.oauth_token.clone();
+                    DeadLetters::new(&connection.producer, topic, group, token)
+                }
+            }
         });
-        let in_order = Strategy::from(self.consumer.mode) == Strategy::EachMessage;
         Ok(Shared {
             span: format!("{}.handler", self.consumer.name),
             decoder,
@@ -335,7 +379,9 @@ impl Runtime {
             timeout: self.consumer.handler.timeout.get(),
             metrics: metrics.clone(),
             dead_letters: dead_letters.transpose()?,
-            committer: in_order.then_some(committer),
+            in_order: self.consumer.mode == ConsumeMode::InOrder,
+            committer: (strategy == Strategy::EachMessage).then_some(committer),
+            produces: strategy == Strategy::Transaction,
             defers: self.is_key_ordered(),
             gathering: Gathering::default(),
         })

@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use rdkafka::consumer::Consumer as _;
@@ -16,13 +17,19 @@ use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::Notify;
 use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio_util::sync::CancellationToken;
 
 use crate::gaps::Gaps;
 use crate::kafka::{self, Consumer, TopicPartition};
 use crate::rebalance::to_list;
+use crate::strategy::Strategy;
 
-/// Longest time for one request. Without an answer librdkafka looks it up after all.
+/// Longest time for one request. Without an answer librdkafka looks it up after all,
+/// unless an open transaction has to be waited for.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
+
+/// Wait before the next request.
+const REPEAT_WAIT: Duration = Duration::from_millis(100);
 
 /// What earlier owners knew of partitions beyond their committed offsets.
 pub(crate) type Inherited = HashMap<(String, i32), Gaps>;
@@ -51,24 +58,31 @@ pub(crate) struct Joining {
 
 impl Joining {
     /// Begins to look up where to begin; `wake` is notified of the end. `reset`
-    /// says where a partition without a committed offset begins, `inherits` whether
-    /// the metadata of the committed ones is ours.
+    /// says where a partition without a committed offset begins. With `stop` there is
+    /// no more waiting.
     pub(crate) fn start(
         consumer: &Arc<Consumer>,
         partitions: Vec<TopicPartition>,
         reset: Offset,
-        inherits: bool,
+        strategy: Strategy,
+        stop: CancellationToken,
         wake: Arc<Notify>,
     ) -> Self {
         let consumer = Arc::clone(consumer);
         let named = partitions.clone();
         let (sender, found) = oneshot::channel();
         tokio::task::spawn_blocking(move || {
-            let beginning = look_up(&consumer, &named, reset, inherits);
-            let beginning = beginning.unwrap_or_else(|error| {
-                tracing::warn!("looking up where to begin failed: {error}");
-                Beginning::unknown(&named)
-            });
+            let beginning = loop {
+                match look_up(&consumer, &named, reset, strategy.redelivers()) {
+                    Ok(beginning) => break beginning,
+                    Err(error) => tracing::warn!("looking up where to begin failed: {error}"),
+                }
+                // librdkafka would begin at the offset without what was handled beyond.
+                if strategy != Strategy::Transaction || stop.is_cancelled() {
+                    break Beginning::unknown(&named);
+                }
+                thread::sleep(REPEAT_WAIT);
+            };
             // Before the pump is told: closing needs the only reference.
             drop(consumer);
             // Fails only when the pump is gone.

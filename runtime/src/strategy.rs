@@ -1,7 +1,7 @@
 //! What is committed, and by whom.
 
 use penstock_crds::spec::Commit;
-use penstock_crds::validate::ConsumeMode;
+use penstock_crds::validate::{ConsumeMode, ValidatedConsumer};
 
 /// What is committed, and by whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,23 +10,22 @@ pub(crate) enum Strategy {
     Read,
     /// The pump, by the clock: what is handled, and what is beyond.
     Handled,
+    /// The pump, by the clock: what is handled and what is beyond, in one transaction
+    /// with what was produced for it.
+    Transaction,
     /// The pump, each message once it is handled.
     EachMessage,
 }
 
-impl From<ConsumeMode> for Strategy {
-    fn from(mode: ConsumeMode) -> Self {
-        match mode {
-            ConsumeMode::InOrder => Self::EachMessage,
-            ConsumeMode::KeyOrdered { .. }
-            | ConsumeMode::Fast {
-                commit: Commit::Handled,
-                ..
-            } => Self::Handled,
-            ConsumeMode::Fast {
-                commit: Commit::Read,
-                ..
-            } => Self::Read,
+impl From<&ValidatedConsumer> for Strategy {
+    fn from(consumer: &ValidatedConsumer) -> Self {
+        match (consumer.commit, consumer.mode) {
+            (Commit::Read, _) => Self::Read,
+            (Commit::Transactional, _) => Self::Transaction,
+            (Commit::Handled, ConsumeMode::InOrder) => Self::EachMessage,
+            (Commit::Handled, ConsumeMode::KeyOrdered { .. } | ConsumeMode::Fast { .. }) => {
+                Self::Handled
+            }
         }
     }
 }

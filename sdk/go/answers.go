@@ -38,6 +38,19 @@ func (a *answers) settle(id uint64, err error) {
 	a.wake()
 }
 
+// settleWith gives the verdict done with records to produce, and the message's credit anew.
+func (a *answers) settleWith(id uint64, produce []*handlerv1.Record) {
+	a.mutex.Lock()
+	a.next.Credits++
+	a.next.Verdicts = append(a.next.Verdicts, &handlerv1.Verdict{
+		FirstId: id,
+		Count:   1,
+		Outcome: &handlerv1.Verdict_Done{Done: &handlerv1.Done{Produce: produce}},
+	})
+	a.mutex.Unlock()
+	a.wake()
+}
+
 func (a *answers) last() *handlerv1.Verdict {
 	if len(a.next.Verdicts) == 0 {
 		return nil

@@ -110,6 +110,10 @@ func (l *lanes) handle(b *batch, message *Message) {
 	if err != nil {
 		b.failed.Store(true)
 	}
+	if err == nil && len(message.produced) > 0 {
+		l.stream.answers.settleWith(message.id, message.produced)
+		return
+	}
 	l.stream.answers.settle(message.id, err)
 }
 

@@ -29,6 +29,42 @@ type Message struct {
 	// Deadline is when the time for this attempt is over.
 	Deadline time.Time
 	id       uint64
+	produced []*handlerv1.Record
+}
+
+// Record is one to be produced.
+type Record struct {
+	// Topic must exist.
+	Topic string
+	// Partition is nil where the key decides, as with any producer.
+	Partition *int32
+	// Key is nil where there is none.
+	Key []byte
+	// Value is nil in a tombstone.
+	Value   []byte
+	Headers []Header
+	// Timestamp is zero for now.
+	Timestamp time.Time
+}
+
+// Produce has a record produced in the transaction that commits this message, if the
+// handler returns nil. It takes commit: Transactional in the manifest. Records keep the
+// order of the calls, which must not run side by side.
+func (m *Message) Produce(record Record) {
+	produced := &handlerv1.Record{
+		Topic:     record.Topic,
+		Partition: record.Partition,
+		Key:       record.Key,
+		Value:     record.Value,
+	}
+	for _, header := range record.Headers {
+		produced.Headers = append(produced.Headers, &handlerv1.Header{Name: header.Name, Value: header.Value})
+	}
+	if !record.Timestamp.IsZero() {
+		timestamp := record.Timestamp.UnixMilli()
+		produced.TimestampMs = &timestamp
+	}
+	m.produced = append(m.produced, produced)
 }
 
 // Header is one of a message's headers, which are in its order.

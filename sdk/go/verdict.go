@@ -2,6 +2,7 @@ package penstock
 
 import (
 	"errors"
+	"strings"
 	"time"
 
 	"penstock.dev/sdk/go/handlerv1"
@@ -36,6 +37,12 @@ var done = &handlerv1.Verdict_Done{Done: &handlerv1.Done{}}
 // ours.
 func verdict(id uint64, err error) *handlerv1.Verdict {
 	verdict := &handlerv1.Verdict{FirstId: id, Count: 1}
+	if err == nil {
+		verdict.Outcome = done
+		return verdict
+	}
+	// Any other text would break the stream, for all of its messages.
+	reason := strings.ToValidUTF8(err.Error(), "\uFFFD")
 	var (
 		retry  Retry
 		skip   Skip
@@ -43,18 +50,16 @@ func verdict(id uint64, err error) *handlerv1.Verdict {
 		fail   Fail
 	)
 	switch {
-	case err == nil:
-		verdict.Outcome = done
 	case errors.As(err, &skip):
-		verdict.Outcome = &handlerv1.Verdict_Skip{Skip: &handlerv1.Skip{Reason: err.Error()}}
+		verdict.Outcome = &handlerv1.Verdict_Skip{Skip: &handlerv1.Skip{Reason: reason}}
 	case errors.As(err, &letter):
-		verdict.Outcome = &handlerv1.Verdict_DeadLetter{DeadLetter: &handlerv1.DeadLetter{Reason: err.Error()}}
+		verdict.Outcome = &handlerv1.Verdict_DeadLetter{DeadLetter: &handlerv1.DeadLetter{Reason: reason}}
 	case errors.As(err, &fail):
-		verdict.Outcome = &handlerv1.Verdict_Fail{Fail: &handlerv1.Fail{Reason: err.Error()}}
+		verdict.Outcome = &handlerv1.Verdict_Fail{Fail: &handlerv1.Fail{Reason: reason}}
 	default:
 		errors.As(err, &retry)
 		verdict.Outcome = &handlerv1.Verdict_Retry{Retry: &handlerv1.Retry{
-			Reason:  err.Error(),
+			Reason:  reason,
 			DelayMs: uint64(max(0, retry.Delay.Milliseconds())),
 		}}
 	}

@@ -42,6 +42,7 @@ pub struct Launch {
     log: String,
     json_log: bool,
     termination_log: Option<PathBuf>,
+    instance: Option<String>,
 }
 
 impl Launch {
@@ -53,6 +54,7 @@ impl Launch {
             log: "info".into(),
             json_log: false,
             termination_log: None,
+            instance: None,
         }
     }
 
@@ -84,6 +86,13 @@ impl Launch {
         self
     }
 
+    /// As this one of its group, which it is again when it is started anew.
+    #[must_use]
+    pub fn instance(mut self, name: &str) -> Self {
+        self.instance = Some(name.into());
+        self
+    }
+
     /// Starts the program; it has not connected yet when this returns.
     ///
     /// # Errors
@@ -104,6 +113,9 @@ impl Launch {
         }
         if let Some(path) = &self.termination_log {
             program = program.env("PENSTOCK_TERMINATION_LOG", path);
+        }
+        if let Some(instance) = &self.instance {
+            program = program.env("PENSTOCK_INSTANCE", instance);
         }
         if let Some(secrets) = &self.secrets {
             program = program.env("PENSTOCK_SECRETS", secrets);

@@ -20,6 +20,7 @@ mod guard;
 pub mod kafka;
 pub mod kafka_mock;
 pub mod kubernetes;
+pub mod languages;
 pub mod load;
 pub mod manifest;
 pub mod operator;

@@ -107,14 +107,19 @@ impl Manifest {
     #[must_use]
     pub fn handler_in_pod(self, host: Ipv4Addr, recorder: &Recorder) -> Self {
         let address = format!("{host}:{}", recorder.port());
-        self.set(
-            "/handler/image",
-            "registry.example/penstock-test-handler:test",
-        )
-        .set(
-            "/handler/env",
-            json!([{"name": "RECORDER", "value": address}]),
-        )
+        let manifest = match recorder.is_grpc() {
+            true => self.set("/handler/protocol", "Grpc"),
+            false => self,
+        };
+        manifest
+            .set(
+                "/handler/image",
+                "registry.example/penstock-test-handler:test",
+            )
+            .set(
+                "/handler/env",
+                json!([{"name": "RECORDER", "value": address}]),
+            )
     }
 
     /// Adds a variable of the handler's, `{"name": …, "value": …}`, as Kubernetes has it.

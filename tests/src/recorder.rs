@@ -4,11 +4,13 @@
 //! runs in a thread of its own, so that a busy test does not falsify its times.
 //!
 //! A request of BatchHttp is as many deliveries as it has events. It is answered once,
-//! after the longest delay, with the verdicts that the replies' statuses mean.
+//! after the longest delay, with the verdicts that the replies' statuses mean; unless they
+//! are handled one by one.
 
 mod batch;
 mod grpc;
 mod http;
+mod produce;
 mod reply;
 mod serve;
 
@@ -19,6 +21,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -191,6 +194,12 @@ impl Recorder {
     /// Says how to answer from now on. `behaviour` sees each delivery as it arrives.
     pub fn behave(&self, behaviour: impl Fn(&Delivery) -> Reply + Send + Sync + 'static) {
         *lock(&self.shared.behaviour) = Arc::new(behaviour);
+    }
+
+    /// From now on handles the messages of a batch one after the other, up to the first
+    /// that fails, as BatchHttp in mode InOrder wants it. (Over gRPC the runtime tells.)
+    pub fn handle_one_by_one(&self) {
+        self.shared.one_by_one.store(true, Ordering::Relaxed);
     }
 
     /// TCP port; 0 on a Unix socket.

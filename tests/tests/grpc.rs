@@ -3,13 +3,14 @@
 #![forbid(unsafe_code)]
 
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use penstock_tests::groups::{self, CommitWatch};
 use penstock_tests::kafka::Kafka;
+use penstock_tests::languages::{self, root};
 use penstock_tests::oracle::{Disruption, Evidence, Rule};
-use penstock_tests::process::{Process, Program};
+use penstock_tests::process::Program;
 use penstock_tests::produce::Produce;
 use penstock_tests::recorder::{Recorder, Reply};
 use penstock_tests::{Consumer, Manifest, topics};
@@ -184,8 +185,7 @@ async fn a_handler_that_is_stopped_in_order_and_started_again_costs_no_attempt()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_python_example_handles_every_message() -> Outcome {
-    let environment = python_environment().await?;
-    let handler = Program::new(environment.join("bin/python"))
+    let handler = Program::new(languages::python().await?)
         .arg(root().join("examples/python-grpc/handler.py"))
         .env("PYTHONPATH", root().join("sdk/python"));
     example_handles_every_message(handler).await
@@ -195,7 +195,7 @@ async fn the_python_example_handles_every_message() -> Outcome {
 async fn the_go_example_handles_every_message() -> Outcome {
     let scene_dir = TempDir::with_prefix("penstock-go-grpc-")?;
     let binary = scene_dir.path().join("orders");
-    let build = Program::new(go().await?)
+    let build = Program::new(languages::go().await?)
         .args(["build", "-o"])
         .arg(&binary)
         .arg(".")
@@ -242,26 +242,4 @@ async fn handled(consumer: &Consumer) -> Option<f64> {
     let page = consumer.metrics().await.ok()?;
     let success = [("kafka_success", "true")];
     page.value("kafka_consumer_messages_processed_total", &success)
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-async fn python_environment() -> Result<PathBuf, Box<dyn Error>> {
-    let requirements = root().join("sdk/python/requirements.txt");
-    let script = Program::new(root().join("hack/python-environment")).arg(requirements);
-    Ok(last_line(script.start()?).await?.into())
-}
-
-async fn go() -> Result<PathBuf, Box<dyn Error>> {
-    let directory = last_line(Program::new(root().join("hack/go")).start()?).await?;
-    Ok(Path::new(&directory).join("go"))
-}
-
-/// What a script prints last.
-async fn last_line(script: Process) -> Result<String, Box<dyn Error>> {
-    assert!(script.wait(LIMIT).await?.success(), "{}", script.tail());
-    let last = script.lines().into_iter().next_back();
-    Ok(last.ok_or("it printed nothing")?.text)
 }

@@ -5,6 +5,7 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
+use jiff::{SignedDuration, Timestamp};
 use penstock_tests::groups;
 use penstock_tests::kafka::Kafka;
 use penstock_tests::oracle::{Evidence, Rule};
@@ -330,6 +331,44 @@ async fn retry_after_is_waited_for() -> Outcome {
     for pair in starts.chunks(2) {
         let waited = pair[1].duration_since(pair[0]);
         assert!(waited >= Duration::from_secs(1), "{waited:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_is_told_when_the_time_of_each_attempt_is_over() -> Outcome {
+    const TIMEOUT: SignedDuration = SignedDuration::from_secs(40);
+    for protocol in ["Http", "BatchHttp"] {
+        let scene = Scene::new(6).await?;
+        scene.recorder.behave(
+            |delivery| match (delivery.position.offset, delivery.attempt) {
+                (3, 1) => Reply::status(503),
+                _ => Reply::ok(),
+            },
+        );
+        let manifest = scene
+            .in_order()
+            .set("/handler/protocol", protocol)
+            .set("/handler/timeout", "40s")
+            .set("/delivery/maxAttempts", 2);
+        // It is told to the millisecond.
+        let before = Timestamp::from_millisecond(Timestamp::now().as_millisecond())?;
+        let consumer = Consumer::start(&manifest)?;
+        let deliveries = scene.finish(consumer).await?;
+        let after = Timestamp::now();
+        let mut told = Vec::new();
+        for delivery in &deliveries {
+            let deadline = delivery.header("ce-attemptdeadline").unwrap_or_default();
+            let deadline: Timestamp = deadline
+                .parse()
+                .map_err(|error| format!("{protocol}: {deadline:?}: {error}"))?;
+            let possible = before + TIMEOUT..=after + TIMEOUT;
+            assert!(possible.contains(&deadline), "{protocol}: {deadline}");
+            told.push((delivery.position.offset, delivery.attempt, deadline));
+        }
+        let of = |attempt| told.iter().find(|one| (one.0, one.1) == (3, attempt));
+        let (first, second) = (of(1).ok_or("no first")?, of(2).ok_or("no second")?);
+        assert!(first.2 < second.2, "{protocol}: {told:?}");
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use penstock_tests::oracle::{Disruption, Evidence, Rule};
 use penstock_tests::produce::{Produce, Produced};
 use penstock_tests::recorder::{Delivery, Recorder, Reply, Verdict};
 use penstock_tests::topics::Stored;
-use penstock_tests::{Consumer, Manifest, Position, topics};
+use penstock_tests::{Consumer, Manifest, Position, topics, wait};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
@@ -31,11 +31,14 @@ const SOON: Duration = Duration::from_secs(60);
 
 const PARTITIONS: i32 = 3;
 
-/// Kills of each lane: 12 lanes make more than 200.
-const KILLS: usize = 20;
+/// Kills of each lane: the lanes make more than 200.
+const KILLS: usize = 16;
 
 /// Messages that must still be ahead when a consumer starts.
 const BACKLOG: usize = 600;
+
+/// Messages of a batch, where there are batches.
+const BATCH: usize = 20;
 
 /// One in so many messages is one that the handler refuses, where a lane has such.
 const POISON: u64 = 23;
@@ -51,7 +54,9 @@ enum Mode {
 enum Transport {
     Tcp,
     Unix,
-    /// Over a Unix socket, in batches.
+    /// Over a Unix socket, several a request.
+    Batches,
+    /// Over a Unix socket, in batches too.
     Grpc,
 }
 
@@ -72,92 +77,52 @@ struct Lane {
     has_poison: bool,
 }
 
-const LANES: [Lane; 12] = [
-    Lane {
-        name: "in order, TCP",
-        mode: Mode::InOrder,
-        transport: Transport::Tcp,
-        membership: Membership::Static,
-        has_poison: false,
-    },
-    Lane {
-        name: "in order, Unix socket, new members",
-        mode: Mode::InOrder,
-        transport: Transport::Unix,
-        membership: Membership::Dynamic,
-        has_poison: false,
-    },
-    Lane {
-        name: "fast, TCP, new members",
-        mode: Mode::Fast,
-        transport: Transport::Tcp,
-        membership: Membership::Dynamic,
-        has_poison: false,
-    },
-    Lane {
-        name: "fast, Unix socket",
-        mode: Mode::Fast,
-        transport: Transport::Unix,
-        membership: Membership::Static,
-        has_poison: false,
-    },
-    Lane {
-        name: "ordered by key, TCP, new members",
-        mode: Mode::KeyOrdered,
-        transport: Transport::Tcp,
-        membership: Membership::Dynamic,
-        has_poison: false,
-    },
-    Lane {
-        name: "ordered by key, dead letters",
-        mode: Mode::KeyOrdered,
-        transport: Transport::Unix,
-        membership: Membership::Static,
-        has_poison: true,
-    },
-    Lane {
-        name: "in order, dead letters",
-        mode: Mode::InOrder,
-        transport: Transport::Unix,
-        membership: Membership::Static,
-        has_poison: true,
-    },
-    Lane {
-        name: "fast, dead letters",
-        mode: Mode::Fast,
-        transport: Transport::Tcp,
-        membership: Membership::Static,
-        has_poison: true,
-    },
-    Lane {
-        name: "in order, gRPC",
-        mode: Mode::InOrder,
-        transport: Transport::Grpc,
-        membership: Membership::Static,
-        has_poison: false,
-    },
-    Lane {
-        name: "fast, gRPC, new members",
-        mode: Mode::Fast,
-        transport: Transport::Grpc,
-        membership: Membership::Dynamic,
-        has_poison: false,
-    },
-    Lane {
-        name: "by key, gRPC",
-        mode: Mode::KeyOrdered,
-        transport: Transport::Grpc,
-        membership: Membership::Static,
-        has_poison: false,
-    },
-    Lane {
-        name: "in order, gRPC, dead letters",
-        mode: Mode::InOrder,
-        transport: Transport::Grpc,
-        membership: Membership::Static,
-        has_poison: true,
-    },
-];
+impl Lane {
+    const fn new(
+        name: &'static str,
+        mode: Mode,
+        transport: Transport,
+        membership: Membership,
+    ) -> Self {
+        Self {
+            name,
+            mode,
+            transport,
+            membership,
+            has_poison: false,
+        }
+    }
+
+    /// The same with messages that the handler refuses.
+    const fn with_poison(mut self) -> Self {
+        self.has_poison = true;
+        self
+    }
+}
+
+const LANES: [Lane; 16] = {
+    use Membership::{Dynamic, Static};
+    use Mode::{Fast, InOrder, KeyOrdered};
+    use Transport::{Batches, Grpc, Tcp, Unix};
+    [
+        Lane::new("in order, TCP", InOrder, Tcp, Static),
+        Lane::new("in order, Unix socket, new members", InOrder, Unix, Dynamic),
+        Lane::new("fast, TCP, new members", Fast, Tcp, Dynamic),
+        Lane::new("fast, Unix socket", Fast, Unix, Static),
+        Lane::new("by key, TCP, new members", KeyOrdered, Tcp, Dynamic),
+        Lane::new("by key, dead letters", KeyOrdered, Unix, Static).with_poison(),
+        Lane::new("in order, dead letters", InOrder, Unix, Static).with_poison(),
+        Lane::new("fast, dead letters", Fast, Tcp, Static).with_poison(),
+        Lane::new("in order, batches", InOrder, Batches, Static),
+        Lane::new("in order, batches, dead letters", InOrder, Batches, Static).with_poison(),
+        Lane::new("fast, batches, new members", Fast, Batches, Dynamic),
+        Lane::new("by key, batches", KeyOrdered, Batches, Static),
+        Lane::new("in order, gRPC", InOrder, Grpc, Static),
+        Lane::new("fast, gRPC, new members", Fast, Grpc, Dynamic),
+        Lane::new("by key, gRPC", KeyOrdered, Grpc, Static),
+        Lane::new("in order, gRPC, dead letters", InOrder, Grpc, Static).with_poison(),
+    ]
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_kill_loses_a_message_or_commits_one_that_was_not_handled() -> Outcome {
@@ -208,7 +173,7 @@ struct Run {
     manifest: Manifest,
     recorder: Recorder,
     produced: Vec<Produced>,
-    kills: Vec<Instant>,
+    kills: Vec<Disruption>,
     _dir: TempDir,
 }
 
@@ -224,12 +189,20 @@ impl Run {
         let dir = TempDir::with_prefix("penstock-kills-")?;
         let recorder = match lane.transport {
             Transport::Tcp => Recorder::start()?,
-            Transport::Unix => Recorder::start_unix(dir.path().join("handler.sock"))?,
+            Transport::Unix | Transport::Batches => {
+                Recorder::start_unix(dir.path().join("handler.sock"))?
+            }
             Transport::Grpc => Recorder::start_grpc_unix(dir.path().join("handler.sock"))?,
         };
-        let longest = match lane.mode {
-            Mode::InOrder => 4,
-            Mode::KeyOrdered | Mode::Fast => 20,
+        if lane.mode == Mode::InOrder {
+            recorder.handle_one_by_one();
+        }
+        // Kills are to come before all is handled, and batches are handled fast.
+        let has_batches = matches!(lane.transport, Transport::Batches | Transport::Grpc);
+        let longest = match (lane.mode, has_batches) {
+            (Mode::InOrder, _) => 4,
+            (Mode::KeyOrdered | Mode::Fast, false) => 20,
+            (Mode::KeyOrdered | Mode::Fast, true) => 160,
         };
         let (has_poison, salt) = (lane.has_poison, random.random::<u64>());
         recorder.behave(move |delivery| {
@@ -246,7 +219,10 @@ impl Run {
             Mode::Fast => Manifest::fast(bootstrap, &group, &topic, 8),
         };
         let manifest = match lane.transport {
-            Transport::Grpc => manifest.set("/consumeBatchSize", 50),
+            Transport::Batches => manifest
+                .set("/handler/protocol", "BatchHttp")
+                .set("/consumeBatchSize", BATCH),
+            Transport::Grpc => manifest.set("/consumeBatchSize", BATCH),
             Transport::Tcp | Transport::Unix => manifest,
         };
         let manifest = match lane.membership {
@@ -346,9 +322,14 @@ impl Run {
         if let Some(status) = consumer.status() {
             return Err(format!("it ended by itself with {status}:\n{}", consumer.tail()).into());
         }
+        let killed = Instant::now();
         consumer.kill()?;
         consumer.wait(SOON).await?;
-        self.kills.push(Instant::now());
+        // Until it notices, the handler goes on with what it was given.
+        let idle = async || self.recorder.in_flight() == 0;
+        wait::until("the handler to be idle", SOON, idle).await?;
+        let disruption = Disruption::between(killed, Instant::now());
+        self.kills.push(disruption);
         if self.lane.has_poison {
             self.check_dead_letters().await?;
         }
@@ -358,6 +339,10 @@ impl Run {
     /// Lets a last consumer do what is left, and stop as it should.
     async fn finish(&self) -> Result<(), Box<dyn Error>> {
         let consumer = Consumer::start(&self.manifest)?;
+        // All may be committed. From here on a signal is a request; before, it is the end.
+        consumer
+            .wait_for_line("waiting for the handler at", SOON)
+            .await?;
         let total = i64::try_from(self.produced.len())?;
         let group = self.manifest.group();
         groups::wait_for_committed(&self.bootstrap, group, &self.topic, total, SOON)
@@ -372,7 +357,6 @@ impl Run {
 
     async fn judge(self, samples: Vec<groups::CommitSample>) -> Outcome {
         let deliveries = self.recorder.deliveries();
-        let disruptions = self.kills.iter().map(|kill| Disruption::at(*kill));
         let mut rules = vec![
             Rule::CommitsWithinSettled,
             Rule::CommitsNeverGoBack,
@@ -402,7 +386,7 @@ impl Run {
         Evidence::new(&good, good_deliveries).check(&[Rule::NothingLost])?;
         Evidence::new(&self.produced, deliveries)
             .commits(samples)
-            .disruptions(disruptions)
+            .disruptions(self.kills.iter().copied())
             .settled_by(is_settled)
             .check(&rules)?;
         Ok(())

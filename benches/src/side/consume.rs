@@ -4,11 +4,11 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use penstock_runtime::Runtime;
 use penstock_runtime::decode::{Decoder, Json, JsonText, Raw};
 use penstock_runtime::handler::http::HttpHandler;
 use penstock_runtime::handler::{Handler, HandlerError};
 use penstock_runtime::record::Message;
+use penstock_runtime::{Done, Runtime};
 
 use super::{Failed, Work};
 use crate::consumer::{self, EMBEDDED, IN_ORDER, Settings, fast};
@@ -22,10 +22,10 @@ struct Counted<H> {
 }
 
 impl<T: Send + Sync, H: Handler<T>> Handler<T> for Counted<H> {
-    async fn handle(&self, message: Message<'_, T>) -> Result<(), HandlerError> {
-        self.inner.handle(message).await?;
+    async fn handle(&self, message: Message<'_, T>) -> Result<Done, HandlerError> {
+        let done = self.inner.handle(message).await?;
         self.meter.count();
-        Ok(())
+        Ok(done)
     }
 }
 
@@ -33,10 +33,10 @@ impl<T: Send + Sync, H: Handler<T>> Handler<T> for Counted<H> {
 struct Look;
 
 impl<T: Send + Sync> Handler<T> for Look {
-    async fn handle(&self, message: Message<'_, T>) -> Result<(), HandlerError> {
+    async fn handle(&self, message: Message<'_, T>) -> Result<Done, HandlerError> {
         black_box(message.data());
         black_box(message.payload());
-        Ok(())
+        Ok(Done::default())
     }
 }
 
@@ -44,9 +44,9 @@ impl<T: Send + Sync> Handler<T> for Look {
 struct Wait(Duration);
 
 impl<T: Send + Sync> Handler<T> for Wait {
-    async fn handle(&self, _: Message<'_, T>) -> Result<(), HandlerError> {
+    async fn handle(&self, _: Message<'_, T>) -> Result<Done, HandlerError> {
         tokio::time::sleep(self.0).await;
-        Ok(())
+        Ok(Done::default())
     }
 }
 
@@ -88,6 +88,7 @@ pub async fn fast_http(work: &Work, meter: &Arc<Meter>) -> Result<(), Failed> {
         &consumer.handler.path,
         true,
         consumer.handler.timeout.get(),
+        false,
     )?;
     consume(work, &mode, &address, JsonText, handler, meter).await
 }

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use penstock_runtime::Runtime;
 use penstock_runtime::decode::JsonText;
 use penstock_runtime::handler::grpc::GrpcHandler;
 use penstock_runtime::handler::grpc::serve::{Delivered, ServeError, Server};
 use penstock_runtime::handler::{BatchHandler, HandlerError};
 use penstock_runtime::record::Message;
+use penstock_runtime::{Done, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use super::consume::settings;
@@ -27,7 +27,7 @@ struct Counted<H> {
 }
 
 impl<T: Send + Sync, H: BatchHandler<T>> BatchHandler<T> for Counted<H> {
-    async fn handle_batch(&self, messages: &[Message<'_, T>]) -> Vec<Result<(), HandlerError>> {
+    async fn handle_batch(&self, messages: &[Message<'_, T>]) -> Vec<Result<Done, HandlerError>> {
         let verdicts = self.inner.handle_batch(messages).await;
         let done = verdicts.iter().filter(|verdict| verdict.is_ok()).count();
         self.meter.count_many(done as u64);

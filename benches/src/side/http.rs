@@ -47,6 +47,7 @@ fn request(topic: &str, value_size: usize) -> Result<Request<Full<Bytes>>, Faile
         .header("ce-kafkaepoch", "1")
         .header("ce-partitionkey", workload::key(0))
         .header("ce-attempt", "1")
+        .header("ce-attemptdeadline", "2026-01-01T12:00:30.123Z")
         .body(Full::new(workload::value(0, value_size).into()))
         .map_err(Failed::other)
 }

@@ -48,7 +48,7 @@ pub fn consumer_config(consumer: &ValidatedConsumer) -> ConsumerConfig {
         ],
         base: base(consumer),
         connection: connection::settings(&consumer.kafka),
-        mode: mode(consumer.mode, is_consumer_protocol(&consumer.kafka.config)),
+        mode: mode(consumer),
         user,
     }
 }
@@ -177,37 +177,39 @@ fn base(consumer: &ValidatedConsumer) -> Layer {
     ])
 }
 
-fn mode(mode: ConsumeMode, consumer_protocol: bool) -> Layer {
+fn mode(consumer: &ValidatedConsumer) -> Layer {
     let mut properties = Vec::new();
     // With group.protocol=consumer the broker decides both, and librdkafka
     // refuses to be told.
-    if !consumer_protocol {
+    if !is_consumer_protocol(&consumer.kafka.config) {
         properties.extend([
             ("heartbeat.interval.ms", "3000"),
             ("session.timeout.ms", "10000"),
         ]);
     }
     properties.push(("max.poll.interval.ms", "300000"));
-    match mode {
-        ConsumeMode::InOrder => properties.push(("enable.auto.commit", "false")),
-        ConsumeMode::Fast {
-            commit: Commit::Read,
-            ..
-        } => properties.extend([
+    match (consumer.commit, consumer.mode) {
+        (Commit::Read, _) => properties.extend([
             ("enable.auto.commit", "true"),
             ("auto.commit.interval.ms", "5000"),
             ("enable.auto.offset.store", "true"),
         ]),
+        (Commit::Handled, ConsumeMode::InOrder) => properties.push(("enable.auto.commit", "false")),
         // The runtime commits by itself, at this interval: what it writes beside the
         // offset changes even where the offset does not, which librdkafka would not see.
-        ConsumeMode::KeyOrdered { .. }
-        | ConsumeMode::Fast {
-            commit: Commit::Handled,
-            ..
-        } => properties.extend([
+        (Commit::Handled, ConsumeMode::KeyOrdered { .. } | ConsumeMode::Fast { .. }) => properties
+            .extend([
+                ("enable.auto.commit", "false"),
+                ("auto.commit.interval.ms", "5000"),
+                ("enable.auto.offset.store", "false"),
+            ]),
+        // Who takes a partition on must wait for a transaction that is still open:
+        // librdkafka asks for that where it reads committed messages only.
+        (Commit::Transactional, _) => properties.extend([
             ("enable.auto.commit", "false"),
-            ("auto.commit.interval.ms", "5000"),
+            ("auto.commit.interval.ms", "100"),
             ("enable.auto.offset.store", "false"),
+            ("isolation.level", "read_committed"),
         ]),
     }
     layer(&properties)

@@ -126,7 +126,7 @@ fn mode() -> Vec<Rule> {
             "in-order-commit",
             "spec",
             ".commit",
-            "self.mode != 'InOrder' || !has(self.commit) || self.commit == 'Handled'",
+            "self.mode != 'InOrder' || !has(self.commit) || self.commit != 'Read'",
             CelMessage::Found(found_text("self.commit")),
             "an InOrder consumer commits each message once it is handled; leave commit out, set it to Handled, or choose mode: Fast",
             |spec| {
@@ -141,7 +141,7 @@ fn mode() -> Vec<Rule> {
             "key-ordered-commit",
             "spec",
             ".commit",
-            "self.mode != 'KeyOrdered' || !has(self.commit) || self.commit == 'Handled'",
+            "self.mode != 'KeyOrdered' || !has(self.commit) || self.commit != 'Read'",
             CelMessage::Found(found_text("self.commit")),
             "a KeyOrdered consumer commits only what was handled; leave commit out, set it to Handled, or choose mode: Fast",
             |spec| {

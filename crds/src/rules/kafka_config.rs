@@ -103,6 +103,7 @@ pub(super) fn rules() -> Vec<Rule> {
     rules.push(no_shared_instance_id());
     rules.extend(commits());
     rules.push(commits_go_on());
+    rules.push(transactions_are_waited_for());
     rules.extend(CLASSIC_ONLY.map(classic_only));
     rules.push(rust_only(
         "config-property",
@@ -211,26 +212,26 @@ fn commits() -> [Rule; 3] {
         commit_rule(
             "in-order",
             "enable.auto.commit",
-            "self.mode == 'InOrder'",
-            |spec| spec.mode == Mode::InOrder,
+            "self.mode == 'InOrder' && !(has(self.commit) && self.commit == 'Transactional')",
+            |spec| spec.mode == Mode::InOrder && spec.commit != Some(Commit::Transactional),
             false,
             "an InOrder consumer commits each message once it is handled, not by the clock; leave it out",
         ),
         commit_rule(
             "handled",
             "enable.auto.commit",
-            FAST_HANDLED,
-            is_fast_handled,
+            COMMITS_HANDLED,
+            commits_handled,
             false,
-            "with commit: Handled the runtime commits what was handled; leave it out, or set commit: Read",
+            "with commit: Handled or Transactional the runtime commits what was handled; leave it out, or set commit: Read",
         ),
         commit_rule(
             "handled",
             "enable.auto.offset.store",
-            FAST_HANDLED,
-            is_fast_handled,
+            COMMITS_HANDLED,
+            commits_handled,
             false,
-            "with commit: Handled messages would be committed before they are handled; leave it out, or set commit: Read",
+            "with commit: Handled or Transactional messages would be committed before they are handled; leave it out, or set commit: Read",
         ),
     ]
 }
@@ -244,15 +245,15 @@ fn commits_go_on() -> Rule {
         "spec",
         ".kafka.config['auto.commit.interval.ms']",
         format!(
-            "!({FAST_HANDLED}) || !has({config}) || !('{property}' in {config}) || !{config}['{property}'].matches('^[+-]?0+$')"
+            "!({COMMITS_HANDLED}) || !has({config}) || !('{property}' in {config}) || !{config}['{property}'].matches('^[+-]?0+$')"
         ),
         CelMessage::Found(found_text(&format!("{config}['{property}']"))),
-        "with commit: Handled an interval of 0 would commit without a pause; leave it out, or raise it",
+        "with commit: Handled or Transactional an interval of 0 would commit without a pause; leave it out, or raise it",
         move |spec| {
             let value = spec.kafka.config.get(property)?;
             let never = value.parse() == Ok(0_i64);
             unless(
-                !is_fast_handled(spec) || !never,
+                !commits_handled(spec) || !never,
                 &path(property),
                 value.as_str(),
             )
@@ -260,10 +261,38 @@ fn commits_go_on() -> Rule {
     )
 }
 
-const FAST_HANDLED: &str = "self.mode == 'Fast' && has(self.commit) && self.commit == 'Handled'";
+/// librdkafka waits for an open transaction's offsets only where it reads committed
+/// messages. Without that, what the transaction commits would be handled again.
+fn transactions_are_waited_for() -> Rule {
+    let property = "isolation.level";
+    let config = "self.kafka.config";
+    below(
+        "config-isolation.level-transactional",
+        "spec",
+        ".kafka.config['isolation.level']",
+        format!(
+            "!has(self.commit) || self.commit != 'Transactional' || !has({config}) || !('{property}' in {config}) || {config}['{property}'].lowerAscii() != 'read_uncommitted'"
+        ),
+        CelMessage::Found(found_text(&format!("{config}['{property}']"))),
+        "with commit: Transactional only committed messages may be read, or some are handled twice; leave it out",
+        move |spec| {
+            let value = spec.kafka.config.get(property)?;
+            let committed = !value.eq_ignore_ascii_case("read_uncommitted");
+            let kept = spec.commit != Some(Commit::Transactional) || committed;
+            unless(kept, &path(property), value.as_str())
+        },
+    )
+}
 
-fn is_fast_handled(spec: &KafkaConsumerSpec) -> bool {
-    spec.mode == Mode::Fast && spec.commit == Some(Commit::Handled)
+const COMMITS_HANDLED: &str = "has(self.commit) && self.commit != 'Read' && (self.mode == 'Fast' || self.commit == 'Transactional')";
+
+/// Where the runtime commits by the clock, and a user may set by which.
+fn commits_handled(spec: &KafkaConsumerSpec) -> bool {
+    match spec.commit {
+        Some(Commit::Handled) => spec.mode == Mode::Fast,
+        Some(Commit::Transactional) => true,
+        Some(Commit::Read) | None => false,
+    }
 }
 
 /// Where `applies`, the property may only say `wanted`.

@@ -191,14 +191,18 @@ pub enum Mode {
 /// When offsets are committed. Read: every 5 seconds, for all that was read,
 /// handled or not (Fast only, and its default): after a crash messages may be
 /// missing. Handled: only for what was handled, with every message before it:
-/// after a crash messages may come twice, none is missing (InOrder and
-/// KeyOrdered always do this).
+/// after a crash messages may come twice, none is missing (the default of InOrder
+/// and KeyOrdered). Transactional: as Handled, every 100 ms, in one Kafka
+/// transaction with the messages that handlers give the runtime to produce: each
+/// of those is there once for who reads with isolation.level read_committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Commit {
     /// Whatever was read, every 5 seconds.
     Read,
     /// Only what was handled, with every message before it.
     Handled,
+    /// What was handled and what is produced for it, both or neither.
+    Transactional,
 }
 
 /// Where a group without a committed offset begins.

@@ -54,6 +54,7 @@ fn build(spec: &KafkaConsumerSpec) -> Result<ValidatedConsumer, Violations> {
         name,
         topics,
         mode: mode(spec)?,
+        commit: commit(spec),
         paused: spec.replicas == 0,
         consume_batch_size: positive("spec.consumeBatchSize", spec.consume_batch_size)?,
         offset_reset: spec.offset_reset,
@@ -77,11 +78,14 @@ fn mode(spec: &KafkaConsumerSpec) -> Result<ConsumeMode, Violations> {
     Ok(match spec.mode {
         Mode::InOrder => ConsumeMode::InOrder,
         Mode::KeyOrdered => ConsumeMode::KeyOrdered { handlers, replicas },
-        Mode::Fast => ConsumeMode::Fast {
-            handlers,
-            replicas,
-            commit: spec.commit.unwrap_or(Commit::Read),
-        },
+        Mode::Fast => ConsumeMode::Fast { handlers, replicas },
+    })
+}
+
+fn commit(spec: &KafkaConsumerSpec) -> Commit {
+    spec.commit.unwrap_or(match spec.mode {
+        Mode::InOrder | Mode::KeyOrdered => Commit::Handled,
+        Mode::Fast => Commit::Read,
     })
 }
 

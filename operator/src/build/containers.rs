@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EnvVar, HTTPGetAction, Probe, ResourceRequirements,
-    SecurityContext, TCPSocketAction, VolumeMount,
+    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
+    ObjectFieldSelector, Probe, ResourceRequirements, SecurityContext, TCPSocketAction,
+    VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use penstock_crds::validate::{Address, Endpoint, Transport};
+use penstock_crds::spec::Commit;
+use penstock_crds::validate::{Address, Endpoint, Transport, ValidatedConsumer};
 
 use super::volumes::Mounts;
 use super::{Blueprint, some};
@@ -64,7 +66,7 @@ fn runtime(blueprint: &Blueprint<'_>, mounts: &Mounts) -> Container {
     Container {
         image: Some(blueprint.runtime.image.clone()),
         image_pull_policy: Some(blueprint.runtime.pull_policy.clone()),
-        env: Some(with_own(runtime_environment(), &pod.env)),
+        env: Some(with_own(runtime_environment(blueprint.consumer), &pod.env)),
         resources: Some(pod.resources.clone().unwrap_or_else(runtime_resources)),
         volume_mounts: Some(mounts.runtime.clone()),
         ..main_container()
@@ -74,7 +76,7 @@ fn runtime(blueprint: &Blueprint<'_>, mounts: &Mounts) -> Container {
 fn embedded(blueprint: &Blueprint<'_>, mounts: &Mounts) -> Container {
     let consumer = blueprint.consumer;
     let handler = &consumer.handler;
-    let mut environment = with_own(runtime_environment(), &consumer.pod.env);
+    let mut environment = with_own(runtime_environment(consumer), &consumer.pod.env);
     environment = with_own(environment, &handler.env);
     let resources = handler
         .resources
@@ -153,9 +155,24 @@ fn sidecar(
     }
 }
 
-/// Where the runtime leaves its last words.
-fn runtime_environment() -> Vec<EnvVar> {
-    vec![variable("PENSTOCK_TERMINATION_LOG", TERMINATION_LOG)]
+/// Where the runtime leaves its last words, and what it is called at every start, by
+/// which it ends the transactions of its predecessor.
+fn runtime_environment(consumer: &ValidatedConsumer) -> Vec<EnvVar> {
+    let mut environment = vec![variable("PENSTOCK_TERMINATION_LOG", TERMINATION_LOG)];
+    if consumer.commit == Commit::Transactional {
+        environment.push(EnvVar {
+            name: "PENSTOCK_INSTANCE".into(),
+            value_from: Some(EnvVarSource {
+                field_ref: Some(ObjectFieldSelector {
+                    field_path: "metadata.name".into(),
+                    ..ObjectFieldSelector::default()
+                }),
+                ..EnvVarSource::default()
+            }),
+            ..EnvVar::default()
+        });
+    }
+    environment
 }
 
 /// Where to listen, as `penstock dev` tells it too.

@@ -11,6 +11,7 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
+use crate::produce::Done;
 use crate::record::Message;
 
 /// Handles messages, one a call. Many calls run side by side in Fast mode.
@@ -19,11 +20,12 @@ use crate::record::Message;
 /// partition goes to another consumer. The message then comes again, so a
 /// handler must bear to see a message twice.
 pub trait Handler<T>: Send + Sync + 'static {
-    /// Handles one message. What an error leads to is set by `spec.delivery`.
+    /// Handles one message, and gives what is to be produced for it. What an error
+    /// leads to is set by `spec.delivery`.
     fn handle(
         &self,
         message: Message<'_, T>,
-    ) -> impl Future<Output = Result<(), HandlerError>> + Send;
+    ) -> impl Future<Output = Result<Done, HandlerError>> + Send;
 }
 
 /// Handles several messages a call: those that wait, up to `consumeBatchSize`.
@@ -33,7 +35,7 @@ pub trait BatchHandler<T>: Send + Sync + 'static {
     fn handle_batch(
         &self,
         messages: &[Message<'_, T>],
-    ) -> impl Future<Output = Vec<Result<(), HandlerError>>> + Send;
+    ) -> impl Future<Output = Vec<Result<Done, HandlerError>>> + Send;
 
     /// Whether it sees to it itself that no attempt takes longer than
     /// `spec.handler.timeout`. Otherwise the time of an attempt is that of the call, and
@@ -135,7 +137,8 @@ impl<E: std::error::Error> From<E> for HandlerError {
 pub struct HandlerFn<F>(F);
 
 /// Makes a handler of a function that takes a message and gives a future. The
-/// future can't borrow from the message: take what it needs first.
+/// future can't borrow from the message: take what it needs first. It ends with
+/// nothing, or with what is to be produced, see [`Done`].
 ///
 /// ```
 /// use penstock_runtime::handler::{HandlerError, handler_fn};
@@ -152,24 +155,27 @@ pub struct HandlerFn<F>(F);
 /// # fn check<T>(_: impl penstock_runtime::handler::Handler<T>) {}
 /// # check::<serde_json::Value>(handler);
 /// ```
-pub fn handler_fn<T, F, R>(function: F) -> HandlerFn<F>
+pub fn handler_fn<T, F, R, O>(function: F) -> HandlerFn<F>
 where
     F: Fn(Message<'_, T>) -> R + Send + Sync + 'static,
-    R: Future<Output = Result<(), HandlerError>> + Send,
+    R: Future<Output = Result<O, HandlerError>> + Send,
+    O: Into<Done>,
 {
     HandlerFn(function)
 }
 
-impl<T, F, R> Handler<T> for HandlerFn<F>
+impl<T, F, R, O> Handler<T> for HandlerFn<F>
 where
     F: Fn(Message<'_, T>) -> R + Send + Sync + 'static,
-    R: Future<Output = Result<(), HandlerError>> + Send,
+    R: Future<Output = Result<O, HandlerError>> + Send,
+    O: Into<Done>,
     T: Sync,
 {
     fn handle(
         &self,
         message: Message<'_, T>,
-    ) -> impl Future<Output = Result<(), HandlerError>> + Send {
-        (self.0)(message)
+    ) -> impl Future<Output = Result<Done, HandlerError>> + Send {
+        let call = (self.0)(message);
+        async move { call.await.map(Into::into) }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use penstock_crds::spec::Format;
+use penstock_crds::spec::{Commit, Format};
 use penstock_crds::validate::{Address, Endpoint, Transport, ValidatedConsumer};
 use tokio_util::sync::CancellationToken;
 
@@ -36,8 +36,11 @@ impl RemoteHandler {
         };
         let (handler, format) = (&consumer.handler, consumer.format);
         let (path, json, timeout) = (&handler.path, format == Format::Json, handler.timeout.get());
+        let produces = consumer.commit == Commit::Transactional;
         let protocol = match transport {
-            Transport::Http => Protocol::Http(HttpHandler::new(address, path, json, timeout)?),
+            Transport::Http => {
+                Protocol::Http(HttpHandler::new(address, path, json, timeout, produces)?)
+            }
             Transport::BatchHttp => {
                 Protocol::BatchHttp(BatchHttpHandler::new(address, path, json, timeout)?)
             }

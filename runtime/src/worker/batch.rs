@@ -22,6 +22,7 @@ use crate::delivery::{Attempts, Next};
 use crate::handler::{BatchHandler, HandlerError};
 use crate::observation::{Active, Observation};
 use crate::partition::Partition;
+use crate::produce::Done;
 use crate::progress::Busy;
 use crate::record::{Message, Record};
 
@@ -104,20 +105,11 @@ where
         let commits = commits(&items);
         let mut deferred = Vec::new();
         for (place, (item, commit)) in items.into_iter().zip(commits).enumerate() {
-            // What has not ended was cut short by a failure.
-            let ended = match item.ended {
-                Some(ended) => self.conclude(&item, ended, commit).await,
-                None => Ok(Ended::Abandoned),
-            };
-            let (record, observation) = (item.record, item.observation);
-            drop((item.active, item.span));
-            if let Ok(Ended::Deferred(wait)) = ended {
-                deferred.push((place, observation.suspend(), wait));
-                continue;
+            match self.close(item, commit).await {
+                Ok(Some((began, wait))) => deferred.push((place, began, wait)),
+                Ok(None) => {}
+                Err(failed) => failure = failure.or(Some(failed)),
             }
-            observation.finish(matches!(ended, Ok(Ended::Handled)));
-            report(record, &ended);
-            failure = failure.or(ended.err());
         }
         self.let_go(jobs, deferred, seat);
         match (failure, error) {
@@ -125,6 +117,27 @@ where
             (None, Some(error)) => Err(self.fail(error)),
             (None, None) => Ok(()),
         }
+    }
+
+    /// Ends the work on a message. If that only pauses: since when it is at work, and for
+    /// how long it waits.
+    async fn close(
+        &self,
+        mut item: Item<'_, D::Data>,
+        commit: bool,
+    ) -> Result<Option<(Instant, Duration)>, Failure> {
+        // What has not ended was cut short by a failure.
+        let ended = match item.ended.take() {
+            Some(ended) => self.conclude(&item, ended, commit).await,
+            None => Ok(Ended::Abandoned),
+        };
+        let (record, observation) = (item.record, item.observation);
+        drop((item.active, item.span));
+        if let Ok(Ended::Deferred(wait)) = ended {
+            return Ok(Some((observation.suspend(), wait)));
+        }
+        observation.finish(matches!(ended, Ok(Ended::Handled(_))));
+        report(record, ended).map(|()| None)
     }
 
     /// Takes those that wait for another attempt back into the queue; lets the
@@ -166,7 +179,7 @@ where
     /// Attempts until every message has ended, or one ends the consumer.
     async fn attempt_all(
         &self,
-        items: &mut [Item<'_, D::Data>],
+        items: &mut Vec<Item<'_, D::Data>>,
         busy: &Busy,
     ) -> Result<(), Failure> {
         while let Some(first) = items.iter().position(|item| item.ended.is_none()) {
@@ -189,8 +202,9 @@ where
                 }
                 match self.judge(item, verdict).await {
                     Verdict::Ended(ended) => {
+                        let given_up = matches!(ended, Ended::GivenUp(_));
                         item.ended = Some(ended);
-                        if ended == Ended::GivenUp && self.committer.is_some() {
+                        if given_up && self.in_order {
                             break;
                         }
                     }
@@ -200,13 +214,19 @@ where
                     }
                     Verdict::Wait(time) => {
                         wait = wait.max(time);
-                        if self.committer.is_some() {
+                        if self.in_order {
                             break;
                         }
                     }
                 }
             }
             if !wait.is_zero() {
+                if self.committer.is_none() {
+                    // What is done with need not wait for the others.
+                    for item in items.extract_if(.., |item| item.ended.is_some()) {
+                        self.close(item, false).await?;
+                    }
+                }
                 self.wait(items, wait).await;
             }
         }
@@ -216,10 +236,11 @@ where
     async fn judge(
         &self,
         item: &mut Item<'_, D::Data>,
-        verdict: Result<(), HandlerError>,
+        verdict: Result<Done, HandlerError>,
     ) -> Verdict {
-        let Err(error) = verdict else {
-            return Verdict::Ended(Ended::Handled);
+        let error = match self.accept(verdict) {
+            Ok(done) => return Verdict::Ended(Ended::Handled(done)),
+            Err(error) => error,
         };
         let attempt = item.attempts.number();
         match item.attempts.failed(&error) {
@@ -240,10 +261,10 @@ where
     async fn call_batch(
         &self,
         items: &[Item<'_, D::Data>],
-    ) -> Vec<(usize, Result<(), HandlerError>)> {
+    ) -> Vec<(usize, Result<Done, HandlerError>)> {
         let (mut places, mut messages) = (Vec::new(), Vec::new());
         for (place, item) in items.iter().enumerate() {
-            if let (None, Some(data)) = (item.ended, &item.data) {
+            if let (None, Some(data)) = (&item.ended, &item.data) {
                 places.push(place);
                 messages.push(Message {
                     record: item.record,
@@ -339,7 +360,7 @@ fn commits<T>(items: &[Item<'_, T>]) -> Vec<bool> {
         .rev()
         .map(|item| {
             let partition = Arc::as_ptr(item.record.assignment());
-            let done = matches!(item.ended, Some(Ended::Handled | Ended::GivenUp));
+            let done = matches!(item.ended, Some(Ended::Handled(_) | Ended::GivenUp(_)));
             let last = done && !seen.contains(&partition);
             if last {
                 seen.push(partition);

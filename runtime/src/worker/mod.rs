@@ -29,6 +29,7 @@ use crate::handler::{FailureKind, HandlerError};
 use crate::kafka::ConsumeError;
 use crate::metrics::Metrics;
 use crate::observation::Observation;
+use crate::produce::Done;
 use crate::progress::Busy;
 use crate::queue::WorkQueue;
 use crate::record::Record;
@@ -55,8 +56,12 @@ pub(crate) struct Shared<D, H> {
     pub(crate) timeout: Duration,
     pub(crate) metrics: Metrics,
     pub(crate) dead_letters: Option<DeadLetters>,
-    /// Present in order: each message is committed before the next is taken.
+    /// Whether nothing behind a message is handled before it is done with.
+    pub(crate) in_order: bool,
+    /// Present where each message is committed before the next is taken.
     pub(crate) committer: Option<Committer>,
+    /// Whether handlers may give records to produce.
+    pub(crate) produces: bool,
     /// Whether a message waits for its next attempt in the queue, so that its handler
     /// can take others.
     pub(crate) defers: bool,
@@ -65,14 +70,14 @@ pub(crate) struct Shared<D, H> {
 }
 
 /// How the work on a message ended, other than by a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 enum Ended {
     /// The handler did its work.
-    Handled,
+    Handled(Done),
     /// The value could not be decoded; the message is left behind.
     Invalid,
     /// Skipped or dead-lettered: done with, though not handled.
-    GivenUp,
+    GivenUp(Done),
     /// The partition was revoked first.
     Abandoned,
     /// Not yet: another attempt follows after this wait.
@@ -180,8 +185,9 @@ impl<D: Decoder, H> Shared<D, H> {
         if error.kind() == FailureKind::Skip {
             log_skipped(record, error);
             metrics.skipped.inc();
-            return Ok(Ended::GivenUp);
+            return Ok(Ended::GivenUp(Done::default()));
         }
+        let mut done = Done::default();
         match (&self.policy.on_failure, &self.dead_letters) {
             (FailureAction::Skip, _) => {
                 log_given_up(record, attempts, error, "skipping a message");
@@ -193,10 +199,8 @@ impl<D: Decoder, H> Shared<D, H> {
                     attempts,
                     reason: error.reason(),
                 };
-                dead_letters
-                    .send(failed)
-                    .await
-                    .map_err(|error| Failure::of(record.position(), error.into()))?;
+                let sent = dead_letters.send(failed).await;
+                done = sent.map_err(|error| Failure::of(record.position(), error.into()))?;
                 log_given_up(record, attempts, error, "dead-lettered a message");
                 metrics.dead_lettered.inc();
             }
@@ -210,9 +214,22 @@ impl<D: Decoder, H> Shared<D, H> {
                 return Err(Failure::of(record.position(), cause));
             }
         }
-        Ok(Ended::GivenUp)
+        Ok(Ended::GivenUp(done))
+    }
+
+    /// Takes what a handler gave. Records that nothing would produce are a failure.
+    fn accept(&self, given: Result<Done, HandlerError>) -> Result<Done, HandlerError> {
+        match given {
+            Ok(done) if !self.produces && !done.produce.is_empty() => {
+                Err(HandlerError::permanent(NOT_TRANSACTIONAL))
+            }
+            given => given,
+        }
     }
 }
+
+/// What is said to a handler that gives records without need.
+const NOT_TRANSACTIONAL: &str = "the handler gave records to produce, which takes commit: Transactional in the manifest; set that, or let the handler produce them itself";
 
 fn log_given_up(record: &Record, attempts: u32, error: &HandlerError, what: &str) {
     tracing::error!(
@@ -251,10 +268,13 @@ fn note_retry(record: &Record, attempt: u32, error: &HandlerError, wait: Duratio
 }
 
 /// Reports how a message ended to its partition.
-fn report(record: &Record, ended: &Result<Ended, Failure>) {
+fn report(record: &Record, ended: Result<Ended, Failure>) -> Result<(), Failure> {
     let partition = record.assignment();
     match ended {
-        Ok(Ended::Handled | Ended::Invalid | Ended::GivenUp) => partition.settle(record.offset()),
+        Ok(Ended::Handled(done) | Ended::GivenUp(done)) => {
+            partition.settle_with(record.offset(), done.produce);
+        }
+        Ok(Ended::Invalid) => partition.settle(record.offset()),
         Ok(Ended::Abandoned) => {
             tracing::info!(
                 "{} is left to whoever is assigned it next",
@@ -262,9 +282,13 @@ fn report(record: &Record, ended: &Result<Ended, Failure>) {
             );
             partition.abandon(record.offset());
         }
-        Err(_) => partition.abandon(record.offset()),
+        Err(failure) => {
+            partition.abandon(record.offset());
+            return Err(failure);
+        }
         Ok(Ended::Deferred(_)) => {}
     }
+    Ok(())
 }
 
 /// Seconds from a time in milliseconds since the epoch to now.

@@ -14,6 +14,7 @@ use crate::decode::Decoder;
 use crate::delivery::{Attempts, Next};
 use crate::handler::{Handler, HandlerError};
 use crate::observation::Observation;
+use crate::produce::Done;
 use crate::record::Message;
 
 /// Works until the queue is closed and empty, or a message ends the consumer.
@@ -53,13 +54,13 @@ where
             self.defer(job.again(began), wait, seat);
             return Ok(());
         }
-        let took = observation.finish(matches!(ended, Ok(Ended::Handled)));
-        report(record, &ended);
+        let took = observation.finish(matches!(ended, Ok(Ended::Handled(_))));
+        let reported = report(record, ended);
         seat.queue.leave(job.lane);
         if took > SLOW {
             seat.queue.pass_on();
         }
-        ended.map(|_| ())
+        reported
     }
 
     async fn handle(&self, job: &Job, seat: &Seat) -> Result<Ended, Failure> {
@@ -99,8 +100,8 @@ where
                 let _busy = seat.busy.start();
                 self.call(message, seat).await
             };
-            let error = match outcome {
-                Some(Ok(())) => return Ok(Ended::Handled),
+            let error = match outcome.map(|given| self.accept(given)) {
+                Some(Ok(done)) => return Ok(Ended::Handled(done)),
                 Some(Err(error)) => error,
                 None => return Ok(Ended::Abandoned),
             };
@@ -126,7 +127,7 @@ where
         &self,
         message: Message<'_, D::Data>,
         seat: &Seat,
-    ) -> Option<Result<(), HandlerError>> {
+    ) -> Option<Result<Done, HandlerError>> {
         let partition = message.record.assignment();
         let call = AssertUnwindSafe(self.handler.handle(message)).catch_unwind();
         tokio::pin!(call);

@@ -14,7 +14,7 @@ use penstock_runtime::decode::Json;
 use penstock_runtime::handler::{Handler, HandlerError};
 use penstock_runtime::record::Message;
 use penstock_runtime::telemetry::{self, LogFormat};
-use penstock_runtime::{Metrics, RunError, Runtime};
+use penstock_runtime::{Done, Metrics, RunError, Runtime};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::mocking::MockCluster;
@@ -213,7 +213,7 @@ impl Recorder {
 }
 
 impl Handler<Value> for Recorder {
-    async fn handle(&self, message: Message<'_, Value>) -> Result<(), HandlerError> {
+    async fn handle(&self, message: Message<'_, Value>) -> Result<Done, HandlerError> {
         let seen = Seen {
             partition: message.partition(),
             offset: message.offset(),
@@ -227,7 +227,7 @@ impl Handler<Value> for Recorder {
         }
         self.in_flight.fetch_sub(1, Ordering::SeqCst);
         self.seen.lock().push(seen.clone());
-        (self.verdict)(&seen)
+        (self.verdict)(&seen).map(Into::into)
     }
 }
 

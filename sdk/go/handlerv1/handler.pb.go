@@ -929,9 +929,9 @@ func (*Verdict_Fail) isVerdict_Outcome() {}
 // Handled.
 type Done struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Messages to write to Kafka together with the offset, so that both happen or
-	// neither. This version of the runtime can't: it takes such a verdict for a failure
-	// that stays, rather than lose them. Leave this empty.
+	// Records to produce in one transaction with the commit of the offset, so that both
+	// happen or neither. It takes commit: Transactional in the manifest; without that, and
+	// in a verdict on several deliveries, they are a failure that stays.
 	Produce       []*Record `protobuf:"bytes,1,rep,name=produce,proto3" json:"produce,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1164,7 +1164,7 @@ func (x *Fail) GetReason() string {
 	return ""
 }
 
-// A message to write to Kafka.
+// A record to produce.
 type Record struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Topic string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`

@@ -82,6 +82,12 @@ class Lanes:
             if verdict is None:
                 try:
                     await self._handle(message)
+                    verdict = _verdicts.done(message)
+                except asyncio.CancelledError as error:
+                    if asyncio.current_task().cancelling():
+                        raise
+                    # Not the lane was cancelled, but what its handler waited for.
+                    verdict = self._failed(batch, error)
                 except Exception as error:
                     verdict = self._failed(batch, error)
             self._answers.settle([(message.id, verdict)])
@@ -102,6 +108,7 @@ class Lanes:
             if verdict is None:
                 try:
                     self._handle(message)
+                    verdict = _verdicts.done(message)
                 except Exception as error:
                     verdict = self._failed(batch, error)
             said.append((message.id, verdict))

@@ -1,16 +1,35 @@
 """A message as its handler sees it."""
 
+from penstock.handler.v1 import handler_pb2 as v1
+
 
 class Message:
     """One message of Kafka, given once."""
 
-    __slots__ = ("_batch", "_delivery", "_run", "id")
+    __slots__ = ("_batch", "_delivery", "_run", "id", "records")
 
     def __init__(self, batch, run, delivery, number):
         self._batch = batch
         self._run = run
         self._delivery = delivery
         self.id = number
+        self.records = []
+
+    def produce(self, topic, value, key=None, headers=(), partition=None, timestamp_ms=None):
+        """Has a record produced in the transaction that commits this message, if the
+        handler returns without an exception. It takes `commit: Transactional` in the
+        manifest. Value and key are bytes, or None; headers are pairs of a name and bytes
+        or None. Records keep the order of the calls."""
+        headers = [v1.Header(name=name, value=value) for name, value in headers]
+        record = v1.Record(
+            topic=topic,
+            partition=partition,
+            key=key,
+            value=value,
+            headers=headers,
+            timestamp_ms=timestamp_ms,
+        )
+        self.records.append(record)
 
     @property
     def topic(self):

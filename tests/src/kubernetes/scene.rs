@@ -1,6 +1,7 @@
 //! What most tests of Penstock in a cluster begin with.
 
 use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use super::{Cluster, Installation, Namespace};
@@ -57,6 +58,17 @@ impl Scene {
         })
     }
 
+    /// The same with a recorder that speaks gRPC.
+    ///
+    /// # Errors
+    /// When the system gives no port or no thread.
+    pub fn with_grpc(self) -> io::Result<Self> {
+        Ok(Self {
+            recorder: Recorder::start_grpc_on(self.cluster.host().into())?,
+            ..self
+        })
+    }
+
     /// A consumer of the topic, in order, whose messages the recorder gets.
     pub fn in_order(&self) -> Manifest {
         Manifest::in_order(&self.kafka, &self.group(), &self.topic)
@@ -69,7 +81,12 @@ impl Scene {
             .handler_in_pod(self.cluster.host(), &self.recorder)
     }
 
-    /// The group of both.
+    /// The same with several handlers and the order of keys.
+    pub fn key_ordered(&self, handlers: usize) -> Manifest {
+        self.fast(handlers).set("/mode", "KeyOrdered")
+    }
+
+    /// The group of all of them.
     pub fn group(&self) -> String {
         format!("shop.{}", self.topic)
     }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::Verdict;
 use super::http::{End, Request};
+use super::produce;
 use super::reply::{Action, Reply};
 
 const CONTENT_TYPE: &str = "application/cloudevents-batch+json";
@@ -106,7 +107,12 @@ fn entry(action: &Action) -> Value {
         return Value::Null;
     };
     let name = match status {
-        200..300 => return json!("done"),
+        200..300 => {
+            return match produce::list(body) {
+                Some(records) => json!({ "verdict": "done", "produce": records }),
+                None => json!("done"),
+            };
+        }
         408 | 425 | 429 | 500.. => "retry",
         _ => "fail",
     };

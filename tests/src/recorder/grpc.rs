@@ -5,11 +5,13 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Instant;
 
+use penstock_runtime::Done;
 use penstock_runtime::handler::HandlerError;
 use penstock_runtime::handler::grpc::serve::{Delivered, Handle, Server};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::produce;
 use super::reply::Action;
 use super::serve::{OpenDelivery, Shared};
 use super::{Address, Delivery, Verdict};
@@ -33,7 +35,7 @@ pub(super) async fn serve(address: Address, shared: Arc<Shared>, stop: Cancellat
 struct Recording(Arc<Shared>);
 
 impl Handle for Recording {
-    async fn handle(&self, message: Delivered) -> Result<(), HandlerError> {
+    async fn handle(&self, message: Delivered) -> Result<Done, HandlerError> {
         let delivery = delivery(message);
         let behaviour = Arc::clone(&lock(&self.0.behaviour));
         let reply = behaviour(&delivery);
@@ -61,9 +63,9 @@ impl Handle for Recording {
 }
 
 /// As the statuses of HTTP mean it.
-fn verdict(status: u16, text: &str) -> Result<(), HandlerError> {
+fn verdict(status: u16, text: &str) -> Result<Done, HandlerError> {
     match status {
-        200..300 => Ok(()),
+        200..300 => Ok(produce::read(text).into()),
         408 | 425 | 429 | 500.. => Err(HandlerError::retryable(text)),
         _ => Err(HandlerError::permanent(text)),
     }

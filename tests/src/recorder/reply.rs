@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::watch;
 
-use super::Verdict;
+use super::{Verdict, produce};
 
 /// What to do with one delivery.
 #[derive(Clone, Debug)]
@@ -56,6 +57,13 @@ impl Reply {
     /// Answers 204: handled.
     pub fn ok() -> Self {
         Self::status(204)
+    }
+
+    /// Answers that the message is handled, and gives a record to produce.
+    pub fn produce(topic: &str, key: &str, data: &Value) -> Self {
+        Self::status(200)
+            .with_header("content-type", "application/json")
+            .with_body(produce::body(topic, key, data))
     }
 
     /// Never answers; ends when the client leaves.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -24,6 +25,8 @@ pub(super) type Behaviour = Arc<dyn Fn(&Delivery) -> Reply + Send + Sync>;
 pub(super) struct Shared {
     pub(super) log: Mutex<Log>,
     pub(super) behaviour: Mutex<Behaviour>,
+    /// Whether the messages of a batch are handled one after the other.
+    pub(super) one_by_one: AtomicBool,
 }
 
 impl Default for Shared {
@@ -31,6 +34,7 @@ impl Default for Shared {
         Self {
             log: Mutex::default(),
             behaviour: Mutex::new(Arc::new(|_| Reply::ok())),
+            one_by_one: AtomicBool::new(false),
         }
     }
 }
@@ -158,6 +162,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Records what came in one request and answers it. An error ends the connection.
     async fn handle(&mut self, received: Received) -> io::Result<()> {
         let behaviour = Arc::clone(&lock(&self.shared.behaviour));
+        let one_by_one = self.shared.one_by_one.load(Ordering::Relaxed);
+        let received = match received {
+            Received::Batch(deliveries) if one_by_one => {
+                return self.handle_in_order(deliveries, &behaviour).await;
+            }
+            received => received,
+        };
         let (replies, (action, verdicts), deliveries) = match received {
             Received::One(delivery) => {
                 let reply = behaviour(&delivery);
@@ -185,6 +196,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let closes = replies.iter().any(|reply| reply.closes);
         self.answer(action, closes).await
+    }
+
+    /// Handles a batch as InOrder has it: what follows a message that failed is not
+    /// begun, and has no verdict.
+    async fn handle_in_order(
+        &mut self,
+        deliveries: Vec<Delivery>,
+        behaviour: &Behaviour,
+    ) -> io::Result<()> {
+        let mut replies = Vec::new();
+        for mut delivery in deliveries {
+            delivery.start = Instant::now();
+            let reply = behaviour(&delivery);
+            let number = lock(&self.shared.log).begin(delivery);
+            let mut open = OpenDelivery::new(Arc::clone(&self.shared), number);
+            if !self.wait_for_turn(std::slice::from_ref(&reply)).await {
+                open.end(Verdict::Abandoned);
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+            let verdict = reply.action.verdict();
+            open.end(verdict);
+            replies.push(reply);
+            if !verdict.is_success() {
+                break;
+            }
+        }
+        let closes = replies.iter().any(|reply| reply.closes);
+        self.answer(batch::outcome(&replies).0, closes).await
     }
 
     async fn answer(&mut self, action: Action, closes: bool) -> io::Result<()> {

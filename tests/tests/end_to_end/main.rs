@@ -7,6 +7,7 @@
 
 mod apply;
 mod drift;
+mod grpc;
 mod handlers;
 mod installation;
 mod look;
@@ -48,6 +49,13 @@ impl Scene {
         let hold = Box::new(OPERATOR.read().await);
         let scene = kubernetes::Scene::new(stem).await?;
         Ok(Self { scene, _hold: hold })
+    }
+
+    /// As [`Scene::new`], with a recorder that speaks gRPC.
+    async fn grpc(stem: &str) -> Result<Self, Box<dyn Error>> {
+        let Self { scene, _hold } = Self::new(stem).await?;
+        let scene = scene.with_grpc()?;
+        Ok(Self { scene, _hold })
     }
 
     /// No other test does.

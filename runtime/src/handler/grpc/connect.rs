@@ -85,7 +85,7 @@ impl Connector {
         let incoming = call(channel, OutgoingBody(Arc::clone(&outgoing)));
         let mut incoming = incoming.await.map_err(|status| describe(&status))?;
         match incoming.message().await {
-            Ok(Some(first)) => Ok(Session::start(outgoing, incoming, &first)),
+            Ok(Some(first)) => Ok(Session::start(outgoing, incoming, first)),
             Ok(None) => Err("it ended the stream without a word".to_owned()),
             Err(status) => Err(describe(&status)),
         }

@@ -13,6 +13,7 @@
 
 mod connect;
 mod encode;
+mod hear;
 mod open;
 mod outgoing;
 pub mod serve;
@@ -34,7 +35,10 @@ use parking_lot::Mutex;
 use penstock_crds::validate::{Address, ConsumeMode, ValidatedConsumer};
 use tokio::time::Instant;
 
+pub use hear::{Heard, hear};
+
 use super::{BatchHandler, HandlerError};
+use crate::produce::Done;
 use crate::record::Message;
 use connect::Connector;
 use encode::Plan;
@@ -149,7 +153,7 @@ impl<T: Send + Sync> BatchHandler<T> for GrpcHandler {
         true
     }
 
-    async fn handle_batch(&self, messages: &[Message<'_, T>]) -> Vec<Result<(), HandlerError>> {
+    async fn handle_batch(&self, messages: &[Message<'_, T>]) -> Vec<Result<Done, HandlerError>> {
         let mut batch = Batch {
             messages,
             verdicts: messages.iter().map(|_| None).collect(),
@@ -206,7 +210,7 @@ impl GrpcHandler {
 /// The state of a call.
 struct Batch<'m, T> {
     messages: &'m [Message<'m, T>],
-    verdicts: Vec<Option<Result<(), HandlerError>>>,
+    verdicts: Vec<open::Verdict>,
     /// Places of the messages that are to be sent yet.
     rest: VecDeque<usize>,
     /// A stream ended in order under this call once.

@@ -8,9 +8,10 @@ use tokio::time::Instant;
 
 use super::v1::Range;
 use crate::handler::HandlerError;
+use crate::produce::Done;
 
 /// What the handler said of a delivery; nothing yet.
-pub(super) type Verdict = Option<Result<(), HandlerError>>;
+pub(super) type Verdict = Option<Result<Done, HandlerError>>;
 
 /// What became of a chunk.
 #[derive(Debug)]
@@ -91,7 +92,7 @@ impl OpenChunks {
         &mut self,
         first_id: u64,
         count: u64,
-        verdict: &Result<(), HandlerError>,
+        verdict: &Result<Done, HandlerError>,
         now: Instant,
     ) {
         let end = first_id.saturating_add(count);

@@ -44,19 +44,24 @@ impl Session {
     pub(super) fn start(
         outgoing: Arc<Outgoing>,
         incoming: Streaming<FromHandler>,
-        first: &FromHandler,
+        first: FromHandler,
     ) -> Arc<Self> {
-        let session = Arc::new(Self {
+        let session = Arc::new(Self::new(outgoing));
+        session.take(first);
+        tokio::spawn(read(Arc::clone(&session), incoming));
+        session
+    }
+
+    /// One on which nothing was said yet.
+    pub(super) fn new(outgoing: Arc<Outgoing>) -> Self {
+        Self {
             outgoing,
             credits: Semaphore::new(0),
             granted: Mutex::new(Instant::now()),
             open: Mutex::default(),
             next_id: AtomicU64::new(1),
             live: AtomicBool::new(true),
-        });
-        session.take(first);
-        tokio::spawn(read(Arc::clone(&session), incoming));
-        session
+        }
     }
 
     /// Whether deliveries can be sent.
@@ -103,6 +108,22 @@ impl Session {
         })
     }
 
+    /// Credits that are left.
+    pub(super) fn credits(&self) -> usize {
+        self.credits.available_permits()
+    }
+
+    /// Notes deliveries that are sent; `None` once the stream has ended.
+    pub(super) fn open(
+        &self,
+        count: usize,
+        deadline: Instant,
+    ) -> Option<(u64, oneshot::Receiver<Outcome>)> {
+        let first_id = self.next_id.fetch_add(count as u64, Ordering::Relaxed);
+        let outcome = self.open.lock().add(first_id, count, deadline)?;
+        Some((first_id, outcome))
+    }
+
     /// Returns credits that were not needed after all.
     pub(super) fn give_back(&self, credits: usize) {
         self.credits.add_permits(credits);
@@ -111,10 +132,8 @@ impl Session {
     /// Sends a batch for which credits were taken. `None` if the stream has ended and
     /// nothing was sent.
     pub(super) fn send(self: &Arc<Self>, plan: &Plan<'_>, timeout: Duration) -> Option<Sent> {
-        let count = plan.count();
-        let first_id = self.next_id.fetch_add(count as u64, Ordering::Relaxed);
         let deadline = Instant::now() + timeout;
-        let outcome = self.open.lock().add(first_id, count, deadline)?;
+        let (first_id, outcome) = self.open(plan.count(), deadline)?;
         let deadline_ms = unix_ms(SystemTime::now() + timeout);
         let sent = Sent {
             session: Arc::clone(self),
@@ -128,12 +147,14 @@ impl Session {
         written.then_some(sent)
     }
 
-    fn take(&self, message: &FromHandler) {
+    /// Takes what the handler said.
+    pub(super) fn take(&self, message: FromHandler) {
         let now = Instant::now();
         if !message.verdicts.is_empty() {
             let mut open = self.open.lock();
-            for said in &message.verdicts {
-                open.settle(said.first_id, said.count.max(1), &verdict::of(said), now);
+            for said in message.verdicts {
+                let (first_id, count) = (said.first_id, said.count.max(1));
+                open.settle(first_id, count, &verdict::of(said), now);
             }
         }
         if message.credits > 0 {
@@ -143,7 +164,8 @@ impl Session {
         }
     }
 
-    fn end(&self, ended: Ended) {
+    /// Nothing more will be said.
+    pub(super) fn end(&self, ended: Ended) {
         self.close();
         self.open.lock().end(ended);
     }
@@ -168,7 +190,7 @@ impl Session {
 async fn read(session: Arc<Session>, mut incoming: Streaming<FromHandler>) {
     let ended = loop {
         match incoming.message().await {
-            Ok(Some(message)) => session.take(&message),
+            Ok(Some(message)) => session.take(message),
             Ok(None) => break Ended::InOrder,
             Err(status) => break Ended::Broken(describe(&status)),
         }

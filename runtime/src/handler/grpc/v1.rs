@@ -209,9 +209,9 @@ pub mod verdict {
 /// Handled.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Done {
-    /// Messages to write to Kafka together with the offset, so that both happen or
-    /// neither. This version of the runtime can't: it takes such a verdict for a failure
-    /// that stays, rather than lose them. Leave this empty.
+    /// Records to produce in one transaction with the commit of the offset, so that both
+    /// happen or neither. It takes commit: Transactional in the manifest; without that, and
+    /// in a verdict on several deliveries, they are a failure that stays.
     #[prost(message, repeated, tag = "1")]
     pub produce: ::prost::alloc::vec::Vec<Record>,
 }
@@ -243,7 +243,7 @@ pub struct Fail {
     #[prost(string, tag = "1")]
     pub reason: ::prost::alloc::string::String,
 }
-/// A message to write to Kafka.
+/// A record to produce.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Record {
     #[prost(string, tag = "1")]

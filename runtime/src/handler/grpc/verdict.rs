@@ -4,15 +4,21 @@ use std::time::Duration;
 
 use super::v1;
 use crate::handler::HandlerError;
+use crate::produce::{Done, ProducerRecord};
 
 /// What the handler said of a delivery.
-pub(super) fn of(verdict: &v1::Verdict) -> Result<(), HandlerError> {
+pub(super) fn of(verdict: v1::Verdict) -> Result<Done, HandlerError> {
     use v1::verdict::Outcome;
-    match &verdict.outcome {
-        Some(Outcome::Done(done)) if done.produce.is_empty() => Ok(()),
-        Some(Outcome::Done(_)) => Err(HandlerError::permanent(
-            "the handler gave messages to produce, which this version of the runtime can't; let it produce them itself",
-        )),
+    match verdict.outcome {
+        // Produced for each, they would be there several times.
+        Some(Outcome::Done(done)) if verdict.count > 1 && !done.produce.is_empty() => {
+            Err(HandlerError::permanent(
+                "the handler gave records to produce for several deliveries at once; let each have a verdict of its own",
+            ))
+        }
+        Some(Outcome::Done(done)) => Ok(Done {
+            produce: done.produce.into_iter().map(record).collect(),
+        }),
         Some(Outcome::Retry(retry)) => {
             let error = HandlerError::retryable(said("retry", &retry.reason));
             Err(match retry.delay_ms {
@@ -29,6 +35,20 @@ pub(super) fn of(verdict: &v1::Verdict) -> Result<(), HandlerError> {
         None => Err(HandlerError::retryable(
             "the handler's verdict has no outcome that this version of the runtime knows",
         )),
+    }
+}
+
+fn record(record: v1::Record) -> ProducerRecord {
+    let headers = record.headers.into_iter();
+    ProducerRecord {
+        topic: record.topic,
+        partition: record.partition,
+        key: record.key.map(Into::into),
+        payload: record.value.map(Into::into),
+        headers: headers
+            .map(|header| (header.name, header.value.map(Into::into)))
+            .collect(),
+        timestamp: record.timestamp_ms,
     }
 }
 

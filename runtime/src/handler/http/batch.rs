@@ -8,10 +8,11 @@ use super::client::Client;
 use super::events::write_events;
 use super::{HttpHandlerError, parse_path, verdicts};
 use crate::handler::{BatchHandler, HandlerError};
+use crate::produce::Done;
 use crate::record::Message;
 
 /// Most bytes of an answer's body: ten thousand verdicts with a long reason each.
-const LONGEST_ANSWER: usize = 16 * 1024 * 1024;
+pub(super) const LONGEST_ANSWER: usize = 16 * 1024 * 1024;
 
 /// Gives messages to an HTTP server, several a request.
 pub struct BatchHttpHandler {
@@ -47,9 +48,9 @@ impl BatchHttpHandler {
 }
 
 impl<T: Sync> BatchHandler<T> for BatchHttpHandler {
-    async fn handle_batch(&self, messages: &[Message<'_, T>]) -> Vec<Result<(), HandlerError>> {
+    async fn handle_batch(&self, messages: &[Message<'_, T>]) -> Vec<Result<Done, HandlerError>> {
         let mut body = Vec::new();
-        write_events(messages, self.json, &mut body);
+        write_events(messages, self.client.deadline(), self.json, &mut body);
         let length = body.len();
         let write_head = |head: &mut Vec<u8>| {
             head.extend_from_slice(self.head.as_bytes());

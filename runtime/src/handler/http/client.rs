@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::answer::{Answer, SendError};
 use super::connection::Connection;
+use super::deadline::Deadline;
 use crate::handler::HandlerError;
 
 /// Share of an attempt's time for which a handler that does not accept
@@ -40,6 +41,11 @@ impl Client {
             longest_answer,
             idle: Mutex::default(),
         }
+    }
+
+    /// When the time of an attempt that begins now is over.
+    pub(super) fn deadline(&self) -> Deadline {
+        Deadline::after(self.timeout)
     }
 
     /// Waits until the handler accepts connections, at most `limit`.

@@ -4,6 +4,7 @@
 //! `ce_…`) keeps its attributes; any other is given some. Where it lies in
 //! Kafka is told by extension attributes.
 
+use std::fmt::Display;
 use std::io::Write as _;
 
 use base64::Engine as _;
@@ -11,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::Uri;
 use http::header::HeaderName;
 
+use super::deadline::Deadline;
 use crate::record::{Message, Record};
 
 /// `type` of a message that is no CloudEvent of its own.
@@ -45,8 +47,9 @@ impl EventWriter {
         }
     }
 
-    /// Writes what stands ahead of the body in the request for one attempt.
-    pub(super) fn write<T>(&self, message: &Message<'_, T>, out: &mut Vec<u8>) {
+    /// Writes what stands ahead of the body in the request for one attempt, whose time
+    /// is over at `deadline`.
+    pub(super) fn write<T>(&self, message: &Message<'_, T>, deadline: Deadline, out: &mut Vec<u8>) {
         out.extend_from_slice(self.beginning.as_bytes());
         let mut head = Head {
             out,
@@ -56,6 +59,7 @@ impl EventWriter {
         write_event(&mut head, message);
         write_position(&mut head, message);
         head.number("ce-attempt", message.attempt());
+        head.shown("ce-attemptdeadline", deadline);
         write_kafka_headers(&mut head, message);
         head.number("content-length", message.payload().map_or(0, <[u8]>::len));
         head.out.extend_from_slice(b"\r\n");
@@ -89,6 +93,13 @@ impl Head<'_> {
         self.field(name, |out| out.extend_from_slice(value.as_bytes()));
     }
 
+    fn shown(&mut self, name: &str, value: impl Display) {
+        self.field(name, |out| {
+            // Writing to memory does not fail.
+            let _ = write!(out, "{value}");
+        });
+    }
+
     fn number(&mut self, name: &str, value: impl itoa::Integer) {
         self.field(name, |out| push_number(out, value));
     }
@@ -115,10 +126,7 @@ fn write_event(head: &mut Head<'_>, record: &Record) {
     });
     let time = record.timestamp().map(jiff::Timestamp::from_millisecond);
     if let Some(Ok(time)) = time {
-        head.field("ce-time", |out| {
-            // Writing to memory does not fail.
-            let _ = write!(out, "{time}");
-        });
+        head.shown("ce-time", time);
     }
 }
 
@@ -240,7 +248,8 @@ mod tests {
         let record = Record::from(record);
         let writer = EventWriter::new(&Uri::from_static("/orders"), json);
         let mut head = Vec::new();
-        writer.write(&Message::new(&record, &(), 2), &mut head);
+        let deadline = Deadline::at_millisecond(1_700_000_010_000);
+        writer.write(&Message::new(&record, &(), 2), deadline, &mut head);
         let mut space = [httparse::EMPTY_HEADER; 64];
         let mut parsed = httparse::Request::new(&mut space);
         let length = parsed.parse(&head).unwrap();
@@ -299,6 +308,7 @@ mod tests {
             ("ce-kafkaoffset", "42"),
             ("ce-kafkaepoch", "0"),
             ("ce-attempt", "2"),
+            ("ce-attemptdeadline", "2023-11-14T22:13:30.000Z"),
         ] {
             assert_eq!(header(&request, name), Some(value), "{name}");
         }

@@ -11,21 +11,29 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::cloudevents::{KAFKA_ATTRIBUTE, TYPE, is_content_type, percent_encode_form};
+use super::deadline::Deadline;
 use crate::record::{Message, Record};
 
-/// Writes the array. `json` says that the values are JSON.
-pub(super) fn write_events<T>(messages: &[Message<'_, T>], json: bool, out: &mut Vec<u8>) {
+/// Writes the array. The time of the attempt at all of them is over at `deadline`; `json`
+/// says that the values are JSON.
+pub(super) fn write_events<T>(
+    messages: &[Message<'_, T>],
+    deadline: Deadline,
+    json: bool,
+    out: &mut Vec<u8>,
+) {
+    let deadline = deadline.to_string();
     out.push(b'[');
     for (place, message) in messages.iter().enumerate() {
         if place > 0 {
             out.push(b',');
         }
-        write_event(message, json, out);
+        write_event(message, &deadline, json, out);
     }
     out.push(b']');
 }
 
-fn write_event<T>(message: &Message<'_, T>, json: bool, out: &mut Vec<u8>) {
+fn write_event<T>(message: &Message<'_, T>, deadline: &str, json: bool, out: &mut Vec<u8>) {
     let record: &Record = message;
     let content_type = match json {
         true => "application/json",
@@ -54,6 +62,7 @@ fn write_event<T>(message: &Message<'_, T>, json: bool, out: &mut Vec<u8>) {
     event.text("kafkaoffset", itoa::Buffer::new().format(record.offset()));
     event.text("kafkaepoch", itoa::Buffer::new().format(record.epoch()));
     event.number("attempt", message.attempt());
+    event.text("attemptdeadline", deadline);
     match record.key().map(|key| (key, std::str::from_utf8(key))) {
         Some((_, Ok(key))) => event.text("partitionkey", key),
         Some((key, Err(_))) => event.text("kafkakeybase64", &STANDARD.encode(key)),
@@ -200,7 +209,8 @@ mod tests {
             .map(|record| Message::new(record, &(), 2))
             .collect();
         let mut out = Vec::new();
-        write_events(&messages, json, &mut out);
+        let deadline = Deadline::at_millisecond(1_700_000_010_000);
+        write_events(&messages, deadline, json, &mut out);
         serde_json::from_slice(&out).unwrap()
     }
 
@@ -218,6 +228,7 @@ mod tests {
             "kafkaoffset": "42",
             "kafkaepoch": "0",
             "attempt": 2,
+            "attemptdeadline": "2023-11-14T22:13:30.000Z",
             "partitionkey": "k\"1",
             "data": {"id": 7},
         });

@@ -10,7 +10,10 @@ mod batch;
 mod client;
 mod cloudevents;
 mod connection;
+mod deadline;
 mod events;
+mod hear;
+mod records;
 mod verdict;
 mod verdicts;
 
@@ -23,11 +26,16 @@ use thiserror::Error;
 pub use self::batch::BatchHttpHandler;
 use self::client::Client;
 use self::cloudevents::EventWriter;
+pub use self::hear::hear;
 use super::{Handler, HandlerError};
+use crate::produce::Done;
 use crate::record::Message;
 
-/// Most bytes of an answer's body that are read: only its beginning is ever shown.
+/// Most bytes of an answer's body that are read where only its beginning is ever shown.
 const LONGEST_ANSWER: usize = 64 * 1024;
+
+/// The same where it brings records to produce.
+const LONGEST_RECORDS: usize = 16 * 1024 * 1024;
 
 /// What is wrong with the settings of an HTTP handler.
 #[derive(Debug, Error)]
@@ -54,19 +62,28 @@ fn parse_path(path: &str) -> Result<Uri, HttpHandlerError> {
 pub struct HttpHandler {
     client: Client,
     events: EventWriter,
+    /// Whether answers bring records to produce.
+    produces: bool,
 }
 
 impl HttpHandler {
-    /// A handler that listens at an address. `timeout` is the longest time for an attempt.
+    /// A handler that listens at an address. `timeout` is the longest time for an
+    /// attempt. With `produces` an answer may bring records to produce.
     pub fn new(
         address: &Address,
         path: &str,
         json: bool,
         timeout: Duration,
+        produces: bool,
     ) -> Result<Self, HttpHandlerError> {
+        let longest = match produces {
+            true => LONGEST_RECORDS,
+            false => LONGEST_ANSWER,
+        };
         Ok(Self {
-            client: Client::new(address, timeout, LONGEST_ANSWER),
+            client: Client::new(address, timeout, longest),
             events: EventWriter::new(&parse_path(path)?, json),
+            produces,
         })
     }
 
@@ -77,9 +94,15 @@ impl HttpHandler {
 }
 
 impl<T: Sync> Handler<T> for HttpHandler {
-    async fn handle(&self, message: Message<'_, T>) -> Result<(), HandlerError> {
+    async fn handle(&self, message: Message<'_, T>) -> Result<Done, HandlerError> {
         let body = message.payload().unwrap_or_default();
-        let write_head = |head: &mut Vec<u8>| self.events.write(&message, head);
-        verdict::of(&self.client.send(write_head, body).await?)
+        let deadline = self.client.deadline();
+        let write_head = |head: &mut Vec<u8>| self.events.write(&message, deadline, head);
+        let answer = self.client.send(write_head, body).await?;
+        verdict::of(&answer)?;
+        match self.produces {
+            true => records::of(&answer),
+            false => Ok(Done::default()),
+        }
     }
 }

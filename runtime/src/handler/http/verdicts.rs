@@ -4,15 +4,22 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
 use super::answer::Answer;
+use super::records::{self, JsonRecord};
 use super::verdict;
 use crate::handler::HandlerError;
+use crate::produce::Done;
+
+/// White space around JSON (RFC 8259); other characters that look like it are none.
+pub(super) const SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
 /// An answer's body, where it gives verdicts.
 #[derive(Deserialize)]
-struct Verdicts {
-    verdicts: Vec<Entry>,
+struct Verdicts<'a> {
+    #[serde(borrow)]
+    verdicts: Vec<&'a RawValue>,
 }
 
 /// An answer's body, as far as it must be known whether it gives verdicts.
@@ -21,23 +28,19 @@ struct Outline {
     verdicts: Option<IgnoredAny>,
 }
 
-/// One message's verdict: its name alone, or with what belongs to it.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Entry {
-    Name(Name),
-    Full(Full),
-}
-
+/// One message's verdict, with what belongs to it. It may be its name alone.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Full {
+struct Entry<'a> {
     verdict: Name,
     #[serde(default)]
     reason: String,
     /// Seconds.
     #[serde(default)]
     retry_after: Option<f64>,
+    /// With `done`.
+    #[serde(default, borrow)]
+    produce: Vec<JsonRecord<'a>>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -55,21 +58,21 @@ enum Name {
 ///
 /// A status that is no success is the verdict on all of them, as for a single message. A
 /// success without a list of verdicts is one for all.
-pub(super) fn of(answer: &Answer, count: usize) -> Vec<Result<(), HandlerError>> {
+pub(super) fn of(answer: &Answer, count: usize) -> Vec<Result<Done, HandlerError>> {
     if let Err(error) = verdict::of(answer) {
         return vec![Err(error); count];
     }
     match read(answer, count) {
         Ok(Some(entries)) => entries.into_iter().map(Entry::verdict).collect(),
-        Ok(None) => vec![Ok(()); count],
+        Ok(None) => vec![Ok(Done::default()); count],
         Err(reason) => vec![Err(HandlerError::retryable(reason)); count],
     }
 }
 
 /// The list, if there is one. What may have been meant as one and can't be read is an
 /// error: to take it for success could lose messages.
-fn read(answer: &Answer, count: usize) -> Result<Option<Vec<Entry>>, String> {
-    let text = answer.text.trim();
+fn read(answer: &Answer, count: usize) -> Result<Option<Vec<Entry<'_>>>, String> {
+    let text = answer.text.trim_matches(SPACE);
     if text.is_empty() || !answer.is_json {
         return Ok(None);
     }
@@ -87,8 +90,10 @@ fn read(answer: &Answer, count: usize) -> Result<Option<Vec<Entry>>, String> {
         return Ok(None);
     }
     let Verdicts { verdicts } = serde_json::from_str(text).map_err(unreadable)?;
-    match verdicts.len() <= count {
-        true => Ok(Some(verdicts)),
+    let entries = verdicts.iter().map(|verdict| Entry::read(verdict));
+    let entries: Vec<_> = entries.collect::<Result<_, _>>().map_err(unreadable)?;
+    match entries.len() <= count {
+        true => Ok(Some(entries)),
         false => Err(format!(
             "the handler gave {} verdicts on {count} messages",
             verdicts.len()
@@ -96,25 +101,35 @@ fn read(answer: &Answer, count: usize) -> Result<Option<Vec<Entry>>, String> {
     }
 }
 
-impl Entry {
-    fn verdict(self) -> Result<(), HandlerError> {
-        let full = match self {
-            Self::Full(full) => full,
-            Self::Name(verdict) => Full {
-                verdict,
-                reason: String::new(),
-                retry_after: None,
-            },
-        };
-        let reason = match full.reason.as_str() {
+impl<'a> Entry<'a> {
+    fn read(text: &'a RawValue) -> serde_json::Result<Self> {
+        if !text.get().starts_with('"') {
+            return serde_json::from_str(text.get());
+        }
+        Ok(Self {
+            verdict: serde_json::from_str(text.get())?,
+            reason: String::new(),
+            retry_after: None,
+            produce: Vec::new(),
+        })
+    }
+
+    fn verdict(self) -> Result<Done, HandlerError> {
+        let reason = match self.reason.as_str() {
             "" => "the handler gave no reason",
             reason => reason,
         };
-        let wait = full
+        let wait = self
             .retry_after
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        let error = match full.verdict {
-            Name::Done => return Ok(()),
+        let error = match self.verdict {
+            Name::Done => {
+                return records::done(self.produce).map_err(|error| {
+                    HandlerError::permanent(format_args!(
+                        "the handler's records to produce can't be read: {error}"
+                    ))
+                });
+            }
             Name::Retry => HandlerError::retryable(reason),
             Name::Fail => HandlerError::permanent(reason),
             Name::Skip => HandlerError::skip(reason),
@@ -133,6 +148,7 @@ mod tests {
 
     use super::*;
     use crate::handler::FailureKind;
+    use crate::produce::ProducerRecord;
 
     fn answer(status: u16, text: &str) -> Answer {
         Answer {
@@ -202,6 +218,8 @@ mod tests {
             r#"{"verdicts": [{"verdict": "retry", "after": 1}]}"#,
             r#"{"verdicts": {"0": "done"}}"#,
             r#"{"verdicts": ["done", "done", "done"]}"#,
+            "\u{a0}",
+            "\u{b}0",
         ] {
             let retryable = [Some(FailureKind::Retryable); 2];
             assert_eq!(kinds(&answer(200, text), 2), retryable, "{text}");
@@ -209,6 +227,18 @@ mod tests {
         let mut cut = answer(200, r#"{"verdicts": []}"#);
         cut.whole = false;
         assert_eq!(kinds(&cut, 1), [Some(FailureKind::Retryable)]);
+    }
+
+    #[test]
+    fn a_done_may_bring_records_to_produce() {
+        let text = r#"{"verdicts": [{"verdict": "done", "produce": [{"topic": "out", "data": 1.10}]},
+            {"verdict": "done", "produce": [{"topic": "out", "data_base64": "!"}]}, "done"]}"#;
+        let verdicts = of(&answer(200, text), 3);
+        let record = ProducerRecord::new("out", "1.10");
+        assert_eq!(verdicts[0], Ok(record.into()));
+        let error = verdicts[1].as_ref().unwrap_err();
+        assert_eq!(error.kind(), FailureKind::Permanent);
+        assert_eq!(verdicts[2], Ok(Done::default()));
     }
 
     #[test]

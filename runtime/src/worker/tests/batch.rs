@@ -1,5 +1,7 @@
 //! Several messages in one call.
 
+use futures_util::FutureExt as _;
+
 use super::*;
 
 #[tokio::test]
@@ -24,6 +26,25 @@ async fn a_batch_gives_each_message_its_own_verdict() {
     assert_eq!(fixture.partition.committable(), Some(4));
     let steps = fixture.steps();
     assert!(steps.last().unwrap().starts_with("handle 2#2"), "{steps:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_done_with_but_for_the_messages_that_wait_for_another_attempt() {
+    let fixture = fixture("", attempts(2, FailureAction::Stop), |message| {
+        match (message.offset(), message.attempt()) {
+            (2, 1) => Err(HandlerError::retryable("once")),
+            _ => Ok(()),
+        }
+    });
+    let work = fixture.process_batch(&["{}"; 4]);
+    tokio::pin!(work);
+    // It goes as far as it can, which is to the wait.
+    assert!((&mut work).now_or_never().is_none());
+    assert_eq!(fixture.processed("", "orders", true), (3.0, 3.0));
+    assert_eq!(fixture.partition.committable(), Some(2));
+    work.await.unwrap();
+    assert_eq!(fixture.processed("", "orders", true), (4.0, 4.0));
+    assert_eq!(fixture.partition.committable(), Some(4));
 }
 
 #[tokio::test]
@@ -55,9 +76,12 @@ struct Slow {
 }
 
 impl BatchHandler<Value> for Slow {
-    async fn handle_batch(&self, messages: &[Message<'_, Value>]) -> Vec<Result<(), HandlerError>> {
+    async fn handle_batch(
+        &self,
+        messages: &[Message<'_, Value>],
+    ) -> Vec<Result<Done, HandlerError>> {
         tokio::time::sleep(Duration::from_secs(60)).await;
-        vec![Ok(()); messages.len()]
+        vec![Ok(Done::default()); messages.len()]
     }
 
     fn keeps_time(&self) -> bool {
@@ -83,7 +107,9 @@ async fn a_batch_is_given_up_after_the_time_of_an_attempt_unless_its_handler_kee
             timeout: shared.timeout,
             metrics: shared.metrics,
             dead_letters: None,
+            in_order: false,
             committer: None,
+            produces: false,
             defers: false,
             gathering: Gathering::default(),
         };

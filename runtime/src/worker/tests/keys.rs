@@ -155,9 +155,12 @@ async fn in_a_batch_only_the_messages_that_failed_wait() {
 struct Yielding;
 
 impl BatchHandler<Value> for Yielding {
-    async fn handle_batch(&self, messages: &[Message<'_, Value>]) -> Vec<Result<(), HandlerError>> {
+    async fn handle_batch(
+        &self,
+        messages: &[Message<'_, Value>],
+    ) -> Vec<Result<Done, HandlerError>> {
         tokio::task::yield_now().await;
-        messages.iter().map(|_| Ok(())).collect()
+        messages.iter().map(|_| Ok(Done::default())).collect()
     }
 }
 
@@ -179,7 +182,9 @@ async fn whoever_gathers_is_woken_when_keys_are_let_go() {
         timeout: shared.timeout,
         metrics: shared.metrics,
         dead_letters: None,
+        in_order: false,
         committer: None,
+        produces: false,
         defers: true,
         gathering: Gathering::default(),
     });

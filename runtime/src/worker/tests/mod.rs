@@ -53,8 +53,8 @@ impl<F> Handler<Value> for Noting<F>
 where
     F: Fn(&Message<'_, Value>) -> Result<(), HandlerError> + Send + Sync + 'static,
 {
-    async fn handle(&self, message: Message<'_, Value>) -> Result<(), HandlerError> {
-        self.answer(&message)
+    async fn handle(&self, message: Message<'_, Value>) -> Result<Done, HandlerError> {
+        self.answer(&message).map(Into::into)
     }
 }
 
@@ -62,11 +62,12 @@ impl<F> BatchHandler<Value> for Noting<F>
 where
     F: Fn(&Message<'_, Value>) -> Result<(), HandlerError> + Send + Sync + 'static,
 {
-    async fn handle_batch(&self, messages: &[Message<'_, Value>]) -> Vec<Result<(), HandlerError>> {
-        messages
-            .iter()
-            .map(|message| self.answer(message))
-            .collect()
+    async fn handle_batch(
+        &self,
+        messages: &[Message<'_, Value>],
+    ) -> Vec<Result<Done, HandlerError>> {
+        let answers = messages.iter().map(|message| self.answer(message));
+        answers.map(|answer| answer.map(Into::into)).collect()
     }
 }
 
@@ -108,7 +109,9 @@ where
             timeout: Duration::from_secs(5),
             metrics,
             dead_letters: None,
+            in_order: false,
             committer: None,
+            produces: false,
             defers: false,
             gathering: Gathering::default(),
         },
@@ -121,6 +124,7 @@ impl<H> Fixture<H> {
     fn in_order(mut self, result: CommitResult) -> Self {
         let (committer, requests) = Committer::new(Arc::new(Notify::new()));
         tokio::spawn(answer_commits(requests, result, Arc::clone(&self.steps)));
+        self.shared.in_order = true;
         self.shared.committer = Some(committer);
         self
     }

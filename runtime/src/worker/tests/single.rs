@@ -258,7 +258,7 @@ async fn a_verdict_after_the_revocation_changes_nothing() {
 struct Hanging;
 
 impl Handler<Value> for Hanging {
-    async fn handle(&self, _: Message<'_, Value>) -> Result<(), HandlerError> {
+    async fn handle(&self, _: Message<'_, Value>) -> Result<Done, HandlerError> {
         std::future::pending().await
     }
 }
@@ -280,7 +280,9 @@ fn hanging(timeout: Duration) -> Fixture<Hanging> {
             policy: shared.policy,
             metrics: shared.metrics,
             dead_letters: shared.dead_letters,
+            in_order: false,
             committer: shared.committer,
+            produces: false,
             defers: shared.defers,
             gathering: Gathering::default(),
         },

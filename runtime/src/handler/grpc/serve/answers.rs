@@ -9,8 +9,9 @@ use parking_lot::Mutex;
 use tonic::Status;
 
 use crate::handler::grpc::v1::verdict::Outcome;
-use crate::handler::grpc::v1::{DeadLetter, Done, Fail, FromHandler, Retry, Skip, Verdict};
+use crate::handler::grpc::v1::{self, DeadLetter, Fail, FromHandler, Retry, Skip, Verdict};
 use crate::handler::{FailureKind, HandlerError};
+use crate::produce::{Done, ProducerRecord};
 
 /// Gathers answers.
 #[derive(Default)]
@@ -32,11 +33,13 @@ impl Answers {
     }
 
     /// Gives a verdict, and the message's credit anew.
-    pub(super) fn settle(&self, id: u64, verdict: Result<(), HandlerError>) {
+    pub(super) fn settle(&self, id: u64, verdict: Result<Done, HandlerError>) {
         self.add(|next| {
             next.credits += 1;
             match (&verdict, next.verdicts.last_mut()) {
-                (Ok(()), Some(last)) if continues(last, id) => last.count += 1,
+                (Ok(done), Some(last)) if done.produce.is_empty() && continues(last, id) => {
+                    last.count += 1;
+                }
                 _ => next.verdicts.push(Verdict {
                     first_id: id,
                     count: 1,
@@ -67,12 +70,17 @@ impl Answers {
 
 /// Whether a verdict is done and ends just before this number.
 fn continues(verdict: &Verdict, id: u64) -> bool {
-    matches!(verdict.outcome, Some(Outcome::Done(_))) && verdict.first_id + verdict.count == id
+    let done = matches!(&verdict.outcome, Some(Outcome::Done(done)) if done.produce.is_empty());
+    done && verdict.first_id + verdict.count == id
 }
 
-fn outcome(verdict: Result<(), HandlerError>) -> Outcome {
-    let Err(error) = verdict else {
-        return Outcome::Done(Done::default());
+fn outcome(verdict: Result<Done, HandlerError>) -> Outcome {
+    let error = match verdict {
+        Ok(done) => {
+            let produce = done.produce.into_iter().map(record).collect();
+            return Outcome::Done(v1::Done { produce });
+        }
+        Err(error) => error,
     };
     let reason = error.reason().to_owned();
     match error.kind() {
@@ -85,6 +93,23 @@ fn outcome(verdict: Result<(), HandlerError>) -> Outcome {
         FailureKind::Permanent => Outcome::Fail(Fail { reason }),
         FailureKind::Skip => Outcome::Skip(Skip { reason }),
         FailureKind::DeadLetter => Outcome::DeadLetter(DeadLetter { reason }),
+    }
+}
+
+fn record(record: ProducerRecord) -> v1::Record {
+    let headers = record.headers.into_iter();
+    v1::Record {
+        topic: record.topic,
+        partition: record.partition,
+        key: record.key.map(Into::into),
+        value: record.payload.map(Into::into),
+        headers: headers
+            .map(|(name, value)| v1::Header {
+                name,
+                value: value.map(Into::into),
+            })
+            .collect(),
+        timestamp_ms: record.timestamp,
     }
 }
 

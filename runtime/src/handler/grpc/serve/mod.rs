@@ -42,6 +42,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::v1::handler_server::{Handler, HandlerServer};
 use super::v1::{FromHandler, FromRuntime};
 use crate::handler::HandlerError;
+use crate::produce::Done;
 
 /// Messages that are handled at once unless said otherwise.
 const CONCURRENCY: usize = 16;
@@ -78,17 +79,25 @@ pub enum ServeError {
 /// dropped at an `await` once the message is void: its time is over, or its partition
 /// went to another consumer.
 pub trait Handle: Send + Sync + 'static {
-    /// Handles one message. What an error leads to is set by `spec.delivery`.
-    fn handle(&self, message: Delivered) -> impl Future<Output = Result<(), HandlerError>> + Send;
+    /// Handles one message, and gives what is to be produced for it. What an error
+    /// leads to is set by `spec.delivery`.
+    fn handle(&self, message: Delivered)
+    -> impl Future<Output = Result<Done, HandlerError>> + Send;
 }
 
-impl<F, R> Handle for F
+/// A function that ends with nothing, or with what is to be produced.
+impl<F, R, O> Handle for F
 where
     F: Fn(Delivered) -> R + Send + Sync + 'static,
-    R: Future<Output = Result<(), HandlerError>> + Send,
+    R: Future<Output = Result<O, HandlerError>> + Send,
+    O: Into<Done>,
 {
-    fn handle(&self, message: Delivered) -> impl Future<Output = Result<(), HandlerError>> + Send {
-        self(message)
+    fn handle(
+        &self,
+        message: Delivered,
+    ) -> impl Future<Output = Result<Done, HandlerError>> + Send {
+        let call = self(message);
+        async move { call.await.map(Into::into) }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::handler::FailureKind;
 use crate::record::{OwnedRecord, Record};
 use server::{Call, LIMIT, Scripted, done, offsets};
 
-type Verdicts = Vec<Result<(), HandlerError>>;
+type Verdicts = Vec<Result<Done, HandlerError>>;
 
 /// A directory for the handler's socket, and the transport to it.
 struct Fixture {
@@ -85,7 +85,7 @@ async fn verdicts(given: JoinHandle<Verdicts>) -> Verdicts {
 fn kinds(verdicts: &Verdicts) -> Vec<Result<(), FailureKind>> {
     let verdicts = verdicts.iter();
     verdicts
-        .map(|verdict| verdict.as_ref().copied().map_err(HandlerError::kind))
+        .map(|verdict| verdict.as_ref().map(|_| ()).map_err(HandlerError::kind))
         .collect()
 }
 

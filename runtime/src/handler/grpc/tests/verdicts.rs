@@ -5,6 +5,7 @@ use v1::verdict::Outcome;
 use v1::{DeadLetter, Done, Fail, FromHandler, Range, Retry, Skip, Verdict};
 
 use super::*;
+use crate::produce::ProducerRecord;
 
 /// A stream with enough credits.
 async fn open(fixture: &Fixture) -> (Scripted, Call) {
@@ -60,14 +61,28 @@ async fn each_message_gets_its_verdict() {
 }
 
 #[tokio::test]
-async fn records_to_produce_are_refused_rather_than_lost() {
+async fn records_to_produce_go_with_one_delivery() {
     let fixture = fixture("Fast", "30s");
     let (_server, mut call) = open(&fixture).await;
-    let given = fixture.give([0]);
+    let given = fixture.give(0..3);
     let batch = call.batch().await;
-    let produce = vec![v1::Record::default()];
-    call.settle(batch.first_id, 1, Outcome::Done(Done { produce }));
-    assert_eq!(kinds(&verdicts(given).await), [Err(FailureKind::Permanent)]);
+    let produce = vec![v1::Record {
+        topic: "out".into(),
+        value: Some("x".into()),
+        ..v1::Record::default()
+    }];
+    let with_records = || {
+        Outcome::Done(Done {
+            produce: produce.clone(),
+        })
+    };
+    call.settle(batch.first_id, 1, with_records());
+    call.settle(batch.first_id + 1, 2, with_records());
+    let verdicts = verdicts(given).await;
+    let failed = Err(FailureKind::Permanent);
+    assert_eq!(kinds(&verdicts), [Ok(()), failed, failed]);
+    let record = ProducerRecord::new("out", "x");
+    assert_eq!(verdicts[0], Ok(record.into()));
 }
 
 #[tokio::test]

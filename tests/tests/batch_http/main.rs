@@ -1,24 +1,21 @@
-//! BatchHttp handlers on a real Kafka: whole batches, single failures, broken answers,
-//! and a runtime that is killed.
+//! BatchHttp handlers on a real Kafka: whole batches, single failures, and broken answers.
 
 #![forbid(unsafe_code)]
 
+mod in_order;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::env;
 use std::error::Error;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use penstock_tests::groups::{self, CommitWatch};
 use penstock_tests::kafka::Kafka;
-use penstock_tests::oracle::{Disruption, Evidence, Rule};
+use penstock_tests::oracle::{Evidence, Rule};
 use penstock_tests::produce::Produce;
 use penstock_tests::recorder::{Delivery, Gate, Recorder, Reply};
 use penstock_tests::topics::Stored;
 use penstock_tests::{Consumer, Manifest, Position, topics};
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
-use tokio::time::sleep;
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -41,6 +38,7 @@ const ALWAYS: [Rule; 4] = [
 
 #[derive(Clone, Copy, PartialEq)]
 enum Mode {
+    InOrder,
     KeyOrdered,
     Fast,
 }
@@ -61,6 +59,10 @@ impl Scene {
         let group = topics::unique("test.batch");
         let dir = TempDir::with_prefix("penstock-batch-")?;
         let (recorder, manifest) = match mode {
+            Mode::InOrder => (
+                Recorder::start()?,
+                Manifest::in_order(&bootstrap, &group, &topic),
+            ),
             Mode::Fast => (
                 Recorder::start()?,
                 Manifest::fast(&bootstrap, &group, &topic, HANDLERS),
@@ -244,13 +246,11 @@ async fn one_fails_alone(mode: Mode) -> Outcome {
     let manifest = scene.manifest.clone().set("/delivery/maxAttempts", 1000);
     let consumer = Consumer::start(&manifest)?;
     scene.recorder.wait_for_handled(99, LIMIT).await?;
-    if mode == Mode::KeyOrdered {
-        // It holds up no handler, so the others are done with meanwhile.
-        let name = "kafka_consumer_messages_processed_total";
-        consumer
-            .wait_for_metric(name, &[("kafka_success", "true")], 99.0, LIMIT)
-            .await?;
-    }
+    // The others are done with meanwhile.
+    let name = "kafka_consumer_messages_processed_total";
+    consumer
+        .wait_for_metric(name, &[("kafka_success", "true")], 99.0, LIMIT)
+        .await?;
     let seen = scene.recorder.count();
     scene.recorder.wait_for(seen + 3, LIMIT).await?;
     stop(&consumer).await?;
@@ -406,70 +406,6 @@ async fn bytes_tombstones_keys_and_headers_arrive_as_they_were() -> Outcome {
         assert_eq!(one.body, value);
         assert_eq!(one.key.as_deref(), Some("50%20 gr\u{fc}n"));
         assert_eq!(one.header("kafka-header-trace%20id"), Some("a%26b%3Dc"));
-    }
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kills_lose_nothing() -> Outcome {
-    kills(Mode::Fast).await
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kills_keep_the_order_of_keys() -> Outcome {
-    kills(Mode::KeyOrdered).await
-}
-
-/// kill -9 of the runtime at random instants. PENSTOCK_TEST_SEED repeats a run.
-async fn kills(mode: Mode) -> Outcome {
-    const KILLS: u64 = 12;
-    /// New messages before each kill; some of them are ahead still when it comes.
-    const MORE: usize = 600;
-    let seed = match env::var("PENSTOCK_TEST_SEED") {
-        Ok(seed) => seed.parse()?,
-        Err(_) => rand::random(),
-    };
-    println!("PENSTOCK_TEST_SEED={seed}");
-    let mut random = StdRng::seed_from_u64(seed);
-    let scene = Scene::new(mode).await?;
-    scene.recorder.behave(|one| {
-        let wait = one.position.offset.unsigned_abs() * 7 % 13;
-        Reply::ok().after(Duration::from_millis(wait))
-    });
-    let watch = scene.watch().await?;
-    let manifest = scene.manifest.clone().static_member();
-    let (mut produced, mut kills) = (Vec::new(), Vec::new());
-    for kill in 0..KILLS {
-        let more = scene.messages(MORE as u64).first_seq(kill * MORE as u64);
-        produced.extend(more.send(&scene.bootstrap).await?);
-        let before = scene.recorder.count();
-        let consumer = Consumer::start(&manifest)?;
-        let deliveries = before + random.random_range(1..MORE);
-        scene.recorder.wait_for(deliveries, LIMIT).await?;
-        // Commits go by the clock: some kills come after one.
-        sleep(Duration::from_millis(random.random_range(0..400))).await;
-        assert_eq!(consumer.status(), None, "{}", consumer.tail());
-        consumer.kill()?;
-        consumer.wait(LIMIT).await?;
-        kills.push(Disruption::at(Instant::now()));
-    }
-    let consumer = Consumer::start(&manifest)?;
-    scene
-        .finish(&consumer, i64::try_from(produced.len())?)
-        .await?;
-    let deliveries = scene.recorder.deliveries();
-    println!(
-        "{} messages, {} deliveries",
-        produced.len(),
-        deliveries.len()
-    );
-    let evidence = Evidence::new(&produced, deliveries)
-        .commits(watch.stop().await)
-        .disruptions(kills);
-    evidence.check(&ALWAYS)?;
-    evidence.check(&[Rule::AttemptsWithin(1)])?;
-    if mode == Mode::KeyOrdered {
-        evidence.check(&[Rule::KeyOrder])?;
     }
     Ok(())
 }

@@ -1,0 +1,169 @@
+//! Commits that go out together, in one transaction with what was produced.
+
+use std::sync::Arc;
+
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::topic_partition_list::TopicPartitionList;
+use tokio::sync::oneshot::{self, error::TryRecvError};
+
+use super::{Commits, State, add_to, passes};
+use crate::commit::CommitResult;
+use crate::kafka::Consumer;
+use crate::partition::{CommitPoint, Partition};
+use crate::transactions::{Covered, Outcome, Refusal, Transaction};
+
+/// A transaction that is with the brokers.
+pub(super) struct OpenTransaction {
+    partitions: Vec<Arc<Partition>>,
+    outcome: oneshot::Receiver<Outcome>,
+}
+
+/// How a transaction ended.
+pub(crate) enum TransactionEnd {
+    /// With so many records.
+    Committed(usize),
+    /// Nothing of it happened, and another follows.
+    Aborted,
+    /// The consumer must end.
+    Failed(String),
+}
+
+impl Commits {
+    /// Sends what is due, of all partitions at once, unless a transaction is open.
+    pub(super) fn begin_transaction(&mut self, consumer: &Consumer) {
+        if self.open.is_some() {
+            return;
+        }
+        let due = self.take_due();
+        if self.failed {
+            return self.answer_all(Err(RDKafkaErrorCode::Fatal));
+        }
+        let (Some(transactions), false) = (&self.transactions, due.is_empty()) else {
+            return;
+        };
+        // Without a group there is no assignment either.
+        let Some(group) = consumer.group_metadata() else {
+            return;
+        };
+        let mut offsets = TopicPartitionList::with_capacity(due.len());
+        let (mut partitions, mut records) = (Vec::new(), Vec::new());
+        for (partition, point) in due {
+            if let Err(error) = add_to(&mut offsets, &partition, &point) {
+                tracing::error!("an offset that can't be committed: {error}");
+                continue;
+            }
+            let taken = partition.take_records(&point).into_iter();
+            records.extend(taken.map(|(offset, record)| Covered {
+                partition: partitions.len(),
+                offset,
+                record,
+            }));
+            partitions.push(partition);
+        }
+        self.open = Some(OpenTransaction {
+            partitions,
+            outcome: transactions.begin(Transaction {
+                records,
+                offsets,
+                group,
+            }),
+        });
+    }
+
+    /// Marks what is due as sent: each partition once, and how far.
+    fn take_due(&mut self) -> Vec<(Arc<Partition>, CommitPoint)> {
+        let mut due: Vec<(Arc<Partition>, CommitPoint)> = Vec::new();
+        let mut place = 0;
+        while let Some(waiting) = self.waiting.get_mut(place) {
+            let partition = &waiting.partition;
+            let known = due.iter().find(|(other, _)| Arc::ptr_eq(other, partition));
+            if !waiting.is_due() {
+                place += 1;
+            } else if partition.is_revoked() {
+                self.reply(place, CommitResult::Revoked);
+            } else if let Some((_, point)) = known {
+                waiting.state = State::Sent(point.clone());
+                place += 1;
+            } else if let Some(point) = waiting.point() {
+                due.push((Arc::clone(partition), point.clone()));
+                waiting.state = State::Sent(point);
+                place += 1;
+            } else {
+                self.reply(place, CommitResult::Committed);
+            }
+        }
+        due
+    }
+
+    /// How the open transaction ended, once it has. Records that were not committed go
+    /// back to where they were.
+    pub(crate) fn end_transaction(&mut self) -> Option<TransactionEnd> {
+        let open = self.open.as_mut()?;
+        let outcome = match open.outcome.try_recv() {
+            Ok(outcome) => outcome,
+            Err(TryRecvError::Empty) => return None,
+            Err(TryRecvError::Closed) => Outcome {
+                records: Vec::new(),
+                result: Err(Refusal::Fatal("its thread has ended".into())),
+            },
+        };
+        let partitions = self.open.take()?.partitions;
+        let Outcome { records, result } = outcome;
+        let (answer, end) = match result {
+            Ok(()) => (Ok(()), TransactionEnd::Committed(records.len())),
+            Err(refusal) => {
+                let end = judge(&refusal, &records, &partitions);
+                for covered in records {
+                    partitions[covered.partition].put_back(covered.offset, covered.record);
+                }
+                let code = match refusal {
+                    Refusal::Aborted(code) | Refusal::Record { code, .. } => code,
+                    Refusal::Fatal(_) => RDKafkaErrorCode::Fatal,
+                };
+                (Err(code), end)
+            }
+        };
+        self.failed = matches!(end, TransactionEnd::Failed(_));
+        self.answer_all(answer);
+        Some(end)
+    }
+
+    fn answer_all(&mut self, answer: Result<(), RDKafkaErrorCode>) {
+        let mut place = 0;
+        while let Some(waiting) = self.waiting.get_mut(place) {
+            let sent = matches!(waiting.state, State::Sent(_));
+            match sent.then(|| waiting.take(answer, self.retry_limit)) {
+                Some(Some(result)) => self.reply(place, result),
+                Some(None) | None => place += 1,
+            }
+        }
+    }
+}
+
+fn judge(refusal: &Refusal, records: &[Covered], partitions: &[Arc<Partition>]) -> TransactionEnd {
+    match refusal {
+        Refusal::Aborted(code)
+            if passes(*code) || *code == RDKafkaErrorCode::OffsetMetadataTooLarge =>
+        {
+            tracing::warn!("a transaction was aborted ({code}); it is begun again");
+            TransactionEnd::Aborted
+        }
+        Refusal::Record { place, code } => {
+            let covered = &records[*place];
+            let partition = &partitions[covered.partition];
+            TransactionEnd::Failed(format!(
+                "topic {} partition {} offset {}: a record that its handler gave can't be produced to topic '{}' ({} bytes): {code}. Create the topic, or correct the handler",
+                partition.topic,
+                partition.number,
+                covered.offset,
+                covered.record.topic,
+                covered.record.weight(),
+            ))
+        }
+        Refusal::Aborted(code) => TransactionEnd::Failed(format!("a transaction failed: {code}")),
+        Refusal::Fatal(reason) => TransactionEnd::Failed(format!(
+            "a transaction failed, and perhaps another process has taken over: {reason}"
+        )),
+    }
+}

@@ -1,0 +1,191 @@
+//! What a handler says, without a stream: for fuzzing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message as _;
+use tokio::time::Instant;
+
+use super::open::Ended;
+use super::session::Session;
+use super::v1::FromHandler;
+use crate::handler::HandlerError;
+use crate::produce::Done;
+
+/// Longer than any input takes.
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What came of a handler's words.
+#[derive(Debug, PartialEq)]
+pub struct Heard {
+    /// For each delivery what was said of it, if anything.
+    pub verdicts: Vec<Option<Result<Done, HandlerError>>>,
+    /// Credits that the handler has granted.
+    pub credits: usize,
+    /// Whether all words could be read. The stream ends with the first that can't.
+    pub whole: bool,
+}
+
+/// Takes the bytes of a handler's messages, one after the other, on a stream on which
+/// batches of so many deliveries were sent; the first has the number 1.
+pub fn hear(batches: &[usize], words: &[impl AsRef<[u8]>]) -> Heard {
+    let session = Session::new(Arc::default());
+    let deadline = Instant::now() + HOUR;
+    let sent: Vec<_> = batches
+        .iter()
+        .filter_map(|count| session.open(*count, deadline))
+        .collect();
+    let mut whole = true;
+    for word in words {
+        match FromHandler::decode(word.as_ref()) {
+            Ok(message) => session.take(message),
+            Err(_) => {
+                whole = false;
+                break;
+            }
+        }
+    }
+    let credits = session.credits();
+    session.end(Ended::InOrder);
+    let outcomes = sent
+        .into_iter()
+        .filter_map(|(_, mut sent)| sent.try_recv().ok());
+    Heard {
+        verdicts: outcomes.flat_map(|outcome| outcome.verdicts).collect(),
+        credits,
+        whole,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::v1::verdict::Outcome;
+    use super::super::v1::{self, DeadLetter, Fail, Record, Retry, Skip, Verdict};
+    use super::*;
+    use crate::handler::FailureKind;
+
+    /// Numbers around the deliveries that there are, and at the ends of what there can be.
+    fn number() -> impl Strategy<Value = u64> {
+        prop_oneof![
+            8 => 0u64..40,
+            1 => (u64::MAX - 40)..=u64::MAX,
+            1 => any::<u64>(),
+        ]
+    }
+
+    fn outcome() -> impl Strategy<Value = Option<Outcome>> {
+        let produce = vec![Record::default()];
+        prop_oneof![
+            4 => Just(Some(Outcome::Done(v1::Done::default()))),
+            1 => Just(Some(Outcome::Done(v1::Done { produce }))),
+            2 => any::<(String, u64)>().prop_map(|(reason, delay_ms)| {
+                Some(Outcome::Retry(Retry { reason, delay_ms }))
+            }),
+            1 => any::<String>().prop_map(|reason| Some(Outcome::Skip(Skip { reason }))),
+            1 => any::<String>().prop_map(|reason| Some(Outcome::DeadLetter(DeadLetter { reason }))),
+            1 => any::<String>().prop_map(|reason| Some(Outcome::Fail(Fail { reason }))),
+            1 => Just(None),
+        ]
+    }
+
+    fn message() -> impl Strategy<Value = FromHandler> {
+        let credits = prop_oneof![0u32..100, Just(u32::MAX), any::<u32>()];
+        let verdict =
+            (number(), number(), outcome()).prop_map(|(first_id, count, outcome)| Verdict {
+                first_id,
+                count,
+                outcome,
+            });
+        (credits, prop::collection::vec(verdict, 0..6))
+            .prop_map(|(credits, verdicts)| FromHandler { credits, verdicts })
+    }
+
+    /// A message as it is sent, one that was damaged on its way, or noise.
+    fn word() -> impl Strategy<Value = Vec<u8>> {
+        let sent = message().prop_map(|message| message.encode_to_vec());
+        let damage = (any::<prop::sample::Index>(), any::<u8>(), 0u8..4);
+        let damaged = (message(), prop::collection::vec(damage, 1..4)).prop_map(|(sent, all)| {
+            let mut bytes = sent.encode_to_vec();
+            for (place, byte, kind) in all {
+                let place = place.index(bytes.len() + 1);
+                match kind {
+                    0 => bytes.truncate(place),
+                    1 => bytes.insert(place, byte),
+                    _ if place == bytes.len() => bytes.push(byte),
+                    2 => bytes[place] = byte,
+                    _ => bytes[place] ^= 1 << (byte % 8),
+                }
+            }
+            bytes
+        });
+        prop_oneof![3 => sent, 3 => damaged, 1 => prop::collection::vec(any::<u8>(), 0..40)]
+    }
+
+    /// What the contract says of it, found by looking at each delivery alone.
+    fn expected(batches: &[usize], words: &[Vec<u8>]) -> Heard {
+        let count: usize = batches.iter().sum();
+        let mut verdicts = vec![None; count];
+        let (mut credits, mut whole) = (0, true);
+        for word in words {
+            let Ok(message) = FromHandler::decode(word.as_slice()) else {
+                whole = false;
+                break;
+            };
+            credits = (credits + message.credits as usize).min(1 << 24);
+            for said in &message.verdicts {
+                let last = u128::from(said.first_id) + u128::from(said.count.max(1));
+                for (id, place) in (1u64..).zip(&mut verdicts) {
+                    let is_meant = said.first_id <= id && u128::from(id) < last;
+                    if is_meant && place.is_none() {
+                        *place = Some(kind(said));
+                    }
+                }
+            }
+        }
+        Heard {
+            verdicts,
+            credits,
+            whole,
+        }
+    }
+
+    fn kind(said: &Verdict) -> Result<Done, HandlerError> {
+        let (kind, reason) = match &said.outcome {
+            Some(Outcome::Done(done)) if done.produce.is_empty() || said.count <= 1 => {
+                return Ok(Done::default());
+            }
+            Some(Outcome::Retry(retry)) => (FailureKind::Retryable, &retry.reason),
+            Some(Outcome::Skip(skip)) => (FailureKind::Skip, &skip.reason),
+            Some(Outcome::DeadLetter(letter)) => (FailureKind::DeadLetter, &letter.reason),
+            Some(Outcome::Fail(fail)) => (FailureKind::Permanent, &fail.reason),
+            Some(Outcome::Done(_)) => (FailureKind::Permanent, &String::new()),
+            None => (FailureKind::Retryable, &String::new()),
+        };
+        Err(HandlerError::new(kind, reason))
+    }
+
+    /// Without words and waits, which the verdicts' own tests look at.
+    fn kinds(heard: &Heard) -> Vec<Option<Result<(), FailureKind>>> {
+        let kind = |verdict: &Result<Done, HandlerError>| {
+            let verdict = verdict.as_ref();
+            verdict.map(|_| ()).map_err(HandlerError::kind)
+        };
+        let verdicts = heard.verdicts.iter();
+        verdicts.map(|said| said.as_ref().map(kind)).collect()
+    }
+
+    proptest! {
+        /// PROPTEST_CASES sets how many.
+        #[test]
+        fn whatever_is_said_each_delivery_has_the_first_verdict_that_means_it(
+            batches in prop::collection::vec(1usize..12, 0..4),
+            words in prop::collection::vec(word(), 0..8),
+        ) {
+            let (heard, expected) = (hear(&batches, &words), expected(&batches, &words));
+            prop_assert_eq!(kinds(&heard), kinds(&expected));
+            prop_assert_eq!((heard.credits, heard.whole), (expected.credits, expected.whole));
+        }
+    }
+}

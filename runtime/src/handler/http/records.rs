@@ -1,0 +1,175 @@
+//! Records to produce, as an HTTP handler writes them: as CloudEvents write their data.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::answer::Answer;
+use super::verdicts::SPACE;
+use crate::handler::HandlerError;
+use crate::produce::{Done, ProducerRecord};
+
+/// One record. Without key or data it has none; that is a tombstone.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JsonRecord<'a> {
+    topic: String,
+    #[serde(default)]
+    partition: Option<i32>,
+    #[serde(default)]
+    key: Option<String>,
+    #[serde(default)]
+    key_base64: Option<String>,
+    /// Written as it stands here.
+    #[serde(default, borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(default)]
+    data_base64: Option<String>,
+    /// Names and values.
+    #[serde(default)]
+    headers: Vec<(String, Option<String>)>,
+    /// Milliseconds since the epoch.
+    #[serde(default)]
+    timestamp: Option<i64>,
+}
+
+impl TryFrom<JsonRecord<'_>> for ProducerRecord {
+    type Error = String;
+
+    fn try_from(record: JsonRecord<'_>) -> Result<Self, String> {
+        let data = record.data.map(RawValue::get).map(str::to_owned);
+        let headers = record.headers.into_iter();
+        Ok(Self {
+            topic: record.topic,
+            partition: record.partition,
+            key: bytes("key", record.key, record.key_base64)?,
+            payload: bytes("data", data, record.data_base64)?,
+            headers: headers
+                .map(|(name, value)| (name, value.map(String::into_bytes)))
+                .collect(),
+            timestamp: record.timestamp,
+        })
+    }
+}
+
+fn bytes(
+    name: &str,
+    text: Option<String>,
+    base64: Option<String>,
+) -> Result<Option<Vec<u8>>, String> {
+    match (text, base64) {
+        (Some(_), Some(_)) => Err(format!("{name} and {name}_base64 exclude each other")),
+        (Some(text), None) => Ok(Some(text.into_bytes())),
+        (None, Some(base64)) => match BASE64_STANDARD.decode(base64) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) => Err(format!("{name}_base64 is not base64: {error}")),
+        },
+        (None, None) => Ok(None),
+    }
+}
+
+/// What a list of records says.
+pub(super) fn done(records: Vec<JsonRecord<'_>>) -> Result<Done, String> {
+    let produce: Result<Vec<ProducerRecord>, String> =
+        records.into_iter().map(TryInto::try_into).collect();
+    Ok(produce?.into())
+}
+
+/// The body of an answer on one message, as far as it matters.
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(default, borrow)]
+    produce: Vec<JsonRecord<'a>>,
+}
+
+/// What the answer on one message gives to produce. What may have been meant so and
+/// can't be read is an error that stays: to go on could lose records.
+pub(super) fn of(answer: &Answer) -> Result<Done, HandlerError> {
+    let text = answer.text.trim_matches(SPACE);
+    if !answer.is_json || !text.starts_with('{') {
+        return Ok(Done::default());
+    }
+    if !answer.whole {
+        return Err(HandlerError::permanent(
+            "the handler's answer is too long to be read",
+        ));
+    }
+    let read = serde_json::from_str(text).map_err(|error| error.to_string());
+    read.and_then(|body: Body<'_>| done(body.produce))
+        .map_err(|error| {
+            HandlerError::permanent(format_args!(
+                "the handler's records to produce can't be read: {error}"
+            ))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Vec<ProducerRecord>, String> {
+        let answer = Answer {
+            is_json: true,
+            ..Answer::of(200, text)
+        };
+        match of(&answer) {
+            Ok(done) => Ok(done.produce),
+            Err(error) => Err(error.reason().to_owned()),
+        }
+    }
+
+    #[test]
+    fn records_are_taken_as_they_stand() {
+        let text = r#"{"produce": [
+            {"topic": "totals", "key": "a", "data": {"sum": 1.10, "big": 12345678901234567890123},
+             "headers": [["trace", "x"], ["trace", null]], "timestamp": 7, "partition": 2},
+            {"topic": "raw", "key_base64": "AAE=", "data_base64": "/w=="},
+            {"topic": "gone", "key": "a"}
+        ], "other": 1}"#;
+        let expected = [
+            ProducerRecord {
+                topic: "totals".into(),
+                partition: Some(2),
+                key: Some(b"a".to_vec()),
+                payload: Some(br#"{"sum": 1.10, "big": 12345678901234567890123}"#.to_vec()),
+                headers: vec![
+                    ("trace".into(), Some(b"x".to_vec())),
+                    ("trace".into(), None),
+                ],
+                timestamp: Some(7),
+            },
+            ProducerRecord::new("raw", [255]).key([0, 1]),
+            ProducerRecord {
+                topic: "gone".into(),
+                key: Some(b"a".to_vec()),
+                ..ProducerRecord::default()
+            },
+        ];
+        assert_eq!(read(text).unwrap(), expected);
+    }
+
+    #[test]
+    fn an_answer_without_records_gives_none() {
+        for text in ["", "[1]", "{}", r#"{"status": "ok"}"#, "\"produce\""] {
+            assert_eq!(read(text).unwrap(), [], "{text}");
+        }
+        let plain = Answer::of(200, r#"{"produce": [{"topic": "a"}]}"#);
+        assert_eq!(of(&plain).unwrap(), Done::default());
+    }
+
+    #[test]
+    fn records_that_can_not_be_read_are_no_success() {
+        for text in [
+            r#"{"produce": [{"topic": "a"}"#,
+            r#"{"produce": "a"}"#,
+            r#"{"produce": [{"key": "a"}]}"#,
+            r#"{"produce": [{"topic": "a", "value": "b"}]}"#,
+            r#"{"produce": [{"topic": "a", "data_base64": "!"}]}"#,
+            r#"{"produce": [{"topic": "a", "data": 1, "data_base64": ""}]}"#,
+        ] {
+            let reason = read(text).unwrap_err();
+            assert!(reason.contains("can't be read"), "{text}: {reason}");
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! The transactional producer: it writes what handlers gave, and commits offsets with it.
+//!
+//! librdkafka's transaction calls wait for the brokers, so the producer has a thread of
+//! its own. It is given one transaction at a time, and says how that ended.
+//!
+//! ```text
+//! pump ─ records, offsets, generation ─► thread ─► begin, produce, offsets, commit
+//!  ▲                                        │
+//!  └────────── how it ended ◄───────────────┘
+//! ```
+//!
+//! Zombies are fenced twice. The group's generation goes with the offsets, so that the
+//! coordinator refuses those of a consumer that lost its partitions (KIP-447); and a
+//! process with the same transactional id ends what its predecessor left open.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, PurgeConfig};
+use rdkafka::topic_partition_list::TopicPartitionList;
+use thiserror::Error;
+use tokio::sync::{Notify, oneshot};
+
+use self::reports::Reports;
+use crate::produce::ProducerRecord;
+
+mod reports;
+
+/// How long the coordinator lets a transaction stay open whose process is gone. Others
+/// that take its partitions on, and readers of what it wrote, wait for that long.
+pub(crate) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest time for the brokers to know the transactional id at the start; they wait
+/// for what a predecessor left open.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// Longest wait in one call; it goes on in the next.
+const STEP: Duration = Duration::from_secs(2);
+
+/// How long one look for reports of delivery takes.
+const POLL: Duration = Duration::from_millis(1);
+
+/// How often an idle producer serves what it has to tell.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Most that the producer holds in memory, in KiB. Records wait in their outboxes
+/// for it.
+const BUFFER_KBYTES: &str = "16384";
+
+/// Why there is no transactional producer.
+#[derive(Debug, Error)]
+pub enum TransactionsError {
+    /// librdkafka refused the configuration.
+    #[error("the transactional producer refused its configuration: {0}")]
+    Configuration(KafkaError),
+    /// The brokers refused the transactional id, or did not answer.
+    #[error(
+        "no transactions under the transactional id '{id}': {reason}. The user needs the operations Write and Describe on transactional ids that begin with the group"
+    )]
+    Refused {
+        /// The transactional id.
+        id: String,
+        /// What Kafka said.
+        reason: String,
+    },
+    /// The thread could not be started.
+    #[error("the thread of the transactional producer could not be started: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// What is done in one transaction.
+pub(crate) struct Transaction {
+    pub(crate) records: Vec<Covered>,
+    pub(crate) offsets: TopicPartitionList,
+    /// The generation of the group by which the partitions are ours.
+    pub(crate) group: ConsumerGroupMetadata,
+}
+
+/// A record, and the message whose handler gave it.
+pub(crate) struct Covered {
+    /// Number of the partition in the transaction.
+    pub(crate) partition: usize,
+    pub(crate) offset: i64,
+    pub(crate) record: ProducerRecord,
+}
+
+/// How a transaction ended, and its records.
+pub(crate) struct Outcome {
+    pub(crate) records: Vec<Covered>,
+    pub(crate) result: Result<(), Refusal>,
+}
+
+/// Why a transaction did not commit.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// Nothing of it happened; another may commit.
+    Aborted(RDKafkaErrorCode),
+    /// Nothing of it happened: this record, by its place, can't be produced.
+    Record {
+        place: usize,
+        code: RDKafkaErrorCode,
+    },
+    /// Whether it happened is known to the brokers alone, and the producer is of no
+    /// more use.
+    Fatal(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Aborted(code) | Self::Record { code, .. } => code.fmt(f),
+            Self::Fatal(reason) => f.write_str(reason),
+        }
+    }
+}
+
+/// Gives transactions to the producer's thread, which ends when this is dropped.
+pub(crate) struct Transactions {
+    jobs: mpsc::Sender<(Transaction, oneshot::Sender<Outcome>)>,
+}
+
+/// How to reach Kafka, and as whom.
+pub(crate) struct Identity<'a> {
+    /// librdkafka properties.
+    pub(crate) connection: &'a BTreeMap<String, String>,
+    /// The transactional id.
+    pub(crate) id: String,
+    /// Where the access token is, for OAUTHBEARER.
+    pub(crate) oauth_token: Option<PathBuf>,
+}
+
+impl Transactions {
+    /// A producer that the brokers know. `wake` is notified of each end of a transaction.
+    pub(crate) async fn start(
+        identity: Identity<'_>,
+        wake: Arc<Notify>,
+    ) -> Result<Self, TransactionsError> {
+        let (producer, id) = (create(&identity)?, identity.id);
+        let (jobs, given) = mpsc::channel();
+        let (ready, started) = oneshot::channel();
+        thread::Builder::new()
+            .name("transactions".into())
+            .spawn(move || {
+                let worker = Worker { producer };
+                let known = worker.introduce();
+                let goes_on = known.is_ok();
+                if ready.send(known).is_ok() && goes_on {
+                    worker.serve(&given, &wake);
+                }
+            })?;
+        let known = started.await;
+        known
+            .unwrap_or_else(|_| Err("its thread has ended".into()))
+            .map_err(|reason| TransactionsError::Refused { id, reason })?;
+        Ok(Self { jobs })
+    }
+
+    /// Begins a transaction; its end arrives at the receiver.
+    pub(crate) fn begin(&self, transaction: Transaction) -> oneshot::Receiver<Outcome> {
+        let (reply, outcome) = oneshot::channel();
+        // Fails only when the thread is gone, which the receiver tells.
+        let _ = self.jobs.send((transaction, reply));
+        outcome
+    }
+}
+
+fn create(identity: &Identity<'_>) -> Result<BaseProducer<Reports>, TransactionsError> {
+    let mut config = ClientConfig::new();
+    config.extend(identity.connection.clone());
+    config.set("transactional.id", &identity.id);
+    config.set(
+        "transaction.timeout.ms",
+        TRANSACTION_TIMEOUT.as_millis().to_string(),
+    );
+    config.set("queue.buffering.max.kbytes", BUFFER_KBYTES);
+    config.set("linger.ms", "0");
+    config.set_log_level(RDKafkaLogLevel::Info);
+    let reports = Reports::new(identity.oauth_token.clone());
+    BaseProducer::from_config_and_context(&config, reports)
+        .map_err(TransactionsError::Configuration)
+}
+
+/// The thread's side.
+struct Worker {
+    producer: BaseProducer<Reports>,
+}
+
+impl Worker {
+    /// Has the brokers end what a predecessor left open, and fence it.
+    fn introduce(&self) -> Result<(), String> {
+        let began = Instant::now();
+        loop {
+            // Logins by token are served meanwhile.
+            self.producer.poll(POLL);
+            match self.producer.init_transactions(STEP) {
+                Ok(()) => return Ok(()),
+                Err(error) if is_retriable(&error) && began.elapsed() < START_LIMIT => {}
+                Err(error) => return Err(describe(&error)),
+            }
+        }
+    }
+
+    fn serve(
+        &self,
+        given: &mpsc::Receiver<(Transaction, oneshot::Sender<Outcome>)>,
+        wake: &Notify,
+    ) {
+        loop {
+            match given.recv_timeout(IDLE) {
+                Ok((transaction, reply)) => {
+                    let result = self.run(&transaction, &|| reply.is_closed());
+                    let records = transaction.records;
+                    if reply.send(Outcome { records, result }).is_err() {
+                        return;
+                    }
+                    wake.notify_one();
+                }
+                Err(RecvTimeoutError::Timeout) => self.producer.poll(POLL),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// One transaction from its begin to its end. It is left open if it is `given_up`.
+    fn run(&self, transaction: &Transaction, given_up: &dyn Fn() -> bool) -> Result<(), Refusal> {
+        self.producer.context().forget();
+        self.producer.begin_transaction().map_err(fatal)?;
+        let filled = self.fill(transaction, given_up);
+        let committed = filled
+            .and_then(|()| self.persist(given_up, |limit| self.producer.commit_transaction(limit)));
+        if let Err(Refusal::Aborted(_) | Refusal::Record { .. }) = &committed {
+            self.abort(given_up)?;
+        }
+        committed
+    }
+
+    /// Everything but the commit.
+    fn fill(&self, transaction: &Transaction, given_up: &dyn Fn() -> bool) -> Result<(), Refusal> {
+        for (place, covered) in transaction.records.iter().enumerate() {
+            self.send(place, &covered.record)?;
+        }
+        self.persist(given_up, |limit| {
+            let (offsets, group) = (&transaction.offsets, &transaction.group);
+            self.producer
+                .send_offsets_to_transaction(offsets, group, limit)
+        })?;
+        // `flush` would take a tenth of a second whenever it has to wait.
+        while self.producer.in_flight_count() > 0 {
+            self.producer.poll(POLL);
+            self.look_for_failure()?;
+        }
+        self.look_for_failure()
+    }
+
+    fn send(&self, place: usize, record: &ProducerRecord) -> Result<(), Refusal> {
+        loop {
+            let sent = self.producer.send(to_base_record(place, record));
+            match sent.map_err(|(error, _)| error) {
+                Ok(()) => return Ok(()),
+                Err(error) => match error.rdkafka_error_code() {
+                    Some(RDKafkaErrorCode::QueueFull) => {
+                        self.producer.poll(POLL);
+                        self.look_for_failure()?;
+                    }
+                    Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::Fenced) => {
+                        return Err(fatal(error));
+                    }
+                    Some(RDKafkaErrorCode::State | RDKafkaErrorCode::PurgeQueue) => {
+                        return Err(Refusal::Aborted(RDKafkaErrorCode::State));
+                    }
+                    code => {
+                        let code = code.unwrap_or(RDKafkaErrorCode::InvalidArgument);
+                        return Err(Refusal::Record { place, code });
+                    }
+                },
+            }
+        }
+    }
+
+    fn look_for_failure(&self) -> Result<(), Refusal> {
+        match self.producer.context().failure() {
+            Some((place, code)) if is_for_good(code) => Err(Refusal::Record { place, code }),
+            Some((_, code)) => Err(Refusal::Aborted(code)),
+            None => Ok(()),
+        }
+    }
+
+    fn abort(&self, given_up: &dyn Fn() -> bool) -> Result<(), Refusal> {
+        // librdkafka waits for what is in flight, and reports of it need polling.
+        self.producer
+            .purge(PurgeConfig::default().queue().inflight());
+        while self.producer.in_flight_count() > 0 {
+            self.producer.poll(POLL);
+        }
+        let aborted = self.persist(given_up, |limit| self.producer.abort_transaction(limit));
+        aborted.map_err(|refusal| Refusal::Fatal(refusal.to_string()))
+    }
+
+    /// Calls until the brokers have answered, or nobody wants to know any more.
+    fn persist(
+        &self,
+        given_up: &dyn Fn() -> bool,
+        call: impl Fn(Duration) -> KafkaResult<()>,
+    ) -> Result<(), Refusal> {
+        loop {
+            let error = match call(STEP) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            if !is_retriable(&error) {
+                return Err(judged(error));
+            }
+            if given_up() {
+                return Err(fatal(error));
+            }
+            self.producer.poll(POLL);
+        }
+    }
+}
+
+fn to_base_record(place: usize, record: &ProducerRecord) -> BaseRecord<'_, [u8], [u8], usize> {
+    let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
+    for (key, value) in &record.headers {
+        let value = value.as_deref();
+        headers = headers.insert(Header { key, value });
+    }
+    BaseRecord {
+        topic: &record.topic,
+        partition: record.partition,
+        payload: record.payload.as_deref(),
+        key: record.key.as_deref(),
+        timestamp: record.timestamp,
+        headers: (!record.headers.is_empty()).then_some(headers),
+        delivery_opaque: place,
+    }
+}
+
+/// Whether the same call is to be made again.
+fn is_retriable(error: &KafkaError) -> bool {
+    match error {
+        KafkaError::Transaction(error) => error.is_retriable() && !error.is_fatal(),
+        KafkaError::Flush(code) => *code == RDKafkaErrorCode::OperationTimedOut,
+        _ => false,
+    }
+}
+
+fn judged(error: KafkaError) -> Refusal {
+    match &error {
+        KafkaError::Transaction(said) if said.txn_requires_abort() => Refusal::Aborted(said.code()),
+        _ => fatal(error),
+    }
+}
+
+fn fatal(error: KafkaError) -> Refusal {
+    Refusal::Fatal(describe(&error))
+}
+
+fn describe(error: &KafkaError) -> String {
+    match error {
+        KafkaError::Transaction(said) => said.string(),
+        error => error.to_string(),
+    }
+}
+
+/// Whether the same record would be refused again.
+fn is_for_good(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownPartition
+            | RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::InvalidTopic
+            | RDKafkaErrorCode::MessageSizeTooLarge
+            | RDKafkaErrorCode::InvalidRecord
+            | RDKafkaErrorCode::PolicyViolation
+            | RDKafkaErrorCode::InvalidTimestamp
+    )
+}

@@ -1,0 +1,105 @@
+//! Batches whose messages are handled one after the other.
+
+use std::collections::BTreeMap;
+
+use penstock_tests::oracle::{Evidence, Rule};
+use penstock_tests::recorder::{Delivery, Reply, Verdict};
+use penstock_tests::{Consumer, Position, topics};
+
+use crate::{ALWAYS, Mode, Outcome, Scene, batches};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_may_take_a_batch_one_by_one() -> Outcome {
+    let scene = Scene::new(Mode::InOrder).await?;
+    scene.recorder.handle_one_by_one();
+    scene
+        .recorder
+        .behave(|one| match (one.position.offset % 20, one.attempt) {
+            (7, 1 | 2) | (8, 1) => Reply::status(503),
+            _ => Reply::ok(),
+        });
+    let watch = scene.watch().await?;
+    let produced = scene.messages(1_000).send(&scene.bootstrap).await?;
+    let manifest = scene.manifest.clone().set("/delivery/maxAttempts", 3);
+    let manifest = manifest.set("/delivery/backoff/initial", "5ms");
+    let consumer = Consumer::start(&manifest)?;
+    scene.finish(&consumer, 1_000).await?;
+    let deliveries = scene.recorder.deliveries();
+    let retried = deliveries.iter().filter(|one| one.attempt == 3).count();
+    assert!(retried >= 45, "{retried} reached the third attempt");
+    let evidence = Evidence::new(&produced, deliveries).commits(watch.stop().await);
+    evidence.check(&ALWAYS)?;
+    evidence.check(&[
+        Rule::InOrder,
+        Rule::NeverTwiceAtOnce,
+        Rule::AttemptsWithin(3),
+    ])?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_verdict_behind_a_failure_does_not_count() -> Outcome {
+    let scene = Scene::new(Mode::InOrder).await?;
+    let dead = topics::create(&scene.bootstrap, "batch-dead", 1).await?;
+    // What is refused is given up, and what follows it comes again all the same.
+    let refused = |one: &Delivery| one.position.offset % 20 == 13;
+    scene
+        .recorder
+        .behave(move |one| match (one.position.offset % 20, one.attempt) {
+            (7, 1 | 2) => Reply::status(503),
+            _ if refused(one) => Reply::status(422),
+            _ => Reply::ok(),
+        });
+    let watch = scene.watch().await?;
+    let produced = scene.messages(1_000).send(&scene.bootstrap).await?;
+    let manifest = scene
+        .manifest
+        .clone()
+        .set("/delivery/maxAttempts", 3)
+        .set("/delivery/backoff/initial", "5ms")
+        .set("/delivery/onFailure", "DeadLetter")
+        .set("/delivery/deadLetterTopic", dead.as_str());
+    let consumer = Consumer::start(&manifest)?;
+    scene.finish(&consumer, 1_000).await?;
+
+    // Whatever was said behind a failure, it is as if nothing was.
+    let mut deliveries = scene.recorder.deliveries();
+    let mut behind = 0;
+    for batch in deliveries.chunk_by_mut(|one, next| one.start == next.start) {
+        let counted = batch.iter().position(|one| !one.verdict.is_success());
+        let counted = counted.map_or(batch.len(), |failed| failed + 1);
+        for one in &mut batch[counted..] {
+            one.verdict = Verdict::Broken;
+            behind += 1;
+        }
+    }
+    assert!(behind > 100, "only {behind} verdicts behind a failure");
+
+    // Each partition goes on where the last verdict that counts has left it.
+    let mut next: BTreeMap<i32, i64> = BTreeMap::new();
+    for batch in batches(&deliveries) {
+        let mut expected = next.clone();
+        for one in batch {
+            let Position {
+                partition, offset, ..
+            } = one.position;
+            let place = expected.entry(partition).or_default();
+            assert_eq!(offset, *place, "of partition {partition}");
+            *place += 1;
+            if one.verdict.is_success() || refused(one) && one.verdict == Verdict::Answered(422) {
+                next.insert(partition, offset + 1);
+            }
+            let retried = offset % 20 == 7;
+            assert!(one.attempt == 1 || retried, "{one:?}");
+        }
+    }
+    assert_eq!(next.values().sum::<i64>(), 1_000);
+    let letters = topics::read_all(&scene.bootstrap, &dead).await?;
+    let expected = produced.iter().filter(|one| one.position.offset % 20 == 13);
+    assert_eq!(letters.len(), expected.count());
+    Evidence::new(&produced, deliveries)
+        .commits(watch.stop().await)
+        .settled_by(|one| one.verdict.is_success() || one.verdict == Verdict::Answered(422))
+        .check(&ALWAYS[1..])?;
+    Ok(())
+}

@@ -1,0 +1,396 @@
+//! What handlers give to produce is there exactly once for who reads committed messages,
+//! in every mode and by every protocol, while members are killed, frozen and stopped.
+//!
+//! Each lane is a group of two members with topics of its own; all lanes run side by
+//! side. The random numbers follow from a seed, which is printed; the variable
+//! PENSTOCK_TEST_SEED sets it. PENSTOCK_TEST_DISRUPTIONS sets how often a lane is disturbed.
+
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::error::Error;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use penstock_tests::consumer::Launch;
+use penstock_tests::groups;
+use penstock_tests::kafka::Kafka;
+use penstock_tests::produce::{Produce, Produced};
+use penstock_tests::recorder::{Recorder, Reply};
+use penstock_tests::{Consumer, Manifest, Position, topics, wait};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::time::sleep;
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+const SOON: Duration = Duration::from_secs(90);
+const PARTITIONS: i32 = 4;
+const MEMBERS: usize = 2;
+
+/// Messages between two disturbances.
+const MESSAGES: u64 = 400;
+
+/// Disturbances of each lane.
+const DISRUPTIONS: usize = 6;
+
+/// One in so many messages is one that the handler refuses: a dead letter.
+const POISON: i64 = 17;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mode {
+    InOrder,
+    KeyOrdered,
+    Fast,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Protocol {
+    Http,
+    BatchHttp,
+    Grpc,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_record_is_there_once_and_in_order_through_kills_pauses_and_stops() -> Outcome {
+    let kafka = Kafka::shared().await?;
+    let seed = number("PENSTOCK_TEST_SEED")?.unwrap_or_else(rand::random);
+    let disruptions = match number("PENSTOCK_TEST_DISRUPTIONS")? {
+        Some(count) => usize::try_from(count)?,
+        None => DISRUPTIONS,
+    };
+    println!("PENSTOCK_TEST_SEED={seed}, {disruptions} disturbances of each lane");
+    let mut seeds = StdRng::seed_from_u64(seed);
+    let modes = [Mode::InOrder, Mode::KeyOrdered, Mode::Fast];
+    let protocols = [Protocol::Http, Protocol::BatchHttp, Protocol::Grpc];
+    let lanes = modes
+        .iter()
+        .flat_map(|mode| protocols.map(|protocol| (*mode, protocol)));
+    let lanes = lanes.map(|(mode, protocol)| {
+        let random = StdRng::seed_from_u64(seeds.random());
+        async move {
+            let outcome = match Lane::prepare(mode, protocol, kafka.bootstrap(), random).await {
+                Ok(lane) => lane.run(disruptions).await,
+                Err(error) => Err(error),
+            };
+            outcome.map_err(|error| format!("{mode:?}, {protocol:?}: {error}"))
+        }
+    });
+    let outcomes = join_all(lanes).await;
+    let failures: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
+    assert!(failures.is_empty(), "seed {seed}\n{}", failures.join("\n"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_record_that_can_not_be_produced_ends_the_consumer_and_names_its_message() -> Outcome {
+    let bootstrap = Kafka::shared().await?.bootstrap();
+    let topic = topics::create(bootstrap, "once", 1).await?;
+    let recorder = Recorder::start()?;
+    recorder.behave(|_| Reply::produce("no-such-topic", "k", &json!(1)));
+    let group = topics::unique("test.once");
+    let manifest = Manifest::in_order(bootstrap, &group, &topic)
+        .set("/commit", "Transactional")
+        .handler(&recorder);
+    Produce::to(&topic).count(1).send(bootstrap).await?;
+    let consumer = Consumer::start(&manifest)?;
+    let status = consumer.wait(SOON).await?;
+    assert!(!status.success());
+    let said = consumer.tail().to_string();
+    let expected = format!(
+        "topic {topic} partition 0 offset 0: a record that its handler gave can't be produced to topic 'no-such-topic'"
+    );
+    assert!(said.contains(&expected), "{said}");
+    let committed = groups::committed(bootstrap, &group, &topic).await?;
+    assert!(
+        committed.values().all(|offset| *offset <= 0),
+        "{committed:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn records_without_transactions_are_a_failure_and_not_lost_in_silence() -> Outcome {
+    let bootstrap = Kafka::shared().await?.bootstrap();
+    let topic = topics::create(bootstrap, "once", 1).await?;
+    let recorder = Recorder::start_grpc()?;
+    let out = topic.clone();
+    recorder.behave(move |_| Reply::produce(&out, "k", &json!(1)));
+    let manifest = Manifest::in_order(bootstrap, &topics::unique("test.once"), &topic);
+    Produce::to(&topic).count(1).send(bootstrap).await?;
+    let consumer = Consumer::start(&manifest.handler(&recorder))?;
+    let status = consumer.wait(SOON).await?;
+    assert!(!status.success());
+    let said = consumer.tail().to_string();
+    assert!(said.contains("which takes commit: Transactional"), "{said}");
+    Ok(())
+}
+
+fn number(variable: &str) -> Result<Option<u64>, Box<dyn Error>> {
+    match env::var(variable) {
+        Ok(text) => Ok(Some(text.parse()?)),
+        Err(_) => Ok(None),
+    }
+}
+
+struct Lane {
+    mode: Mode,
+    random: StdRng,
+    bootstrap: String,
+    topic: String,
+    out: String,
+    dead: String,
+    manifest: Manifest,
+    recorder: Recorder,
+    produced: Vec<Produced>,
+    members: Vec<Consumer>,
+    restarts: usize,
+    name: String,
+    _dir: TempDir,
+}
+
+impl Lane {
+    async fn prepare(
+        mode: Mode,
+        protocol: Protocol,
+        bootstrap: &str,
+        random: StdRng,
+    ) -> Result<Self, Box<dyn Error>> {
+        let topic = topics::create(bootstrap, "once", PARTITIONS).await?;
+        let out = topics::create(bootstrap, "once-out", 1).await?;
+        let dead = topics::create(bootstrap, "once-dead", 1).await?;
+        let group = topics::unique("test.once");
+        let dir = TempDir::with_prefix("penstock-once-")?;
+        let socket = dir.path().join("handler.sock");
+        let recorder = match protocol {
+            Protocol::Http | Protocol::BatchHttp => Recorder::start_unix(socket)?,
+            Protocol::Grpc => Recorder::start_grpc_unix(socket)?,
+        };
+        let to = out.clone();
+        recorder.behave(move |delivery| {
+            let Position {
+                partition, offset, ..
+            } = delivery.position;
+            if offset % POISON == POISON - 1 {
+                return Reply::status(422);
+            }
+            let key = delivery.key.as_deref().unwrap_or_default();
+            let data = json!({ "partition": partition, "offset": offset });
+            let wait = Duration::from_millis((offset % 7) as u64);
+            Reply::produce(&to, key, &data).after(wait)
+        });
+        let manifest = match mode {
+            Mode::InOrder => Manifest::in_order(bootstrap, &group, &topic),
+            Mode::KeyOrdered => Manifest::key_ordered(bootstrap, &group, &topic, 8),
+            Mode::Fast => Manifest::fast(bootstrap, &group, &topic, 8),
+        };
+        let manifest = match protocol {
+            Protocol::Http => manifest,
+            Protocol::BatchHttp => manifest
+                .set("/handler/protocol", "BatchHttp")
+                .set("/consumeBatchSize", 20),
+            Protocol::Grpc => manifest.set("/consumeBatchSize", 20),
+        };
+        let manifest = manifest
+            .set("/commit", "Transactional")
+            .set("/delivery/onFailure", "DeadLetter")
+            .set("/delivery/deadLetterTopic", dead.as_str())
+            .short_session()
+            .kafka("auto.commit.interval.ms", "50")
+            .handler(&recorder);
+        Ok(Self {
+            mode,
+            random,
+            bootstrap: bootstrap.to_owned(),
+            topic,
+            out,
+            dead,
+            manifest,
+            recorder,
+            produced: Vec::new(),
+            members: Vec::new(),
+            restarts: 0,
+            name: format!("{mode:?}, {protocol:?}"),
+            _dir: dir,
+        })
+    }
+
+    async fn run(mut self, disruptions: usize) -> Outcome {
+        for number in 0..MEMBERS {
+            let member = self.start(number)?;
+            self.members.push(member);
+        }
+        for _ in 0..disruptions {
+            let before = self.recorder.count();
+            self.produce().await?;
+            self.disturb(before).await?;
+        }
+        self.produce().await?;
+        self.finish().await?;
+        self.judge().await
+    }
+
+    fn start(&self, number: usize) -> Result<Consumer, Box<dyn Error>> {
+        let launch = Launch::new(&self.manifest).instance(&format!("member-{number}"));
+        Ok(launch.start()?)
+    }
+
+    async fn produce(&mut self) -> Outcome {
+        let first = self.produced.len() as u64;
+        let more = Produce::to(&self.topic).count(MESSAGES).first_seq(first);
+        self.produced.extend(more.send(&self.bootstrap).await?);
+        Ok(())
+    }
+
+    /// Kills, freezes or stops a member once messages beyond those `before` are handled.
+    async fn disturb(&mut self, before: usize) -> Outcome {
+        let what = format!("a delivery beyond the first {before}");
+        wait::until(&what, SOON, async || self.recorder.count() > before).await?;
+        sleep(Duration::from_millis(self.random.random_range(0..400))).await;
+        let number = self.random.random_range(0..MEMBERS);
+        let member = &self.members[number];
+        match self.random.random_range(0..3) {
+            0 => {
+                member.kill()?;
+                member.wait(SOON).await?;
+            }
+            1 => {
+                // Past the session's time: the group goes on without it.
+                member.pause()?;
+                sleep(Duration::from_millis(self.random.random_range(1200..2500))).await;
+                member.resume()?;
+            }
+            _ => {
+                let status = member.stop(SOON).await?;
+                if !status.success() {
+                    return Err(format!("{status} at a stop:\n{}", member.tail()).into());
+                }
+            }
+        }
+        self.revive()
+    }
+
+    /// Starts again whoever has ended: by a kill, a stop, or because it was fenced.
+    fn revive(&mut self) -> Outcome {
+        for number in 0..MEMBERS {
+            if self.members[number].status().is_some() {
+                self.restarts += 1;
+                self.members[number] = self.start(number)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Outcome {
+        let total = i64::try_from(self.produced.len())?;
+        let group = self.manifest.group().to_owned();
+        let deadline = tokio::time::Instant::now() + SOON;
+        loop {
+            // One that was frozen may find only now that it is fenced.
+            self.revive()?;
+            let step = Duration::from_secs(1);
+            let committed =
+                groups::wait_for_committed(&self.bootstrap, &group, &self.topic, total, step).await;
+            match committed {
+                Ok(_) => break,
+                Err(error) if tokio::time::Instant::now() > deadline => {
+                    let tails = self.members.iter().map(|member| member.tail().to_string());
+                    let tails: Vec<_> = tails.collect();
+                    return Err(format!("{error}\n{}", tails.join("\n--\n")).into());
+                }
+                Err(_) => {}
+            }
+        }
+        for member in &self.members {
+            let status = member.stop(SOON).await?;
+            if !status.success() {
+                return Err(format!("{status} at the end:\n{}", member.tail()).into());
+            }
+        }
+        Ok(())
+    }
+
+    async fn judge(&self) -> Outcome {
+        let is_poison = |one: &&Produced| one.position.offset % POISON == POISON - 1;
+        let (poison, good): (Vec<_>, Vec<_>) = self.produced.iter().partition(is_poison);
+        let records = topics::read_all(&self.bootstrap, &self.out).await?;
+        let mut found = Vec::new();
+        for record in &records {
+            let data: Value = serde_json::from_slice(record.value.as_deref().unwrap_or_default())?;
+            let number = |name: &str| data[name].as_i64().ok_or("no number");
+            let key = String::from_utf8(record.key.clone().unwrap_or_default())?;
+            found.push((number("partition")?, number("offset")?, key));
+        }
+        once(
+            &good,
+            found
+                .iter()
+                .map(|(partition, offset, _)| (*partition, *offset)),
+        )?;
+        let letters = topics::read_all(&self.bootstrap, &self.dead).await?;
+        let origins: Result<Vec<_>, _> = letters.iter().map(origin).collect();
+        once(&poison, origins?.into_iter())?;
+        println!(
+            "{}: {} messages, {} deliveries, {} records and {} dead letters, {} starts anew",
+            self.name,
+            self.produced.len(),
+            self.recorder.count(),
+            records.len(),
+            letters.len(),
+            self.restarts,
+        );
+        self.in_order(&found)
+    }
+
+    fn in_order(&self, found: &[(i64, i64, String)]) -> Outcome {
+        let mut last: BTreeMap<(i64, &str), i64> = BTreeMap::new();
+        for (partition, offset, key) in found {
+            let lane = match self.mode {
+                Mode::InOrder => (*partition, ""),
+                Mode::KeyOrdered => (*partition, key.as_str()),
+                Mode::Fast => return Ok(()),
+            };
+            if let Some(before) = last.insert(lane, *offset)
+                && before >= *offset
+            {
+                return Err(format!("{partition}@{offset} is behind {partition}@{before}").into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Each message has one, and nothing else has.
+fn once(messages: &[&Produced], found: impl Iterator<Item = (i64, i64)>) -> Outcome {
+    let mut missing: BTreeSet<_> = messages
+        .iter()
+        .map(|one| (i64::from(one.position.partition), one.position.offset))
+        .collect();
+    let mut twice = Vec::new();
+    for one in found {
+        if !missing.remove(&one) {
+            twice.push(one);
+        }
+    }
+    match twice.is_empty() && missing.is_empty() {
+        true => Ok(()),
+        false => Err(format!("twice: {twice:?}, missing: {missing:?}").into()),
+    }
+}
+
+/// Where a dead letter's message lay.
+fn origin(letter: &topics::Stored) -> Result<(i64, i64), Box<dyn Error>> {
+    let number = |name: &str| -> Result<i64, Box<dyn Error>> {
+        let name = format!("penstock.failure.{name}");
+        let mut headers = letter.headers.iter();
+        let header = headers.find(|(known, _)| *known == name);
+        let value = header
+            .and_then(|(_, value)| value.clone())
+            .ok_or("no header")?;
+        Ok(String::from_utf8(value)?.parse()?)
+    };
+    Ok((number("partition")?, number("offset")?))
+}

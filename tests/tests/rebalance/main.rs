@@ -1,0 +1,154 @@
+//! Members of one group come and go, under each way of assigning partitions: what
+//! moves between them is neither lost nor doubled, and no process ends by it.
+
+#![forbid(unsafe_code)]
+
+mod frozen;
+mod lane;
+mod members;
+
+use std::error::Error;
+use std::time::Duration;
+
+use penstock_tests::groups::{self, CommitWatch};
+use penstock_tests::kafka::Kafka;
+use penstock_tests::oracle::{Evidence, Rule};
+use penstock_tests::produce::Produce;
+use penstock_tests::recorder::{Gate, Recorder, Reply};
+use penstock_tests::{Consumer, Launch, Manifest, topics};
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+const SOON: Duration = Duration::from_secs(60);
+
+const PARTITIONS: i32 = 6;
+
+async fn end_well(member: Consumer) -> Outcome {
+    let status = member.stop(SOON).await?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(format!("a member ended with {status}:\n{}", member.tail()).into()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_stops_between_two_generations_commits_all_that_it_handled() -> Outcome {
+    let bootstrap = Kafka::shared().await?.bootstrap();
+    let topic = topics::create(bootstrap, "between", PARTITIONS).await?;
+    let group = topics::unique("test.between");
+    let produced = Produce::to(&topic)
+        .count(6000)
+        .partition(|seq| (seq % 6) as i32)
+        .send(bootstrap)
+        .await?;
+    let watch = CommitWatch::start(bootstrap, &group, &topic).await?;
+    let recorder = Recorder::start()?;
+    recorder.behave(|_| Reply::ok().after(Duration::from_millis(5)));
+    let manifest = Manifest::fast(bootstrap, &group, &topic, 4)
+        .handler(&recorder)
+        .kafka("partition.assignment.strategy", "cooperative-sticky")
+        .kafka("session.timeout.ms", "30000")
+        .kafka("heartbeat.interval.ms", "200");
+    let other = Consumer::start(&manifest)?;
+    groups::wait_for_members(bootstrap, &group, 1, SOON).await?;
+    let stopping = Launch::new(&manifest.clone().kafka("debug", "protocol"))
+        .log("info,penstock_runtime=debug,librdkafka=debug")
+        .start()?;
+    stopping.wait_for_line("assigned", SOON).await?;
+    groups::wait_for_members(bootstrap, &group, 2, SOON).await?;
+    let handled = recorder.handled();
+    recorder.wait_for_handled(handled + 20, SOON).await?;
+
+    // A third joins, and with it all must join again. One can't, so the next
+    // generation does not begin; and on its connection the commit waits for that.
+    other.pause()?;
+    let joins = || stopping.count("Sent JoinGroupRequest");
+    let before = joins();
+    let third = Consumer::start(&manifest)?;
+    let joined = async || joins() > before;
+    stopping
+        .wait_until("it to join again", SOON, joined)
+        .await?;
+    stopping.terminate()?;
+    stopping.wait_for_line("the last commit of", SOON).await?;
+    other.resume()?;
+    let status = stopping.wait(SOON).await?;
+    assert!(status.success(), "{}", stopping.tail());
+    groups::wait_for_committed(bootstrap, &group, &topic, 6000, SOON).await?;
+    end_well(other).await?;
+    end_well(third).await?;
+    Evidence::new(&produced, recorder.deliveries())
+        .commits(watch.stop().await)
+        .check(&[
+            Rule::NothingLost,
+            Rule::CommitsWithinSettled,
+            Rule::CommitsNeverGoBack,
+            // Without a disruption: each message was handled exactly once.
+            Rule::DuplicatesExplained,
+            Rule::NeverTwiceAtOnce,
+        ])?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_client_held_at_a_revocation_does_not_come_again_at_the_next_assignment() -> Outcome
+{
+    for assignor in ["range", "cooperative-sticky"] {
+        held_by_the_client(assignor)
+            .await
+            .map_err(|error| format!("{assignor}: {error}"))?;
+    }
+    Ok(())
+}
+
+/// One member has all partitions, with messages of each in its client. Another
+/// takes some, handles all of theirs, and leaves.
+async fn held_by_the_client(assignor: &str) -> Outcome {
+    let bootstrap = Kafka::shared().await?.bootstrap();
+    let topic = topics::create(bootstrap, "held", PARTITIONS).await?;
+    let group = topics::unique("test.held");
+    let produced = Produce::to(&topic)
+        .count(1200)
+        .partition(|seq| (seq % 6) as i32)
+        .send(bootstrap)
+        .await?;
+    let watch = CommitWatch::start(bootstrap, &group, &topic).await?;
+    let recorder = Recorder::start()?;
+    let gate = Gate::closed();
+    let held = gate.clone();
+    recorder.behave(move |_| Reply::ok().once(&held));
+    let manifest = Manifest::fast(bootstrap, &group, &topic, 4)
+        .handler(&recorder)
+        .kafka("partition.assignment.strategy", assignor)
+        .kafka("heartbeat.interval.ms", "200");
+    let one = Consumer::start(&manifest)?;
+    recorder.wait_for_in_flight(4, SOON).await?;
+    let two = Consumer::start(&manifest)?;
+    let joining = async || {
+        let group = groups::describe(bootstrap, &group).await;
+        group.is_ok_and(|group| group.members.len() == 2)
+    };
+    two.wait_until("the other to join", SOON, joining).await?;
+    gate.open();
+    groups::wait_for_members(bootstrap, &group, 2, SOON).await?;
+    groups::wait_for_committed(bootstrap, &group, &topic, 1200, SOON).await?;
+    end_well(two).await?;
+    groups::wait_for_members(bootstrap, &group, 1, SOON).await?;
+    let more = Produce::to(&topic)
+        .count(60)
+        .first_seq(1200)
+        .partition(|seq| (seq % 6) as i32)
+        .send(bootstrap)
+        .await?;
+    groups::wait_for_committed(bootstrap, &group, &topic, 1260, SOON).await?;
+    end_well(one).await?;
+    Evidence::new(&[produced, more].concat(), recorder.deliveries())
+        .commits(watch.stop().await)
+        .check(&[
+            Rule::NothingLost,
+            Rule::CommitsWithinSettled,
+            Rule::CommitsNeverGoBack,
+            Rule::DuplicatesExplained,
+        ])?;
+    Ok(())
+}
