@@ -1,15 +1,16 @@
 //! Commits that go out together, in one transaction with what was produced.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use rdkafka::consumer::Consumer as _;
+use rdkafka::consumer::{Consumer as _, ConsumerGroupMetadata};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
-use super::{Commits, State, add_to, passes};
+use super::{Commits, RETRY_WAIT, State, Waiting, add_to, passes};
 use crate::commit::CommitResult;
-use crate::kafka::Consumer;
+use crate::kafka::{Consumer, member_id};
 use crate::partition::{CommitPoint, Partition};
 use crate::transactions::{Covered, Outcome, Refusal, Transaction};
 
@@ -32,18 +33,17 @@ pub(crate) enum TransactionEnd {
 impl Commits {
     /// Sends what is due, of all partitions at once, unless a transaction is open.
     pub(super) fn begin_transaction(&mut self, consumer: &Consumer) {
-        if self.open.is_some() {
+        if self.open.is_some() || !self.waiting.iter().any(Waiting::is_due) {
             return;
         }
+        let Some(group) = membership(consumer) else {
+            return self.postpone();
+        };
         let due = self.take_due();
         if self.failed {
             return self.answer_all(Err(RDKafkaErrorCode::Fatal));
         }
         let (Some(transactions), false) = (&self.transactions, due.is_empty()) else {
-            return;
-        };
-        // Without a group there is no assignment either.
-        let Some(group) = consumer.group_metadata() else {
             return;
         };
         let mut offsets = TopicPartitionList::with_capacity(due.len());
@@ -69,6 +69,14 @@ impl Commits {
                 group,
             }),
         });
+    }
+
+    /// Lets what is due wait for a while.
+    fn postpone(&mut self) {
+        let again = Instant::now() + RETRY_WAIT;
+        for waiting in self.waiting.iter_mut().filter(|waiting| waiting.is_due()) {
+            waiting.state = State::Due(again);
+        }
     }
 
     /// Marks what is due as sent: each partition once, and how far.
@@ -139,6 +147,15 @@ impl Commits {
             }
         }
     }
+}
+
+/// As what the group knows us; `None` while it does not. Brokers take a transaction's
+/// offsets from who names no member at all, without a look at the generation
+/// (KIP-447 allows for older clients): a zombie would not be fenced.
+fn membership(consumer: &Consumer) -> Option<ConsumerGroupMetadata> {
+    let member = member_id(consumer)?;
+    let group = consumer.group_metadata()?;
+    (member_id(consumer)? == member).then_some(group)
 }
 
 fn judge(refusal: &Refusal, records: &[Covered], partitions: &[Arc<Partition>]) -> TransactionEnd {

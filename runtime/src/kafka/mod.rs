@@ -13,7 +13,7 @@ pub(crate) use context::{
 pub(crate) use errors::mends_itself;
 pub(crate) use native::{
     ConsumeError, MessageQueue, NativeMessage, PartitionHandle, c_name, commit, high_watermark,
-    metadata,
+    member_id, metadata,
 };
 
 /// The librdkafka consumer with our callbacks.

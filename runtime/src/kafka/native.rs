@@ -281,6 +281,18 @@ pub(crate) fn commit(
     }
 }
 
+/// The id by which the group knows this client; `None` while it is no member.
+pub(crate) fn member_id(consumer: &Consumer) -> Option<CString> {
+    let client = consumer.client().native_ptr();
+    // SAFETY: the text, if there is one, is ours until it is given back.
+    unsafe {
+        let text = NonNull::new(sys::rd_kafka_memberid(client))?;
+        let id = CStr::from_ptr(text.as_ptr()).to_owned();
+        sys::rd_kafka_mem_free(client, text.as_ptr().cast());
+        (!id.is_empty()).then_some(id)
+    }
+}
+
 /// The metadata of the list's entry at a place, counted from 0; empty if it has
 /// none. Anybody may have written it: the safe bindings take only UTF-8.
 pub(crate) fn metadata(list: &TopicPartitionList, place: usize) -> &[u8] {
