@@ -22,6 +22,7 @@ pub mod gaps;
 pub mod handler;
 mod http;
 mod kafka;
+mod lag;
 mod lanes;
 mod last_commit;
 mod main_program;

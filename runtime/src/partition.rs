@@ -5,10 +5,11 @@
 //! of the same partition is another value, with a higher epoch.
 
 use std::ffi::CString;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -71,6 +72,8 @@ pub(crate) struct Partition {
     revoked: CancellationToken,
     /// A message has come by this assignment.
     begun: AtomicBool,
+    /// Where this assignment began, as far as it was looked up.
+    beginning: OnceLock<i64>,
     /// What the brokers have, as far as is known.
     committed: Mutex<Option<CommitPoint>>,
     /// A commit is with the brokers.
@@ -110,6 +113,7 @@ impl Partition {
             draining: CancellationToken::new(),
             revoked: CancellationToken::new(),
             begun: AtomicBool::new(false),
+            beginning: OnceLock::new(),
             committed: Mutex::default(),
             committing: AtomicBool::new(false),
             metadata_limit: AtomicUsize::new(METADATA_LIMIT),
@@ -134,6 +138,15 @@ impl Partition {
             // Something was committed, so the place is known.
             begun: AtomicBool::new(true),
             ..self
+        }
+    }
+
+    /// Notes where reading begins, of a list of all partitions' offsets.
+    pub(crate) fn begin_at(&self, offsets: &TopicPartitionList) {
+        let found = offsets.find_partition(&self.topic, self.number);
+        if let Some(Offset::Offset(offset)) = found.map(|found| found.offset()) {
+            // It is noted once.
+            let _ = self.beginning.set(offset);
         }
     }
 
@@ -316,7 +329,9 @@ impl Partition {
     /// last, or where this assignment began.
     pub(crate) fn position(&self) -> Option<i64> {
         let committed = self.committed.lock().as_ref().map(|point| point.offset);
-        committed.or_else(|| self.committable())
+        committed
+            .or_else(|| self.committable())
+            .or_else(|| self.beginning.get().copied())
     }
 
     /// Notes that a message of this many bytes is held behind another of its key, or

@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use crate::assignment::Assignment;
 use crate::commits::{Commits, TransactionEnd};
 use crate::kafka::{
-    CommitOutcome, ConsumeError, Consumer, Event, MessageQueue, TopicPartition, high_watermark,
-    mends_itself,
+    CommitOutcome, ConsumeError, Consumer, Event, MessageQueue, TopicPartition, mends_itself,
 };
+use crate::lag::Lag;
 use crate::lanes::LaneFinder;
 use crate::last_commit::{AT_STOP, LastCommit};
 use crate::metrics::Metrics;
@@ -39,7 +39,7 @@ const IDLE_WAIT: Duration = Duration::from_secs(1);
 /// consumer that does not poll as dead after `max.poll.interval.ms`.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often the lag is measured, and the limits of a revocation are looked at.
+/// How often the lag and the limits of a revocation are looked at.
 const MEASURE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What a pump is made of.
@@ -88,7 +88,7 @@ pub(crate) struct Pump {
     /// Begun when every handler has ended.
     last_commit: Option<LastCommit>,
     last_poll: Instant,
-    last_measure: Instant,
+    lag: Lag,
     last_save: Instant,
     _closing: Closing,
 }
@@ -119,7 +119,7 @@ impl Pump {
             stopped: None,
             last_commit: None,
             last_poll: Instant::now(),
-            last_measure: Instant::now(),
+            lag: Lag::new(),
             last_save: Instant::now(),
             _closing: Closing(Arc::clone(&parts.consumer)),
             parts,
@@ -137,7 +137,8 @@ impl Pump {
             self.end_transaction();
             self.save_handled();
             self.parts.commits.serve(&self.parts.consumer);
-            self.measure_lag();
+            let partitions = self.assignment.iter();
+            self.lag.measure(&self.parts.consumer, partitions);
             let next_attempt = self.advance_keys();
             if self.parts.stop.is_cancelled() && self.stopped.is_none() {
                 self.begin_stop();
@@ -314,6 +315,7 @@ impl Pump {
         let client = Some(&self.parts.consumer);
         let added = self.assignment.add(partitions, inherited, client);
         for partition in &added {
+            partition.begin_at(&offsets);
             self.messages.attach(&partition.topic_c, partition.number);
             if self.stopped.is_some() {
                 partition.drain(self.parts.strategy.redelivers());
@@ -428,19 +430,6 @@ impl Pump {
         self.pending.push_back(Delivery::Error(error));
     }
 
-    fn measure_lag(&mut self) {
-        if self.last_measure.elapsed() < MEASURE_INTERVAL {
-            return;
-        }
-        self.last_measure = Instant::now();
-        for partition in self.assignment.iter() {
-            let high = high_watermark(&self.parts.consumer, &partition.topic_c, partition.number);
-            if let (Some(high), Some(position)) = (high, partition.position()) {
-                partition.metrics.lag.set((high - position).max(0));
-            }
-        }
-    }
-
     /// Takes messages that are not with a handler back out.
     fn drop_queued(&mut self, drop: impl Fn(&Record) -> bool) {
         let keep = |delivery: &Delivery| match delivery {
@@ -502,6 +491,7 @@ impl Pump {
             let (partitions, beginning) = joining.finish().await;
             self.assign(&partitions, beginning);
         }
+        self.lag.finish().await;
         for partition in self.assignment.iter() {
             partition.revoke();
         }

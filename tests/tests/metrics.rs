@@ -250,14 +250,20 @@ async fn what_is_not_known_yet_is_absent_and_what_is_going_on_is_seen() -> Outco
     consumer
         .wait_for_metric("penstock_lag", &[of_topic, first], 40.0, SOON)
         .await?;
+    // Nothing lies there, which is known without a message.
+    consumer
+        .wait_for_metric("penstock_lag", &[of_topic, second], 0.0, SOON)
+        .await?;
     let page = consumer.metrics().await?;
-    // Nothing was handled, and nothing read there, so nothing is said of it; a zero
-    // would pass for good news.
+    // Nothing was handled, so nothing is said of it; a zero would pass for good news.
     assert_eq!(
         page.value("penstock_handled_offset", &[of_topic, first]),
         None
     );
-    assert_eq!(page.value("penstock_lag", &[of_topic, second]), None);
+    assert_eq!(
+        page.value("penstock_committed_offset", &[of_topic, second]),
+        None
+    );
     assert_eq!(
         page.value(PROCESSED, &[of_topic, ("kafka_success", "true")]),
         Some(0.0)
@@ -282,6 +288,72 @@ async fn what_is_not_known_yet_is_absent_and_what_is_going_on_is_seen() -> Outco
         Some(40.0)
     );
     assert!(consumer.stop(SOON).await?.success());
+    Ok(())
+}
+
+/// Whoever is full of one partition's messages fetches nothing of another that it takes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lag_is_told_of_a_partition_from_which_nothing_was_read_yet() -> Outcome {
+    let bootstrap = Kafka::shared().await?.bootstrap();
+    let topic = topics::create(bootstrap, "metrics-unread", 2).await?;
+    let group = topics::unique("test.unread");
+    let each = Produce::to(&topic).count(20);
+    let each = each.partition(|seq| (seq % 2) as i32);
+    each.send(bootstrap).await?;
+    let recorder = Recorder::start()?;
+    let gate = Gate::closed();
+    let held = gate.clone();
+    recorder.behave(move |delivery| match delivery.json()["held"].is_boolean() {
+        true => Reply::ok().once(&held),
+        false => Reply::ok(),
+    });
+    let manifest = Manifest::fast(bootstrap, &group, &topic, 2)
+        .handler(&recorder)
+        .set("/handler/timeout", "1m")
+        .set("/consumeBatchSize", 1)
+        .kafka("partition.assignment.strategy", "cooperative-sticky")
+        .kafka("queued.min.messages", "1")
+        .kafka("heartbeat.interval.ms", "200");
+    let full = Consumer::start(&manifest)?;
+    let other = Consumer::start(&manifest)?;
+    for member in [&full, &other] {
+        member
+            .wait_for_metric("penstock_assigned_partitions", &[], 1.0, SOON)
+            .await?;
+    }
+    groups::wait_for_committed(bootstrap, &group, &topic, 20, SOON).await?;
+    let of_topic = ("kafka_topic", topic.as_str());
+    full.wait_for_metric("penstock_lag", &[of_topic], 0.0, SOON)
+        .await?;
+    let page = full.metrics().await?;
+    let labels = [of_topic];
+    let lag = page.samples("penstock_lag", &labels).next();
+    let partition: i32 = lag.ok_or("no lag")?.labels["kafka_partition"].parse()?;
+    Produce::to(&topic)
+        .count(500)
+        .first_seq(20)
+        .partition(move |_| partition)
+        .value(|_| Some(br#"{"held": true}"#.to_vec()))
+        .send(bootstrap)
+        .await?;
+    recorder.wait_for_in_flight(2, SOON).await?;
+
+    assert!(other.stop(SOON).await?.success());
+    full.wait_for_metric("penstock_assigned_partitions", &[], 2.0, SOON)
+        .await?;
+    let taken_on = (1 - partition).to_string();
+    Produce::to(&topic)
+        .count(7)
+        .first_seq(520)
+        .partition(move |_| 1 - partition)
+        .send(bootstrap)
+        .await?;
+    let labels = [of_topic, ("kafka_partition", taken_on.as_str())];
+    full.wait_for_metric("penstock_lag", &labels, 7.0, SOON)
+        .await?;
+    gate.open();
+    groups::wait_for_committed(bootstrap, &group, &topic, 527, SOON).await?;
+    assert!(full.stop(SOON).await?.success());
     Ok(())
 }
 

@@ -1,0 +1,169 @@
+//! How far each partition's commits are behind its end.
+//!
+//! librdkafka knows the end of a partition by the last fetch from it. While the client is
+//! full of messages it fetches nothing, perhaps for long, and of a partition that was
+//! taken on meanwhile it knows nothing, or what it knew long ago. So the brokers are asked
+//! for the ends that librdkafka has not seen move.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::Consumer as _;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio::sync::oneshot::{self, error::TryRecvError};
+
+use crate::kafka::{Consumer, high_watermark};
+use crate::partition::Partition;
+
+/// How often the lag is measured.
+const MEASURE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often the brokers are asked.
+const ASK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Longest wait for their answer. The client can't be closed meanwhile.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+
+/// A partition, by topic and number.
+type Name = (String, i32);
+
+/// Measures the lag of partitions.
+pub(crate) struct Lag {
+    measured: Instant,
+    asked: Instant,
+    ends: HashMap<Name, End>,
+    question: Option<oneshot::Receiver<HashMap<Name, i64>>>,
+}
+
+/// The end of a partition.
+#[derive(Default)]
+struct End {
+    /// By the last fetch.
+    fetched: Option<i64>,
+    /// By the brokers' answer since then.
+    told: Option<i64>,
+    /// The same fetch was the last when the brokers were asked before.
+    is_old: bool,
+}
+
+impl Lag {
+    pub(crate) fn new() -> Self {
+        Self {
+            measured: Instant::now(),
+            asked: Instant::now(),
+            ends: HashMap::new(),
+            question: None,
+        }
+    }
+
+    /// Publishes the lag of each partition where it is known, if it is time.
+    pub(crate) fn measure<'a>(
+        &mut self,
+        consumer: &Arc<Consumer>,
+        partitions: impl Iterator<Item = &'a Arc<Partition>>,
+    ) {
+        if self.measured.elapsed() < MEASURE_INTERVAL {
+            return;
+        }
+        self.measured = Instant::now();
+        self.take_answer();
+        let mut before = std::mem::take(&mut self.ends);
+        for partition in partitions {
+            let name = (partition.topic.clone(), partition.number);
+            let fetched = high_watermark(consumer, &partition.topic_c, partition.number);
+            let end = before.remove(&name).unwrap_or_default().fetched(fetched);
+            if let (Some(end), Some(position)) = (end.latest(), partition.position()) {
+                partition.metrics.lag.set((end - position).max(0));
+            }
+            self.ends.insert(name, end);
+        }
+        if self.question.is_none() && self.asked.elapsed() >= ASK_INTERVAL {
+            self.asked = Instant::now();
+            self.ask(consumer);
+        }
+    }
+
+    /// Waits for an answer that is still on its way, which has the client.
+    pub(crate) async fn finish(self) {
+        if let Some(question) = self.question {
+            // Nobody wants to know any more.
+            let _ = question.await;
+        }
+    }
+
+    fn take_answer(&mut self) {
+        let Some(question) = &mut self.question else {
+            return;
+        };
+        let answer = question.try_recv();
+        if answer == Err(TryRecvError::Empty) {
+            return;
+        }
+        self.question = None;
+        for (name, end) in answer.unwrap_or_default() {
+            if let Some(known) = self.ends.get_mut(&name) {
+                known.told = Some(end);
+            }
+        }
+    }
+
+    /// Asks for the ends that have not moved since this was done last.
+    fn ask(&mut self, consumer: &Arc<Consumer>) {
+        let mut list = TopicPartitionList::new();
+        for ((topic, number), end) in &mut self.ends {
+            if std::mem::replace(&mut end.is_old, true) {
+                // Asked for by time, where the end has one of its own.
+                let _ = list.add_partition_offset(topic, *number, Offset::End);
+            }
+        }
+        if list.count() == 0 {
+            return;
+        }
+        let consumer = Arc::clone(consumer);
+        let (sender, answer) = oneshot::channel();
+        tokio::task::spawn_blocking(move || {
+            let ends = ends(&consumer, list);
+            // Before the pump is told: closing needs the only reference.
+            drop(consumer);
+            // Fails only when the pump is gone.
+            let _ = sender.send(ends);
+        });
+        self.question = Some(answer);
+    }
+}
+
+impl End {
+    fn fetched(self, fetched: Option<i64>) -> Self {
+        match self.fetched == fetched {
+            true => self,
+            false => Self {
+                fetched,
+                ..Self::default()
+            },
+        }
+    }
+
+    fn latest(&self) -> Option<i64> {
+        self.told.max(self.fetched)
+    }
+}
+
+/// What the brokers answer, as far as they do.
+fn ends(consumer: &Consumer, list: TopicPartitionList) -> HashMap<Name, i64> {
+    let answer = match consumer.offsets_for_times(list, ANSWER_LIMIT) {
+        Ok(answer) => answer,
+        Err(error) => {
+            tracing::debug!("asking for the ends of partitions failed: {error}");
+            return HashMap::new();
+        }
+    };
+    let ends = answer.elements().into_iter().filter_map(|element| {
+        let name = (element.topic().to_owned(), element.partition());
+        match (element.error(), element.offset()) {
+            (Ok(()), Offset::Offset(end)) => Some((name, end)),
+            _ => None,
+        }
+    });
+    ends.collect()
+}
