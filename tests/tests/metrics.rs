@@ -27,7 +27,7 @@ const BUCKETS: [&str; 16] = [
 ];
 
 /// Every name, with its kind, labels and help: an interface.
-const SERIES: [(&str, Kind, &[&str], &str); 19] = [
+const SERIES: [(&str, Kind, &[&str], &str); 20] = [
     (
         TIME,
         Kind::Histogram,
@@ -90,6 +90,12 @@ const SERIES: [(&str, Kind, &[&str], &str); 19] = [
         "",
     ),
     ("penstock_paused_partitions", Kind::Gauge, &["consumer"], ""),
+    (
+        "penstock_produced_messages_total",
+        Kind::Counter,
+        &["consumer"],
+        "",
+    ),
     ("penstock_queued_messages", Kind::Gauge, &["consumer"], ""),
     ("penstock_queued_bytes", Kind::Gauge, &["consumer"], ""),
 ];
