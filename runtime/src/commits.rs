@@ -127,6 +127,14 @@ impl Commits {
             let wanted = Wanted::Message(request.message);
             self.add(request.partition, wanted, request.reply);
         }
+        self.send_due(|partition, point| send(consumer, partition, point));
+    }
+
+    /// Has each commit that is due sent, or answers it.
+    fn send_due(
+        &mut self,
+        mut send: impl FnMut(&Arc<Partition>, &CommitPoint) -> Result<(), String>,
+    ) {
         let mut place = 0;
         while let Some(waiting) = self.waiting.get_mut(place) {
             if !waiting.is_due() {
@@ -134,7 +142,7 @@ impl Commits {
             } else if waiting.partition.is_revoked() {
                 self.reply(place, CommitResult::Revoked);
             } else if let Some(point) = waiting.point() {
-                match send(consumer, &waiting.partition, &point) {
+                match send(&waiting.partition, &point) {
                     Ok(()) => {
                         waiting.partition.set_committing(true);
                         waiting.state = State::Sent(point);
@@ -155,9 +163,7 @@ impl Commits {
         let Some(place) = self.waiting.iter().position(answered) else {
             return;
         };
-        let waiting = &mut self.waiting[place];
-        waiting.partition.set_committing(false);
-        if let Some(result) = waiting.take(outcome.result, self.retry_limit) {
+        if let Some(result) = self.waiting[place].take(outcome.result, self.retry_limit) {
             self.reply(place, result);
         }
     }
@@ -199,6 +205,7 @@ impl Waiting {
         answer: Result<(), RDKafkaErrorCode>,
         retry_limit: Duration,
     ) -> Option<CommitResult> {
+        self.partition.set_committing(false);
         let again = self.wanted != Wanted::Handled { again: false };
         Some(match answer {
             Ok(()) => {

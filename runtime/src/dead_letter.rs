@@ -7,7 +7,6 @@ use std::time::Duration;
 use penstock_crds::names::TopicName;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use thiserror::Error;
 
@@ -95,12 +94,8 @@ impl DeadLetters {
         let Some(producer) = &self.producer else {
             return Ok(letter.into());
         };
-        let mut headers = OwnedHeaders::new_with_capacity(letter.headers.len());
-        for (key, value) in &letter.headers {
-            let value = value.as_deref();
-            headers = headers.insert(Header { key, value });
-        }
-        let mut record = FutureRecord::<[u8], [u8]>::to(&letter.topic).headers(headers);
+        let mut record = FutureRecord::<[u8], [u8]>::to(&letter.topic);
+        record.headers = letter.native_headers();
         record.key = letter.key.as_deref();
         record.payload = letter.payload.as_deref();
         record.timestamp = letter.timestamp;

@@ -4,13 +4,14 @@
 use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
 
-use crate::commits::TransactionEnd;
 use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{
     Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
+
+use crate::commits::TransactionEnd;
 
 /// Upper bounds of the processing-time buckets in seconds, the source's.
 pub const PROCESSING_BUCKETS: [f64; 15] = [

@@ -1,6 +1,8 @@
 //! What a handler gives back of a message that it handled: records to be produced
 //! together with the commit of its offset.
 
+use rdkafka::message::{Header, OwnedHeaders};
+
 /// A record to be produced.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProducerRecord {
@@ -40,6 +42,16 @@ impl ProducerRecord {
     pub fn header(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
         self.headers.push((name.into(), Some(value.into())));
         self
+    }
+
+    /// Its headers as librdkafka takes them; none without any.
+    pub(crate) fn native_headers(&self) -> Option<OwnedHeaders> {
+        let mut headers = OwnedHeaders::new_with_capacity(self.headers.len());
+        for (key, value) in &self.headers {
+            let value = value.as_deref();
+            headers = headers.insert(Header { key, value });
+        }
+        (!self.headers.is_empty()).then_some(headers)
     }
 
     /// Bytes that it holds in memory, but for what the allocator adds.

@@ -387,9 +387,9 @@ impl Pump {
 
     /// Has what is handled committed, where that goes by the clock.
     fn save_handled(&mut self) {
-        let is_outbox_full = self.is_outbox_full();
+        let interval = self.parts.commit_interval;
+        let is_due = self.last_save.elapsed() >= interval || self.is_outbox_full();
         let parts = &mut self.parts;
-        let is_due = self.last_save.elapsed() >= parts.commit_interval || is_outbox_full;
         if parts.strategy == Strategy::Read || !is_due || self.last_commit.is_some() {
             return;
         }
@@ -418,8 +418,7 @@ impl Pump {
             self.parts.metrics.commit_failures.inc();
         }
         if let TransactionEnd::Failed(text) = end {
-            let code = RDKafkaErrorCode::Fatal;
-            self.fail(code, text);
+            self.fail(RDKafkaErrorCode::Fatal, text);
         }
     }
 

@@ -24,7 +24,6 @@ use std::time::{Duration, Instant};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, PurgeConfig};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use thiserror::Error;
@@ -37,7 +36,7 @@ mod reports;
 
 /// How long the coordinator lets a transaction stay open whose process is gone. Others
 /// that take its partitions on, and readers of what it wrote, wait for that long.
-pub(crate) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest time for the brokers to know the transactional id at the start; they wait
 /// for what a predecessor left open.
@@ -328,18 +327,13 @@ impl Worker {
 }
 
 fn to_base_record(place: usize, record: &ProducerRecord) -> BaseRecord<'_, [u8], [u8], usize> {
-    let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
-    for (key, value) in &record.headers {
-        let value = value.as_deref();
-        headers = headers.insert(Header { key, value });
-    }
     BaseRecord {
         topic: &record.topic,
         partition: record.partition,
         payload: record.payload.as_deref(),
         key: record.key.as_deref(),
         timestamp: record.timestamp,
-        headers: (!record.headers.is_empty()).then_some(headers),
+        headers: record.native_headers(),
         delivery_opaque: place,
     }
 }

@@ -9,9 +9,8 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use super::{Commits, RETRY_WAIT, State, Waiting, add_to, passes};
-use crate::commit::CommitResult;
 use crate::kafka::{Consumer, member_id};
-use crate::partition::{CommitPoint, Partition};
+use crate::partition::Partition;
 use crate::transactions::{Covered, Outcome, Refusal, Transaction};
 
 /// A transaction that is with the brokers.
@@ -36,39 +35,38 @@ impl Commits {
         if self.open.is_some() || !self.waiting.iter().any(Waiting::is_due) {
             return;
         }
+        if self.failed {
+            return self.send_due(|_, _| Err(RDKafkaErrorCode::Fatal.to_string()));
+        }
         let Some(group) = membership(consumer) else {
             return self.postpone();
         };
-        let due = self.take_due();
-        if self.failed {
-            return self.answer_all(Err(RDKafkaErrorCode::Fatal));
-        }
-        let (Some(transactions), false) = (&self.transactions, due.is_empty()) else {
-            return;
+        let mut transaction = Transaction {
+            records: Vec::new(),
+            offsets: TopicPartitionList::new(),
+            group,
         };
-        let mut offsets = TopicPartitionList::with_capacity(due.len());
-        let (mut partitions, mut records) = (Vec::new(), Vec::new());
-        for (partition, point) in due {
-            if let Err(error) = add_to(&mut offsets, &partition, &point) {
-                tracing::error!("an offset that can't be committed: {error}");
-                continue;
-            }
-            let taken = partition.take_records(&point).into_iter();
-            records.extend(taken.map(|(offset, record)| Covered {
-                partition: partitions.len(),
-                offset,
-                record,
-            }));
-            partitions.push(partition);
-        }
-        self.open = Some(OpenTransaction {
-            partitions,
-            outcome: transactions.begin(Transaction {
-                records,
-                offsets,
-                group,
-            }),
+        let mut partitions = Vec::new();
+        self.send_due(|partition, point| {
+            add_to(&mut transaction.offsets, partition, point)
+                .map_err(|error| error.to_string())?;
+            let taken = partition.take_records(point).into_iter();
+            transaction
+                .records
+                .extend(taken.map(|(offset, record)| Covered {
+                    partition: partitions.len(),
+                    offset,
+                    record,
+                }));
+            partitions.push(Arc::clone(partition));
+            Ok(())
         });
+        if let (Some(transactions), false) = (&self.transactions, partitions.is_empty()) {
+            self.open = Some(OpenTransaction {
+                partitions,
+                outcome: transactions.begin(transaction),
+            });
+        }
     }
 
     /// Lets what is due wait for a while.
@@ -77,31 +75,6 @@ impl Commits {
         for waiting in self.waiting.iter_mut().filter(|waiting| waiting.is_due()) {
             waiting.state = State::Due(again);
         }
-    }
-
-    /// Marks what is due as sent: each partition once, and how far.
-    fn take_due(&mut self) -> Vec<(Arc<Partition>, CommitPoint)> {
-        let mut due: Vec<(Arc<Partition>, CommitPoint)> = Vec::new();
-        let mut place = 0;
-        while let Some(waiting) = self.waiting.get_mut(place) {
-            let partition = &waiting.partition;
-            let known = due.iter().find(|(other, _)| Arc::ptr_eq(other, partition));
-            if !waiting.is_due() {
-                place += 1;
-            } else if partition.is_revoked() {
-                self.reply(place, CommitResult::Revoked);
-            } else if let Some((_, point)) = known {
-                waiting.state = State::Sent(point.clone());
-                place += 1;
-            } else if let Some(point) = waiting.point() {
-                due.push((Arc::clone(partition), point.clone()));
-                waiting.state = State::Sent(point);
-                place += 1;
-            } else {
-                self.reply(place, CommitResult::Committed);
-            }
-        }
-        due
     }
 
     /// How the open transaction ended, once it has. Records that were not committed go

@@ -1,5 +1,7 @@
 //! What a handler is, and the ways to be one.
 
+#[cfg(test)]
+mod damage;
 pub mod grpc;
 pub mod http;
 mod remote;

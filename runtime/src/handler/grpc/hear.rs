@@ -65,6 +65,7 @@ mod tests {
     use super::super::v1::{self, DeadLetter, Fail, Record, Retry, Skip, Verdict};
     use super::*;
     use crate::handler::FailureKind;
+    use crate::handler::damage::damaged;
 
     /// Numbers around the deliveries that there are, and at the ends of what there can be.
     fn number() -> impl Strategy<Value = u64> {
@@ -104,23 +105,8 @@ mod tests {
 
     /// A message as it is sent, one that was damaged on its way, or noise.
     fn word() -> impl Strategy<Value = Vec<u8>> {
-        let sent = message().prop_map(|message| message.encode_to_vec());
-        let damage = (any::<prop::sample::Index>(), any::<u8>(), 0u8..4);
-        let damaged = (message(), prop::collection::vec(damage, 1..4)).prop_map(|(sent, all)| {
-            let mut bytes = sent.encode_to_vec();
-            for (place, byte, kind) in all {
-                let place = place.index(bytes.len() + 1);
-                match kind {
-                    0 => bytes.truncate(place),
-                    1 => bytes.insert(place, byte),
-                    _ if place == bytes.len() => bytes.push(byte),
-                    2 => bytes[place] = byte,
-                    _ => bytes[place] ^= 1 << (byte % 8),
-                }
-            }
-            bytes
-        });
-        prop_oneof![3 => sent, 3 => damaged, 1 => prop::collection::vec(any::<u8>(), 0..40)]
+        let sent = || message().prop_map(|message| message.encode_to_vec());
+        prop_oneof![3 => sent(), 3 => damaged(sent()), 1 => prop::collection::vec(any::<u8>(), 0..40)]
     }
 
     /// What the contract says of it, found by looking at each delivery alone.

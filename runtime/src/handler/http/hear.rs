@@ -37,6 +37,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::handler::damage::damaged;
 
     /// One verdict as a handler may write it, and some that it may not.
     fn entry() -> impl Strategy<Value = String> {
@@ -85,22 +86,7 @@ mod tests {
 
     /// The same, damaged on its way, or noise.
     fn bytes() -> impl Strategy<Value = Vec<u8>> {
-        let damage = (any::<prop::sample::Index>(), any::<u8>(), 0u8..4);
-        let damaged = (answer(), prop::collection::vec(damage, 1..4)).prop_map(|(sent, all)| {
-            let mut bytes = sent;
-            for (place, byte, kind) in all {
-                let place = place.index(bytes.len() + 1);
-                match kind {
-                    0 => bytes.truncate(place),
-                    1 => bytes.insert(place, byte),
-                    _ if place == bytes.len() => bytes.push(byte),
-                    2 => bytes[place] = byte,
-                    _ => bytes[place] ^= 1 << (byte % 8),
-                }
-            }
-            bytes
-        });
-        prop_oneof![3 => answer(), 5 => damaged, 1 => prop::collection::vec(any::<u8>(), 0..60)]
+        prop_oneof![3 => answer(), 5 => damaged(answer()), 1 => prop::collection::vec(any::<u8>(), 0..60)]
     }
 
     /// Whether the body of an undamaged answer lets the message at `place` pass.

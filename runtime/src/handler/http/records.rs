@@ -1,5 +1,7 @@
 //! Records to produce, as an HTTP handler writes them: as CloudEvents write their data.
 
+use std::fmt::Display;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
@@ -70,10 +72,17 @@ fn bytes(
 }
 
 /// What a list of records says.
-pub(super) fn done(records: Vec<JsonRecord<'_>>) -> Result<Done, String> {
+pub(super) fn done(records: Vec<JsonRecord<'_>>) -> Result<Done, HandlerError> {
     let produce: Result<Vec<ProducerRecord>, String> =
         records.into_iter().map(TryInto::try_into).collect();
-    Ok(produce?.into())
+    Ok(produce.map_err(unreadable)?.into())
+}
+
+/// What may have been meant as records is an error that stays: to go on could lose them.
+fn unreadable(error: impl Display) -> HandlerError {
+    HandlerError::permanent(format_args!(
+        "the handler's records to produce can't be read: {error}"
+    ))
 }
 
 /// The body of an answer on one message, as far as it matters.
@@ -83,8 +92,7 @@ struct Body<'a> {
     produce: Vec<JsonRecord<'a>>,
 }
 
-/// What the answer on one message gives to produce. What may have been meant so and
-/// can't be read is an error that stays: to go on could lose records.
+/// What the answer on one message gives to produce.
 pub(super) fn of(answer: &Answer) -> Result<Done, HandlerError> {
     let text = answer.text.trim_matches(SPACE);
     if !answer.is_json || !text.starts_with('{') {
@@ -95,13 +103,8 @@ pub(super) fn of(answer: &Answer) -> Result<Done, HandlerError> {
             "the handler's answer is too long to be read",
         ));
     }
-    let read = serde_json::from_str(text).map_err(|error| error.to_string());
-    read.and_then(|body: Body<'_>| done(body.produce))
-        .map_err(|error| {
-            HandlerError::permanent(format_args!(
-                "the handler's records to produce can't be read: {error}"
-            ))
-        })
+    let body: Body<'_> = serde_json::from_str(text).map_err(unreadable)?;
+    done(body.produce)
 }
 
 #[cfg(test)]

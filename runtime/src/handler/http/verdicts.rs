@@ -123,13 +123,7 @@ impl<'a> Entry<'a> {
             .retry_after
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         let error = match self.verdict {
-            Name::Done => {
-                return records::done(self.produce).map_err(|error| {
-                    HandlerError::permanent(format_args!(
-                        "the handler's records to produce can't be read: {error}"
-                    ))
-                });
-            }
+            Name::Done => return records::done(self.produce),
             Name::Retry => HandlerError::retryable(reason),
             Name::Fail => HandlerError::permanent(reason),
             Name::Skip => HandlerError::skip(reason),
