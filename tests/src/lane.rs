@@ -2,28 +2,30 @@
 
 use std::io;
 
-use penstock_tests::Manifest;
-use penstock_tests::oracle::Rule;
-use penstock_tests::recorder::Recorder;
+use crate::Manifest;
+use crate::oracle::Rule;
+use crate::recorder::Recorder;
 
-/// Messages of a batch, where there are batches.
-const BATCH: usize = 8;
-
+/// A consumer's mode. Fast commits what was handled.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mode {
+    /// One message at a time.
     InOrder,
+    /// One message of a key at a time.
     KeyOrdered,
+    /// In no order.
     Fast,
 }
 
 const MODES: [Mode; 3] = [Mode::InOrder, Mode::KeyOrdered, Mode::Fast];
 
 impl Mode {
-    fn manifest(self, bootstrap: &str, group: &str, topic: &str) -> Manifest {
+    /// A consumer in this mode, with so many handlers where there may be several.
+    pub fn manifest(self, bootstrap: &str, group: &str, topic: &str, handlers: usize) -> Manifest {
         match self {
             Self::InOrder => Manifest::in_order(bootstrap, group, topic),
-            Self::KeyOrdered => Manifest::key_ordered(bootstrap, group, topic, 4),
-            Self::Fast => Manifest::fast(bootstrap, group, topic, 4),
+            Self::KeyOrdered => Manifest::key_ordered(bootstrap, group, topic, handlers),
+            Self::Fast => Manifest::fast(bootstrap, group, topic, handlers),
         }
     }
 
@@ -37,17 +39,23 @@ impl Mode {
     }
 }
 
+/// What a handler speaks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Protocol {
+    /// One message a request.
     Http,
+    /// Several messages a request.
     BatchHttp,
+    /// Batches on one stream.
     Grpc,
 }
 
 /// A mode, and what its handler speaks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lane {
+    /// The mode.
     pub mode: Mode,
+    /// The protocol.
     pub protocol: Protocol,
 }
 
@@ -67,6 +75,10 @@ impl Lane {
         self.protocol != Protocol::Http
     }
 
+    /// A recorder that speaks it, at a port. In order it does one message after the other.
+    ///
+    /// # Errors
+    /// When it can't listen.
     pub fn recorder(self) -> io::Result<Recorder> {
         let recorder = match self.protocol {
             Protocol::Http | Protocol::BatchHttp => Recorder::start()?,
@@ -78,14 +90,23 @@ impl Lane {
         Ok(recorder)
     }
 
-    pub fn manifest(self, bootstrap: &str, group: &str, topic: &str) -> Manifest {
-        let manifest = self.mode.manifest(bootstrap, group, topic);
+    /// A consumer that has up to `handlers` handlers and, where there are batches, gives
+    /// up to `batch` messages at once.
+    pub fn manifest(
+        self,
+        bootstrap: &str,
+        group: &str,
+        topic: &str,
+        handlers: usize,
+        batch: usize,
+    ) -> Manifest {
+        let manifest = self.mode.manifest(bootstrap, group, topic, handlers);
         let manifest = match self.protocol {
             Protocol::BatchHttp => manifest.set("/handler/protocol", "BatchHttp"),
             Protocol::Http | Protocol::Grpc => manifest,
         };
         match self.has_batches() {
-            true => manifest.set("/consumeBatchSize", BATCH),
+            true => manifest.set("/consumeBatchSize", batch),
             false => manifest,
         }
     }

@@ -20,6 +20,7 @@ mod guard;
 pub mod kafka;
 pub mod kafka_mock;
 pub mod kubernetes;
+pub mod lane;
 pub mod languages;
 pub mod load;
 pub mod manifest;
@@ -37,6 +38,7 @@ pub mod serving;
 mod sync;
 pub mod topics;
 pub mod usage;
+pub mod variable;
 pub mod wait;
 
 pub use consumer::{Consumer, Launch};

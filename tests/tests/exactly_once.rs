@@ -8,7 +8,6 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::env;
 use std::error::Error;
 use std::time::Duration;
 
@@ -16,9 +15,10 @@ use futures_util::future::join_all;
 use penstock_tests::consumer::Launch;
 use penstock_tests::groups;
 use penstock_tests::kafka::Kafka;
+use penstock_tests::lane::{Lane, Mode, Protocol};
 use penstock_tests::produce::{Produce, Produced};
 use penstock_tests::recorder::{Recorder, Reply};
-use penstock_tests::{Consumer, Manifest, Position, topics, wait};
+use penstock_tests::{Consumer, Manifest, Position, topics, variable, wait};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
@@ -40,43 +40,31 @@ const DISRUPTIONS: usize = 6;
 /// One in so many messages is one that the handler refuses: a dead letter.
 const POISON: i64 = 17;
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Mode {
-    InOrder,
-    KeyOrdered,
-    Fast,
-}
+/// Handlers of a member, where there may be several.
+const HANDLERS: usize = 8;
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Protocol {
-    Http,
-    BatchHttp,
-    Grpc,
-}
+/// Messages of a batch, where there are batches.
+const BATCH: usize = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_record_is_there_once_and_in_order_through_kills_pauses_and_stops() -> Outcome {
     let kafka = Kafka::shared().await?;
-    let seed = number("PENSTOCK_TEST_SEED")?.unwrap_or_else(rand::random);
-    let disruptions = match number("PENSTOCK_TEST_DISRUPTIONS")? {
+    let seed = variable::seed()?;
+    let disruptions = match variable::number("PENSTOCK_TEST_DISRUPTIONS")? {
         Some(count) => usize::try_from(count)?,
         None => DISRUPTIONS,
     };
     println!("PENSTOCK_TEST_SEED={seed}, {disruptions} disturbances of each lane");
     let mut seeds = StdRng::seed_from_u64(seed);
-    let modes = [Mode::InOrder, Mode::KeyOrdered, Mode::Fast];
     let protocols = [Protocol::Http, Protocol::BatchHttp, Protocol::Grpc];
-    let lanes = modes
-        .iter()
-        .flat_map(|mode| protocols.map(|protocol| (*mode, protocol)));
-    let lanes = lanes.map(|(mode, protocol)| {
+    let lanes = Lane::all(&protocols).into_iter().map(|lane| {
         let random = StdRng::seed_from_u64(seeds.random());
         async move {
-            let outcome = match Lane::prepare(mode, protocol, kafka.bootstrap(), random).await {
-                Ok(lane) => lane.run(disruptions).await,
+            let outcome = match Run::prepare(lane, kafka.bootstrap(), random).await {
+                Ok(run) => run.run(disruptions).await,
                 Err(error) => Err(error),
             };
-            outcome.map_err(|error| format!("{mode:?}, {protocol:?}: {error}"))
+            outcome.map_err(|error| format!("{lane:?}: {error}"))
         }
     });
     let outcomes = join_all(lanes).await;
@@ -129,15 +117,9 @@ async fn records_without_transactions_are_a_failure_and_not_lost_in_silence() ->
     Ok(())
 }
 
-fn number(variable: &str) -> Result<Option<u64>, Box<dyn Error>> {
-    match env::var(variable) {
-        Ok(text) => Ok(Some(text.parse()?)),
-        Err(_) => Ok(None),
-    }
-}
-
-struct Lane {
-    mode: Mode,
+/// A lane at work.
+struct Run {
+    lane: Lane,
     random: StdRng,
     bootstrap: String,
     topic: String,
@@ -148,24 +130,18 @@ struct Lane {
     produced: Vec<Produced>,
     members: Vec<Consumer>,
     restarts: usize,
-    name: String,
     _dir: TempDir,
 }
 
-impl Lane {
-    async fn prepare(
-        mode: Mode,
-        protocol: Protocol,
-        bootstrap: &str,
-        random: StdRng,
-    ) -> Result<Self, Box<dyn Error>> {
+impl Run {
+    async fn prepare(lane: Lane, bootstrap: &str, random: StdRng) -> Result<Self, Box<dyn Error>> {
         let topic = topics::create(bootstrap, "once", PARTITIONS).await?;
         let out = topics::create(bootstrap, "once-out", 1).await?;
         let dead = topics::create(bootstrap, "once-dead", 1).await?;
         let group = topics::unique("test.once");
         let dir = TempDir::with_prefix("penstock-once-")?;
         let socket = dir.path().join("handler.sock");
-        let recorder = match protocol {
+        let recorder = match lane.protocol {
             Protocol::Http | Protocol::BatchHttp => Recorder::start_unix(socket)?,
             Protocol::Grpc => Recorder::start_grpc_unix(socket)?,
         };
@@ -182,19 +158,8 @@ impl Lane {
             let wait = Duration::from_millis((offset % 7) as u64);
             Reply::produce(&to, key, &data).after(wait)
         });
-        let manifest = match mode {
-            Mode::InOrder => Manifest::in_order(bootstrap, &group, &topic),
-            Mode::KeyOrdered => Manifest::key_ordered(bootstrap, &group, &topic, 8),
-            Mode::Fast => Manifest::fast(bootstrap, &group, &topic, 8),
-        };
-        let manifest = match protocol {
-            Protocol::Http => manifest,
-            Protocol::BatchHttp => manifest
-                .set("/handler/protocol", "BatchHttp")
-                .set("/consumeBatchSize", 20),
-            Protocol::Grpc => manifest.set("/consumeBatchSize", 20),
-        };
-        let manifest = manifest
+        let manifest = lane
+            .manifest(bootstrap, &group, &topic, HANDLERS, BATCH)
             .set("/commit", "Transactional")
             .set("/delivery/onFailure", "DeadLetter")
             .set("/delivery/deadLetterTopic", dead.as_str())
@@ -202,7 +167,7 @@ impl Lane {
             .kafka("auto.commit.interval.ms", "50")
             .handler(&recorder);
         Ok(Self {
-            mode,
+            lane,
             random,
             bootstrap: bootstrap.to_owned(),
             topic,
@@ -213,7 +178,6 @@ impl Lane {
             produced: Vec::new(),
             members: Vec::new(),
             restarts: 0,
-            name: format!("{mode:?}, {protocol:?}"),
             _dir: dir,
         })
     }
@@ -334,8 +298,8 @@ impl Lane {
         let origins: Result<Vec<_>, _> = letters.iter().map(origin).collect();
         once(&poison, origins?.into_iter())?;
         println!(
-            "{}: {} messages, {} deliveries, {} records and {} dead letters, {} starts anew",
-            self.name,
+            "{:?}: {} messages, {} deliveries, {} records and {} dead letters, {} starts anew",
+            self.lane,
             self.produced.len(),
             self.recorder.count(),
             records.len(),
@@ -348,7 +312,7 @@ impl Lane {
     fn in_order(&self, found: &[(i64, i64, String)]) -> Outcome {
         let mut last: BTreeMap<(i64, &str), i64> = BTreeMap::new();
         for (partition, offset, key) in found {
-            let lane = match self.mode {
+            let lane = match self.lane.mode {
                 Mode::InOrder => (*partition, ""),
                 Mode::KeyOrdered => (*partition, key.as_str()),
                 Mode::Fast => return Ok(()),

@@ -8,18 +8,18 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
-use std::env;
 use std::error::Error;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use penstock_tests::groups::{self, CommitWatch};
 use penstock_tests::kafka::Kafka;
+use penstock_tests::lane::Mode;
 use penstock_tests::oracle::{Disruption, Evidence, Rule};
 use penstock_tests::produce::{Produce, Produced};
 use penstock_tests::recorder::{Delivery, Recorder, Reply, Verdict};
 use penstock_tests::topics::Stored;
-use penstock_tests::{Consumer, Manifest, Position, topics, wait};
+use penstock_tests::{Consumer, Manifest, Position, topics, variable, wait};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
@@ -42,13 +42,6 @@ const BATCH: usize = 20;
 
 /// One in so many messages is one that the handler refuses, where a lane has such.
 const POISON: u64 = 23;
-
-#[derive(Clone, Copy, PartialEq)]
-enum Mode {
-    InOrder,
-    KeyOrdered,
-    Fast,
-}
 
 #[derive(Clone, Copy, PartialEq)]
 enum Transport {
@@ -127,8 +120,8 @@ const LANES: [Lane; 16] = {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_kill_loses_a_message_or_commits_one_that_was_not_handled() -> Outcome {
     let kafka = Kafka::shared().await?;
-    let seed = number("PENSTOCK_TEST_SEED")?.unwrap_or_else(rand::random);
-    let kills = match number("PENSTOCK_TEST_KILLS")? {
+    let seed = variable::seed()?;
+    let kills = match variable::number("PENSTOCK_TEST_KILLS")? {
         Some(kills) => usize::try_from(kills)?,
         None => KILLS,
     };
@@ -151,16 +144,6 @@ async fn no_kill_loses_a_message_or_commits_one_that_was_not_handled() -> Outcom
     let failures: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
     assert!(failures.is_empty(), "seed {seed}\n{}", failures.join("\n"));
     Ok(())
-}
-
-fn number(variable: &str) -> Result<Option<u64>, Box<dyn Error>> {
-    match env::var(variable) {
-        Ok(text) => Ok(Some(
-            text.parse()
-                .map_err(|error| format!("{variable}: {error}"))?,
-        )),
-        Err(_) => Ok(None),
-    }
 }
 
 /// One lane at work.
@@ -213,11 +196,7 @@ impl Run {
             reply.after(Duration::from_millis(scatter(delivery, salt) % longest))
         });
 
-        let manifest = match lane.mode {
-            Mode::InOrder => Manifest::in_order(bootstrap, &group, &topic),
-            Mode::KeyOrdered => Manifest::key_ordered(bootstrap, &group, &topic, 8),
-            Mode::Fast => Manifest::fast(bootstrap, &group, &topic, 8),
-        };
+        let manifest = lane.mode.manifest(bootstrap, &group, &topic, 8);
         let manifest = match lane.transport {
             Transport::Batches => manifest
                 .set("/handler/protocol", "BatchHttp")
@@ -363,11 +342,7 @@ impl Run {
             Rule::DuplicatesExplained,
             Rule::AttemptsWithin(1),
         ];
-        match self.lane.mode {
-            Mode::InOrder => rules.push(Rule::InOrder),
-            Mode::KeyOrdered => rules.push(Rule::KeyOrder),
-            Mode::Fast => {}
-        }
+        rules.extend(self.lane.mode.order());
         let is_good = |one: &&Produced| !(self.lane.has_poison && one.seq.is_multiple_of(POISON));
         let good: Vec<_> = self.produced.iter().filter(is_good).cloned().collect();
 

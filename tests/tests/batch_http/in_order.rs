@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use penstock_tests::oracle::{Evidence, Rule};
+use penstock_tests::lane::Mode;
+use penstock_tests::oracle::Rule;
 use penstock_tests::recorder::{Delivery, Reply, Verdict};
-use penstock_tests::{Consumer, Position, topics};
+use penstock_tests::{Position, topics};
 
-use crate::{ALWAYS, Mode, Outcome, Scene, batches};
+use crate::{ALWAYS, Outcome, Scene, batches};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handler_may_take_a_batch_one_by_one() -> Outcome {
@@ -18,16 +19,12 @@ async fn a_handler_may_take_a_batch_one_by_one() -> Outcome {
             (7, 1 | 2) | (8, 1) => Reply::status(503),
             _ => Reply::ok(),
         });
-    let watch = scene.watch().await?;
-    let produced = scene.messages(1_000).send(&scene.bootstrap).await?;
     let manifest = scene.manifest.clone().set("/delivery/maxAttempts", 3);
     let manifest = manifest.set("/delivery/backoff/initial", "5ms");
-    let consumer = Consumer::start(&manifest)?;
-    scene.finish(&consumer, 1_000).await?;
-    let deliveries = scene.recorder.deliveries();
-    let retried = deliveries.iter().filter(|one| one.attempt == 3).count();
+    let ran = scene.run(&manifest, 1_000).await?;
+    let retried = ran.deliveries.iter().filter(|one| one.attempt == 3).count();
     assert!(retried >= 45, "{retried} reached the third attempt");
-    let evidence = Evidence::new(&produced, deliveries).commits(watch.stop().await);
+    let evidence = ran.evidence();
     evidence.check(&ALWAYS)?;
     evidence.check(&[
         Rule::InOrder,
@@ -50,8 +47,6 @@ async fn a_verdict_behind_a_failure_does_not_count() -> Outcome {
             _ if refused(one) => Reply::status(422),
             _ => Reply::ok(),
         });
-    let watch = scene.watch().await?;
-    let produced = scene.messages(1_000).send(&scene.bootstrap).await?;
     let manifest = scene
         .manifest
         .clone()
@@ -59,13 +54,14 @@ async fn a_verdict_behind_a_failure_does_not_count() -> Outcome {
         .set("/delivery/backoff/initial", "5ms")
         .set("/delivery/onFailure", "DeadLetter")
         .set("/delivery/deadLetterTopic", dead.as_str());
-    let consumer = Consumer::start(&manifest)?;
-    scene.finish(&consumer, 1_000).await?;
+    let mut ran = scene.run(&manifest, 1_000).await?;
 
     // Whatever was said behind a failure, it is as if nothing was.
-    let mut deliveries = scene.recorder.deliveries();
     let mut behind = 0;
-    for batch in deliveries.chunk_by_mut(|one, next| one.start == next.start) {
+    for batch in ran
+        .deliveries
+        .chunk_by_mut(|one, next| one.start == next.start)
+    {
         let counted = batch.iter().position(|one| !one.verdict.is_success());
         let counted = counted.map_or(batch.len(), |failed| failed + 1);
         for one in &mut batch[counted..] {
@@ -77,7 +73,7 @@ async fn a_verdict_behind_a_failure_does_not_count() -> Outcome {
 
     // Each partition goes on where the last verdict that counts has left it.
     let mut next: BTreeMap<i32, i64> = BTreeMap::new();
-    for batch in batches(&deliveries) {
+    for batch in batches(&ran.deliveries) {
         let mut expected = next.clone();
         for one in batch {
             let Position {
@@ -95,10 +91,12 @@ async fn a_verdict_behind_a_failure_does_not_count() -> Outcome {
     }
     assert_eq!(next.values().sum::<i64>(), 1_000);
     let letters = topics::read_all(&scene.bootstrap, &dead).await?;
-    let expected = produced.iter().filter(|one| one.position.offset % 20 == 13);
+    let expected = ran
+        .produced
+        .iter()
+        .filter(|one| one.position.offset % 20 == 13);
     assert_eq!(letters.len(), expected.count());
-    Evidence::new(&produced, deliveries)
-        .commits(watch.stop().await)
+    ran.evidence()
         .settled_by(|one| one.verdict.is_success() || one.verdict == Verdict::Answered(422))
         .check(&ALWAYS[1..])?;
     Ok(())

@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::time::Duration;
 
-use penstock_tests::groups::{self, CommitWatch};
+use penstock_tests::groups::{self, CommitSample, CommitWatch};
 use penstock_tests::kafka::Kafka;
+use penstock_tests::lane::Mode;
 use penstock_tests::oracle::{Evidence, Rule};
-use penstock_tests::produce::Produce;
+use penstock_tests::produce::{Produce, Produced};
 use penstock_tests::recorder::{Delivery, Gate, Recorder, Reply};
 use penstock_tests::topics::Stored;
 use penstock_tests::{Consumer, Manifest, Position, topics};
@@ -36,13 +37,6 @@ const ALWAYS: [Rule; 4] = [
     Rule::DuplicatesExplained,
 ];
 
-#[derive(Clone, Copy, PartialEq)]
-enum Mode {
-    InOrder,
-    KeyOrdered,
-    Fast,
-}
-
 /// A topic, a handler and a consumer that gives it batches.
 struct Scene {
     bootstrap: String,
@@ -58,21 +52,12 @@ impl Scene {
         let topic = topics::create(&bootstrap, "batch", PARTITIONS).await?;
         let group = topics::unique("test.batch");
         let dir = TempDir::with_prefix("penstock-batch-")?;
-        let (recorder, manifest) = match mode {
-            Mode::InOrder => (
-                Recorder::start()?,
-                Manifest::in_order(&bootstrap, &group, &topic),
-            ),
-            Mode::Fast => (
-                Recorder::start()?,
-                Manifest::fast(&bootstrap, &group, &topic, HANDLERS),
-            ),
-            Mode::KeyOrdered => (
-                Recorder::start_unix(dir.path().join("handler.sock"))?,
-                Manifest::key_ordered(&bootstrap, &group, &topic, HANDLERS),
-            ),
+        let recorder = match mode {
+            Mode::InOrder | Mode::Fast => Recorder::start()?,
+            Mode::KeyOrdered => Recorder::start_unix(dir.path().join("handler.sock"))?,
         };
-        let manifest = manifest
+        let manifest = mode
+            .manifest(&bootstrap, &group, &topic, HANDLERS)
             .handler(&recorder)
             .set("/handler/protocol", "BatchHttp")
             .set("/consumeBatchSize", BATCH);
@@ -94,6 +79,19 @@ impl Scene {
         Ok(CommitWatch::start(&self.bootstrap, group, &self.topic).await?)
     }
 
+    /// Produces so many messages and lets a consumer handle all of them.
+    async fn run(&self, manifest: &Manifest, messages: u64) -> Result<Ran, Box<dyn Error>> {
+        let watch = self.watch().await?;
+        let produced = self.messages(messages).send(&self.bootstrap).await?;
+        let consumer = Consumer::start(manifest)?;
+        self.finish(&consumer, i64::try_from(messages)?).await?;
+        Ok(Ran {
+            produced,
+            deliveries: self.recorder.deliveries(),
+            commits: watch.stop().await,
+        })
+    }
+
     /// Waits until all is committed, and stops the consumer.
     async fn finish(&self, consumer: &Consumer, messages: i64) -> Outcome {
         let group = self.manifest.group();
@@ -101,6 +99,19 @@ impl Scene {
             .await
             .map_err(|error| format!("{error}\n{}", consumer.tail()))?;
         stop(consumer).await
+    }
+}
+
+/// What a consumer did that handled all messages.
+struct Ran {
+    produced: Vec<Produced>,
+    deliveries: Vec<Delivery>,
+    commits: Vec<CommitSample>,
+}
+
+impl Ran {
+    fn evidence(self) -> Evidence {
+        Evidence::new(&self.produced, self.deliveries).commits(self.commits)
     }
 }
 
@@ -146,17 +157,16 @@ async fn every_message_comes_once_in_batches_of_several() -> Outcome {
     scene
         .recorder
         .behave(|_| Reply::ok().after(Duration::from_millis(2)));
-    let watch = scene.watch().await?;
-    let produced = scene.messages(5_000).send(&scene.bootstrap).await?;
-    let consumer = Consumer::start(&scene.manifest)?;
-    scene.finish(&consumer, 5_000).await?;
-    let deliveries = scene.recorder.deliveries();
-    assert_eq!(deliveries.len(), 5_000);
-    let sizes: Vec<_> = batches(&deliveries).iter().map(|all| all.len()).collect();
+    let ran = scene.run(&scene.manifest, 5_000).await?;
+    assert_eq!(ran.deliveries.len(), 5_000);
+    let sizes: Vec<_> = batches(&ran.deliveries)
+        .iter()
+        .map(|all| all.len())
+        .collect();
     let largest = sizes.iter().max().copied().unwrap_or_default();
     assert!((2..=BATCH).contains(&largest), "{largest} in one");
     assert!(scene.recorder.connections() <= HANDLERS);
-    let evidence = Evidence::new(&produced, deliveries).commits(watch.stop().await);
+    let evidence = ran.evidence();
     evidence.check(&ALWAYS)?;
     evidence.check(&[Rule::NeverTwiceAtOnce, Rule::AttemptsWithin(1)])?;
     Ok(())
@@ -191,25 +201,21 @@ async fn keys_keep_their_order_while_some_messages_fail() -> Outcome {
             (7, 1 | 2) | (8, 1) => Reply::status(503),
             _ => Reply::ok(),
         });
-    let watch = scene.watch().await?;
-    let produced = scene.messages(2_000).send(&scene.bootstrap).await?;
     let manifest = scene
         .manifest
         .clone()
         .set("/delivery/maxAttempts", 3)
         .set("/delivery/backoff/initial", "5ms");
-    let consumer = Consumer::start(&manifest)?;
-    scene.finish(&consumer, 2_000).await?;
-    let deliveries = scene.recorder.deliveries();
-    let batches = batches(&deliveries);
+    let ran = scene.run(&manifest, 2_000).await?;
+    let batches = batches(&ran.deliveries);
     assert!(batches.iter().any(|batch| batch.len() > 1));
     for batch in batches {
         let keys = batch.iter().map(|one| (one.position.partition, &one.key));
         assert_eq!(keys.collect::<BTreeSet<_>>().len(), batch.len());
     }
-    let retried = deliveries.iter().filter(|one| one.attempt == 3).count();
+    let retried = ran.deliveries.iter().filter(|one| one.attempt == 3).count();
     assert!(retried >= 90, "{retried} reached the third attempt");
-    let evidence = Evidence::new(&produced, deliveries).commits(watch.stop().await);
+    let evidence = ran.evidence();
     evidence.check(&ALWAYS)?;
     evidence.check(&[
         Rule::KeyOrder,
@@ -280,19 +286,16 @@ async fn what_is_refused_is_a_dead_letter_and_its_batch_is_not() -> Outcome {
         true => Reply::status(422).with_body("no amount"),
         false => Reply::ok(),
     });
-    let watch = scene.watch().await?;
-    let produced = scene.messages(1_000).send(&scene.bootstrap).await?;
     let manifest = scene
         .manifest
         .clone()
         .set("/delivery/maxAttempts", 5)
         .set("/delivery/onFailure", "DeadLetter")
         .set("/delivery/deadLetterTopic", dead.as_str());
-    let consumer = Consumer::start(&manifest)?;
-    scene.finish(&consumer, 1_000).await?;
-    let deliveries = scene.recorder.deliveries();
-    assert_eq!(deliveries.len(), 1_000);
-    let expected: BTreeSet<_> = deliveries
+    let ran = scene.run(&manifest, 1_000).await?;
+    assert_eq!(ran.deliveries.len(), 1_000);
+    let expected: BTreeSet<_> = ran
+        .deliveries
         .iter()
         .filter(|one| refused(one))
         .map(|one| one.position.clone())
@@ -309,15 +312,15 @@ async fn what_is_refused_is_a_dead_letter_and_its_batch_is_not() -> Outcome {
     }
     assert!(!expected.is_empty());
     assert_eq!((letters.len(), origins), (expected.len(), expected));
-    let good: Vec<_> = produced
+    let good: Vec<_> = ran
+        .produced
         .iter()
         .filter(|one| one.position.offset % 25 != 7)
         .cloned()
         .collect();
-    let handled = deliveries.iter().filter(|one| !refused(one));
+    let handled = ran.deliveries.iter().filter(|one| !refused(one));
     Evidence::new(&good, handled.cloned().collect()).check(&[Rule::NothingLost])?;
-    Evidence::new(&produced, deliveries)
-        .commits(watch.stop().await)
+    ran.evidence()
         .settled_by(|one| one.end.is_some())
         .check(&ALWAYS[1..])?;
     Ok(())
@@ -347,23 +350,17 @@ async fn all_come_again(wrong: Reply) -> Outcome {
         1 => wrong.clone(),
         _ => Reply::ok(),
     });
-    let watch = scene.watch().await?;
-    let produced = scene.messages(200).send(&scene.bootstrap).await?;
     let manifest = scene
         .manifest
         .clone()
         .set("/handler/timeout", "1s")
         .set("/delivery/maxAttempts", 2);
-    let consumer = Consumer::start(&manifest)?;
-    scene.finish(&consumer, 200).await?;
-    let deliveries = scene.recorder.deliveries();
-    let succeeded = deliveries.iter().filter(|one| one.verdict.is_success());
+    let ran = scene.run(&manifest, 200).await?;
+    let succeeded = ran.deliveries.iter().filter(|one| one.verdict.is_success());
     assert_eq!(succeeded.clone().count(), 200);
     assert!(succeeded.clone().all(|one| one.attempt == 2));
-    assert!(times(&deliveries).values().all(|times| *times >= 2));
-    Evidence::new(&produced, deliveries)
-        .commits(watch.stop().await)
-        .check(&ALWAYS)?;
+    assert!(times(&ran.deliveries).values().all(|times| *times >= 2));
+    ran.evidence().check(&ALWAYS)?;
     Ok(())
 }
 

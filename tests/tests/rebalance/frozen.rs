@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use futures_util::future::try_join_all;
 use penstock_tests::groups::{self, CommitWatch};
 use penstock_tests::kafka::Kafka;
+use penstock_tests::lane::{Lane, Mode, Protocol};
 use penstock_tests::oracle::{Disruption, Evidence, Rule};
 use penstock_tests::produce::Produce;
 use penstock_tests::recorder::{Gate, Recorder, Reply, Verdict};
 use penstock_tests::{Consumer, topics};
 
-use crate::lane::{Lane, Mode, Protocol};
-use crate::{Outcome, SOON, end_well};
+use crate::{BATCH, HANDLERS, Outcome, SOON, end_well};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_was_frozen_past_its_session_comes_back_as_a_member() -> Outcome {
@@ -44,7 +44,7 @@ async fn frozen_member(assignor: &str, lane: Lane) -> Outcome {
     first.behave(move |_| Reply::ok().once(&held));
     second.behave(|_| Reply::ok().after(Duration::from_millis(5)));
     let manifest = |recorder: &Recorder| {
-        lane.manifest(bootstrap, &group, &topic)
+        lane.manifest(bootstrap, &group, &topic, HANDLERS, BATCH)
             .handler(recorder)
             .short_session()
             .set("/handler/timeout", "1m")

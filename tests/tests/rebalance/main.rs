@@ -4,7 +4,6 @@
 #![forbid(unsafe_code)]
 
 mod frozen;
-mod lane;
 mod members;
 
 use std::error::Error;
@@ -22,6 +21,12 @@ type Outcome = Result<(), Box<dyn Error>>;
 const SOON: Duration = Duration::from_secs(60);
 
 const PARTITIONS: i32 = 6;
+
+/// Handlers of a member, where there may be several.
+const HANDLERS: usize = 4;
+
+/// Messages of a batch, where there are batches.
+const BATCH: usize = 8;
 
 async fn end_well(member: Consumer) -> Outcome {
     let status = member.stop(SOON).await?;

@@ -1,22 +1,21 @@
 //! Members that come, go, and are killed.
 
-use std::env;
 use std::error::Error;
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use penstock_tests::groups::{self, CommitWatch};
 use penstock_tests::kafka::Kafka;
+use penstock_tests::lane::{Lane, Mode, Protocol};
 use penstock_tests::oracle::{Disruption, Evidence, Rule};
 use penstock_tests::produce::{Produce, Produced};
 use penstock_tests::recorder::{Delivery, Recorder, Reply};
-use penstock_tests::{Consumer, Manifest, Position, topics, wait};
+use penstock_tests::{Consumer, Manifest, Position, topics, variable, wait};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::sleep;
 
-use crate::lane::{Lane, Mode, Protocol};
-use crate::{Outcome, PARTITIONS, SOON, end_well};
+use crate::{BATCH, HANDLERS, Outcome, PARTITIONS, SOON, end_well};
 
 /// How often a member comes or goes in one run.
 const CHANGES: usize = 14;
@@ -50,10 +49,7 @@ async fn members_come_and_go_under_cooperative_sticky() -> Outcome {
 /// Runs all modes with these protocols side by side.
 async fn all(assignor: &str, protocols: &[Protocol]) -> Outcome {
     let bootstrap = Kafka::shared().await?.bootstrap();
-    let seed = match env::var("PENSTOCK_TEST_SEED") {
-        Ok(text) => text.parse()?,
-        Err(_) => rand::random(),
-    };
+    let seed = variable::seed()?;
     println!("{assignor}: PENSTOCK_TEST_SEED={seed}");
     let mut seeds = StdRng::seed_from_u64(seed);
     let runs = Lane::all(protocols).into_iter().map(|lane| {
@@ -103,7 +99,7 @@ impl Run {
             Reply::ok().after(Duration::from_millis(scatter(delivery) % longest))
         });
         let manifest = lane
-            .manifest(bootstrap, &group, &topic)
+            .manifest(bootstrap, &group, &topic, HANDLERS, BATCH)
             .handler(&recorder)
             .kafka("partition.assignment.strategy", assignor)
             .kafka("session.timeout.ms", "4000")
