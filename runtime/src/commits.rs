@@ -25,6 +25,8 @@ const RETRY_WAIT: Duration = Duration::from_millis(100);
 pub(crate) struct Commits {
     requests: UnboundedReceiver<CommitRequest>,
     waiting: Vec<Waiting>,
+    /// A commit in order was sent since this was last asked.
+    news: bool,
     /// How long a commit is sent again.
     retry_limit: Duration,
     /// Present where offsets are committed in transactions, one at a time.
@@ -71,6 +73,7 @@ impl Commits {
             waiting: Vec::new(),
             open: None,
             failed: false,
+            news: false,
         }
     }
 
@@ -144,6 +147,7 @@ impl Commits {
             } else if let Some(point) = waiting.point() {
                 match send(&waiting.partition, &point) {
                     Ok(()) => {
+                        self.news |= matches!(waiting.wanted, Wanted::Message(_));
                         waiting.partition.set_committing(true);
                         waiting.state = State::Sent(point);
                         place += 1;
@@ -155,6 +159,11 @@ impl Commits {
                 self.reply(place, CommitResult::Committed);
             }
         }
+    }
+
+    /// Whether a commit in order was sent since this was last asked.
+    pub(crate) fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
     }
 
     /// Takes the brokers' answer to a commit.

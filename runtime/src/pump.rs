@@ -42,6 +42,10 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the lag and the limits of a revocation are looked at.
 const MEASURE_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Longest wait in place for the answer to a commit in order, behind which the only
+/// handler waits: to be woken for it would take longer. It comes as an event like others.
+const ANSWER_WAIT: Duration = Duration::from_millis(1);
+
 /// What a pump is made of.
 pub(crate) struct PumpParts {
     pub(crate) name: String,
@@ -228,6 +232,9 @@ impl Pump {
     }
 
     async fn wait(&mut self, next_attempt: Option<Instant>) {
+        if self.parts.commits.take_news() {
+            return self.poll(ANSWER_WAIT);
+        }
         // Ends by time too: intervals, limits and retries are looked at then.
         let limit = self.parts.commits.next_due().unwrap_or(IDLE_WAIT);
         let until_attempt = next_attempt.map(|at| at.saturating_duration_since(Instant::now()));
@@ -253,16 +260,7 @@ impl Pump {
         let consumer = Arc::clone(&self.parts.consumer);
         loop {
             let before = consumer.context().calls();
-            match consumer.poll(Duration::ZERO) {
-                Some(Ok(message)) => {
-                    // Partitions are attached before they are assigned.
-                    tracing::error!("a message came past the message queue: {message:?}");
-                    let text = "a message came past the message queue".into();
-                    self.fail(RDKafkaErrorCode::BadMessage, text);
-                }
-                Some(Err(error)) => self.take_error(&error),
-                None => {}
-            }
+            self.poll(Duration::ZERO);
             if consumer.context().calls() == before {
                 break;
             }
@@ -273,6 +271,21 @@ impl Pump {
                 Event::Revoke { partitions, lost } => self.revoke(&partitions, lost),
                 Event::Commit(outcomes) => self.take_commits(outcomes),
             }
+        }
+    }
+
+    /// Lets librdkafka call back, and waits for something to tell at most so long.
+    fn poll(&mut self, limit: Duration) {
+        let consumer = Arc::clone(&self.parts.consumer);
+        match consumer.poll(limit) {
+            Some(Ok(message)) => {
+                // Partitions are attached before they are assigned.
+                tracing::error!("a message came past the message queue: {message:?}");
+                let text = "a message came past the message queue".into();
+                self.fail(RDKafkaErrorCode::BadMessage, text);
+            }
+            Some(Err(error)) => self.take_error(&error),
+            None => {}
         }
     }
 
