@@ -38,6 +38,14 @@ mod reports;
 /// that take its partitions on, and readers of what it wrote, wait for that long.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Longest time for a record to be delivered. The transaction is aborted then, which its
+/// coordinator must not have done by itself: that would fence the producer.
+const DELIVERY_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a topic may be unknown to the brokers, in case it is being created. Less
+/// than a record's time, so that the topic is told and not the time.
+const TOPIC_LIMIT: Duration = Duration::from_secs(2);
+
 /// Longest time for the brokers to know the transactional id at the start; they wait
 /// for what a predecessor left open.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -176,10 +184,13 @@ fn create(identity: &Identity<'_>) -> Result<BaseProducer<Reports>, Transactions
     let mut config = ClientConfig::new();
     config.extend(identity.connection.clone());
     config.set("transactional.id", &identity.id);
-    config.set(
-        "transaction.timeout.ms",
-        TRANSACTION_TIMEOUT.as_millis().to_string(),
-    );
+    for (name, limit) in [
+        ("transaction.timeout.ms", TRANSACTION_TIMEOUT),
+        ("message.timeout.ms", DELIVERY_LIMIT),
+        ("topic.metadata.propagation.max.ms", TOPIC_LIMIT),
+    ] {
+        config.set(name, limit.as_millis().to_string());
+    }
     config.set("queue.buffering.max.kbytes", BUFFER_KBYTES);
     config.set("linger.ms", "0");
     config.set_log_level(RDKafkaLogLevel::Info);
