@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
@@ -11,6 +12,9 @@ use super::lanes::{BatchState, Lanes};
 use super::{Delivered, Handle, Settings};
 use crate::handler::grpc::v1::from_runtime::Message;
 use crate::handler::grpc::v1::{Batch, Cancel, FromRuntime, Hello, Order};
+
+/// Longest wait for the runtime to take the end of a stream.
+const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
 /// Serves a stream; gives what to send.
 pub(super) fn start<H: Handle>(
@@ -28,10 +32,20 @@ pub(super) fn start<H: Handle>(
             // Whatever ends it, who is at work is let finish.
             let _ = open.read(&stop).await;
             open.lanes.finish().await;
+            answers.end();
+            drain(open.incoming).await;
         }
         answers.end();
     });
     stream
+}
+
+/// Reads on until the runtime has taken the end and ends its half. Were the connection
+/// closed on it while it sends, it would find that broken rather than ended.
+async fn drain(mut incoming: Streaming<FromRuntime>) {
+    let read = async { while let Ok(Some(_)) = incoming.message().await {} };
+    // Nothing depends on it but whether an attempt counts.
+    let _ = tokio::time::timeout(DRAIN_LIMIT, read).await;
 }
 
 struct OpenStream {
