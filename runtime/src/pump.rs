@@ -13,9 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::assignment::Assignment;
 use crate::commits::{Commits, TransactionEnd};
-use crate::kafka::{
-    CommitOutcome, ConsumeError, Consumer, Event, MessageQueue, TopicPartition, mends_itself,
-};
+use crate::kafka::{CommitOutcome, ConsumeError, Consumer, Event, MessageQueue, mends_itself};
 use crate::lag::Lag;
 use crate::lanes::LaneFinder;
 use crate::last_commit::{AT_STOP, LastCommit};
@@ -25,12 +23,14 @@ use crate::pauses::Pauses;
 use crate::pins::Pins;
 use crate::progress::Progress;
 use crate::queue::WorkQueue;
-use crate::rebalance::{self, Revocation};
+use crate::rebalance::Revocation;
 use crate::record::Record;
-use crate::start::{Beginning, Joining};
+use crate::start::Joining;
 use crate::strategy::Strategy;
 use crate::telemetry::SPANS;
 use crate::worker::{Delivery, Job};
+
+mod membership;
 
 /// Longest wait when there is nothing to do, as in the source.
 const IDLE_WAIT: Duration = Duration::from_secs(1);
@@ -298,84 +298,6 @@ impl Pump {
         if !mends_itself(code) {
             self.fail(code, code.to_string());
         }
-    }
-
-    /// Looks up where to begin. librdkafka tells of no other change until the
-    /// assignment is confirmed.
-    fn join(&mut self, partitions: Vec<TopicPartition>) {
-        let parts = &self.parts;
-        self.joining = Some(Joining::start(
-            &parts.consumer,
-            partitions,
-            parts.reset,
-            parts.strategy,
-            parts.stop.clone(),
-            Arc::clone(&parts.wake),
-        ));
-    }
-
-    fn advance_joining(&mut self) {
-        if let Some(mut joining) = self.joining.take() {
-            match joining.beginning() {
-                Some(beginning) => self.assign(&joining.partitions, beginning),
-                None => self.joining = Some(joining),
-            }
-        }
-    }
-
-    fn assign(&mut self, partitions: &[TopicPartition], beginning: Beginning) {
-        let Beginning { offsets, inherited } = beginning;
-        let client = Some(&self.parts.consumer);
-        let added = self.assignment.add(partitions, inherited, client);
-        for partition in &added {
-            partition.begin_at(&offsets);
-            self.messages.attach(&partition.topic_c, partition.number);
-            if self.stopped.is_some() {
-                partition.drain(self.parts.strategy.redelivers());
-            }
-        }
-        rebalance::confirm(&self.parts.consumer, partitions, &offsets);
-        self.parts.progress.set_assigned(true);
-    }
-
-    fn revoke(&mut self, partitions: &[TopicPartition], lost: bool) {
-        // librdkafka waits for an answer before it asks again; should it not,
-        // the earlier question is answered first.
-        if let Some(earlier) = self.revocation.take() {
-            self.give_up(earlier);
-        }
-        let removed = self.assignment.remove(partitions);
-        let redelivers = self.parts.strategy.redelivers();
-        for partition in &removed {
-            partition.drain(redelivers);
-        }
-        if redelivers {
-            self.drop_queued(|record| !record.assignment().is_active());
-        }
-        // What was lost belongs to others already: only what would be gone for
-        // good is still worth finishing. And without handlers nothing finishes.
-        let limit = match (lost && redelivers) || self.last_commit.is_some() {
-            true => Duration::ZERO,
-            false => self.parts.drain_limit,
-        };
-        self.revocation = Some(Revocation::new(partitions.to_vec(), removed, lost, limit));
-    }
-
-    /// Gives revoked partitions up once nothing of theirs is in flight, and what
-    /// was handled is committed.
-    fn advance_revocation(&mut self) {
-        let parts = &mut self.parts;
-        let revocation = self.revocation.take_if(|revocation| {
-            revocation.advance(&parts.consumer, &mut parts.commits, parts.strategy)
-        });
-        if let Some(revocation) = revocation {
-            self.give_up(revocation);
-        }
-    }
-
-    fn give_up(&mut self, revocation: Revocation) {
-        revocation.complete(&self.parts.consumer, &self.parts.metrics);
-        self.parts.commits.drop_revoked();
     }
 
     fn take_commits(&mut self, outcomes: Vec<CommitOutcome>) {
