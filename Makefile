@@ -1,7 +1,7 @@
 # `make demo` runs the examples here and now; `make test` passes every test.
 # Both install what this machine lacks, see hack/setup.
 
-.PHONY: demo test bench cluster cluster-down generate
+.PHONY: demo test soak bench cluster cluster-down generate
 
 # The main job on the shipped examples, with a broker inside the process.
 demo:
@@ -14,6 +14,12 @@ demo:
 test:
 	@hack/setup test
 	@hack/test
+
+# The tests that disturb consumers, again and again for an hour; `make soak ARGS=10` for
+# ten minutes.
+soak:
+	@hack/setup test
+	@hack/soak $(ARGS)
 
 # Penstock beside its references, as ratios of one run; `make bench ARGS=--quick`
 # for a short one, ARGS=peers for the programs of others alone, ARGS=sweep for how it grows.

@@ -151,13 +151,13 @@ impl Transactions {
         identity: Identity<'_>,
         wake: Arc<Notify>,
     ) -> Result<Self, TransactionsError> {
-        let (producer, id) = (create(&identity)?, identity.id);
+        let mut worker = Worker::create(&identity)?;
+        let id = identity.id;
         let (jobs, given) = mpsc::channel();
         let (ready, started) = oneshot::channel();
         thread::Builder::new()
             .name("transactions".into())
             .spawn(move || {
-                let worker = Worker { producer };
                 let known = worker.introduce();
                 let goes_on = known.is_ok();
                 if ready.send(known).is_ok() && goes_on {
@@ -180,31 +180,37 @@ impl Transactions {
     }
 }
 
-fn create(identity: &Identity<'_>) -> Result<BaseProducer<Reports>, TransactionsError> {
-    let mut config = ClientConfig::new();
-    config.extend(identity.connection.clone());
-    config.set("transactional.id", &identity.id);
-    for (name, limit) in [
-        ("transaction.timeout.ms", TRANSACTION_TIMEOUT),
-        ("message.timeout.ms", DELIVERY_LIMIT),
-        ("topic.metadata.propagation.max.ms", TOPIC_LIMIT),
-    ] {
-        config.set(name, limit.as_millis().to_string());
-    }
-    config.set("queue.buffering.max.kbytes", BUFFER_KBYTES);
-    config.set("linger.ms", "0");
-    config.set_log_level(RDKafkaLogLevel::Info);
-    let reports = Reports::new(identity.oauth_token.clone());
-    BaseProducer::from_config_and_context(&config, reports)
-        .map_err(TransactionsError::Configuration)
-}
-
 /// The thread's side.
 struct Worker {
+    config: ClientConfig,
+    oauth_token: Option<PathBuf>,
     producer: BaseProducer<Reports>,
 }
 
 impl Worker {
+    fn create(identity: &Identity<'_>) -> Result<Self, TransactionsError> {
+        let mut config = ClientConfig::new();
+        config.extend(identity.connection.clone());
+        config.set("transactional.id", &identity.id);
+        for (name, limit) in [
+            ("transaction.timeout.ms", TRANSACTION_TIMEOUT),
+            ("message.timeout.ms", DELIVERY_LIMIT),
+            ("topic.metadata.propagation.max.ms", TOPIC_LIMIT),
+        ] {
+            config.set(name, limit.as_millis().to_string());
+        }
+        config.set("queue.buffering.max.kbytes", BUFFER_KBYTES);
+        config.set("linger.ms", "0");
+        config.set_log_level(RDKafkaLogLevel::Info);
+        let oauth_token = identity.oauth_token.clone();
+        Ok(Self {
+            producer: start(&config, oauth_token.clone())
+                .map_err(TransactionsError::Configuration)?,
+            config,
+            oauth_token,
+        })
+    }
+
     /// Has the brokers end what a predecessor left open, and fence it.
     fn introduce(&self) -> Result<(), String> {
         let began = Instant::now();
@@ -220,7 +226,7 @@ impl Worker {
     }
 
     fn serve(
-        &self,
+        &mut self,
         given: &mpsc::Receiver<(Transaction, oneshot::Sender<Outcome>)>,
         wake: &Notify,
     ) {
@@ -241,7 +247,11 @@ impl Worker {
     }
 
     /// One transaction from its begin to its end. It is left open if it is `given_up`.
-    fn run(&self, transaction: &Transaction, given_up: &dyn Fn() -> bool) -> Result<(), Refusal> {
+    fn run(
+        &mut self,
+        transaction: &Transaction,
+        given_up: &dyn Fn() -> bool,
+    ) -> Result<(), Refusal> {
         self.producer.context().forget();
         self.producer.begin_transaction().map_err(fatal)?;
         let filled = self.fill(transaction, given_up);
@@ -284,7 +294,10 @@ impl Worker {
                     Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::Fenced) => {
                         return Err(fatal(error));
                     }
+                    // The transaction has failed already.
                     Some(RDKafkaErrorCode::State | RDKafkaErrorCode::PurgeQueue) => {
+                        self.producer.poll(POLL);
+                        self.look_for_failure()?;
                         return Err(Refusal::Aborted(RDKafkaErrorCode::State));
                     }
                     code => {
@@ -304,15 +317,29 @@ impl Worker {
         }
     }
 
-    fn abort(&self, given_up: &dyn Fn() -> bool) -> Result<(), Refusal> {
-        // librdkafka waits for what is in flight, and reports of it need polling.
-        self.producer
-            .purge(PurgeConfig::default().queue().inflight());
+    fn abort(&mut self, given_up: &dyn Fn() -> bool) -> Result<(), Refusal> {
+        // librdkafka waits for what is in flight, and reports of it need polling. Were
+        // that purged too, later records would seem to have lost their predecessors.
+        self.producer.purge(PurgeConfig::default().queue());
         while self.producer.in_flight_count() > 0 {
             self.producer.poll(POLL);
         }
         let aborted = self.persist(given_up, |limit| self.producer.abort_transaction(limit));
-        aborted.map_err(|refusal| Refusal::Fatal(refusal.to_string()))
+        match aborted {
+            Err(refusal) if !given_up() => self.renew(&refusal),
+            aborted => aborted,
+        }
+    }
+
+    /// Another producer takes over and ends what is open, as one does that comes after a
+    /// crash. The coordinator has ended a transaction by itself that was open for too
+    /// long, or does not know of it after a crash of its own; librdkafka's producer is of
+    /// no more use then. Who else might be at work is fenced by the group's generation.
+    fn renew(&mut self, refusal: &Refusal) -> Result<(), Refusal> {
+        tracing::warn!("a transaction could not be aborted ({refusal}); a new producer ends it");
+        let producer = start(&self.config, self.oauth_token.clone());
+        self.producer = producer.map_err(fatal)?;
+        self.introduce().map_err(Refusal::Fatal)
     }
 
     /// Calls until the brokers have answered, or nobody wants to know any more.
@@ -335,6 +362,13 @@ impl Worker {
             self.producer.poll(POLL);
         }
     }
+}
+
+fn start(
+    config: &ClientConfig,
+    oauth_token: Option<PathBuf>,
+) -> KafkaResult<BaseProducer<Reports>> {
+    BaseProducer::from_config_and_context(config, Reports::new(oauth_token))
 }
 
 fn to_base_record(place: usize, record: &ProducerRecord) -> BaseRecord<'_, [u8], [u8], usize> {

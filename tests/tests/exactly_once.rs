@@ -1,5 +1,6 @@
 //! What handlers give to produce is there exactly once for who reads committed messages,
-//! in every mode and by every protocol, while members are killed, frozen and stopped.
+//! in every mode and by every protocol, while members are killed, frozen and stopped and
+//! the broker restarts.
 //!
 //! Each lane is a group of two members with topics of its own; all lanes run side by
 //! side. The random numbers follow from a seed, which is printed; the variable
@@ -70,6 +71,42 @@ async fn every_record_is_there_once_and_in_order_through_kills_pauses_and_stops(
     let outcomes = join_all(lanes).await;
     let failures: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
     assert!(failures.is_empty(), "seed {seed}\n{}", failures.join("\n"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_record_is_there_once_and_in_order_through_restarts_of_the_broker() -> Outcome {
+    let kafka = Kafka::start().await?;
+    let seed = variable::seed()?;
+    println!("PENSTOCK_TEST_SEED={seed}");
+    let mut seeds = StdRng::seed_from_u64(seed);
+    let mut runs = Vec::new();
+    for lane in Lane::all(&[Protocol::Grpc]) {
+        let random = StdRng::seed_from_u64(seeds.random());
+        let mut run = Run::prepare(lane, kafka.bootstrap(), random).await?;
+        run.start_all()?;
+        runs.push(run);
+    }
+    for crashes in [false, true] {
+        for run in &mut runs {
+            let before = run.recorder.count();
+            run.produce().await?;
+            run.wait_for_more(before).await?;
+        }
+        match crashes {
+            true => kafka.kill()?,
+            false => kafka.stop().await?,
+        }
+        kafka.start_again().await?;
+        for run in &mut runs {
+            run.revive()?;
+        }
+    }
+    for run in runs {
+        let lane = run.lane;
+        let outcome = run.end().await;
+        outcome.map_err(|error| format!("seed {seed}, {lane:?}: {error}"))?;
+    }
     Ok(())
 }
 
@@ -183,18 +220,28 @@ impl Run {
     }
 
     async fn run(mut self, disruptions: usize) -> Outcome {
-        for number in 0..MEMBERS {
-            let member = self.start(number)?;
-            self.members.push(member);
-        }
+        self.start_all()?;
         for _ in 0..disruptions {
             let before = self.recorder.count();
             self.produce().await?;
             self.disturb(before).await?;
         }
+        self.end().await
+    }
+
+    /// Some more messages without a disturbance; then all is looked at.
+    async fn end(mut self) -> Outcome {
         self.produce().await?;
         self.finish().await?;
         self.judge().await
+    }
+
+    fn start_all(&mut self) -> Outcome {
+        for number in 0..MEMBERS {
+            let member = self.start(number)?;
+            self.members.push(member);
+        }
+        Ok(())
     }
 
     fn start(&self, number: usize) -> Result<Consumer, Box<dyn Error>> {
@@ -209,10 +256,15 @@ impl Run {
         Ok(())
     }
 
-    /// Kills, freezes or stops a member once messages beyond those `before` are handled.
-    async fn disturb(&mut self, before: usize) -> Outcome {
+    async fn wait_for_more(&self, before: usize) -> Outcome {
         let what = format!("a delivery beyond the first {before}");
         wait::until(&what, SOON, async || self.recorder.count() > before).await?;
+        Ok(())
+    }
+
+    /// Kills, freezes or stops a member once messages beyond those `before` are handled.
+    async fn disturb(&mut self, before: usize) -> Outcome {
+        self.wait_for_more(before).await?;
         sleep(Duration::from_millis(self.random.random_range(0..400))).await;
         let number = self.random.random_range(0..MEMBERS);
         let member = &self.members[number];
@@ -268,7 +320,8 @@ impl Run {
                 Err(_) => {}
             }
         }
-        for member in &self.members {
+        // One may have found only now that it was fenced, and ended by itself.
+        for member in self.members.iter().filter(|it| it.status().is_none()) {
             let status = member.stop(SOON).await?;
             if !status.success() {
                 return Err(format!("{status} at the end:\n{}", member.tail()).into());

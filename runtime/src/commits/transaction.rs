@@ -133,9 +133,7 @@ fn membership(consumer: &Consumer) -> Option<ConsumerGroupMetadata> {
 
 fn judge(refusal: &Refusal, records: &[Covered], partitions: &[Arc<Partition>]) -> TransactionEnd {
     match refusal {
-        Refusal::Aborted(code)
-            if passes(*code) || *code == RDKafkaErrorCode::OffsetMetadataTooLarge =>
-        {
+        Refusal::Aborted(code) if passes(*code) || is_undone(*code) => {
             tracing::warn!("a transaction was aborted ({code}); it is begun again");
             TransactionEnd::Aborted
         }
@@ -156,4 +154,17 @@ fn judge(refusal: &Refusal, records: &[Covered], partitions: &[Arc<Partition>]) 
             "a transaction failed, and perhaps another process has taken over: {reason}"
         )),
     }
+}
+
+/// Answers to a record or a commit that follow from what happened to the transaction,
+/// and need not come again with another.
+fn is_undone(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::State
+            | RDKafkaErrorCode::PurgeQueue
+            | RDKafkaErrorCode::PurgeInflight
+            | RDKafkaErrorCode::OutOfOrderSequenceNumber
+            | RDKafkaErrorCode::OffsetMetadataTooLarge
+    )
 }
