@@ -376,11 +376,7 @@ impl Pump {
             .partition(keep);
         self.pending = kept;
         dropped.extend::<VecDeque<_>>(more);
-        for delivery in dropped {
-            if let Delivery::Message(job) = delivery {
-                job.abandon();
-            }
-        }
+        dropped.into_iter().for_each(Delivery::abandon);
     }
 
     /// Stops reading. What was read and will come again is left; what would be

@@ -8,6 +8,8 @@
 //! many messages, and others all get going: waking one for each message would
 //! cost more than such a handler's work.
 
+mod lanes;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
@@ -141,16 +143,6 @@ impl<T: Queued> WorkQueue<T> {
             into.push(item);
         }
         self.tell_pump(&mut state);
-    }
-
-    /// Says that an item that was taken needs no more work: the next of its lane
-    /// may be taken. No handler is woken for it, as the caller will take another.
-    pub(crate) fn leave(&self, lane: Option<Lane>) {
-        if let Some(lane) = lane {
-            let mut state = self.state.lock();
-            let next = state.lanes.leave(lane);
-            state.add(next);
-        }
     }
 
     /// Takes an item back until it is due, and keeps its lane for it. Given back at

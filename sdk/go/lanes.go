@@ -2,10 +2,13 @@ package penstock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"sync"
 	"sync/atomic"
+
+	"penstock.dev/sdk/go/handlerv1"
 )
 
 var seed = maphash.MakeSeed()
@@ -18,9 +21,14 @@ type batch struct {
 	// Messages without a verdict; with the last, closed is called.
 	open   atomic.Int64
 	closed func()
-	// What follows a message that is not done must not be handled.
-	inOrder bool
-	failed  atomic.Bool
+}
+
+// place names messages of a share that are in order with each other: all, or those with a
+// key.
+type place struct {
+	topic     string
+	partition int32
+	key       string
 }
 
 // share is what one lane has of a batch.
@@ -30,21 +38,22 @@ type share struct {
 }
 
 // lanes is where messages are handled: in each one message after the other. A key has its
-// lane, so that its messages keep their order.
+// lane, so that its messages keep their order; and all that a batch has of a key lies in
+// one share.
 type lanes struct {
-	stream  *openStream
-	lanes   []chan share
-	tasks   sync.WaitGroup
-	next    int
-	inOrder bool
+	stream *openStream
+	lanes  []chan share
+	tasks  sync.WaitGroup
+	next   int
+	order  handlerv1.Order
 }
 
-func startLanes(stream *openStream, inOrder bool) *lanes {
+func startLanes(stream *openStream, order handlerv1.Order) *lanes {
 	count := stream.options.Concurrency
-	if inOrder {
+	if order == handlerv1.Order_ORDER_BATCH {
 		count = 1
 	}
-	l := &lanes{stream: stream, lanes: make([]chan share, count), inOrder: inOrder}
+	l := &lanes{stream: stream, lanes: make([]chan share, count), order: order}
 	for number := range l.lanes {
 		// No more shares than messages, and of these no more than the window.
 		l.lanes[number] = make(chan share, stream.options.Window)
@@ -85,11 +94,12 @@ func (l *lanes) finish() {
 
 func (l *lanes) work(lane chan share) {
 	for share := range lane {
+		stopped := map[place]bool{}
 		for _, message := range share.messages {
 			if l.stream.stop.Err() != nil {
 				return
 			}
-			l.handle(share.batch, message)
+			l.handle(share.batch, message, stopped)
 			if share.batch.open.Add(-1) == 0 {
 				share.batch.closed()
 			}
@@ -97,24 +107,44 @@ func (l *lanes) work(lane chan share) {
 	}
 }
 
-func (l *lanes) handle(b *batch, message *Message) {
+// handle handles a message, unless it is void, or behind one that was not done.
+func (l *lanes) handle(b *batch, message *Message, stopped map[place]bool) {
 	if b.ctx.Err() != nil {
 		l.stream.answers.grant(1)
 		return
 	}
-	if b.inOrder && b.failed.Load() {
-		l.stream.answers.settle(message.id, Retry{Reason: "a message before it in the batch was not done"})
+	place, inOrder := l.placeOf(message)
+	if inOrder && stopped[place] {
+		l.stream.answers.settle(message.id, Retry{Reason: "a message before it was not done"})
 		return
 	}
 	err := l.call(b.ctx, message)
-	if err != nil {
-		b.failed.Store(true)
+	if inOrder && err != nil && l.stopsAt(err) {
+		stopped[place] = true
 	}
 	if err == nil && len(message.produced) > 0 {
 		l.stream.answers.settleWith(message.id, message.produced)
 		return
 	}
 	l.stream.answers.settle(message.id, err)
+}
+
+// placeOf is a message's place, if it is in order with any.
+func (l *lanes) placeOf(message *Message) (place, bool) {
+	switch {
+	case l.order == handlerv1.Order_ORDER_BATCH:
+		return place{}, true
+	case l.order == handlerv1.Order_ORDER_KEY && message.Key != nil:
+		return place{topic: message.Topic, partition: message.Partition, key: string(message.Key)}, true
+	}
+	return place{}, false
+}
+
+// stopsAt is whether what follows a message that was not done must not be handled.
+func (l *lanes) stopsAt(err error) bool {
+	// One that is skipped never comes again.
+	var skip Skip
+	return l.order == handlerv1.Order_ORDER_BATCH || !errors.As(err, &skip)
 }
 
 func (l *lanes) call(ctx context.Context, message *Message) (err error) {

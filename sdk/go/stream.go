@@ -84,7 +84,7 @@ func (o *openStream) take(message *handlerv1.FromRuntime) {
 		hello := message.GetHello()
 		o.mutex.Lock()
 		o.group = hello.Group
-		o.lanes = startLanes(o, hello.Order == handlerv1.Order_ORDER_BATCH)
+		o.lanes = startLanes(o, hello.Order)
 		o.mutex.Unlock()
 		o.answers.grant(o.options.Window)
 	case message.GetBatch() != nil:
@@ -105,7 +105,7 @@ func (o *openStream) begin(given *handlerv1.Batch) {
 	}
 	// The context is not used once the last message is settled.
 	ctx, void := context.WithDeadline(o.stream.Context(), messages[0].Deadline)
-	b := &batch{end: given.FirstId + uint64(len(messages)), ctx: ctx, void: void, inOrder: o.lanes.inOrder}
+	b := &batch{end: given.FirstId + uint64(len(messages)), ctx: ctx, void: void}
 	b.open.Store(int64(len(messages)))
 	b.closed = func() {
 		void()

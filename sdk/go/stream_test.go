@@ -156,6 +156,41 @@ func TestInOrderNothingIsHandledBehindAFailure(t *testing.T) {
 	}
 }
 
+func TestNothingOfAKeyIsHandledBehindAFailure(t *testing.T) {
+	var mutex sync.Mutex
+	var begun []int64
+	runtime := start(t, Options{Concurrency: 2}, func(_ context.Context, message *Message) error {
+		mutex.Lock()
+		defer mutex.Unlock()
+		begun = append(begun, message.Offset)
+		switch message.Offset {
+		case 1:
+			return Skip{Reason: "not ours"}
+		case 2, 8:
+			return Retry{Reason: "busy"}
+		}
+		return nil
+	})
+	batch := give(1, "a", "a", "b", "a", "a", "a", "a", "", "", "", "")
+	deliveries := batch.GetBatch().Runs[0].Deliveries
+	// The keys of another partition are others, and no key is not the empty key.
+	batch.GetBatch().Runs = []*handlerv1.Run{
+		{Topic: "orders", Partition: 3, Deliveries: deliveries[:5]},
+		{Topic: "orders", Partition: 4, Deliveries: deliveries[5:]},
+	}
+	deliveries[7].Key, deliveries[8].Key = []byte{}, []byte{}
+	runtime.say(hello(byKey), batch, give(12, "a", "a"))
+	said := runtime.settled(13)
+	slices.Sort(begun)
+	expect(t, begun, []int64{1, 2, 3, 6, 7, 8, 10, 11, 12, 13}, slices.Equal)
+	wanted := []string{"skip", "retry", "done", "retry", "retry", "done", "done", "retry", "retry"}
+	wanted = append(wanted, repeated("done", 4)...)
+	expect(t, said.inOrder(), wanted, slices.Equal)
+	if said.credits != 2000+13 {
+		t.Errorf("%d credits", said.credits)
+	}
+}
+
 func TestWhatIsVoidIsNotBegunAndGivesItsCreditBack(t *testing.T) {
 	var begun []int64
 	first := make(chan struct{})

@@ -37,6 +37,10 @@ impl<T: Send + Sync, H: BatchHandler<T>> BatchHandler<T> for Counted<H> {
     fn keeps_time(&self) -> bool {
         self.inner.keeps_time()
     }
+
+    fn keeps_key_order(&self) -> bool {
+        self.inner.keeps_key_order()
+    }
 }
 
 /// Fast, Grpc.

@@ -45,6 +45,14 @@ pub trait BatchHandler<T>: Send + Sync + 'static {
     fn keeps_time(&self) -> bool {
         false
     }
+
+    /// Whether in mode KeyOrdered a call may bring several messages of one key. They must
+    /// then be handled one after the other, and none behind one that was neither handled
+    /// nor skipped: that one's verdict is the last of its key that counts, and those behind
+    /// it are given again. Otherwise a call brings one message of a key at most.
+    fn keeps_key_order(&self) -> bool {
+        false
+    }
 }
 
 /// Why a message could not be handled.

@@ -2,8 +2,9 @@
 //!
 //! Each message has its own timer, gauge, attempts and verdict, as if it came
 //! alone. In order, a verdict after a failed one does not count: those messages
-//! are given again behind it.
+//! are given again behind it. So it is with those of one key, where a batch has several.
 
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +20,8 @@ use super::{
 };
 use crate::decode::Decoder;
 use crate::delivery::{Attempts, Next};
-use crate::handler::{BatchHandler, HandlerError};
+use crate::handler::{BatchHandler, FailureKind, HandlerError};
+use crate::lanes::Lane;
 use crate::observation::{Active, Observation};
 use crate::partition::Partition;
 use crate::produce::Done;
@@ -49,6 +51,7 @@ where
 /// One message of a batch.
 struct Item<'a, T> {
     record: &'a Record,
+    lane: Option<Lane>,
     observation: Observation<'a>,
     active: Active<'a>,
     span: Span,
@@ -56,6 +59,14 @@ struct Item<'a, T> {
     latency: Option<f64>,
     attempts: Attempts<'a>,
     ended: Option<Ended>,
+}
+
+/// A message that has not ended, and goes back to the queue.
+enum Back {
+    /// For another attempt, after a wait; since when it is at work.
+    Again(Instant, Duration),
+    /// Behind another of its key, as if it had not been taken.
+    Behind,
 }
 
 /// A message that failed and is tried again, or ends the consumer.
@@ -77,7 +88,8 @@ where
         most: usize,
     ) -> Option<(Vec<Delivery>, Option<AtWork<'_>>)> {
         if self.defers {
-            let (deliveries, at_work) = self.gathering.gather(seat, most).await?;
+            let runs = self.handler.keeps_key_order();
+            let (deliveries, at_work) = self.gathering.gather(seat, most, runs).await?;
             return Some((deliveries, Some(at_work)));
         }
         let mut deliveries = vec![seat.queue.take().await?];
@@ -103,29 +115,32 @@ where
         let mut items: Vec<_> = jobs.iter().map(|job| self.open(job)).collect();
         let mut failure = self.attempt_all(&mut items, &seat.busy).await.err();
         let commits = commits(&items);
-        let mut deferred = Vec::new();
+        let mut back = Vec::new();
         for (place, (item, commit)) in items.into_iter().zip(commits).enumerate() {
             match self.close(item, commit).await {
-                Ok(Some((began, wait))) => deferred.push((place, began, wait)),
-                Ok(None) => {}
+                Ok(goes_back) => back.extend(goes_back.map(|how| (place, how))),
                 Err(failed) => failure = failure.or(Some(failed)),
             }
         }
-        self.let_go(jobs, deferred, seat);
-        match (failure, error) {
-            (Some(failure), _) => Err(failure),
-            (None, Some(error)) => Err(self.fail(error)),
-            (None, None) => Ok(()),
+        if let Some(failure) = failure {
+            // The consumer ends, and what was cut short comes again: no lane is left, as
+            // those behind it come only then.
+            abandon(jobs, back);
+            return Err(failure);
+        }
+        self.let_go(jobs, back, seat);
+        match error {
+            Some(error) => Err(self.fail(error)),
+            None => Ok(()),
         }
     }
 
-    /// Ends the work on a message. If that only pauses: since when it is at work, and for
-    /// how long it waits.
+    /// Ends the work on a message, or pauses it.
     async fn close(
         &self,
         mut item: Item<'_, D::Data>,
         commit: bool,
-    ) -> Result<Option<(Instant, Duration)>, Failure> {
+    ) -> Result<Option<Back>, Failure> {
         // What has not ended was cut short by a failure.
         let ended = match item.ended.take() {
             Some(ended) => self.conclude(&item, ended, commit).await,
@@ -133,22 +148,37 @@ where
         };
         let (record, observation) = (item.record, item.observation);
         drop((item.active, item.span));
-        if let Ok(Ended::Deferred(wait)) = ended {
-            return Ok(Some((observation.suspend(), wait)));
+        match ended {
+            Ok(Ended::Deferred(wait)) => {
+                return Ok(Some(Back::Again(observation.suspend(), wait)));
+            }
+            Ok(Ended::Behind) => {
+                observation.suspend();
+                return Ok(Some(Back::Behind));
+            }
+            _ => {}
         }
         observation.finish(matches!(ended, Ok(Ended::Handled(_))));
         report(record, ended).map(|()| None)
     }
 
-    /// Takes those that wait for another attempt back into the queue; lets the
-    /// others' lanes go.
-    fn let_go(&self, jobs: Vec<Job>, deferred: Vec<(usize, Instant, Duration)>, seat: &Seat) {
-        let mut deferred = deferred.into_iter().peekable();
+    /// Takes those that have not ended back into the queue; lets the others' lanes go.
+    fn let_go(&self, jobs: Vec<Job>, back: Vec<(usize, Back)>, seat: &Seat) {
+        let (mut behind, mut again, mut lanes) = (Vec::new(), Vec::new(), Vec::new());
+        let mut back = back.into_iter().peekable();
         for (place, job) in jobs.into_iter().enumerate() {
-            match deferred.next_if(|(deferred, ..)| *deferred == place) {
-                Some((_, began, wait)) => self.defer(job.again(began), wait, seat),
-                None => seat.queue.leave(job.lane),
+            match back.next_if(|(of, _)| *of == place).map(|(_, how)| how) {
+                Some(Back::Again(began, wait)) => again.push((job.again(began), wait)),
+                Some(Back::Behind) => behind.push(Delivery::Message(job)),
+                None => lanes.extend(job.lane),
             }
+        }
+        // First, while those that they are behind keep their lanes.
+        let refused = seat.queue.take_back(behind, Delivery::is_active);
+        refused.into_iter().for_each(Delivery::abandon);
+        seat.queue.leave(lanes);
+        for (job, wait) in again {
+            self.defer(job, wait, seat);
         }
         if self.defers {
             // Whoever gathers may sleep, and this handler must wait for its turn.
@@ -166,6 +196,7 @@ where
         let (data, latency) = decoded.unzip();
         Item {
             record,
+            lane: job.lane,
             observation,
             active,
             span,
@@ -195,8 +226,13 @@ where
                 }
             }
             let mut wait = Duration::ZERO;
+            let mut stopped = HashSet::new();
             for (place, verdict) in verdicts {
                 let item = &mut items[place];
+                item.fall_behind(&stopped);
+                if self.defers && stops_key(&verdict) {
+                    stopped.extend(item.lane);
+                }
                 if item.ended.is_some() {
                     continue;
                 }
@@ -282,6 +318,7 @@ where
             .iter()
             .map(|place| items[*place].record.assignment())
             .collect();
+        partitions.sort_unstable_by_key(|partition| Arc::as_ptr(partition));
         partitions.dedup_by_key(|partition| Arc::as_ptr(partition));
         let revoked = partitions
             .iter()
@@ -329,7 +366,7 @@ where
     ) -> Result<Ended, Failure> {
         if matches!(
             ended,
-            Ended::Abandoned | Ended::Invalid | Ended::Deferred(_)
+            Ended::Abandoned | Ended::Invalid | Ended::Deferred(_) | Ended::Behind
         ) {
             return Ok(ended);
         }
@@ -348,6 +385,34 @@ where
         }
         partition.metrics.offset.set(item.record.offset());
         Ok(ended)
+    }
+}
+
+impl<T> Item<'_, T> {
+    /// Goes back if its key was stopped before it: its verdict does not count.
+    fn fall_behind(&mut self, stopped: &HashSet<Lane>) {
+        let is_behind = || self.lane.is_some_and(|lane| stopped.contains(&lane));
+        if self.ended.is_none() && is_behind() {
+            self.ended = Some(Ended::Behind);
+        }
+    }
+}
+
+/// Whether what follows of the key must not have been handled: the message comes again,
+/// or perhaps ends the consumer.
+fn stops_key(verdict: &Result<Done, HandlerError>) -> bool {
+    matches!(verdict, Err(error) if error.kind() != FailureKind::Skip)
+}
+
+/// Leaves those that have not ended to whoever is assigned their partitions next.
+fn abandon(jobs: Vec<Job>, back: Vec<(usize, Back)>) {
+    let mut back = back.into_iter().peekable();
+    for (place, job) in jobs.into_iter().enumerate() {
+        match back.next_if(|(of, _)| *of == place).map(|(_, how)| how) {
+            Some(Back::Again(began, _)) => job.again(began).abandon(),
+            Some(Back::Behind) => job.abandon(),
+            None => {}
+        }
     }
 }
 

@@ -25,18 +25,26 @@ pub(crate) struct Gathering {
 
 impl Gathering {
     /// Up to `most` messages, at least one; `None` once the queue is closed and empty.
-    /// The batch counts as being handled until the guard goes.
+    /// With `runs` several of them may be of one key. The batch counts as being handled
+    /// until the guard goes.
     pub(super) async fn gather(
         &self,
         seat: &Seat,
         most: usize,
+        runs: bool,
     ) -> Option<(Vec<Delivery>, AtWork<'_>)> {
         let _turn = self.turn.lock().await;
         let mut batch = vec![seat.queue.take().await?];
-        seat.queue.take_more(most.saturating_sub(1), &mut batch);
+        let fill = |batch: &mut Vec<_>| {
+            seat.queue.take_more(most - batch.len(), batch);
+            if runs {
+                seat.queue.take_behind(most, batch);
+            }
+        };
+        fill(&mut batch);
         if batch.len() < most && self.at_work.load(Ordering::Relaxed) > 0 {
             tokio::time::sleep(MOMENT).await;
-            seat.queue.take_more(most - batch.len(), &mut batch);
+            fill(&mut batch);
         }
         self.at_work.fetch_add(1, Ordering::Relaxed);
         Some((batch, AtWork(&self.at_work)))

@@ -56,6 +56,23 @@ impl Job {
     }
 }
 
+impl Delivery {
+    /// Whether it may wait in the queue: its partition is not about to go.
+    pub(super) fn is_active(&self) -> bool {
+        match self {
+            Self::Message(job) => job.record.assignment().is_active(),
+            Self::Error(_) => true,
+        }
+    }
+
+    /// As [`Job::abandon`].
+    pub(crate) fn abandon(self) {
+        if let Self::Message(job) = self {
+            job.abandon();
+        }
+    }
+}
+
 impl Queued for Delivery {
     fn weight(&self) -> usize {
         match self {

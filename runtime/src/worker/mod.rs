@@ -82,6 +82,8 @@ enum Ended {
     Abandoned,
     /// Not yet: another attempt follows after this wait.
     Deferred(Duration),
+    /// It was not its turn: one before it of its key is not done with.
+    Behind,
 }
 
 /// Said in the source's words; the process ends, and the message comes again
@@ -161,15 +163,15 @@ impl<D: Decoder, H> Shared<D, H> {
     /// for it; unless it is given up meanwhile.
     fn defer(&self, job: Job, wait: Duration, seat: &Seat) {
         let due = Instant::now() + wait;
-        let is_active = |delivery: &Delivery| match delivery {
-            Delivery::Message(job) => job.record.assignment().is_active(),
-            Delivery::Error(_) => true,
-        };
-        let deferred = seat.queue.defer(Delivery::Message(job), due, is_active);
+        let deferred = seat
+            .queue
+            .defer(Delivery::Message(job), due, Delivery::is_active);
         if let Err(Delivery::Message(job)) = deferred {
             let lane = job.lane;
             job.abandon();
-            seat.queue.leave(lane);
+            // It will come again elsewhere, and those behind it only then.
+            let behind = lane.map(|lane| seat.queue.forsake(lane, Delivery::is_active));
+            behind.into_iter().flatten().for_each(Delivery::abandon);
         }
     }
 
@@ -286,7 +288,7 @@ fn report(record: &Record, ended: Result<Ended, Failure>) -> Result<(), Failure>
             partition.abandon(record.offset());
             return Err(failure);
         }
-        Ok(Ended::Deferred(_)) => {}
+        Ok(Ended::Deferred(_) | Ended::Behind) => {}
     }
     Ok(())
 }

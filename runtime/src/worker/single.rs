@@ -55,12 +55,14 @@ where
             return Ok(());
         }
         let took = observation.finish(matches!(ended, Ok(Ended::Handled(_))));
-        let reported = report(record, ended);
+        // With a failure the consumer ends, and the message comes again: those of its key
+        // wait for it.
+        report(record, ended)?;
         seat.queue.leave(job.lane);
         if took > SLOW {
             seat.queue.pass_on();
         }
-        reported
+        Ok(())
     }
 
     async fn handle(&self, job: &Job, seat: &Seat) -> Result<Ended, Failure> {

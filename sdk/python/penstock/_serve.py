@@ -75,15 +75,14 @@ class _Stream:
     """One stream, from hello to its end."""
 
     def __init__(self, handle, permanent, concurrency, window, stop):
-        self._start_lanes = lambda in_order: Lanes(
-            handle, permanent, concurrency, in_order, self._answers, stop
+        self._start_lanes = lambda order: Lanes(
+            handle, permanent, concurrency, order, self._answers, stop
         )
         self._window = window
         self._stop = stop
         self._answers = Answers()
         self._batches = {}
         self._group = ""
-        self._in_order = False
         self._lanes = None
 
     async def answer(self, requests):
@@ -116,12 +115,11 @@ class _Stream:
                     self._void(deliveries.first_id, deliveries.count)
             elif said == "hello" and self._lanes is None:
                 self._group = request.hello.group
-                self._in_order = request.hello.order == v1.ORDER_BATCH
-                self._lanes = self._start_lanes(self._in_order)
+                self._lanes = self._start_lanes(request.hello.order)
                 self._answers.grant(self._window)
 
     def _begin(self, given):
-        batch = Batch(self._group, given.deadline_ms, self._in_order)
+        batch = Batch(self._group, given.deadline_ms)
         messages, number = [], given.first_id
         for run in given.runs:
             for delivery in run.deliveries:

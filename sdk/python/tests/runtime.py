@@ -13,14 +13,17 @@ def hello(order=v1.ORDER_UNSPECIFIED):
     return v1.FromRuntime(hello=v1.Hello(version=1, group="shop.orders", order=order))
 
 
-def batch(first_id, keys, attempt=1):
-    """A batch with a message for each key, whose offset is its delivery's number."""
-    deliveries = [
-        v1.Delivery(offset=number, key=key, value=b"{}", attempt=attempt)
-        for number, key in enumerate(keys, first_id)
-    ]
-    run = v1.Run(topic="orders", partition=3, epoch=7, deliveries=deliveries)
-    return v1.FromRuntime(batch=v1.Batch(first_id=first_id, deadline_ms=1_500, runs=[run]))
+def batch(first_id, *runs, attempt=1):
+    """A batch with a message for each key, whose offset is its delivery's number. Each list
+    of keys is of a partition of its own."""
+    number, given = first_id, []
+    for partition, keys in enumerate(runs, 3):
+        run = v1.Run(topic="orders", partition=partition, epoch=7)
+        for key in keys:
+            run.deliveries.add(offset=number, key=key, value=b"{}", attempt=attempt)
+            number += 1
+        given.append(run)
+    return v1.FromRuntime(batch=v1.Batch(first_id=first_id, deadline_ms=1_500, runs=given))
 
 
 def cancel(first_id, count):

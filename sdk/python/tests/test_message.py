@@ -10,7 +10,7 @@ from penstock.handler.v1 import handler_pb2 as v1
 
 def message(**fields):
     run = v1.Run(topic="orders", partition=3, epoch=7)
-    return Message(Batch("shop.orders", 1_500, False), run, v1.Delivery(**fields), 1)
+    return Message(Batch("shop.orders", 1_500), run, v1.Delivery(**fields), 1)
 
 
 class Fields(unittest.TestCase):

@@ -5,7 +5,7 @@ import threading
 import time
 import unittest
 
-from penstock import DeadLetter, Retry
+from penstock import DeadLetter, Retry, Skip
 from penstock.handler.v1 import handler_pb2 as v1
 from tests.runtime import LIMIT, Runtime, batch, cancel, hello
 
@@ -103,6 +103,36 @@ class Order(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(handled, [1, 2, 3, 9, 10])
         self.assertEqual(said.outcomes(), ["done"] * 2 + ["retry"] * 6 + ["done"] * 2)
         self.assertEqual(said.credits, 100 + 10)
+
+    async def test_nothing_of_a_key_is_handled_behind_a_failure(self):
+        begun = []
+
+        def answer(message):
+            begun.append(message.offset)
+            match message.offset:
+                case 2 | 9:
+                    raise Retry("busy")
+                case 1:
+                    raise Skip("not ours")
+
+        async def wait(message):
+            await asyncio.sleep(0)
+            answer(message)
+
+        for handle in (answer, wait):
+            begun.clear()
+            runtime = Runtime(handle, concurrency=2)
+            # The keys of another partition are others, and no key is not the empty key.
+            keys = [b"a", b"a", b"b", b"a", b"a"], [b"a", b"a", b"", b"", None, None]
+            runtime.say(hello(v1.ORDER_KEY), batch(1, *keys), batch(12, [b"a", b""]))
+            said = await runtime.settled(13)
+            self.assertEqual(sorted(begun), [1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13])
+            expected = ["skip", "retry", "done", "retry", "retry"]
+            expected += ["done"] * 3 + ["retry"] + ["done"] * 4
+            self.assertEqual(said.outcomes(), expected)
+            self.assertEqual(said.credits, 100 + 13)
+            runtime.end()
+            await runtime.rest()
 
     async def test_in_order_one_call_runs_at_a_time_in_threads_too(self):
         handled = []

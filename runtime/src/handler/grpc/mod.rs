@@ -11,6 +11,7 @@
 //! that much of its batch straight into the stream's buffer, and waits for the verdicts
 //! on it before it writes the rest.
 
+mod batch;
 mod connect;
 mod encode;
 mod hear;
@@ -27,7 +28,6 @@ mod verdict;
 #[rustfmt::skip]
 pub mod v1;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,9 +40,9 @@ pub use hear::{Heard, hear};
 use super::{BatchHandler, HandlerError};
 use crate::produce::Done;
 use crate::record::Message;
+use batch::Batch;
 use connect::Connector;
 use encode::Plan;
-use open::{Ended, Outcome};
 use session::{NoCredit, Session};
 
 /// The version of the protocol within `v1` that the runtime speaks.
@@ -61,8 +61,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 pub struct GrpcHandler {
     connector: Connector,
     timeout: Duration,
-    /// What follows a message that was not done is not to be handled.
-    in_order: bool,
+    order: v1::Order,
     session: Mutex<Option<Arc<Session>>>,
     /// Held by who connects.
     connecting: tokio::sync::Mutex<()>,
@@ -89,7 +88,7 @@ impl GrpcHandler {
         Self {
             connector: Connector::new(address, hello),
             timeout,
-            in_order: order == v1::Order::Batch,
+            order,
             session: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
         }
@@ -153,28 +152,18 @@ impl<T: Send + Sync> BatchHandler<T> for GrpcHandler {
         true
     }
 
+    fn keeps_key_order(&self) -> bool {
+        self.order == v1::Order::Key
+    }
+
     async fn handle_batch(&self, messages: &[Message<'_, T>]) -> Vec<Result<Done, HandlerError>> {
-        let mut batch = Batch {
-            messages,
-            verdicts: messages.iter().map(|_| None).collect(),
-            rest: (0..messages.len()).collect(),
-            given_again: false,
-            unsent_since: Instant::now(),
-        };
+        let mut batch = Batch::new(messages, self.order);
         while !batch.rest.is_empty() {
             if let Err(error) = self.give(&mut batch).await {
                 batch.fail_rest(&error);
             }
-            if self.in_order && batch.has_failed() {
-                break;
-            }
         }
-        // In order none counts behind the first failure.
-        batch
-            .verdicts
-            .into_iter()
-            .map_while(|verdict| verdict)
-            .collect()
+        batch.verdicts()
     }
 }
 
@@ -202,64 +191,7 @@ impl GrpcHandler {
         let places: Vec<_> = batch.rest.drain(..plan.count()).collect();
         let outcome = sent.outcome().await;
         batch.take(&places, outcome, self.timeout);
-        batch.unsent_since = Instant::now();
         Ok(())
-    }
-}
-
-/// The state of a call.
-struct Batch<'m, T> {
-    messages: &'m [Message<'m, T>],
-    verdicts: Vec<open::Verdict>,
-    /// Places of the messages that are to be sent yet.
-    rest: VecDeque<usize>,
-    /// A stream ended in order under this call once.
-    given_again: bool,
-    /// Since when nothing of it has been sent.
-    unsent_since: Instant,
-}
-
-impl<T> Batch<'_, T> {
-    fn has_failed(&self) -> bool {
-        self.verdicts
-            .iter()
-            .any(|verdict| matches!(verdict, Some(Err(_))))
-    }
-
-    /// The stream ended before more could be sent. That costs no attempt, unless it goes
-    /// on like this.
-    fn unsent(&self, patience: Duration) -> Result<(), HandlerError> {
-        if self.unsent_since.elapsed() < patience {
-            return Ok(());
-        }
-        Err(HandlerError::retryable(format_args!(
-            "the handler ended stream after stream for {patience:?} and took no more messages"
-        )))
-    }
-
-    fn fail_rest(&mut self, error: &HandlerError) {
-        for place in self.rest.drain(..) {
-            self.verdicts[place] = Some(Err(error.clone()));
-        }
-    }
-
-    /// Takes what became of the messages at these places.
-    fn take(&mut self, places: &[usize], outcome: Outcome, timeout: Duration) {
-        let again = outcome.ended == Ended::InOrder && !self.given_again;
-        let mut unsaid = Vec::new();
-        for (place, verdict) in places.iter().zip(outcome.verdicts) {
-            match verdict {
-                Some(verdict) => self.verdicts[*place] = Some(verdict),
-                None if again => unsaid.push(*place),
-                None => self.verdicts[*place] = Some(Err(outcome.ended.error(timeout))),
-            }
-        }
-        if !unsaid.is_empty() {
-            self.given_again = true;
-            for place in unsaid.into_iter().rev() {
-                self.rest.push_front(place);
-            }
-        }
     }
 }
 

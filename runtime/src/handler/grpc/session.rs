@@ -241,7 +241,9 @@ impl Drop for Sent {
     }
 }
 
+/// Rounded up: who ends a call at its deadline has not ended it before.
 fn unix_ms(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(saturated(since.as_millis())).unwrap_or(i64::MAX)
+    let ms = since.as_nanos().div_ceil(1_000_000);
+    i64::try_from(saturated(ms)).unwrap_or(i64::MAX)
 }

@@ -151,6 +151,129 @@ async fn in_a_batch_only_the_messages_that_failed_wait() {
     assert_eq!(fixture.processed("", "orders", true), (4.0, 4.0));
 }
 
+/// What is ready, and what is behind that, as one batch.
+fn batch(fixture: &Fixture<impl Send>) -> Vec<Delivery> {
+    let mut batch = Vec::new();
+    fixture.seat.queue.take_more(100, &mut batch);
+    fixture.seat.queue.take_behind(100, &mut batch);
+    batch
+}
+
+/// Gives batches until nothing is left, whatever has to be waited for.
+async fn work_off_in_batches<H: BatchHandler<Value>>(fixture: &Fixture<H>) {
+    while fixture.seat.queue.load().0 > 0 {
+        let later = Instant::now() + Duration::from_secs(60);
+        fixture.seat.queue.release_due(later);
+        let work = fixture.shared.process_batch(batch(fixture), &fixture.seat);
+        work.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_behind_a_failed_message_of_its_key_is_given_again_behind_it() {
+    let once = |message: &Message<'_, Value>| match (message.offset(), message.attempt()) {
+        (1, 1) => Err(HandlerError::retryable("once")),
+        // That of a message which was not begun.
+        (2, 1) => Err(HandlerError::permanent("a verdict that does not count")),
+        _ => Ok(()),
+    };
+    let mut fixture = fixture("", attempts(2, FailureAction::Skip), once);
+    put(&mut fixture, &["a", "a", "a", "b", "b"]);
+    let first = batch(&fixture);
+    assert_eq!(first.len(), 5);
+    let work = fixture.shared.process_batch(first, &fixture.seat);
+    work.await.unwrap();
+    assert_eq!(fixture.seat.queue.load().0, 2, "the key waits");
+    assert!(batch(&fixture).is_empty());
+    assert_eq!(fixture.partition.committable(), Some(1));
+    assert_eq!(fixture.processed("", "orders", true), (3.0, 3.0));
+    fixture.steps.lock().clear();
+    let later = Instant::now() + Duration::from_secs(60);
+    fixture.seat.queue.release_due(later);
+    let mut again = Vec::new();
+    fixture.seat.queue.take_more(100, &mut again);
+    let work = fixture.shared.process_batch(again, &fixture.seat);
+    work.await.unwrap();
+    assert_eq!(handled(&fixture.steps()), ["1#2"], "one by one too");
+    let Delivery::Message(last) = batch(&fixture).pop().unwrap() else {
+        panic!("a message");
+    };
+    assert_eq!((last.record.offset(), last.failed), (2, 0));
+    assert_eq!(fixture.metric("penstock_retries_total"), Some(1.0));
+    assert_eq!(fixture.processed("", "orders", false), (0.0, 0.0));
+}
+
+#[tokio::test]
+async fn what_is_behind_a_message_that_is_given_up_comes_again_at_once() {
+    let poison = |message: &Message<'_, Value>| match message.offset() {
+        0 => Err(HandlerError::permanent("poison")),
+        _ => Ok(()),
+    };
+    let mut fixture = fixture("", attempts(3, FailureAction::Skip), poison);
+    put(&mut fixture, &["a", "a", "a"]);
+    let work = fixture.shared.process_batch(batch(&fixture), &fixture.seat);
+    work.await.unwrap();
+    assert_eq!(fixture.partition.committable(), Some(1));
+    work_off_in_batches(&fixture).await;
+    let steps = fixture.steps();
+    assert_eq!(handled(&steps)[3..], ["1#1", "2#1"]);
+    assert_eq!(fixture.partition.committable(), Some(3));
+    assert_eq!(fixture.processed("", "orders", true), (2.0, 2.0));
+    assert_eq!(fixture.processed("", "orders", false), (1.0, 1.0));
+}
+
+#[tokio::test]
+async fn what_is_behind_a_message_that_the_handler_skips_counts() {
+    let skip = |message: &Message<'_, Value>| match message.offset() {
+        0 => Err(HandlerError::skip("not ours")),
+        _ => Ok(()),
+    };
+    let mut fixture = fixture("", stop_at_once(), skip);
+    put(&mut fixture, &["a", "a", "a"]);
+    work_off_in_batches(&fixture).await;
+    assert_eq!(handled(&fixture.steps()), ["0#1", "1#1", "2#1"]);
+    assert_eq!(fixture.partition.committable(), Some(3));
+}
+
+#[tokio::test]
+async fn nothing_of_a_key_goes_on_behind_a_message_that_ends_the_consumer() {
+    let poison = |message: &Message<'_, Value>| match message.offset() {
+        1 => Err(HandlerError::permanent("poison")),
+        _ => Ok(()),
+    };
+    let mut fixture = fixture("", stop_at_once(), poison);
+    put(&mut fixture, &["a", "a", "a", "a"]);
+    let mut first = Vec::new();
+    fixture.seat.queue.take_more(1, &mut first);
+    fixture.seat.queue.take_behind(3, &mut first);
+    let work = fixture.shared.process_batch(first, &fixture.seat);
+    let failure = work.await.unwrap_err();
+    assert!(failure.to_string().contains("offset 1"), "{failure}");
+    assert!(batch(&fixture).is_empty(), "the fourth stays");
+    assert_eq!(fixture.partition.committable(), Some(1));
+    assert_eq!(fixture.partition.in_flight(), 1, "that is held");
+}
+
+#[tokio::test]
+async fn a_key_is_left_to_the_next_owner_as_a_whole() {
+    let never = |_: &Message<'_, Value>| Err(HandlerError::retryable("never"));
+    let mut fixture = fixture("", attempts(3, FailureAction::Stop), never);
+    put(&mut fixture, &["a", "a", "a"]);
+    let mut first = Vec::new();
+    fixture.seat.queue.take_more(1, &mut first);
+    fixture.seat.queue.take_behind(2, &mut first);
+    // The pump will look for what is held only now.
+    fixture.partition.drain(true);
+    let work = fixture.shared.process_batch(first, &fixture.seat);
+    work.await.unwrap();
+    assert!(batch(&fixture).is_empty());
+    assert_eq!(
+        (fixture.seat.queue.load().0, fixture.partition.in_flight()),
+        (0, 0)
+    );
+    assert_eq!(fixture.partition.committable(), Some(0));
+}
+
 /// A handler that lets others run before it is done.
 struct Yielding;
 

@@ -1,11 +1,13 @@
 //! Where messages are handled: some lanes, in each one message after the other. A key
-//! has its lane, so that its messages keep their order.
+//! has its lane, so that its messages keep their order; and all that a batch has of a key
+//! lies in one share.
 
+use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -13,15 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::answers::Answers;
 use super::{Delivered, Handle};
-use crate::handler::HandlerError;
+use crate::handler::grpc::v1::Order;
+use crate::handler::{FailureKind, HandlerError};
 
 /// What the messages of a batch share.
 pub(super) struct BatchState {
     /// Its messages are void.
     pub(super) void: CancellationToken,
-    /// What follows a message that is not done must not be handled.
-    in_order: bool,
-    failed: AtomicBool,
 }
 
 /// Messages of one batch for one lane.
@@ -36,14 +36,13 @@ pub(super) struct Lanes {
     tasks: JoinSet<()>,
     /// Where the next message without a key goes.
     next: usize,
-    in_order: bool,
 }
 
 impl Lanes {
     /// Starts them. With `stop` they end after the message that they are at.
     pub(super) fn start<H: Handle>(
         count: usize,
-        in_order: bool,
+        order: Order,
         handler: &Arc<H>,
         answers: &Arc<Answers>,
         stop: &CancellationToken,
@@ -52,6 +51,7 @@ impl Lanes {
         let lanes = (0..count).map(|_| {
             let (lane, shares) = mpsc::unbounded_channel();
             let lane_at_work = Lane {
+                order,
                 handler: Arc::clone(handler),
                 answers: Arc::clone(answers),
                 stop: stop.clone(),
@@ -63,7 +63,6 @@ impl Lanes {
             lanes: lanes.collect(),
             tasks,
             next: 0,
-            in_order,
         }
     }
 
@@ -71,8 +70,6 @@ impl Lanes {
     pub(super) fn give(&mut self, messages: Vec<(u64, Delivered)>) -> Arc<BatchState> {
         let batch = Arc::new(BatchState {
             void: CancellationToken::new(),
-            in_order: self.in_order,
-            failed: AtomicBool::new(false),
         });
         let mut shares: Vec<Vec<_>> = self.lanes.iter().map(|_| Vec::new()).collect();
         for (id, message) in messages {
@@ -111,6 +108,7 @@ impl Lanes {
 }
 
 struct Lane<H> {
+    order: Order,
     handler: Arc<H>,
     answers: Arc<Answers>,
     stop: CancellationToken,
@@ -119,19 +117,22 @@ struct Lane<H> {
 impl<H: Handle> Lane<H> {
     async fn work(self, mut shares: mpsc::UnboundedReceiver<Share>) {
         while let Some(share) = shares.recv().await {
+            let mut stopped = Stopped::default();
             for (id, message) in share.messages {
                 if self.stop.is_cancelled() {
                     return;
                 }
-                self.handle(id, message, &share.batch).await;
+                self.handle(id, message, &share.batch, &mut stopped).await;
             }
         }
     }
 
-    async fn handle(&self, id: u64, message: Delivered, batch: &BatchState) {
-        if batch.in_order && batch.failed.load(Ordering::Relaxed) {
-            let behind = HandlerError::retryable("a message before it in the batch was not done");
-            self.answers.settle(id, Err(behind));
+    /// Handles a message, unless it is behind one that was not done.
+    async fn handle(&self, id: u64, message: Delivered, batch: &BatchState, stopped: &mut Stopped) {
+        let place = Place::of(&message, self.order);
+        if place.as_ref().is_some_and(|place| stopped.contains(place)) {
+            self.answers
+                .settle(id, Err(HandlerError::retryable(BEHIND)));
             return;
         }
         let call = AssertUnwindSafe(self.handler.handle(message)).catch_unwind();
@@ -140,11 +141,50 @@ impl<H: Handle> Lane<H> {
             Some(outcome) => {
                 let verdict = outcome
                     .unwrap_or_else(|_| Err(HandlerError::retryable("the handler panicked")));
-                if verdict.is_err() {
-                    batch.failed.store(true, Ordering::Relaxed);
+                if let (Err(error), Some(place)) = (&verdict, place)
+                    && place.stops_at(error)
+                {
+                    stopped.insert(place);
                 }
                 self.answers.settle(id, verdict);
             }
+        }
+    }
+}
+
+/// What is said of a message that was not begun.
+const BEHIND: &str = "a message before it was not done";
+
+/// Places of a share behind which nothing more is handled.
+type Stopped = HashSet<Place>;
+
+/// Which messages of a share are in order with each other.
+#[derive(PartialEq, Eq, Hash)]
+enum Place {
+    /// All.
+    Batch,
+    /// Those with a key.
+    Key(Arc<str>, i32, Bytes),
+}
+
+impl Place {
+    fn of(message: &Delivered, order: Order) -> Option<Self> {
+        match order {
+            Order::Unspecified => None,
+            Order::Batch => Some(Self::Batch),
+            Order::Key => {
+                let (topic, key) = (Arc::clone(&message.topic), message.key.clone()?);
+                Some(Self::Key(topic, message.partition, key))
+            }
+        }
+    }
+
+    /// Whether what follows a message that was not done must not be handled. One that is
+    /// skipped never comes again.
+    fn stops_at(&self, error: &HandlerError) -> bool {
+        match self {
+            Self::Batch => true,
+            Self::Key(..) => error.kind() != FailureKind::Skip,
         }
     }
 }

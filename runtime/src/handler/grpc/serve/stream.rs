@@ -72,12 +72,14 @@ impl OpenStream {
             Some(Message::Hello(hello)) => hello,
             _ => Hello::default(),
         };
-        let in_order = hello.order() == Order::Batch;
-        let count = if in_order { 1 } else { settings.concurrency };
+        let count = match hello.order() {
+            Order::Batch => 1,
+            Order::Key | Order::Unspecified => settings.concurrency,
+        };
         answers.grant(settings.window);
         Ok(Some(Self {
             incoming,
-            lanes: Lanes::start(count, in_order, handler, answers, stop),
+            lanes: Lanes::start(count, hello.order(), handler, answers, stop),
             group: hello.group.into(),
             batches: BTreeMap::new(),
         }))

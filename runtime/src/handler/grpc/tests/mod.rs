@@ -2,6 +2,8 @@
 
 mod connection;
 mod credits;
+mod keys;
+mod serve;
 mod server;
 mod verdicts;
 

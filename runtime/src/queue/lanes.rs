@@ -1,0 +1,73 @@
+//! The lanes of a queue: who leaves them, who goes along with others, who comes back.
+
+use super::{Queued, WorkQueue};
+use crate::lanes::Lane;
+
+impl<T: Queued> WorkQueue<T> {
+    /// Has items that were taken followed by those held behind them, until there are
+    /// `most`: one of each lane, then another of each, and so on. Only for who keeps the
+    /// order of those taken together.
+    pub(crate) fn take_behind(&self, most: usize, taken: &mut Vec<T>) {
+        let mut state = self.state.lock();
+        let mut place = 0;
+        while place < taken.len() && taken.len() < most && state.lanes.load().0 > 0 {
+            let lane = taken[place].lane();
+            taken.extend(lane.and_then(|lane| state.lanes.follow(lane)));
+            place += 1;
+        }
+        self.tell_pump(&mut state);
+    }
+
+    /// Says that items of these lanes that were taken need no more work: the next of
+    /// each lane may be taken. No handler is woken for it, as the caller will take
+    /// another.
+    pub(crate) fn leave(&self, lanes: impl IntoIterator<Item = Lane>) {
+        let mut lanes = lanes.into_iter().peekable();
+        if lanes.peek().is_none() {
+            return;
+        }
+        let mut state = self.state.lock();
+        for lane in lanes {
+            let next = state.lanes.leave(lane);
+            state.add(next);
+        }
+    }
+
+    /// As [`Self::leave`], of an item that will come again elsewhere: what `may` does not
+    /// want must not go in its place, and is taken out.
+    pub(crate) fn forsake(&self, lane: Lane, may: impl Fn(&T) -> bool) -> Vec<T> {
+        let mut state = self.state.lock();
+        let mut removed = Vec::new();
+        while let Some(next) = state.lanes.leave(lane) {
+            if may(&next) {
+                state.add(Some(next));
+                break;
+            }
+            removed.push(next);
+        }
+        removed
+    }
+
+    /// Takes back items that followed others, which must not have left yet: they are
+    /// held behind those again, in their order. Those that `may` does not want are given
+    /// back, as by [`Self::defer`], and have left.
+    pub(crate) fn take_back(&self, items: Vec<T>, may: impl Fn(&T) -> bool) -> Vec<T> {
+        if items.is_empty() {
+            return items;
+        }
+        let mut state = self.state.lock();
+        let mut refused = Vec::new();
+        for item in items.into_iter().rev() {
+            let left = match may(&item) && !state.closed {
+                true => state.lanes.take_back(item),
+                false => Some(item),
+            };
+            if let Some(item) = left {
+                let next = item.lane().and_then(|lane| state.lanes.leave(lane));
+                state.add(next);
+                refused.push(item);
+            }
+        }
+        refused
+    }
+}
