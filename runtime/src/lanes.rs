@@ -50,6 +50,8 @@ pub(crate) struct Lanes<T> {
     deferrals: u64,
     held: usize,
     bytes: usize,
+    /// Items that were held and are no longer.
+    let_go: u64,
 }
 
 impl<T> Default for Lanes<T> {
@@ -60,6 +62,7 @@ impl<T> Default for Lanes<T> {
             deferrals: 0,
             held: 0,
             bytes: 0,
+            let_go: 0,
         }
     }
 }
@@ -106,6 +109,7 @@ impl<T: Queued> Lanes<T> {
         let next = busy.behind.pop_front()?;
         busy.out += 1;
         next.hold(false);
+        self.let_go += 1;
         self.held -= 1;
         self.bytes -= next.weight();
         Some(next)
@@ -179,6 +183,11 @@ impl<T: Queued> Lanes<T> {
             removed.push(item);
         }
         (removed, next)
+    }
+
+    /// Number of items so far that were held and went on.
+    pub(crate) fn let_go(&self) -> u64 {
+        self.let_go
     }
 
     /// Number of items that are held or deferred, and their bytes.

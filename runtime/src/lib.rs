@@ -40,6 +40,7 @@ pub mod produce;
 mod progress;
 mod pump;
 mod queue;
+mod read_ahead;
 mod rebalance;
 pub mod record;
 mod running;

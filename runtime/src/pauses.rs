@@ -12,7 +12,7 @@ use crate::partition::{Held, Partition};
 use crate::rebalance::warn_on_error;
 
 /// Most messages that all partitions together may have held.
-const MOST_MESSAGES: usize = 65_536;
+pub(crate) const MOST_MESSAGES: usize = 65_536;
 
 /// The paused partitions.
 pub(crate) struct Pauses {

@@ -23,6 +23,7 @@ use crate::pauses::Pauses;
 use crate::pins::Pins;
 use crate::progress::Progress;
 use crate::queue::WorkQueue;
+use crate::read_ahead::ReadAhead;
 use crate::rebalance::Revocation;
 use crate::record::Record;
 use crate::start::Joining;
@@ -84,6 +85,7 @@ pub(crate) struct Pump {
     joining: Option<Joining>,
     revocation: Option<Revocation>,
     pins: Pins,
+    ahead: ReadAhead,
     pauses: Pauses,
     /// Read and not yet in the queue.
     pending: VecDeque<Delivery>,
@@ -118,6 +120,7 @@ impl Pump {
             joining: None,
             revocation: None,
             pins: Pins::new(parts.strategy.redelivers() && parts.reset == Offset::End),
+            ahead: ReadAhead::new(parts.held_bytes),
             pauses: Pauses::new(parts.held_bytes, parts.metrics.paused.clone()),
             pending: VecDeque::new(),
             stopped: None,
@@ -167,6 +170,7 @@ impl Pump {
         );
         let _entered = span.enter();
         let goes_on = self.pending.is_empty() && self.stopped.is_none();
+        let goes_on = goes_on && !self.ahead.waits(&self.parts.queue);
         let read = match goes_on && self.parts.queue.has_room() && !self.is_outbox_full() {
             true => self.read(),
             false => 0,
@@ -176,7 +180,7 @@ impl Pump {
             let _put = tracing::info_span!(target: SPANS, "kafka.work_queue_put").entered();
             self.parts.queue.put(&mut self.pending);
             if self.parts.lanes.is_some() {
-                let (messages, bytes) = self.parts.queue.held();
+                let (messages, bytes, _) = self.parts.queue.held();
                 let (held, assigned) = (Held { messages, bytes }, self.assignment.len());
                 self.pauses.pause(&self.parts.consumer, held, assigned);
             }
@@ -238,6 +242,10 @@ impl Pump {
         // Ends by time too: intervals, limits and retries are looked at then.
         let limit = self.parts.commits.next_due().unwrap_or(IDLE_WAIT);
         let until_attempt = next_attempt.map(|at| at.saturating_duration_since(Instant::now()));
+        let limit = self
+            .ahead
+            .look_again()
+            .map_or(limit, |wait| limit.min(wait));
         let limit = until_attempt.map_or(limit, |wait| limit.min(wait)).min(
             match (&self.revocation, self.parts.strategy) {
                 (None, Strategy::Read | Strategy::EachMessage) => IDLE_WAIT,

@@ -216,11 +216,6 @@ impl<T: Queued> WorkQueue<T> {
         (state.items.len() + held, state.bytes + bytes)
     }
 
-    /// Number of items that are held or deferred, and their bytes.
-    pub(crate) fn held(&self) -> (usize, usize) {
-        self.state.lock().lanes.load()
-    }
-
     /// Whether another item might fit. If not, the pump is told once one might.
     pub(crate) fn has_room(&self) -> bool {
         let mut state = self.state.lock();

@@ -4,6 +4,14 @@ use super::{Queued, WorkQueue};
 use crate::lanes::Lane;
 
 impl<T: Queued> WorkQueue<T> {
+    /// Number of items that are held or deferred, and their bytes; and how many so far
+    /// were held and went on.
+    pub(crate) fn held(&self) -> (usize, usize, u64) {
+        let state = self.state.lock();
+        let (items, bytes) = state.lanes.load();
+        (items, bytes, state.lanes.let_go())
+    }
+
     /// Has items that were taken followed by those held behind them, until there are
     /// `most`: one of each lane, then another of each, and so on. Only for who keeps the
     /// order of those taken together.
