@@ -1,7 +1,7 @@
 //! Batches of messages in the order of keys.
 //!
-//! A batch has one message of a key at most, and the next is ready only when that is
-//! done with. Were handlers to take what is ready as it comes, there would soon be many
+//! What follows of a batch's keys is ready only when they are done with, unless it is
+//! taken along. Were handlers to take what is ready as it comes, there would soon be many
 //! batches of few messages each. So one handler at a time gathers, for a moment if others
 //! are at work, whose messages will let more go.
 
