@@ -115,6 +115,46 @@ async fn a_handler_that_is_killed_again_and_again_loses_nothing() -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_batch_has_several_messages_of_a_key_in_order_through_failures() -> Outcome {
+    const KEYS: u64 = 7;
+    let scene = Scene::new().await?;
+    let recorder = Recorder::start_grpc_unix(scene.socket())?;
+    recorder.behave(
+        |delivery| match (delivery.position.offset % 50, delivery.attempt) {
+            (7, 1) => Reply::status(503),
+            (20..25, _) => Reply::ok().after(Duration::from_millis(1)),
+            _ => Reply::ok(),
+        },
+    );
+    let produced = Produce::to(&scene.topic)
+        .count(4_000)
+        .key(|seq| (seq % 5 > 0).then(|| format!("key-{}", seq % KEYS)))
+        .send(&scene.bootstrap)
+        .await?;
+    let watch = CommitWatch::start(&scene.bootstrap, &scene.group, &scene.topic).await?;
+    let manifest = Manifest::key_ordered(&scene.bootstrap, &scene.group, &scene.topic, 4)
+        .set("/consumeBatchSize", 100)
+        .set("/delivery/maxAttempts", 2)
+        .set("/delivery/backoff/initial", "1ms")
+        .handler(&recorder);
+    let consumer = Consumer::start(&manifest)?;
+    scene.wait_for_committed(4_000, &consumer).await?;
+    assert!(consumer.stop(LIMIT).await?.success(), "{}", consumer.tail());
+    Evidence::new(&produced, recorder.deliveries())
+        .commits(watch.stop().await)
+        .check(&[
+            Rule::NothingLost,
+            Rule::KeyOrder,
+            Rule::NeverTwiceAtOnce,
+            Rule::CommitsWithinSettled,
+            Rule::CommitsNeverGoBack,
+            Rule::DuplicatesExplained,
+            Rule::AttemptsWithin(2),
+        ])?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn in_order_a_batch_is_handled_in_order_through_failures() -> Outcome {
     let scene = Scene::new().await?;
     let recorder = Recorder::start_grpc_unix(scene.socket())?;

@@ -270,7 +270,11 @@ pub enum Order {
     /// One after the other. After the first that is not done, what follows in the batch
     /// must not be handled; any verdict on it but done will do, and it comes again.
     Batch = 1,
-    /// Those with one key one after the other, others side by side.
+    /// Those of one partition with one key one after the other, others side by side. A batch
+    /// may have several of a key. After the first of these that is neither done nor skipped,
+    /// what follows of its key in the batch must not be handled; any verdict on it will do,
+    /// and it comes again, as the same attempt. So does what waits behind another of its key
+    /// when the time is over.
     Key = 2,
 }
 impl Order {
