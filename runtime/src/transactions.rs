@@ -50,6 +50,10 @@ const TOPIC_LIMIT: Duration = Duration::from_secs(2);
 /// for what a predecessor left open.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
+/// Longest time for the brokers to end a transaction, or to take its offsets. Who takes
+/// the partitions on, and readers, wait for it meanwhile; a new process ends it.
+const END_LIMIT: Duration = Duration::from_secs(60);
+
 /// Longest wait in one call; it goes on in the next.
 const STEP: Duration = Duration::from_secs(2);
 
@@ -342,12 +346,14 @@ impl Worker {
         self.introduce().map_err(Refusal::Fatal)
     }
 
-    /// Calls until the brokers have answered, or nobody wants to know any more.
+    /// Calls until the brokers have answered, within limits, or nobody wants to know any
+    /// more.
     fn persist(
         &self,
         given_up: &dyn Fn() -> bool,
         call: impl Fn(Duration) -> KafkaResult<()>,
     ) -> Result<(), Refusal> {
+        let began = Instant::now();
         loop {
             let error = match call(STEP) {
                 Ok(()) => return Ok(()),
@@ -356,7 +362,7 @@ impl Worker {
             if !is_retriable(&error) {
                 return Err(judged(error));
             }
-            if given_up() {
+            if given_up() || began.elapsed() > END_LIMIT {
                 return Err(fatal(error));
             }
             self.producer.poll(POLL);

@@ -225,6 +225,49 @@ fn read_all_blocking(bootstrap: &str, topic: &str) -> Result<Vec<Stored>, TopicE
     Ok(messages)
 }
 
+/// Waits until no transaction on `topic` is open, so that who reads committed messages
+/// can read to its end. Brokers end one by themselves whose process is gone.
+///
+/// # Errors
+/// [`TopicError`] when one is still open after `limit`, or the broker does not answer.
+pub async fn wait_for_transactions(
+    bootstrap: &str,
+    topic: &str,
+    limit: Duration,
+) -> Result<(), TopicError> {
+    let what = format!("every transaction on {topic} to end");
+    wait::value(what, limit, async || {
+        let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
+        let looked = spawn_blocking(move || {
+            let ends = |isolation| ends(&bootstrap, &topic, isolation);
+            Ok::<_, TopicError>((ends("read_committed")?, ends("read_uncommitted")?))
+        });
+        match looked.await.map_err(|error| error.to_string())? {
+            Ok((committed, all)) if committed == all => Ok(()),
+            Ok((committed, all)) => Err(format!("{committed:?} of {all:?}")),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await?;
+    Ok(())
+}
+
+/// Where each partition ends for who reads with this isolation level.
+fn ends(bootstrap: &str, topic: &str, isolation: &str) -> Result<Vec<i64>, TopicError> {
+    let what = || failed(format!("asking for the ends of {topic}"), bootstrap);
+    let consumer: BaseConsumer = client(bootstrap)
+        .set("isolation.level", isolation)
+        .create()
+        .map_err(what())?;
+    let numbers = partitions(&consumer, topic).map_err(what())?;
+    let mut ends = Vec::new();
+    for number in numbers {
+        let watermarks = consumer.fetch_watermarks(topic, number, REQUEST_LIMIT);
+        ends.push(watermarks.map_err(what())?.1);
+    }
+    Ok(ends)
+}
+
 /// The partitions of `topic`; an error when there is no such topic.
 pub(crate) fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>, KafkaError> {
     let metadata = consumer.fetch_metadata(Some(topic), REQUEST_LIMIT)?;

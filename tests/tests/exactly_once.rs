@@ -1,6 +1,5 @@
 //! What handlers give to produce is there exactly once for who reads committed messages,
-//! in every mode and by every protocol, while members are killed, frozen and stopped and
-//! the broker restarts.
+//! in every mode and by every protocol, while members are killed, frozen and stopped.
 //!
 //! Each lane is a group of two members with topics of its own; all lanes run side by
 //! side. The random numbers follow from a seed, which is printed; the variable
@@ -10,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
+use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -44,6 +44,9 @@ const POISON: i64 = 17;
 /// Handlers of a member, where there may be several.
 const HANDLERS: usize = 8;
 
+/// The signal that asks to stop.
+const SIGTERM: i32 = 15;
+
 /// Messages of a batch, where there are batches.
 const BATCH: usize = 20;
 
@@ -71,42 +74,6 @@ async fn every_record_is_there_once_and_in_order_through_kills_pauses_and_stops(
     let outcomes = join_all(lanes).await;
     let failures: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
     assert!(failures.is_empty(), "seed {seed}\n{}", failures.join("\n"));
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_record_is_there_once_and_in_order_through_restarts_of_the_broker() -> Outcome {
-    let kafka = Kafka::start().await?;
-    let seed = variable::seed()?;
-    println!("PENSTOCK_TEST_SEED={seed}");
-    let mut seeds = StdRng::seed_from_u64(seed);
-    let mut runs = Vec::new();
-    for lane in Lane::all(&[Protocol::Grpc]) {
-        let random = StdRng::seed_from_u64(seeds.random());
-        let mut run = Run::prepare(lane, kafka.bootstrap(), random).await?;
-        run.start_all()?;
-        runs.push(run);
-    }
-    for crashes in [false, true] {
-        for run in &mut runs {
-            let before = run.recorder.count();
-            run.produce().await?;
-            run.wait_for_more(before).await?;
-        }
-        match crashes {
-            true => kafka.kill()?,
-            false => kafka.stop().await?,
-        }
-        kafka.start_again().await?;
-        for run in &mut runs {
-            run.revive()?;
-        }
-    }
-    for run in runs {
-        let lane = run.lane;
-        let outcome = run.end().await;
-        outcome.map_err(|error| format!("seed {seed}, {lane:?}: {error}"))?;
-    }
     Ok(())
 }
 
@@ -258,8 +225,14 @@ impl Run {
 
     async fn wait_for_more(&self, before: usize) -> Outcome {
         let what = format!("a delivery beyond the first {before}");
-        wait::until(&what, SOON, async || self.recorder.count() > before).await?;
-        Ok(())
+        let more = wait::until(&what, SOON, async || self.recorder.count() > before).await;
+        more.map_err(|error| format!("{error}\n{}", self.tails()).into())
+    }
+
+    /// What the members said last.
+    fn tails(&self) -> String {
+        let tails = self.members.iter().map(|member| member.tail().to_string());
+        tails.collect::<Vec<_>>().join("\n--\n")
     }
 
     /// Kills, freezes or stops a member once messages beyond those `before` are handled.
@@ -281,7 +254,9 @@ impl Run {
             }
             _ => {
                 let status = member.stop(SOON).await?;
-                if !status.success() {
+                // One that had only been started may not have heard of signals yet.
+                let had_begun = status.signal() != Some(SIGTERM);
+                if had_begun && !status.success() {
                     return Err(format!("{status} at a stop:\n{}", member.tail()).into());
                 }
             }
@@ -313,9 +288,7 @@ impl Run {
             match committed {
                 Ok(_) => break,
                 Err(error) if tokio::time::Instant::now() > deadline => {
-                    let tails = self.members.iter().map(|member| member.tail().to_string());
-                    let tails: Vec<_> = tails.collect();
-                    return Err(format!("{error}\n{}", tails.join("\n--\n")).into());
+                    return Err(format!("{error}\n{}", self.tails()).into());
                 }
                 Err(_) => {}
             }
@@ -333,6 +306,9 @@ impl Run {
     async fn judge(&self) -> Outcome {
         let is_poison = |one: &&Produced| one.position.offset % POISON == POISON - 1;
         let (poison, good): (Vec<_>, Vec<_>) = self.produced.iter().partition(is_poison);
+        for topic in [&self.out, &self.dead] {
+            topics::wait_for_transactions(&self.bootstrap, topic, SOON).await?;
+        }
         let records = topics::read_all(&self.bootstrap, &self.out).await?;
         let mut found = Vec::new();
         for record in &records {
