@@ -170,8 +170,10 @@ impl Pump {
         );
         let _entered = span.enter();
         let goes_on = self.pending.is_empty() && self.stopped.is_none();
-        let goes_on = goes_on && !self.ahead.waits(&self.parts.queue);
-        let read = match goes_on && self.parts.queue.has_room() && !self.is_outbox_full() {
+        // Without lanes nothing is held.
+        let waits = self.parts.lanes.is_some() && self.ahead.waits(&self.parts.queue);
+        let read = match goes_on && !waits && self.parts.queue.has_room() && !self.is_outbox_full()
+        {
             true => self.read(),
             false => 0,
         };

@@ -46,13 +46,10 @@ const DELIVERY_LIMIT: Duration = Duration::from_secs(5);
 /// than a record's time, so that the topic is told and not the time.
 const TOPIC_LIMIT: Duration = Duration::from_secs(2);
 
-/// Longest time for the brokers to know the transactional id at the start; they wait
-/// for what a predecessor left open.
-const START_LIMIT: Duration = Duration::from_secs(60);
-
-/// Longest time for the brokers to end a transaction, or to take its offsets. Who takes
-/// the partitions on, and readers, wait for it meanwhile; a new process ends it.
-const END_LIMIT: Duration = Duration::from_secs(60);
+/// Longest time for the brokers to know the transactional id, for which they wait for
+/// what a predecessor left open; to take a transaction's offsets; and to end it. Who takes
+/// the partitions on, and readers, wait for that end; a new process brings it about.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 /// Longest wait in one call; it goes on in the next.
 const STEP: Duration = Duration::from_secs(2);
@@ -162,7 +159,7 @@ impl Transactions {
         thread::Builder::new()
             .name("transactions".into())
             .spawn(move || {
-                let known = worker.introduce();
+                let known = worker.introduce(&|| false);
                 let goes_on = known.is_ok();
                 if ready.send(known).is_ok() && goes_on {
                     worker.serve(&given, &wake);
@@ -216,17 +213,11 @@ impl Worker {
     }
 
     /// Has the brokers end what a predecessor left open, and fence it.
-    fn introduce(&self) -> Result<(), String> {
-        let began = Instant::now();
-        loop {
-            // Logins by token are served meanwhile.
-            self.producer.poll(POLL);
-            match self.producer.init_transactions(STEP) {
-                Ok(()) => return Ok(()),
-                Err(error) if is_retriable(&error) && began.elapsed() < START_LIMIT => {}
-                Err(error) => return Err(describe(&error)),
-            }
-        }
+    fn introduce(&self, given_up: &dyn Fn() -> bool) -> Result<(), String> {
+        // A login by token is served first.
+        self.producer.poll(POLL);
+        let known = self.persist(given_up, |limit| self.producer.init_transactions(limit));
+        known.map_err(|refusal| refusal.to_string())
     }
 
     fn serve(
@@ -330,7 +321,7 @@ impl Worker {
         }
         let aborted = self.persist(given_up, |limit| self.producer.abort_transaction(limit));
         match aborted {
-            Err(refusal) if !given_up() => self.renew(&refusal),
+            Err(refusal) if !given_up() => self.renew(&refusal, given_up),
             aborted => aborted,
         }
     }
@@ -339,11 +330,11 @@ impl Worker {
     /// crash. The coordinator has ended a transaction by itself that was open for too
     /// long, or does not know of it after a crash of its own; librdkafka's producer is of
     /// no more use then. Who else might be at work is fenced by the group's generation.
-    fn renew(&mut self, refusal: &Refusal) -> Result<(), Refusal> {
+    fn renew(&mut self, refusal: &Refusal, given_up: &dyn Fn() -> bool) -> Result<(), Refusal> {
         tracing::warn!("a transaction could not be aborted ({refusal}); a new producer ends it");
         let producer = start(&self.config, self.oauth_token.clone());
         self.producer = producer.map_err(fatal)?;
-        self.introduce().map_err(Refusal::Fatal)
+        self.introduce(given_up).map_err(Refusal::Fatal)
     }
 
     /// Calls until the brokers have answered, within limits, or nobody wants to know any
@@ -362,7 +353,7 @@ impl Worker {
             if !is_retriable(&error) {
                 return Err(judged(error));
             }
-            if given_up() || began.elapsed() > END_LIMIT {
+            if given_up() || began.elapsed() > ANSWER_LIMIT {
                 return Err(fatal(error));
             }
             self.producer.poll(POLL);

@@ -113,20 +113,27 @@ func (l *lanes) handle(b *batch, message *Message, stopped map[place]bool) {
 		l.stream.answers.grant(1)
 		return
 	}
-	place, inOrder := l.placeOf(message)
-	if inOrder && stopped[place] {
+	// Most shares have nothing that failed.
+	if len(stopped) > 0 && l.isBehind(message, stopped) {
 		l.stream.answers.settle(message.id, Retry{Reason: "a message before it was not done"})
 		return
 	}
 	err := l.call(b.ctx, message)
-	if inOrder && err != nil && l.stopsAt(err) {
-		stopped[place] = true
+	if err != nil && l.stopsAt(err) {
+		if place, inOrder := l.placeOf(message); inOrder {
+			stopped[place] = true
+		}
 	}
 	if err == nil && len(message.produced) > 0 {
 		l.stream.answers.settleWith(message.id, message.produced)
 		return
 	}
 	l.stream.answers.settle(message.id, err)
+}
+
+func (l *lanes) isBehind(message *Message, stopped map[place]bool) bool {
+	place, inOrder := l.placeOf(message)
+	return inOrder && stopped[place]
 }
 
 // placeOf is a message's place, if it is in order with any.

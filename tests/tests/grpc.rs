@@ -11,7 +11,7 @@ use penstock_tests::kafka::Kafka;
 use penstock_tests::languages::{self, root};
 use penstock_tests::oracle::{Disruption, Evidence, Rule};
 use penstock_tests::process::Program;
-use penstock_tests::produce::Produce;
+use penstock_tests::produce::{Produce, Produced};
 use penstock_tests::recorder::{Recorder, Reply};
 use penstock_tests::{Consumer, Manifest, topics};
 use serde_json::json;
@@ -58,6 +58,27 @@ impl Scene {
             .set("/consumeBatchSize", 100)
             .set("/handler/protocol", "Grpc")
             .set("/handler/socket", self.socket().display().to_string())
+    }
+
+    /// A consumer handles all that was produced, in batches, with two attempts for each
+    /// message, and stops.
+    async fn handle_all(
+        &self,
+        produced: &[Produced],
+        manifest: Manifest,
+        recorder: &Recorder,
+    ) -> Result<Evidence, Box<dyn Error>> {
+        let watch = CommitWatch::start(&self.bootstrap, &self.group, &self.topic).await?;
+        let manifest = manifest
+            .set("/consumeBatchSize", 100)
+            .set("/delivery/maxAttempts", 2)
+            .set("/delivery/backoff/initial", "1ms")
+            .handler(recorder);
+        let consumer = Consumer::start(&manifest)?;
+        self.wait_for_committed(produced.len() as u64, &consumer)
+            .await?;
+        assert!(consumer.stop(LIMIT).await?.success(), "{}", consumer.tail());
+        Ok(Evidence::new(produced, recorder.deliveries()).commits(watch.stop().await))
     }
 
     async fn wait_for_committed(&self, messages: u64, consumer: &Consumer) -> Outcome {
@@ -131,17 +152,10 @@ async fn a_batch_has_several_messages_of_a_key_in_order_through_failures() -> Ou
         .key(|seq| (seq % 5 > 0).then(|| format!("key-{}", seq % KEYS)))
         .send(&scene.bootstrap)
         .await?;
-    let watch = CommitWatch::start(&scene.bootstrap, &scene.group, &scene.topic).await?;
-    let manifest = Manifest::key_ordered(&scene.bootstrap, &scene.group, &scene.topic, 4)
-        .set("/consumeBatchSize", 100)
-        .set("/delivery/maxAttempts", 2)
-        .set("/delivery/backoff/initial", "1ms")
-        .handler(&recorder);
-    let consumer = Consumer::start(&manifest)?;
-    scene.wait_for_committed(4_000, &consumer).await?;
-    assert!(consumer.stop(LIMIT).await?.success(), "{}", consumer.tail());
-    Evidence::new(&produced, recorder.deliveries())
-        .commits(watch.stop().await)
+    let manifest = Manifest::key_ordered(&scene.bootstrap, &scene.group, &scene.topic, 4);
+    scene
+        .handle_all(&produced, manifest, &recorder)
+        .await?
         .check(&[
             Rule::NothingLost,
             Rule::KeyOrder,
@@ -168,17 +182,10 @@ async fn in_order_a_batch_is_handled_in_order_through_failures() -> Outcome {
         .count(2_000)
         .send(&scene.bootstrap)
         .await?;
-    let watch = CommitWatch::start(&scene.bootstrap, &scene.group, &scene.topic).await?;
-    let manifest = Manifest::in_order(&scene.bootstrap, &scene.group, &scene.topic)
-        .set("/consumeBatchSize", 100)
-        .set("/delivery/maxAttempts", 2)
-        .set("/delivery/backoff/initial", "1ms")
-        .handler(&recorder);
-    let consumer = Consumer::start(&manifest)?;
-    scene.wait_for_committed(2_000, &consumer).await?;
-    assert!(consumer.stop(LIMIT).await?.success(), "{}", consumer.tail());
-    Evidence::new(&produced, recorder.deliveries())
-        .commits(watch.stop().await)
+    let manifest = Manifest::in_order(&scene.bootstrap, &scene.group, &scene.topic);
+    scene
+        .handle_all(&produced, manifest, &recorder)
+        .await?
         .check(&[
             Rule::NothingLost,
             Rule::InOrder,

@@ -119,6 +119,12 @@ impl HandlerError {
         self.kind
     }
 
+    /// Whether what follows of the key must not be handled: the message comes again, or
+    /// perhaps ends the consumer. One that is skipped never does.
+    pub(crate) fn stops_key(&self) -> bool {
+        self.kind != FailureKind::Skip
+    }
+
     /// What went wrong.
     pub fn reason(&self) -> &str {
         &self.reason

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::decode::Decoder;
 use crate::delivery::{Attempts, Next};
-use crate::handler::{BatchHandler, FailureKind, HandlerError};
+use crate::handler::{BatchHandler, HandlerError};
 use crate::lanes::Lane;
 use crate::observation::{Active, Observation};
 use crate::partition::Partition;
@@ -165,9 +165,8 @@ where
     /// Takes those that have not ended back into the queue; lets the others' lanes go.
     fn let_go(&self, jobs: Vec<Job>, back: Vec<(usize, Back)>, seat: &Seat) {
         let (mut behind, mut again, mut lanes) = (Vec::new(), Vec::new(), Vec::new());
-        let mut back = back.into_iter().peekable();
-        for (place, job) in jobs.into_iter().enumerate() {
-            match back.next_if(|(of, _)| *of == place).map(|(_, how)| how) {
+        for (job, back) in each(jobs, back) {
+            match back {
                 Some(Back::Again(began, wait)) => again.push((job.again(began), wait)),
                 Some(Back::Behind) => behind.push(Delivery::Message(job)),
                 None => lanes.extend(job.lane),
@@ -230,7 +229,10 @@ where
             for (place, verdict) in verdicts {
                 let item = &mut items[place];
                 item.fall_behind(&stopped);
-                if self.defers && stops_key(&verdict) {
+                if let Err(error) = &verdict
+                    && self.defers
+                    && error.stops_key()
+                {
                     stopped.extend(item.lane);
                 }
                 if item.ended.is_some() {
@@ -398,17 +400,19 @@ impl<T> Item<'_, T> {
     }
 }
 
-/// Whether what follows of the key must not have been handled: the message comes again,
-/// or perhaps ends the consumer.
-fn stops_key(verdict: &Result<Done, HandlerError>) -> bool {
-    matches!(verdict, Err(error) if error.kind() != FailureKind::Skip)
+/// Each message of a batch, and how it goes back, if it does; `back` names places in order.
+fn each(jobs: Vec<Job>, back: Vec<(usize, Back)>) -> impl Iterator<Item = (Job, Option<Back>)> {
+    let mut back = back.into_iter().peekable();
+    jobs.into_iter().enumerate().map(move |(place, job)| {
+        let back = back.next_if(|(of, _)| *of == place);
+        (job, back.map(|(_, how)| how))
+    })
 }
 
 /// Leaves those that have not ended to whoever is assigned their partitions next.
 fn abandon(jobs: Vec<Job>, back: Vec<(usize, Back)>) {
-    let mut back = back.into_iter().peekable();
-    for (place, job) in jobs.into_iter().enumerate() {
-        match back.next_if(|(of, _)| *of == place).map(|(_, how)| how) {
+    for (job, back) in each(jobs, back) {
+        match back {
             Some(Back::Again(began, _)) => job.again(began).abandon(),
             Some(Back::Behind) => job.abandon(),
             None => {}

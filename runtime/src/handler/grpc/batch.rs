@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::open::{Ended, Outcome, Verdict};
 use super::v1::Order;
-use crate::handler::{FailureKind, HandlerError};
+use crate::handler::HandlerError;
 use crate::produce::Done;
 use crate::record::{Message, Record};
 
@@ -107,7 +107,7 @@ impl<'m, T> Batch<'m, T> {
 
     /// Sends nothing behind a message that was neither done nor skipped, of its key.
     fn hold_back(&mut self) {
-        if self.rest.is_empty() || !self.verdicts.iter().any(has_failed) {
+        if self.rest.is_empty() {
             return;
         }
         let said = self.messages.iter().zip(&self.verdicts);
@@ -138,7 +138,7 @@ fn has_failed(verdict: &Verdict) -> bool {
 }
 
 fn stops_key(verdict: &Verdict) -> bool {
-    matches!(verdict, Some(Err(error)) if error.kind() != FailureKind::Skip)
+    matches!(verdict, Some(Err(error)) if error.stops_key())
 }
 
 /// What names the order that a message has a place in; a message without a key has none.

@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::answers::Answers;
 use super::{Delivered, Handle};
+use crate::handler::HandlerError;
 use crate::handler::grpc::v1::Order;
-use crate::handler::{FailureKind, HandlerError};
 
 /// What the messages of a batch share.
 pub(super) struct BatchState {
@@ -179,12 +179,11 @@ impl Place {
         }
     }
 
-    /// Whether what follows a message that was not done must not be handled. One that is
-    /// skipped never comes again.
+    /// Whether what follows a message that was not done must not be handled.
     fn stops_at(&self, error: &HandlerError) -> bool {
         match self {
             Self::Batch => true,
-            Self::Key(..) => error.kind() != FailureKind::Skip,
+            Self::Key(..) => error.stops_key(),
         }
     }
 }
