@@ -6,7 +6,7 @@
 //! and the pages go last.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ use crate::commits::Commits;
 use crate::dead_letter::{DeadLetterError, DeadLetters};
 use crate::decode::Decoder;
 use crate::handler::{BatchHandler, Handler};
-use crate::http::{Health, HealthCheck, ListenError, Server, health_pages, listen, metrics_page};
+use crate::http::{Health, HealthCheck, ListenError, Place, Server, health_pages, metrics_page};
 use crate::kafka::{ConnectError, Target, connect};
 use crate::lanes::LaneFinder;
 use crate::memory::Budget;
@@ -97,8 +97,8 @@ pub enum RunError {
 pub struct Runtime {
     consumer: ValidatedConsumer,
     secrets: PathBuf,
-    metrics_address: Option<SocketAddr>,
-    health_address: Option<SocketAddr>,
+    metrics_page: Option<Place>,
+    health_page: Option<Place>,
     health_check: Option<HealthCheck>,
     metrics: Option<Metrics>,
     commit_retry_limit: Duration,
@@ -111,8 +111,8 @@ impl Runtime {
         Self {
             consumer,
             secrets: SECRETS_DIRECTORY.into(),
-            metrics_address: Some(METRICS_ADDRESS),
-            health_address: Some(HEALTH_ADDRESS),
+            metrics_page: Some(Place::Address(METRICS_ADDRESS)),
+            health_page: Some(Place::Address(HEALTH_ADDRESS)),
             health_check: None,
             metrics: None,
             commit_retry_limit: COMMIT_RETRY_LIMIT,
@@ -140,14 +140,29 @@ impl Runtime {
     /// Where the metrics are served; `None`: nowhere.
     #[must_use]
     pub fn metrics_address(mut self, address: Option<SocketAddr>) -> Self {
-        self.metrics_address = address;
+        self.metrics_page = address.map(Place::Address);
+        self
+    }
+
+    /// A listener of the caller's to serve the metrics at, so that nobody else can take
+    /// the address before.
+    #[must_use]
+    pub fn metrics_listener(mut self, listener: net::TcpListener) -> Self {
+        self.metrics_page = Some(Place::Held(listener));
         self
     }
 
     /// Where health is served; `None`: nowhere.
     #[must_use]
     pub fn health_address(mut self, address: Option<SocketAddr>) -> Self {
-        self.health_address = address;
+        self.health_page = address.map(Place::Address);
+        self
+    }
+
+    /// A listener of the caller's to serve health at.
+    #[must_use]
+    pub fn health_listener(mut self, listener: net::TcpListener) -> Self {
+        self.health_page = Some(Place::Held(listener));
         self
     }
 
@@ -207,7 +222,7 @@ impl Runtime {
     }
 
     async fn start<D, H, W, F>(
-        self,
+        mut self,
         decoder: D,
         handler: H,
         stop: CancellationToken,
@@ -220,7 +235,7 @@ impl Runtime {
         F: Future<Output = Result<(), Failure>> + Send + 'static,
     {
         let metrics = self.take_metrics()?;
-        let pages = self.listen().await?;
+        let pages = self.listen()?;
         let budget = Budget::of_container();
         let connection = self.connection(budget)?;
         let wake = Arc::new(Notify::new());
@@ -396,15 +411,16 @@ impl Runtime {
         }
     }
 
-    async fn listen(&self) -> Result<Pages, ListenError> {
-        let mut pages = Pages::default();
-        if let Some(address) = self.metrics_address {
-            pages.metrics = Some(listen("metrics", address).await?);
-        }
-        if let Some(address) = self.health_address {
-            pages.health = Some(listen("health", address).await?);
-        }
-        Ok(pages)
+    fn listen(&mut self) -> Result<Pages, ListenError> {
+        let metrics = self
+            .metrics_page
+            .take()
+            .map(|place| place.listen("metrics"));
+        let health = self.health_page.take().map(|place| place.listen("health"));
+        Ok(Pages {
+            metrics: metrics.transpose()?,
+            health: health.transpose()?,
+        })
     }
 }
 
@@ -441,7 +457,6 @@ impl Connection {
 }
 
 /// Addresses that are taken and not served yet.
-#[derive(Default)]
 struct Pages {
     metrics: Option<TcpListener>,
     health: Option<TcpListener>,

@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,7 @@ use penstock_tests::groups;
 use penstock_tests::kafka::Kafka;
 use penstock_tests::process::Program;
 use penstock_tests::produce::Produce;
-use penstock_tests::{Consumer, Manifest, topics};
+use penstock_tests::{Consumer, Manifest, ports, topics};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -68,7 +67,7 @@ impl Scene {
 
     /// Runs it over all messages and returns what the handler wrote down.
     async fn run(&self, manifest: Manifest, messages: i64) -> Result<Handled, Box<dyn Error>> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let [port] = ports::free("127.0.0.1")?;
         let handler = Program::new("python3")
             .arg(self.dir.path().join("handler.py"))
             .env("PORT", port.to_string())
@@ -177,7 +176,7 @@ async fn the_batch_example_handles_every_message() -> Outcome {
         Some(json!({"id": seq, "amount": amount}).to_string().into())
     });
     orders.send(&bootstrap).await?;
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let [port] = ports::free("127.0.0.1")?;
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/python-batch");
     let handler = Program::new("python3")
         .arg(example.join("handler.py"))

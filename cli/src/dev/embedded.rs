@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::child::Child;
 use super::error::DevError;
-use super::pages::Source;
+use super::pages::{Listeners, Source};
 use super::{Setting, Started};
 
 /// What a consumer may take beyond its stopTimeout to leave its group.
@@ -21,9 +21,11 @@ const PAGE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Starts the program and waits until it serves its metrics. Nothing when a stop
 /// came first.
-pub async fn start(setting: &Setting) -> Result<Option<Started>, DevError> {
+pub async fn start(setting: &Setting, listeners: Listeners) -> Result<Option<Started>, DevError> {
     let config = copy(&setting.plan.resource).map_err(DevError::Copy)?;
     let environment = environment(setting, &config);
+    // From here on they are the program's to take.
+    drop(listeners);
     let child = Child::start(&setting.arguments.command, &environment, &setting.console)?;
     let program = child.program().to_owned();
     let limit = setting.plan.consumer.stop_timeout + LEAVE_LIMIT;

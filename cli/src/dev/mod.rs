@@ -34,7 +34,7 @@ use self::broker::Broker;
 use self::child::Child;
 use self::error::DevError;
 use self::introduction::Introduction;
-use self::pages::{Pages, Source};
+use self::pages::{Listeners, Pages, Source};
 use self::plan::Plan;
 use self::session::{Producing, Session};
 use crate::args::DevArguments;
@@ -101,9 +101,10 @@ async fn run(arguments: DevArguments, console: &Console) -> Result<(), DevError>
         return Err(DevError::NoProgram);
     }
     let topic = plan::produce_topic(&arguments, &plan.consumer)?;
-    if let Some(port) = arguments.handler_port {
-        plan.use_handler_port(port)?;
-    }
+    let handler_port = match arguments.handler_port {
+        Some(port) => plan.use_handler_port(port)?,
+        None => None,
+    };
     let log_filter = arguments.log.clone().unwrap_or_else(|| LOG_FILTER.into());
     let writer = console.clone();
     let _telemetry = telemetry::init_to(
@@ -112,7 +113,7 @@ async fn run(arguments: DevArguments, console: &Console) -> Result<(), DevError>
         &log_filter,
         plan.consumer.group.service(),
     )?;
-    let pages = Pages::find(&arguments)?;
+    let (listeners, pages) = Listeners::open(&arguments, handler_port)?;
     let stop = stop_on_signal().map_err(DevError::Signals)?;
 
     let mut introduction = Introduction::default();
@@ -152,8 +153,8 @@ async fn run(arguments: DevArguments, console: &Console) -> Result<(), DevError>
         None => None,
     };
     let started = match setting.plan.consumer.endpoint {
-        Endpoint::Embedded => embedded::start(&setting).await?,
-        Endpoint::Remote { .. } => remote::start(&setting).await?,
+        Endpoint::Embedded => embedded::start(&setting, listeners).await?,
+        Endpoint::Remote { .. } => remote::start(&setting, listeners).await?,
     };
     let Some(started) = started else {
         console.say("stopped before the handler was up");

@@ -25,27 +25,43 @@ pub struct Pages {
     pub health: SocketAddr,
 }
 
-impl Pages {
-    /// The arguments' addresses, found to be free, with ports instead of 0. They
-    /// are tried before anything starts, so that nobody else's pages are taken
-    /// for ours.
-    pub fn find(arguments: &DevArguments) -> Result<Self, DevError> {
-        let metrics = free("metrics", arguments.metrics_address)?;
-        let health = free("health", arguments.health_address)?;
-        let both = [metrics.local_addr(), health.local_addr()];
-        match both {
-            [Ok(metrics), Ok(health)] => Ok(Self { metrics, health }),
-            [Err(source), _] | [_, Err(source)] => Err(DevError::Page {
-                page: "metrics",
-                address: arguments.metrics_address,
-                source,
-            }),
-        }
+/// The addresses, held from before anything starts until they are served, so that
+/// nobody else's pages are taken for ours.
+pub struct Listeners {
+    pub metrics: TcpListener,
+    pub health: TcpListener,
+    /// The handler's port, where it was found rather than given.
+    pub handler: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Takes the arguments' addresses, and says which they are, with ports instead
+    /// of 0.
+    pub fn open(
+        arguments: &DevArguments,
+        handler: Option<TcpListener>,
+    ) -> Result<(Self, Pages), DevError> {
+        let (metrics, metrics_address) = open("metrics", arguments.metrics_address)?;
+        let (health, health_address) = open("health", arguments.health_address)?;
+        let pages = Pages {
+            metrics: metrics_address,
+            health: health_address,
+        };
+        let listeners = Self {
+            metrics,
+            health,
+            handler,
+        };
+        Ok((listeners, pages))
     }
 }
 
-fn free(page: &'static str, address: SocketAddr) -> Result<TcpListener, DevError> {
-    TcpListener::bind(address).map_err(|source| DevError::Page {
+fn open(page: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), DevError> {
+    let opened = TcpListener::bind(address).and_then(|listener| {
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    });
+    opened.map_err(|source| DevError::Page {
         page,
         address,
         source,

@@ -44,20 +44,24 @@ impl Plan {
     }
 
     /// Lets the handler listen on another port than the manifest's, or on a port where
-    /// the manifest leaves it to the default that it would listen on a socket.
-    pub fn use_handler_port(&mut self, port: u16) -> Result<(), DevError> {
+    /// the manifest leaves it to the default that it would listen on a socket. A port
+    /// that is found here, for 0, is held by what is returned until the handler starts.
+    pub fn use_handler_port(&mut self, port: u16) -> Result<Option<TcpListener>, DevError> {
         if self.consumer.endpoint == Endpoint::Embedded {
             return Err(DevError::PortForEmbedded);
         }
         if let Some(path) = &self.resource.spec.handler.socket {
             return Err(DevError::PortForSocket(path.into()));
         }
-        let port = match port {
-            0 => free_port().map_err(|source| DevError::HandlerPort { port, source })?,
-            port => port,
+        let (port, held) = match port {
+            0 => free_port()
+                .map(|(port, held)| (port, Some(held)))
+                .map_err(|source| DevError::HandlerPort { port, source })?,
+            port => (port, None),
         };
         self.resource.spec.handler.port = Some(port.into());
-        self.check()
+        self.check()?;
+        Ok(held)
     }
 
     /// Uses these brokers instead of the manifest's, with its authentication.
@@ -101,10 +105,9 @@ fn is_about_security(property: &str) -> bool {
         .any(|prefix| property.starts_with(prefix))
 }
 
-/// A port that is free now.
-pub fn free_port() -> io::Result<u16> {
+fn free_port() -> io::Result<(u16, TcpListener)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    Ok(listener.local_addr()?.port())
+    Ok((listener.local_addr()?.port(), listener))
 }
 
 fn findings(text: &str, file: &str) -> String {

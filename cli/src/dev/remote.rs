@@ -11,12 +11,12 @@ use penstock_runtime::{Metrics, Runtime};
 
 use super::child::{Child, HANDLER_STOP_LIMIT};
 use super::error::DevError;
-use super::pages::Source;
+use super::pages::{Listeners, Source};
 use super::{Setting, Started};
 
 /// Starts the handler, waits until it accepts connections, and consumes. Nothing
 /// when a stop came first.
-pub async fn start(setting: &Setting) -> Result<Option<Started>, DevError> {
+pub async fn start(setting: &Setting, listeners: Listeners) -> Result<Option<Started>, DevError> {
     let consumer = &setting.plan.consumer;
     let Some(remote) = RemoteHandler::new(consumer)? else {
         return Err(DevError::NoProgram);
@@ -24,6 +24,7 @@ pub async fn start(setting: &Setting) -> Result<Option<Started>, DevError> {
     let mut handler = match setting.arguments.command.as_slice() {
         [] => None,
         command => {
+            drop(listeners.handler);
             make_way(remote.address())?;
             let environment = environment(setting);
             Some(Child::start(command, &environment, &setting.console)?)
@@ -40,8 +41,8 @@ pub async fn start(setting: &Setting) -> Result<Option<Started>, DevError> {
         .map_err(|error| DevError::Metrics(error.to_string()))?;
     let runtime = Runtime::new(consumer.clone())
         .secrets(&setting.secrets)
-        .metrics_address(Some(setting.pages.metrics))
-        .health_address(Some(setting.pages.health))
+        .metrics_listener(listeners.metrics)
+        .health_listener(listeners.health)
         .metrics(metrics.clone());
     let stop = setting.stop.clone();
     let consumer = consumer.clone();

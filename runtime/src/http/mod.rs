@@ -6,4 +6,4 @@ mod pages;
 pub(crate) use health::{Health, health_pages};
 pub use health::{HealthCheck, HealthCheckError};
 pub use pages::ListenError;
-pub(crate) use pages::{Server, listen, metrics_page};
+pub(crate) use pages::{Place, Server, metrics_page};

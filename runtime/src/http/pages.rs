@@ -1,7 +1,7 @@
 //! Listening, the metrics page, and serving until told to stop.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
 
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -23,23 +23,38 @@ pub struct ListenError {
     /// Which page: "metrics" or "health".
     page: &'static str,
     /// The address that was asked for.
-    address: SocketAddr,
+    address: String,
     /// What the system said.
     source: io::Error,
 }
 
-/// Takes an address before anything is consumed, so that a conflict is told early.
-pub(crate) async fn listen(
-    page: &'static str,
-    address: SocketAddr,
-) -> Result<TcpListener, ListenError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| ListenError {
+/// Where a page is served.
+pub(crate) enum Place {
+    /// An address that is yet to be taken.
+    Address(SocketAddr),
+    /// One that the caller holds.
+    Held(net::TcpListener),
+}
+
+impl Place {
+    /// Takes the address. To be called before anything is consumed, so that a conflict
+    /// is told early.
+    pub(crate) fn listen(self, page: &'static str) -> Result<TcpListener, ListenError> {
+        let (address, listener) = match self {
+            Self::Address(address) => (Some(address), net::TcpListener::bind(address)),
+            Self::Held(listener) => (listener.local_addr().ok(), Ok(listener)),
+        };
+        listener.and_then(serving).map_err(|source| ListenError {
             page,
-            address,
+            address: address.map_or_else(|| "its listener".into(), |it| it.to_string()),
             source,
         })
+    }
+}
+
+fn serving(listener: net::TcpListener) -> io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
 }
 
 /// A page that is being served.

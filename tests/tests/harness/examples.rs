@@ -2,13 +2,12 @@
 //! each manifest is read as it stands.
 
 use std::env;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use penstock_crds::spec::KafkaConsumer;
 use penstock_tests::process::{Process, ProcessError, Program};
-use penstock_tests::wait;
+use penstock_tests::{ports, wait};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -58,7 +57,7 @@ struct Served {
 
 impl Served {
     async fn start(program: Program) -> Result<Self, Box<dyn std::error::Error>> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let [port] = ports::free("127.0.0.1")?;
         let process = program.env("PORT", port.to_string()).start()?;
         wait::value("the handler to listen", SOON, async || {
             match process.status() {
