@@ -96,17 +96,17 @@ impl<T: Queued> Lanes<T> {
         if busy.out > 0 {
             return None;
         }
-        let next = self.follow(lane);
+        let next = self.follow(lane, |_| true);
         if next.is_none() {
             self.busy.remove(&lane);
         }
         next
     }
 
-    /// The item behind those that are on their way, to go along with them.
-    pub(crate) fn follow(&mut self, lane: Lane) -> Option<T> {
+    /// The item behind those that are on their way, to go along with them if it `may`.
+    pub(crate) fn follow(&mut self, lane: Lane, may: impl FnOnce(&T) -> bool) -> Option<T> {
         let busy = self.busy.get_mut(&lane)?;
-        let next = busy.behind.pop_front()?;
+        let next = busy.behind.pop_front_if(|next| may(next))?;
         busy.out += 1;
         next.hold(false);
         self.let_go += 1;

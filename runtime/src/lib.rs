@@ -45,6 +45,7 @@ mod rebalance;
 pub mod record;
 mod running;
 mod server;
+mod share;
 pub mod signals;
 mod start;
 mod strategy;

@@ -16,6 +16,9 @@ pub(crate) struct Budget {
     pub(crate) queued: usize,
     /// Those that are held behind others of their key.
     pub(crate) held: usize,
+    /// Those that handlers have in batches, which share it evenly. A batch has one message
+    /// at least, whatever it weighs.
+    pub(crate) batched: usize,
     /// Those that librdkafka may fetch ahead, if that is less than it would.
     pub(crate) fetched: usize,
 }
@@ -24,6 +27,7 @@ pub(crate) struct Budget {
 const USUAL: Budget = Budget {
     queued: 16 << 20,
     held: 16 << 20,
+    batched: 8 << 20,
     fetched: usize::MAX,
 };
 
@@ -42,13 +46,14 @@ impl Budget {
             .map_or(USUAL, Self::within)
     }
 
-    /// Together they take at most a sixth of the limit: responses of the brokers come on
+    /// Together they take at most a fifth of the limit: responses of the brokers come on
     /// top, and the process needs its own share.
     fn within(limit: usize) -> Self {
         let part = |usual: usize, share: usize| usual.min(limit / share).max(LEAST);
         Self {
             queued: part(USUAL.queued, 15),
             held: part(USUAL.held, 15),
+            batched: part(USUAL.batched, 30),
             fetched: part(USUAL.fetched, 30),
         }
     }

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::lanes::{Lane, Lanes};
+use crate::share::Share;
 
 /// What the queue must know of its items.
 pub(crate) trait Queued {
@@ -45,6 +46,7 @@ pub(crate) struct WorkQueue<T> {
     room: Arc<Notify>,
     places: usize,
     max_bytes: usize,
+    share: Share,
 }
 
 struct State<T> {
@@ -79,7 +81,13 @@ impl<T: Queued> WorkQueue<T> {
             room,
             places,
             max_bytes,
+            share: Share::ALL,
         }
+    }
+
+    /// Of which no more is taken together than this.
+    pub(crate) fn with_share(self, share: Share) -> Self {
+        Self { share, ..self }
     }
 
     /// Moves items from the front of `items` into the queue while there is
@@ -134,15 +142,14 @@ impl<T: Queued> WorkQueue<T> {
         }
     }
 
-    /// Up to `most` more items without waiting, oldest first.
-    pub(crate) fn take_more(&self, most: usize, into: &mut Vec<T>) {
+    /// Up to `most` more items without waiting, as far as the share goes; whether more fit.
+    pub(crate) fn take_more(&self, most: usize, into: &mut Vec<T>) -> bool {
         let mut state = self.state.lock();
-        let count = most.min(state.items.len());
-        for item in state.items.drain(..count).collect::<Vec<_>>() {
-            state.bytes -= item.weight();
-            into.push(item);
-        }
+        let before = into.len();
+        let has_room = self.share.fill(most, &mut state.items, into);
+        state.bytes -= into[before..].iter().map(Queued::weight).sum::<usize>();
         self.tell_pump(&mut state);
+        has_room
     }
 
     /// Takes an item back until it is due, and keeps its lane for it. Given back at

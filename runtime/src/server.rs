@@ -35,6 +35,7 @@ use crate::progress::{Busy, Progress};
 use crate::pump::{Pump, PumpParts};
 use crate::queue::{WorkQueue, places_for};
 use crate::running::Running;
+use crate::share::Share;
 use crate::strategy::Strategy;
 use crate::transactions::{Identity, Transactions, TransactionsError};
 use crate::worker::{Failure, Gathering, Seat, Shared, work, work_in_batches};
@@ -254,7 +255,9 @@ impl Runtime {
         // A read fits as a whole: what the queue had no room for would wait in
         // the pump, at the cost of a wake-up for every queueful.
         let places = places_for(handlers).max(batch_size);
-        let queue = Arc::new(WorkQueue::new(places, budget.queued, Arc::clone(&wake)));
+        let queue = WorkQueue::new(places, budget.queued, Arc::clone(&wake))
+            .with_share(Share::of(budget.batched, handlers));
+        let queue = Arc::new(queue);
         // Not to keep it: messages that lie in it keep the client from closing.
         let watched = Arc::downgrade(&queue);
         metrics.watch_queue(move || watched.upgrade().map_or((0, 0), |queue| queue.load()));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::spec::{Commit, OffsetReset};
-use crate::validate::{ConsumeMode, ValidatedConsumer};
+use crate::validate::{ConsumeMode, Endpoint, Transport, ValidatedConsumer};
 
 use super::connection::{self, SecretError, SecretRef, Setting};
 use super::properties::{self, Scope};
@@ -16,6 +16,11 @@ pub type Layer = Vec<(String, String)>;
 /// alone would take a consumer with slow handlers above 80 MB; an eighth of it
 /// still feeds fast ones.
 const QUEUED_KBYTES: &str = "8192";
+
+/// The same before a handler that is given batches in a process of its own. Each batch
+/// is in memory twice, as messages and as what is written of them, and half of the
+/// above still keeps such a handler busy.
+const QUEUED_KBYTES_FOR_BATCHES: &str = "4096";
 
 /// How long librdkafka fetches nothing more once that much is waiting, in
 /// milliseconds. Its own default, a second, leaves fast handlers idle for most
@@ -42,10 +47,7 @@ pub fn consumer_config(consumer: &ValidatedConsumer) -> ConsumerConfig {
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
     ConsumerConfig {
-        memory: vec![
-            ("queued.max.messages.kbytes".into(), QUEUED_KBYTES.into()),
-            ("fetch.queue.backoff.ms".into(), FETCH_BACKOFF_MS.into()),
-        ],
+        memory: memory(&consumer.endpoint),
         base: base(consumer),
         connection: connection::settings(&consumer.kafka),
         mode: mode(consumer),
@@ -157,6 +159,24 @@ impl ConsumerConfig {
 }
 
 const BOOTSTRAP_SERVERS: &str = "bootstrap.servers";
+
+fn memory(endpoint: &Endpoint) -> Layer {
+    let queued = match endpoint {
+        Endpoint::Remote {
+            transport: Transport::BatchHttp | Transport::Grpc,
+            ..
+        } => QUEUED_KBYTES_FOR_BATCHES,
+        Endpoint::Embedded
+        | Endpoint::Remote {
+            transport: Transport::Http,
+            ..
+        } => QUEUED_KBYTES,
+    };
+    layer(&[
+        ("queued.max.messages.kbytes", queued),
+        ("fetch.queue.backoff.ms", FETCH_BACKOFF_MS),
+    ])
+}
 
 fn base(consumer: &ValidatedConsumer) -> Layer {
     let reset = match consumer.offset_reset {

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::queue::WorkQueue;
+use crate::share::Share;
 
 #[derive(Clone, Debug)]
 struct Item {
@@ -154,6 +155,21 @@ fn those_behind_are_taken_along_in_turns_and_the_lane_waits_for_all() {
     assert_eq!(take(&queue), [6]);
     queue.leave([Lane(1)]);
     assert_eq!((*held.lock(), queue.load()), (0, (0, 0)));
+}
+
+#[test]
+fn no_more_than_the_share_is_taken_along() {
+    let (queue, held) = filled(&[Some(1), Some(1), Some(1), Some(1), Some(2)]);
+    // Four with what a handler keeps of each.
+    let queue = queue.with_share(Share::of(2_100, 1));
+    let mut taken = Vec::new();
+    assert!(queue.take_more(9, &mut taken));
+    assert!(!queue.take_behind(9, &mut taken));
+    let numbers: Vec<_> = taken.iter().map(|item| item.number).collect();
+    assert_eq!(numbers, [0, 4, 1, 2]);
+    assert_eq!((*held.lock(), queue.load()), (1, (1, 1)));
+    queue.leave([Lane(1), Lane(1), Lane(1)]);
+    assert_eq!(take(&queue), [3]);
 }
 
 #[test]

@@ -13,17 +13,24 @@ impl<T: Queued> WorkQueue<T> {
     }
 
     /// Has items that were taken followed by those held behind them, until there are
-    /// `most`: one of each lane, then another of each, and so on. Only for who keeps the
-    /// order of those taken together.
-    pub(crate) fn take_behind(&self, most: usize, taken: &mut Vec<T>) {
+    /// `most` or the share is used up: one of each lane, then another of each, and so on.
+    /// Only for who keeps the order of those taken together. Whether more would fit.
+    pub(crate) fn take_behind(&self, most: usize, taken: &mut Vec<T>) -> bool {
+        let mut room = self.share.room(taken);
         let mut state = self.state.lock();
         let mut place = 0;
-        while place < taken.len() && taken.len() < most && state.lanes.load().0 > 0 {
+        while place < taken.len()
+            && taken.len() < most
+            && !room.is_used_up()
+            && state.lanes.load().0 > 0
+        {
             let lane = taken[place].lane();
-            taken.extend(lane.and_then(|lane| state.lanes.follow(lane)));
+            let next = lane.and_then(|lane| state.lanes.follow(lane, |next| room.takes(next)));
+            taken.extend(next);
             place += 1;
         }
         self.tell_pump(&mut state);
+        taken.len() < most && !room.is_used_up()
     }
 
     /// Says that items of these lanes that were taken need no more work: the next of

@@ -35,14 +35,15 @@ impl Gathering {
     ) -> Option<(Vec<Delivery>, AtWork<'_>)> {
         let _turn = self.turn.lock().await;
         let mut batch = vec![seat.queue.take().await?];
+        // Whether more would fit.
         let fill = |batch: &mut Vec<_>| {
-            seat.queue.take_more(most - batch.len(), batch);
-            if runs {
-                seat.queue.take_behind(most, batch);
+            let has_room = seat.queue.take_more(most - batch.len(), batch);
+            match has_room && runs {
+                true => seat.queue.take_behind(most, batch),
+                false => has_room,
             }
         };
-        fill(&mut batch);
-        if batch.len() < most && self.at_work.load(Ordering::Relaxed) > 0 {
+        if fill(&mut batch) && self.at_work.load(Ordering::Relaxed) > 0 {
             tokio::time::sleep(MOMENT).await;
             fill(&mut batch);
         }
