@@ -96,6 +96,29 @@ fn fast_with_commit_on_read_has_exactly_the_sources_configuration() {
 }
 
 #[test]
+fn half_as_much_is_fetched_ahead_of_handlers_that_are_given_batches_elsewhere() {
+    for (protocol, queued) in [
+        ("Embedded", "8192"),
+        ("Http", "8192"),
+        ("BatchHttp", "4096"),
+        ("Grpc", "4096"),
+    ] {
+        let handler = match protocol {
+            "Embedded" => json!({ "image": "billing:1", "protocol": protocol }),
+            _ => json!({ "image": "billing:1", "protocol": protocol, "port": 8080 }),
+        };
+        let config = resolved(json!({ "handler": handler }));
+        assert_eq!(config["queued.max.messages.kbytes"], queued, "{protocol}");
+    }
+    let own = json!({ "queued.max.messages.kbytes": "8192" });
+    let config = resolved(json!({
+        "handler": { "image": "billing:1", "protocol": "Grpc", "port": 8080 },
+        "kafka": { "bootstrapServers": "kafka:9092", "config": own },
+    }));
+    assert_eq!(config["queued.max.messages.kbytes"], "8192");
+}
+
+#[test]
 fn fast_with_commit_when_handled_leaves_commits_to_the_runtime() {
     let read = resolved(json!({ "commit": "Read" }));
     let mut handled = resolved(json!({ "commit": "Handled" }));

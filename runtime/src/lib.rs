@@ -41,6 +41,7 @@ mod progress;
 mod pump;
 mod queue;
 mod read_ahead;
+mod read_size;
 mod rebalance;
 pub mod record;
 mod running;

@@ -90,6 +90,7 @@ mod tests {
         for limit in [256 << 20, usize::MAX] {
             let budget = Budget::within(limit);
             assert_eq!((budget.queued, budget.held), (USUAL.queued, USUAL.held));
+            assert_eq!(budget.batched, USUAL.batched);
             assert_eq!(applied(budget), "8192");
         }
         assert_eq!(applied(USUAL), "8192");
@@ -99,6 +100,7 @@ mod tests {
     fn a_small_container_has_less() {
         let small = Budget::within(60 << 20);
         assert_eq!((small.queued, small.held), (4 << 20, 4 << 20));
+        assert_eq!(small.batched, 2 << 20);
         assert_eq!(applied(small), "2048");
         assert_eq!(Budget::within(0).queued, LEAST);
     }

@@ -24,6 +24,7 @@ use crate::pins::Pins;
 use crate::progress::Progress;
 use crate::queue::WorkQueue;
 use crate::read_ahead::ReadAhead;
+use crate::read_size::ReadSize;
 use crate::rebalance::Revocation;
 use crate::record::Record;
 use crate::start::Joining;
@@ -87,6 +88,7 @@ pub(crate) struct Pump {
     pins: Pins,
     ahead: ReadAhead,
     pauses: Pauses,
+    read_size: ReadSize,
     /// Read and not yet in the queue.
     pending: VecDeque<Delivery>,
     /// When nothing more was to be read.
@@ -122,6 +124,7 @@ impl Pump {
             pins: Pins::new(parts.strategy.redelivers() && parts.reset == Offset::End),
             ahead: ReadAhead::new(parts.held_bytes),
             pauses: Pauses::new(parts.held_bytes, parts.metrics.paused.clone()),
+            read_size: ReadSize::new(parts.batch_size),
             pending: VecDeque::new(),
             stopped: None,
             last_commit: None,
@@ -204,14 +207,17 @@ impl Pump {
             pins,
             pauses,
             parts,
+            read_size,
             ..
         } = self;
-        messages.read(
-            parts.batch_size,
+        let mut bytes = 0;
+        let read = messages.read(
+            read_size.messages(),
             |handle, topic| assignment.owner(handle, topic),
             |message| match message {
                 Ok(message) => {
                     let record = Record::native(message);
+                    bytes += record.weight();
                     let partition = record.assignment();
                     if partition.deliver(record.offset()) {
                         pins.note(&parts.consumer, partition, record.offset());
@@ -226,7 +232,9 @@ impl Pump {
                 Err(error) if error.code == RDKafkaErrorCode::PartitionEOF => {}
                 Err(error) => pending.push_back(Delivery::Error(error)),
             },
-        )
+        );
+        read_size.note(read, bytes);
+        read
     }
 
     /// Lets messages go that waited for another attempt, and reads paused partitions

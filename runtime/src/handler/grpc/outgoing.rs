@@ -16,8 +16,9 @@ use super::encode::HEAD;
 use super::v1::FromRuntime;
 
 /// Bytes that wait to be sent before workers wait too. The stream stops taking them
-/// when the handler does not read.
-const MOST: usize = 4 << 20;
+/// when the handler does not read. What waits may be more by a batch of each worker, or
+/// the part of it that is sent at once.
+const MOST: usize = 1 << 20;
 
 /// The buffer.
 #[derive(Default)]
