@@ -30,8 +30,8 @@ const VALUE_BYTES: usize = 256 << 10;
 /// Bytes that the queue takes of messages, less one of them.
 const FULL: f64 = (15 << 20) as f64;
 
-/// Most that the runtime may have in RAM, in bytes: 64 MiB by the sum in docs/modes.md, and
-/// what it takes itself.
+/// Most that the runtime may have in RAM, in bytes: 42 MiB by the sum in docs/modes.md, 40
+/// that it takes beside, and what one message in each place is too large.
 const MOST: u64 = 100 << 20;
 
 /// Large messages, and handlers that take nothing until there is no room for more.
