@@ -26,9 +26,7 @@ impl ReadSize {
 
     /// Takes note of what a read brought.
     pub(crate) fn note(&mut self, messages: usize, bytes: usize) {
-        if messages > 0 {
-            self.weight = bytes / messages;
-        }
+        self.weight = bytes.checked_div(messages).unwrap_or(self.weight);
     }
 }
 
