@@ -22,7 +22,7 @@ use crate::partition::{CommitPoint, Held};
 use crate::pauses::Pauses;
 use crate::pins::Pins;
 use crate::progress::Progress;
-use crate::queue::WorkQueue;
+use crate::queue::{Queued as _, WorkQueue};
 use crate::read_ahead::ReadAhead;
 use crate::read_size::ReadSize;
 use crate::rebalance::Revocation;
@@ -210,14 +210,12 @@ impl Pump {
             read_size,
             ..
         } = self;
-        let mut bytes = 0;
         let read = messages.read(
             read_size.messages(),
             |handle, topic| assignment.owner(handle, topic),
             |message| match message {
                 Ok(message) => {
                     let record = Record::native(message);
-                    bytes += record.weight();
                     let partition = record.assignment();
                     if partition.deliver(record.offset()) {
                         pins.note(&parts.consumer, partition, record.offset());
@@ -233,7 +231,9 @@ impl Pump {
                 Err(error) => pending.push_back(Delivery::Error(error)),
             },
         );
-        read_size.note(read, bytes);
+        if let Some(newest) = pending.back() {
+            read_size.note(newest.weight());
+        }
         read
     }
 
