@@ -18,7 +18,7 @@ pub(crate) struct Budget {
     pub(crate) held: usize,
     /// Those that handlers have in batches, which share it evenly. A batch has one message
     /// at least, whatever it weighs.
-    pub(crate) batched: usize,
+    batched: usize,
     /// Those that librdkafka may fetch ahead, if that is less than it would.
     pub(crate) fetched: usize,
 }
@@ -46,7 +46,7 @@ impl Budget {
             .map_or(USUAL, Self::within)
     }
 
-    /// Together they take at most a fifth of the limit: responses of the brokers come on
+    /// Together they take at most a quarter of the limit: responses of the brokers come on
     /// top, and the process needs its own share.
     fn within(limit: usize) -> Self {
         let part = |usual: usize, share: usize| usual.min(limit / share).max(LEAST);
@@ -55,6 +55,15 @@ impl Budget {
             held: part(USUAL.held, 15),
             batched: part(USUAL.batched, 30),
             fetched: part(USUAL.fetched, 30),
+        }
+    }
+
+    /// What handlers have in batches. In the order of keys that is twice as much: such a
+    /// batch takes along what was held, and short ones cost more.
+    pub(crate) fn batched(self, is_key_ordered: bool) -> usize {
+        match is_key_ordered {
+            true => 2 * self.batched,
+            false => self.batched,
         }
     }
 
@@ -100,7 +109,10 @@ mod tests {
     fn a_small_container_has_less() {
         let small = Budget::within(60 << 20);
         assert_eq!((small.queued, small.held), (4 << 20, 4 << 20));
-        assert_eq!(small.batched, 2 << 20);
+        assert_eq!(
+            [false, true].map(|keys| small.batched(keys)),
+            [2 << 20, 4 << 20]
+        );
         assert_eq!(applied(small), "2048");
         assert_eq!(Budget::within(0).queued, LEAST);
     }

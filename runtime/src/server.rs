@@ -255,8 +255,8 @@ impl Runtime {
         // A read fits as a whole: what the queue had no room for would wait in
         // the pump, at the cost of a wake-up for every queueful.
         let places = places_for(handlers).max(batch_size);
-        let queue = WorkQueue::new(places, budget.queued, Arc::clone(&wake))
-            .with_share(Share::of(budget.batched, handlers));
+        let share = Share::of(budget.batched(self.is_key_ordered()), handlers);
+        let queue = WorkQueue::new(places, budget.queued, Arc::clone(&wake)).with_share(share);
         let queue = Arc::new(queue);
         // Not to keep it: messages that lie in it keep the client from closing.
         let watched = Arc::downgrade(&queue);
