@@ -9,12 +9,12 @@ use serde::Serialize;
 use tempfile::{NamedTempFile, TempDir};
 use thiserror::Error;
 
-use crate::calls::{CallsError, Tool};
 use crate::meter::Measure;
 use crate::pairs::{self, Pair, Runner, RunnerProgram, Transport};
 use crate::peer::{Built, Peer, PeerError};
 use crate::side::Side;
 use crate::source::{Mode, Source, SourceError};
+use crate::tool::{Tool, ToolError};
 
 /// Longest time for one run of one side.
 const RUN_LIMIT: Duration = Duration::from_secs(180);
@@ -39,9 +39,9 @@ pub enum BenchError {
     /// The source or a peer is not there.
     #[error("{0}")]
     Missing(String),
-    /// Its system calls.
+    /// What it asked of the system.
     #[error(transparent)]
-    Calls(#[from] CallsError),
+    Count(#[from] ToolError),
     /// This program's own path, or a temporary file.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -235,9 +235,9 @@ impl Bench {
         self.finish(runner, self.on(program, topic, count)).await
     }
 
-    /// Runs one side with so many messages, and counts the system calls that it makes
-    /// from its start to its end.
-    pub async fn calls(
+    /// Runs one side with so many messages, and counts what it asks of the system from its
+    /// start to its end.
+    pub async fn asks(
         &self,
         runner: &Runner,
         topic: &Topic,

@@ -6,8 +6,8 @@
 #![forbid(unsafe_code)]
 
 mod bench;
-mod calls;
 mod consumer;
+mod count;
 mod machine;
 mod memory;
 mod meter;
@@ -21,7 +21,7 @@ mod server;
 mod side;
 mod source;
 mod sweep;
-mod syscalls;
+mod tool;
 mod workload;
 
 use std::error::Error;
@@ -32,6 +32,7 @@ use std::time::Duration;
 use clap::{Args, Parser};
 use penstock_crds::spec::HumanDuration;
 
+use crate::count::Count;
 use crate::peer::Sender;
 use crate::peer::receiver::{self, Receive};
 use crate::plot::Plot;
@@ -39,7 +40,7 @@ use crate::report::write_json;
 use crate::run::Run;
 use crate::side::{Side, Work};
 use crate::sweep::Sweep;
-use crate::syscalls::Syscalls;
+use crate::tool::Counted;
 use crate::workload::Workload;
 
 /// Penstock beside its references
@@ -51,7 +52,10 @@ enum Command {
     /// Measure how ours and the references grow, on a Kafka of its own
     Sweep(Sweep),
     /// Count the system calls for a message, of all pairs or those named
-    Syscalls(Syscalls),
+    Syscalls(Count),
+    /// Count the allocations for a message, of all pairs without programs of others or those
+    /// named
+    Allocations(Count),
     /// Draw what `run --json` or `sweep --json` wrote
     Plot(Plot),
     /// Measure the operator with very many consumers, on an API server of its own
@@ -114,7 +118,8 @@ async fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Run(options) => run::run(options).await,
         Command::Sweep(options) => sweep::run(options).await,
-        Command::Syscalls(options) => syscalls::run(options).await,
+        Command::Syscalls(options) => count::run(Counted::SystemCalls, options).await,
+        Command::Allocations(options) => count::run(Counted::Allocations, options).await,
         Command::Plot(options) => plot::run(&options),
         Command::Operator(options) => run_operator(options).await,
         Command::Side { side, work } => run_side(side, work).await,

@@ -13,10 +13,10 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use super::{Sender, connect, dapr};
-use crate::calls::Tool;
 use crate::meter::{Measure, Meter, Subject};
 use crate::server::{self, Answer};
 use crate::side::{Failed, Work};
+use crate::tool::Counted;
 
 /// Longest time for a peer to send all, from its start.
 const RUN_LIMIT: Duration = Duration::from_secs(600);
@@ -57,7 +57,7 @@ pub async fn run(sender: Sender, receive: &Receive) -> Result<Measure, Failed> {
         Sender::Connect => connect::program(program, dir.path(), port, work, batch)?,
     };
     let counting = match calls {
-        Some(file) => Some((Tool::find().map_err(Failed::other)?, file)),
+        Some(file) => Some((Counted::SystemCalls.tool().map_err(Failed::other)?, file)),
         None => None,
     };
     let program = match &counting {

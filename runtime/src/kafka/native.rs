@@ -11,7 +11,7 @@
 use std::ffi::{CStr, CString, c_void};
 use std::ptr::{self, NonNull};
 use std::slice;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rdkafka::consumer::Consumer as _;
 use rdkafka::topic_partition_list::TopicPartitionList;
@@ -25,14 +25,16 @@ use super::Consumer;
 /// Keeps the client alive: librdkafka's messages point into it.
 pub(crate) struct NativeMessage<K> {
     message: NonNull<sys::rd_kafka_message_t>,
+    /// Its headers, if it has any, once they were asked for.
+    headers: OnceLock<Option<NonNull<sys::rd_kafka_headers_t>>>,
     /// Whatever owns the client; dropped after the message.
     keeper: K,
 }
 
-// SAFETY: a message belongs to one owner, and librdkafka neither writes to it
-// after handing it out nor ties it to a thread.
+// SAFETY: a message belongs to one owner, and librdkafka does not tie it to a thread.
 unsafe impl<K: Send> Send for NativeMessage<K> {}
-// SAFETY: all access through a shared reference is reading.
+// SAFETY: all access through a shared reference is reading, but for the first look at
+// the headers, which comes once.
 unsafe impl<K: Sync> Sync for NativeMessage<K> {}
 
 impl<K> NativeMessage<K> {
@@ -73,15 +75,12 @@ impl<K> NativeMessage<K> {
 
     /// The header at a place, counted from 0: its name and, unless null, value.
     pub(crate) fn header(&self, index: usize) -> Option<(&str, Option<&[u8]>)> {
-        let mut headers = ptr::null_mut();
+        let headers = *self.headers.get_or_init(|| self.read_headers());
+        let headers = headers?.as_ptr();
         let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
         // SAFETY: the message owns its headers, names are zero-terminated, and
         // `size` bytes are at `value`, all as long as the message lives.
         unsafe {
-            let found = sys::rd_kafka_message_headers(self.message.as_ptr(), &mut headers);
-            if found != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-                return None;
-            }
             let found =
                 sys::rd_kafka_header_get_all(headers, index, &mut name, &mut value, &mut size);
             if found != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
@@ -89,6 +88,18 @@ impl<K> NativeMessage<K> {
             }
             let name = CStr::from_ptr(name).to_str().unwrap_or("");
             Some((name, bytes(value.cast_mut(), size)))
+        }
+    }
+
+    /// Has librdkafka read the headers from the response, which it keeps in the message
+    /// where there are any. Only for one thread at a time.
+    fn read_headers(&self) -> Option<NonNull<sys::rd_kafka_headers_t>> {
+        let mut headers = ptr::null_mut();
+        // SAFETY: both pointers are valid for the call.
+        let found = unsafe { sys::rd_kafka_message_headers(self.message.as_ptr(), &mut headers) };
+        match found {
+            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => NonNull::new(headers),
+            _ => None,
         }
     }
 }
@@ -238,7 +249,11 @@ impl MessageQueue {
             // SAFETY: as above.
             let handle = PartitionHandle(topic as usize, unsafe { (*raw).partition });
             match keeper(handle, &topic_name) {
-                Some(keeper) => sink(Ok(NativeMessage { message, keeper })),
+                Some(keeper) => sink(Ok(NativeMessage {
+                    message,
+                    headers: OnceLock::new(),
+                    keeper,
+                })),
                 // SAFETY: the message is ours and goes no further.
                 None => unsafe { sys::rd_kafka_message_destroy(raw) },
             }

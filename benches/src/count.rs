@@ -1,4 +1,5 @@
-//! System calls for a message: `penstock-bench syscalls`.
+//! What a message asks of the system: `penstock-bench syscalls` and
+//! `penstock-bench allocations`.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -7,19 +8,19 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::bench::{Bench, BenchError, Topic};
-use crate::calls::Tool;
 use crate::machine::Machine;
 use crate::pairs::{Pair, Runner};
 use crate::report::{number, write_json};
 use crate::run::{choose, start_kafka};
+use crate::tool::{Counted, Tool};
 use crate::workload::Workload;
 
 /// Messages in the topic.
 const MESSAGES: u64 = 500_000;
 
-/// What to count.
+/// Where to count.
 #[derive(Debug, Args)]
-pub struct Syscalls {
+pub struct Count {
     /// Pairs, by name, or `peers` for all beside programs of others; all unless named
     names: Vec<String>,
     /// Messages in the topic
@@ -34,13 +35,14 @@ pub struct Syscalls {
 #[derive(Debug, Serialize)]
 struct Report {
     machine: Machine,
+    counted: Counted,
     tool: Tool,
-    pairs: Vec<Counted>,
+    pairs: Vec<Counts>,
 }
 
-/// System calls for a message, of both sides of a pair.
+/// How many for a message, of both sides of a pair.
 #[derive(Debug, Serialize)]
-struct Counted {
+struct Counts {
     name: &'static str,
     reference_is: &'static str,
     ours_is: &'static str,
@@ -50,16 +52,25 @@ struct Counted {
 }
 
 /// Counts, prints the table and writes the JSON.
-pub async fn run(options: Syscalls) -> Result<(), Box<dyn Error>> {
-    let pairs = choose(&options.names, &[])?;
-    let tool = Tool::find()?;
+pub async fn run(counted: Counted, options: Count) -> Result<(), Box<dyn Error>> {
+    let mut pairs = choose(&options.names, &[])?;
+    if counted == Counted::Allocations {
+        // Java, Python and Go have allocators of their own.
+        pairs.retain(|pair| !pair.is_beside_others());
+        if pairs.is_empty() {
+            return Err("allocations are counted of Penstock and its own references only".into());
+        }
+    }
+    let tool = counted.tool()?;
     let mut report = Report {
         machine: Machine::look(),
+        counted,
         tool,
         pairs: Vec::new(),
     };
     println!(
-        "system calls for a message, counted by {}, commit {}",
+        "{} for a message, counted by {}, commit {}",
+        counted.name(),
         tool.name(),
         report.machine.commit
     );
@@ -79,15 +90,15 @@ pub async fn run(options: Syscalls) -> Result<(), Box<dyn Error>> {
         counts: Vec::new(),
     };
     for pair in &pairs {
-        let counted = count(pair, &mut known).await?;
-        println!("{}", line(&counted));
-        report.pairs.push(counted);
+        let counts = count(pair, &mut known).await?;
+        println!("{}", line(&counts));
+        report.pairs.push(counts);
     }
     write_json(options.json.as_deref(), &report)
 }
 
-async fn count(pair: &Pair, known: &mut Known<'_>) -> Result<Counted, BenchError> {
-    let mut counted = Counted {
+async fn count(pair: &Pair, known: &mut Known<'_>) -> Result<Counts, BenchError> {
+    let mut counts = Counts {
         name: pair.name,
         reference_is: pair.reference_is,
         ours_is: pair.ours_is,
@@ -96,18 +107,18 @@ async fn count(pair: &Pair, known: &mut Known<'_>) -> Result<Counted, BenchError
         not_run: None,
     };
     match known.count(&pair.reference).await {
-        Err(error) if pair.is_beside_others() => counted.not_run = Some(error.to_string()),
-        reference => counted.reference = Some(reference?),
+        Err(error) if pair.is_beside_others() => counts.not_run = Some(error.to_string()),
+        reference => counts.reference = Some(reference?),
     }
-    counted.ours = Some(known.count(&pair.ours).await?);
-    Ok(counted)
+    counts.ours = Some(known.count(&pair.ours).await?);
+    Ok(counts)
 }
 
-fn line(counted: &Counted) -> String {
-    let name = counted.name;
-    let [reference, ours] = [counted.reference, counted.ours].map(|calls| number(calls, 3));
+fn line(counts: &Counts) -> String {
+    let name = counts.name;
+    let [reference, ours] = [counts.reference, counts.ours].map(|count| number(count, 3));
     let line = format!("{name:<25} {reference:>10} {ours:>10}");
-    match &counted.not_run {
+    match &counts.not_run {
         Some(reason) => format!("{line}  not run: {reason}"),
         None => line,
     }
@@ -124,24 +135,24 @@ struct Known<'a> {
 impl Known<'_> {
     async fn count(&mut self, runner: &Runner) -> Result<f64, BenchError> {
         let known = self.counts.iter().find(|(known, _)| known == runner);
-        if let Some((_, calls)) = known {
-            return Ok(*calls);
+        if let Some((_, count)) = known {
+            return Ok(*count);
         }
-        let calls = self.for_a_message(runner).await?;
-        self.counts.push((*runner, calls));
-        Ok(calls)
+        let count = self.for_a_message(runner).await?;
+        self.counts.push((*runner, count));
+        Ok(count)
     }
 
     /// A long run less a short one, so that neither start nor end counts.
     async fn for_a_message(&self, runner: &Runner) -> Result<f64, BenchError> {
         let many = runner.count.of(self.topic.count);
         let few = many / 4;
-        let mut calls = [0.0; 2];
-        for (calls, count) in calls.iter_mut().zip([few, many]) {
-            let counted = self.bench.calls(runner, self.topic, count, self.tool);
-            *calls = counted.await? as f64;
+        let mut counts = [0.0; 2];
+        for (counted, count) in counts.iter_mut().zip([few, many]) {
+            let asks = self.bench.asks(runner, self.topic, count, self.tool);
+            *counted = asks.await? as f64;
         }
-        let [of_few, of_many] = calls;
+        let [of_few, of_many] = counts;
         Ok((of_many - of_few) / (many - few) as f64)
     }
 }
