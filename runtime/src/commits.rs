@@ -321,6 +321,7 @@ fn passes(code: RDKafkaErrorCode) -> bool {
             | RDKafkaErrorCode::NotCoordinator
             | RDKafkaErrorCode::WaitingForCoordinator
             | RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::DestroyBroker
             | RDKafkaErrorCode::RequestTimedOut
             | RDKafkaErrorCode::OperationTimedOut
             | RDKafkaErrorCode::MessageTimedOut

@@ -10,10 +10,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer as _;
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::Notify;
 use tokio::sync::oneshot::{self, error::TryRecvError};
@@ -27,6 +27,10 @@ use crate::strategy::Strategy;
 /// Longest time for one request. Without an answer librdkafka looks it up after all,
 /// unless an open transaction has to be waited for.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long who commits in transactions looks it up. Brokers abort within 20 s what a
+/// process leaves open; what covers these offsets for longer has no end any more.
+const OPEN_LIMIT: Duration = Duration::from_secs(120);
 
 /// Wait before the next request.
 const REPEAT_WAIT: Duration = Duration::from_millis(100);
@@ -54,6 +58,7 @@ impl Beginning {
 pub(crate) struct Joining {
     pub(crate) partitions: Vec<TopicPartition>,
     found: oneshot::Receiver<Beginning>,
+    overdue: oneshot::Receiver<String>,
 }
 
 impl Joining {
@@ -71,11 +76,22 @@ impl Joining {
         let consumer = Arc::clone(consumer);
         let named = partitions.clone();
         let (sender, found) = oneshot::channel();
+        let (overdue, is_overdue) = oneshot::channel();
         tokio::task::spawn_blocking(move || {
+            let began = Instant::now();
+            let mut overdue = Some(overdue);
             let beginning = loop {
-                match look_up(&consumer, &named, reset, strategy.redelivers()) {
+                let error = match look_up(&consumer, &named, reset, strategy.redelivers()) {
                     Ok(beginning) => break beginning,
-                    Err(error) => tracing::warn!("looking up where to begin failed: {error}"),
+                    Err(error) => error,
+                };
+                tracing::warn!("{}", describe(&error, strategy));
+                if began.elapsed() > OPEN_LIMIT
+                    && let Some(overdue) = overdue.take()
+                {
+                    // Fails only when the pump is gone.
+                    let _ = overdue.send(give_up(&named, &error));
+                    wake.notify_one();
                 }
                 // librdkafka would begin at the offset without what was handled beyond.
                 if strategy != Strategy::Transaction || stop.is_cancelled() {
@@ -89,7 +105,16 @@ impl Joining {
             let _ = sender.send(beginning);
             wake.notify_one();
         });
-        Self { partitions, found }
+        Self {
+            partitions,
+            found,
+            overdue: is_overdue,
+        }
+    }
+
+    /// Why the consumer is to end: it was looked up in vain for too long. Told once.
+    pub(crate) fn overdue(&mut self) -> Option<String> {
+        self.overdue.try_recv().ok()
     }
 
     /// Where to begin, once it is known.
@@ -108,6 +133,31 @@ impl Joining {
         let beginning = beginning.unwrap_or_else(|_| Beginning::unknown(&self.partitions));
         (self.partitions, beginning)
     }
+}
+
+/// librdkafka asks again while a transaction covers the offsets, and says only that the
+/// time was over.
+fn describe(error: &KafkaError, strategy: Strategy) -> String {
+    let in_transactions = strategy == Strategy::Transaction;
+    let hint = match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::OperationTimedOut) if in_transactions => {
+            "; either the group's coordinator does not answer, or a transaction that covers these offsets has not ended"
+        }
+        _ => "",
+    };
+    format!("looking up where to begin failed: {error}{hint}")
+}
+
+fn give_up(partitions: &[TopicPartition], error: &KafkaError) -> String {
+    let names: Vec<_> = partitions
+        .iter()
+        .map(|it| format!("{}/{}", it.topic, it.partition))
+        .collect();
+    format!(
+        "where to begin in {} could not be looked up for {} s ({error}). If the brokers are well, they have lost the end of a transaction that covers these offsets: see 'A transaction does not end' in the troubleshooting guide",
+        names.join(", "),
+        OPEN_LIMIT.as_secs()
+    )
 }
 
 fn look_up(

@@ -30,9 +30,11 @@ use thiserror::Error;
 use tokio::sync::{Notify, oneshot};
 
 use self::reports::Reports;
+use self::step::{PATIENCE, Step, Steps};
 use crate::produce::ProducerRecord;
 
 mod reports;
+mod step;
 
 /// How long the coordinator lets a transaction stay open whose process is gone. Others
 /// that take its partitions on, and readers of what it wrote, wait for that long.
@@ -134,6 +136,7 @@ impl fmt::Display for Refusal {
 /// Gives transactions to the producer's thread, which ends when this is dropped.
 pub(crate) struct Transactions {
     jobs: mpsc::Sender<(Transaction, oneshot::Sender<Outcome>)>,
+    steps: Arc<Steps>,
 }
 
 /// How to reach Kafka, and as whom.
@@ -153,9 +156,10 @@ impl Transactions {
         wake: Arc<Notify>,
     ) -> Result<Self, TransactionsError> {
         let mut worker = Worker::create(&identity)?;
+        let steps = Arc::clone(&worker.steps);
         let id = identity.id;
         let (jobs, given) = mpsc::channel();
-        let (ready, started) = oneshot::channel();
+        let (ready, mut started) = oneshot::channel();
         thread::Builder::new()
             .name("transactions".into())
             .spawn(move || {
@@ -165,11 +169,16 @@ impl Transactions {
                     worker.serve(&given, &wake);
                 }
             })?;
-        let known = started.await;
+        let known = loop {
+            match tokio::time::timeout(PATIENCE, &mut started).await {
+                Ok(known) => break known,
+                Err(_) => drop(steps.watch()),
+            }
+        };
         known
             .unwrap_or_else(|_| Err("its thread has ended".into()))
             .map_err(|reason| TransactionsError::Refused { id, reason })?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, steps })
     }
 
     /// Begins a transaction; its end arrives at the receiver.
@@ -179,6 +188,12 @@ impl Transactions {
         let _ = self.jobs.send((transaction, reply));
         outcome
     }
+
+    /// Warns of a transaction that takes long. What it waits for, if that must not be
+    /// waited for any longer.
+    pub(crate) fn watch(&self) -> Option<String> {
+        self.steps.watch()
+    }
 }
 
 /// The thread's side.
@@ -186,6 +201,7 @@ struct Worker {
     config: ClientConfig,
     oauth_token: Option<PathBuf>,
     producer: BaseProducer<Reports>,
+    steps: Arc<Steps>,
 }
 
 impl Worker {
@@ -209,14 +225,17 @@ impl Worker {
                 .map_err(TransactionsError::Configuration)?,
             config,
             oauth_token,
+            steps: Arc::default(),
         })
     }
 
     /// Has the brokers end what a predecessor left open, and fence it.
     fn introduce(&self, given_up: &dyn Fn() -> bool) -> Result<(), String> {
+        self.steps.enter(Step::Introduction);
         // A login by token is served first.
         self.producer.poll(POLL);
         let known = self.persist(given_up, |limit| self.producer.init_transactions(limit));
+        self.steps.enter(Step::Idle);
         known.map_err(|refusal| refusal.to_string())
     }
 
@@ -229,6 +248,7 @@ impl Worker {
             match given.recv_timeout(IDLE) {
                 Ok((transaction, reply)) => {
                     let result = self.run(&transaction, &|| reply.is_closed());
+                    self.steps.enter(Step::Idle);
                     let records = transaction.records;
                     if reply.send(Outcome { records, result }).is_err() {
                         return;
@@ -247,11 +267,14 @@ impl Worker {
         transaction: &Transaction,
         given_up: &dyn Fn() -> bool,
     ) -> Result<(), Refusal> {
+        self.steps.enter(Step::Records);
         self.producer.context().forget();
         self.producer.begin_transaction().map_err(fatal)?;
         let filled = self.fill(transaction, given_up);
-        let committed = filled
-            .and_then(|()| self.persist(given_up, |limit| self.producer.commit_transaction(limit)));
+        let committed = filled.and_then(|()| {
+            self.steps.enter(Step::Commit);
+            self.persist(given_up, |limit| self.producer.commit_transaction(limit))
+        });
         if let Err(Refusal::Aborted(_) | Refusal::Record { .. }) = &committed {
             self.abort(given_up)?;
         }
@@ -263,11 +286,13 @@ impl Worker {
         for (place, covered) in transaction.records.iter().enumerate() {
             self.send(place, &covered.record)?;
         }
+        self.steps.enter(Step::Offsets);
         self.persist(given_up, |limit| {
             let (offsets, group) = (&transaction.offsets, &transaction.group);
             self.producer
                 .send_offsets_to_transaction(offsets, group, limit)
         })?;
+        self.steps.enter(Step::Delivery);
         // `flush` would take a tenth of a second whenever it has to wait.
         while self.producer.in_flight_count() > 0 {
             self.producer.poll(POLL);
@@ -313,6 +338,7 @@ impl Worker {
     }
 
     fn abort(&mut self, given_up: &dyn Fn() -> bool) -> Result<(), Refusal> {
+        self.steps.enter(Step::Abort);
         // librdkafka waits for what is in flight, and reports of it need polling. Were
         // that purged too, later records would seem to have lost their predecessors.
         self.producer.purge(PurgeConfig::default().queue());

@@ -3,11 +3,14 @@
 //! It needs Java 17 or newer, and Maven for the first run on a machine.
 
 mod config;
+mod error;
 mod jars;
+mod losses;
 mod security;
 mod token;
 mod users;
 
+pub use error::KafkaError;
 pub use security::{Scram, TlsFiles};
 pub use token::unsecured_token;
 
@@ -23,12 +26,12 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 
-use crate::certificates::CertificateError;
 use crate::guard::Guard;
 use crate::process::{Process, ProcessError, Program};
 use crate::sync::lock;
 use crate::wait;
 use config::Listeners;
+use losses::Losses;
 
 /// Variable with the bootstrap address of a running broker for [`Kafka::shared`].
 pub const BOOTSTRAP_VARIABLE: &str = "PENSTOCK_TEST_BOOTSTRAP";
@@ -45,67 +48,6 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// How often other ports are tried when some were taken in the meantime.
 const PORT_ATTEMPTS: usize = 3;
 
-/// The broker can't be had.
-#[derive(Debug, thiserror::Error)]
-pub enum KafkaError {
-    /// Kafka's own files can't be fetched.
-    #[error("Kafka's jars can't be had: {0}")]
-    Jars(#[from] jars::JarsError),
-    /// Certificates can't be made.
-    #[error("certificates can't be made: {0}")]
-    Security(#[from] CertificateError),
-    /// A file or a port.
-    #[error("{what}: {error}")]
-    Io {
-        /// What was attempted.
-        what: &'static str,
-        /// Why it failed.
-        error: io::Error,
-    },
-    /// The storage could not be formatted.
-    #[error("formatting Kafka's storage failed; its output:\n{0}")]
-    Format(String),
-    /// The broker ended instead of answering.
-    #[error("the broker did not start ({status}); its last lines:\n{tail}")]
-    Ended {
-        /// How it ended.
-        status: String,
-        /// What it logged last.
-        tail: String,
-    },
-    /// Something about the broker's process.
-    #[error(transparent)]
-    Process(#[from] ProcessError),
-    /// The broker runs but does not answer.
-    #[error("{timed_out}; the broker's last lines:\n{tail}")]
-    Silent {
-        /// What did not come.
-        timed_out: wait::TimedOut,
-        /// What it logged last.
-        tail: String,
-    },
-    /// A user's password could not be changed.
-    #[error("changing the password of {user} failed; the tool's last lines:\n{tail}")]
-    Password {
-        /// Whose.
-        user: String,
-        /// What the tool wrote last.
-        tail: String,
-    },
-    /// The broker belongs to somebody else.
-    #[error("the broker of {BOOTSTRAP_VARIABLE} is not ours to stop: use Kafka::start")]
-    NotOurs,
-    /// The broker is already stopped.
-    #[error("the broker is stopped")]
-    Stopped,
-}
-
-impl KafkaError {
-    fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |error| Self::Io { what, error }
-    }
-}
-
 /// A broker. Dropped, it is killed and its data removed; the same happens when the
 /// test process ends in any way.
 #[derive(Debug)]
@@ -119,6 +61,7 @@ pub struct Kafka {
 struct Own {
     // Dropped first to last: the process, then its files, then the guard of them.
     process: Mutex<Option<Process>>,
+    losses: Losses,
     dir: TempDir,
     _guard: Guard,
     jars: PathBuf,
@@ -256,6 +199,7 @@ impl Builder {
 
         Ok(Own {
             process: Mutex::new(None),
+            losses: Losses::default(),
             dir,
             _guard: guard,
             jars,
@@ -342,6 +286,7 @@ impl Kafka {
         process.terminate()?;
         // One that does not end is killed by being dropped.
         let _ = process.wait(STOP_LIMIT).await;
+        self.note_losses(&process);
         Ok(())
     }
 
@@ -350,7 +295,8 @@ impl Kafka {
     /// # Errors
     /// As [`Kafka::stop`].
     pub fn kill(&self) -> Result<(), KafkaError> {
-        self.take_process().map(drop)
+        self.take_process()
+            .map(|process| self.note_losses(&process))
     }
 
     /// Starts the broker again after [`Kafka::stop`] or [`Kafka::kill`], on the

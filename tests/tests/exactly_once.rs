@@ -1,5 +1,6 @@
 //! What handlers give to produce is there exactly once for who reads committed messages,
-//! in every mode and by every protocol, while members are killed, frozen and stopped.
+//! in every mode and by every protocol, while members are killed, frozen and stopped and
+//! the broker restarts.
 //!
 //! Each lane is a group of two members with topics of its own; all lanes run side by
 //! side. The random numbers follow from a seed, which is printed; the variable
@@ -34,6 +35,9 @@ const MEMBERS: usize = 2;
 
 /// Messages between two disturbances.
 const MESSAGES: u64 = 400;
+
+/// Brokers that are tried, as they may lose ends of transactions when they restart.
+const ATTEMPTS: usize = 5;
 
 /// Disturbances of each lane.
 const DISRUPTIONS: usize = 6;
@@ -74,6 +78,57 @@ async fn every_record_is_there_once_and_in_order_through_kills_pauses_and_stops(
     let outcomes = join_all(lanes).await;
     let failures: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
     assert!(failures.is_empty(), "seed {seed}\n{}", failures.join("\n"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_record_is_there_once_and_in_order_through_restarts_of_the_broker() -> Outcome {
+    let seed = variable::seed()?;
+    println!("PENSTOCK_TEST_SEED={seed}");
+    for attempt in 1..=ATTEMPTS {
+        let kafka = Kafka::start().await?;
+        let outcome = go_through_restarts(&kafka, StdRng::seed_from_u64(seed)).await;
+        // Nobody keeps exactly once then, and the group may wait for ever.
+        if !kafka.has_lost_ends_of_transactions() {
+            return outcome.map_err(|error| format!("seed {seed}, {error}").into());
+        }
+        println!("attempt {attempt}: the broker lost the end of a transaction");
+    }
+    Err(format!("the broker lost ends of transactions {ATTEMPTS} times").into())
+}
+
+/// Returns early once the broker has lost the end of a transaction.
+async fn go_through_restarts(kafka: &Kafka, mut seeds: StdRng) -> Outcome {
+    let mut runs = Vec::new();
+    for lane in Lane::all(&[Protocol::Grpc]) {
+        let random = StdRng::seed_from_u64(seeds.random());
+        let mut run = Run::prepare(lane, kafka.bootstrap(), random).await?;
+        run.start_all()?;
+        runs.push(run);
+    }
+    for crashes in [false, true] {
+        for run in &mut runs {
+            let before = run.recorder.count();
+            run.produce().await?;
+            run.wait_for_more(before).await?;
+        }
+        match crashes {
+            true => kafka.kill()?,
+            false => kafka.stop().await?,
+        }
+        kafka.start_again().await?;
+        if kafka.has_lost_ends_of_transactions() {
+            return Ok(());
+        }
+        for run in &mut runs {
+            run.revive()?;
+        }
+    }
+    for run in runs {
+        let lane = run.lane;
+        let outcome = run.end().await;
+        outcome.map_err(|error| format!("{lane:?}: {error}"))?;
+    }
     Ok(())
 }
 

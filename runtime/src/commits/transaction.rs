@@ -83,11 +83,9 @@ impl Commits {
         let open = self.open.as_mut()?;
         let outcome = match open.outcome.try_recv() {
             Ok(outcome) => outcome,
-            Err(TryRecvError::Empty) => return None,
-            Err(TryRecvError::Closed) => Outcome {
-                records: Vec::new(),
-                result: Err(Refusal::Fatal("its thread has ended".into())),
-            },
+            // It may be in a call that does not come back.
+            Err(TryRecvError::Empty) => unknown(self.transactions.as_ref()?.watch()?),
+            Err(TryRecvError::Closed) => unknown("its thread has ended".into()),
         };
         let partitions = self.open.take()?.partitions;
         let Outcome { records, result } = outcome;
@@ -119,6 +117,14 @@ impl Commits {
                 Some(None) | None => place += 1,
             }
         }
+    }
+}
+
+/// The end of a transaction of which nothing more can be known.
+fn unknown(reason: String) -> Outcome {
+    Outcome {
+        records: Vec::new(),
+        result: Err(Refusal::Fatal(reason)),
     }
 }
 

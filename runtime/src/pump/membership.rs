@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rdkafka::error::RDKafkaErrorCode;
+
 use super::Pump;
 use crate::kafka::TopicPartition;
 use crate::rebalance::{self, Revocation};
@@ -25,6 +27,9 @@ impl Pump {
 
     pub(super) fn advance_joining(&mut self) {
         if let Some(mut joining) = self.joining.take() {
+            if let Some(text) = joining.overdue() {
+                self.fail(RDKafkaErrorCode::UnstableOffsetCommit, text);
+            }
             match joining.beginning() {
                 Some(beginning) => self.assign(&joining.partitions, beginning),
                 None => self.joining = Some(joining),
