@@ -7,7 +7,7 @@
 //! transaction stays open there until the same producer ends another one, in whichever
 //! way: readers and groups wait for ever, or records are missing or come twice.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
 
 use super::Kafka;
 use crate::process::Process;
@@ -16,30 +16,29 @@ use crate::sync::lock;
 /// What the broker writes then.
 const LOST: &str = "these partitions are likely deleted already and hence can be skipped";
 
-/// Whether processes of a broker that are gone have lost any.
+/// What processes of a broker wrote of it that are gone.
 #[derive(Debug, Default)]
-pub(super) struct Losses(AtomicBool);
+pub(super) struct Losses(Mutex<Option<String>>);
 
 impl Kafka {
-    /// Whether it has lost the end of a transaction since it was first started. One that
-    /// is not ours never has.
-    pub fn has_lost_ends_of_transactions(&self) -> bool {
-        self.own.as_ref().is_some_and(|own| {
-            own.losses.0.load(Ordering::Relaxed)
-                || lock(&own.process).as_ref().is_some_and(has_lost)
-        })
+    /// What it wrote when it lost the end of a transaction, since it was first started.
+    /// Nothing for one that is not ours.
+    pub fn lost_end_of_transaction(&self) -> Option<String> {
+        let own = self.own.as_ref()?;
+        let before = lock(&own.losses.0).clone();
+        before.or_else(|| lock(&own.process).as_ref().and_then(find_loss))
     }
 
     /// Remembers what a process has lost that goes.
     pub(super) fn note_losses(&self, process: &Process) {
-        if let Some(own) = &self.own
-            && has_lost(process)
-        {
-            own.losses.0.store(true, Ordering::Relaxed);
+        if let (Some(own), Some(loss)) = (&self.own, find_loss(process)) {
+            lock(&own.losses.0).get_or_insert(loss);
         }
     }
 }
 
-fn has_lost(process: &Process) -> bool {
-    process.count(LOST) > 0
+fn find_loss(process: &Process) -> Option<String> {
+    let lines = process.lines().into_iter();
+    let mut lost = lines.filter(|line| line.text.contains(LOST));
+    lost.next().map(|line| line.text)
 }
