@@ -37,7 +37,7 @@ const MEMBERS: usize = 2;
 const MESSAGES: u64 = 400;
 
 /// Brokers that are tried, as they may lose ends of transactions when they restart.
-const ATTEMPTS: usize = 5;
+const ATTEMPTS: usize = 10;
 
 /// Disturbances of each lane.
 const DISRUPTIONS: usize = 6;
