@@ -40,6 +40,7 @@ impl Share {
     ) -> bool {
         let most = batch.len().saturating_add(most);
         let mut room = self.room(batch);
+        batch.reserve(items.len().min(most - batch.len()));
         while batch.len() < most
             && let Some(item) = items.pop_front_if(|item| room.takes(item))
         {
