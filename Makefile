@@ -1,7 +1,7 @@
 # `make demo` runs the examples here and now; `make test` passes every test.
 # Both install what this machine lacks, see hack/setup.
 
-.PHONY: demo test soak bench cluster cluster-down generate
+.PHONY: demo test test-images soak bench cluster cluster-down generate
 
 # The main job on the shipped examples, with a broker inside the process.
 demo:
@@ -14,6 +14,11 @@ demo:
 test:
 	@hack/setup test
 	@hack/test
+
+# Both images, built twice by the Docker that is here; not in `make test`, for it needs
+# Docker and a registry. `make test-images ARGS=--network=host` passes on to docker build.
+test-images:
+	@hack/test-images $(ARGS)
 
 # The tests that disturb consumers, again and again for an hour; `make soak ARGS=10` for
 # ten minutes.
