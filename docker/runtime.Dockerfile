@@ -7,17 +7,16 @@
 ARG RUST_IMAGE=rust:1.95-bookworm
 
 FROM ${RUST_IMAGE} AS build
-WORKDIR /src
-COPY . .
+COPY . /src
 # Both binaries, word for word as in the other Dockerfile, so that the second image finds
 # them built. librdkafka is built from source; it finds the image's OpenSSL and zlib.
-RUN pkg-config --exists openssl zlib \
+RUN cd /src && pkg-config --exists openssl zlib \
     && cargo build --release --locked --package penstock-operator --package penstock-runtime --bins \
     && strip target/release/penstock-operator target/release/penstock-runtime
 # The time of every file, in seconds since 1970, such as git log -1 --format=%ct prints.
-# The compilers are not told it, so that another time compiles nothing anew.
+# Nothing above depends on it, as WORKDIR would: another time compiles nothing anew.
 ARG SOURCE_DATE_EPOCH=0
-RUN docker/rootfs target/release/penstock-runtime /rootfs
+RUN cd /src && docker/rootfs target/release/penstock-runtime /rootfs
 
 # Nothing but what the binary needs: no shell, no package manager.
 FROM scratch
