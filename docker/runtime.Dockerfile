@@ -13,9 +13,9 @@ COPY . /src
 RUN cd /src && pkg-config --exists openssl zlib \
     && cargo build --release --locked --package penstock-operator --package penstock-runtime --bins \
     && strip target/release/penstock-operator target/release/penstock-runtime
-# The time of every file, in seconds since 1970, such as git log -1 --format=%ct prints.
-# Nothing above depends on it, as WORKDIR would: another time compiles nothing anew.
-ARG SOURCE_DATE_EPOCH=0
+# The files are of 1970, and SOURCE_DATE_EPOCH is the image's time alone: Docker would take
+# a layer whose files differ only in their times from its cache. No WORKDIR above, for it
+# depends on that time, and would compile anew for another.
 RUN cd /src && docker/rootfs target/release/penstock-runtime /rootfs
 
 # Nothing but what the binary needs: no shell, no package manager.
