@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::LazyLock;
 
+use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
@@ -113,7 +115,8 @@ const ENDPOINT_TIMESTAMP: &str = "endpoint_timestamp";
 /// Looks for the field only where its name occurs: the search for the bytes is
 /// many times faster than a second reading of the whole value.
 fn endpoint_timestamp(payload: &[u8]) -> Option<f64> {
-    memchr::memmem::find(payload, ENDPOINT_TIMESTAMP.as_bytes())?;
+    static NAME: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(ENDPOINT_TIMESTAMP));
+    NAME.find(payload)?;
     serde_json::from_slice::<Envelope>(payload).ok()?.0
 }
 
