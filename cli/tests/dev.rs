@@ -196,6 +196,22 @@ async fn a_handler_that_never_listens_is_told_port_and_remedy() -> Outcome {
 }
 
 #[tokio::test]
+async fn a_port_that_is_found_is_free_for_a_handler_that_is_started_apart() -> Outcome {
+    let local = Local::new(&manifest("InOrder", ""))?;
+    let program = penstock()
+        .args(["dev", "-f"])
+        .arg(local.manifest())
+        .args(["--metrics-address", "127.0.0.1:0"])
+        .args(["--health-address", "127.0.0.1:0"])
+        .args(["--handler-port", "0", "--start-timeout", "500ms"]);
+    let ended = common::run(program).await?;
+    assert_eq!(ended.code(), Some(1));
+    let expected = "after 500ms; start it, or give its command behind '--'";
+    assert!(ended.err.contains(expected), "{}", ended.err);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_handler_that_dies_at_work_is_an_error() -> Outcome {
     let local = Local::new(&manifest("InOrder", ""))?;
     local.messages(["{\"n\": 1}"])?;

@@ -1,5 +1,6 @@
 //! The metrics and health pages: their addresses, and reading the metrics.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
@@ -57,15 +58,18 @@ impl Listeners {
 }
 
 fn open(page: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), DevError> {
-    let opened = TcpListener::bind(address).and_then(|listener| {
-        let address = listener.local_addr()?;
-        Ok((listener, address))
-    });
-    opened.map_err(|source| DevError::Page {
+    take(address).map_err(|source| DevError::Page {
         page,
         address,
         source,
     })
+}
+
+/// Takes an address, and says which it is, with a port instead of 0.
+pub fn take(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(address)?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
 }
 
 /// An address as this machine reaches it.

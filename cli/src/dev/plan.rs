@@ -1,6 +1,5 @@
 //! What is to run: the manifest, changed as the arguments say.
 
-use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 
@@ -10,6 +9,7 @@ use penstock_crds::spec::{Kafka, KafkaConsumer};
 use penstock_crds::validate::{Endpoint, ValidatedConsumer, validate};
 
 use super::error::DevError;
+use super::pages;
 use crate::args::DevArguments;
 use crate::findings::Finding;
 use crate::input;
@@ -53,11 +53,14 @@ impl Plan {
         if let Some(path) = &self.resource.spec.handler.socket {
             return Err(DevError::PortForSocket(path.into()));
         }
-        let (port, held) = match port {
-            0 => free_port()
-                .map(|(port, held)| (port, Some(held)))
-                .map_err(|source| DevError::HandlerPort { port, source })?,
-            port => (port, None),
+        let (held, port) = match port {
+            0 => {
+                let taken = pages::take((Ipv4Addr::LOCALHOST, port).into());
+                let (listener, address) =
+                    taken.map_err(|source| DevError::HandlerPort { port, source })?;
+                (Some(listener), address.port())
+            }
+            port => (None, port),
         };
         self.resource.spec.handler.port = Some(port.into());
         self.check()?;
@@ -103,11 +106,6 @@ fn is_about_security(property: &str) -> bool {
     ["ssl.", "sasl.", "enable.ssl.", "enable.sasl.", "https."]
         .iter()
         .any(|prefix| property.starts_with(prefix))
-}
-
-fn free_port() -> io::Result<(u16, TcpListener)> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    Ok((listener.local_addr()?.port(), listener))
 }
 
 fn findings(text: &str, file: &str) -> String {

@@ -21,10 +21,12 @@ pub async fn start(setting: &Setting, listeners: Listeners) -> Result<Option<Sta
     let Some(remote) = RemoteHandler::new(consumer)? else {
         return Err(DevError::NoProgram);
     };
+    // From here on it is the handler's to take, also of one that is started apart: while
+    // the port is held, it looks as if a handler were up.
+    drop(listeners.handler);
     let mut handler = match setting.arguments.command.as_slice() {
         [] => None,
         command => {
-            drop(listeners.handler);
             make_way(remote.address())?;
             let environment = environment(setting);
             Some(Child::start(command, &environment, &setting.console)?)
