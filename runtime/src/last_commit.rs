@@ -15,13 +15,11 @@ use crate::commits::Commits;
 use crate::partition::Partition;
 use crate::strategy::Strategy;
 
-/// Shortest time for it, and the longest at a stop and at a revocation, for which
-/// the whole group waits. Between them it has what the handlers left of
-/// `stopTimeout`. With the brokers down it is in vain, so it does not take all of
-/// that; a group whose members answer has settled long before.
+/// Shortest and longest time for it. Brokers that are slow to answer get the longest,
+/// though the group waits meanwhile: what is not committed would be handled again. It
+/// is no longer, since with the brokers down it is in vain.
 const SHORTEST: Duration = Duration::from_secs(1);
-pub(crate) const AT_STOP: Duration = Duration::from_secs(10);
-pub(crate) const AT_REVOCATION: Duration = Duration::from_secs(3);
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// Commits that are still awaited.
 pub(crate) struct LastCommit {
@@ -36,13 +34,12 @@ struct Waiting {
 
 impl LastCommit {
     /// Asks for a commit of what is handled of each partition, unless the brokers
-    /// have it. `left` is what is left of the time for the drain.
+    /// have it. At a stop, `left` is what the handlers left of the time for that.
     pub(crate) fn start<'a>(
         commits: &mut Commits,
         partitions: impl Iterator<Item = &'a Arc<Partition>>,
         strategy: Strategy,
-        left: Duration,
-        longest: Duration,
+        left: Option<Duration>,
     ) -> Self {
         let concerned = partitions.filter(|partition| partition.needs_commit(strategy));
         let waiting = concerned.map(|partition| {
@@ -55,7 +52,7 @@ impl LastCommit {
         });
         Self {
             waiting: waiting.collect(),
-            deadline: Instant::now() + left.clamp(SHORTEST, longest),
+            deadline: Instant::now() + left.unwrap_or(LONGEST).clamp(SHORTEST, LONGEST),
         }
     }
 

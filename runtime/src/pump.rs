@@ -16,7 +16,7 @@ use crate::commits::{Commits, TransactionEnd};
 use crate::kafka::{CommitOutcome, ConsumeError, Consumer, Event, MessageQueue, mends_itself};
 use crate::lag::Lag;
 use crate::lanes::LaneFinder;
-use crate::last_commit::{AT_STOP, LastCommit};
+use crate::last_commit::LastCommit;
 use crate::metrics::Metrics;
 use crate::partition::{CommitPoint, Held};
 use crate::pauses::Pauses;
@@ -420,16 +420,19 @@ impl Pump {
                 return false;
             }
         }
+        let left = self.left_to_stop();
         let parts = &mut self.parts;
         let last_commit = self.last_commit.get_or_insert_with(|| {
-            let elapsed = self.stopped.map(|stopped| stopped.elapsed());
-            let left = parts
-                .drain_limit
-                .saturating_sub(elapsed.unwrap_or_default());
             let (commits, assigned) = (&mut parts.commits, self.assignment.iter());
-            LastCommit::start(commits, assigned, parts.strategy, left, AT_STOP)
+            LastCommit::start(commits, assigned, parts.strategy, left)
         });
         last_commit.is_over()
+    }
+
+    /// What is left of the time for a stop, once that has begun.
+    fn left_to_stop(&self) -> Option<Duration> {
+        let stopped = self.stopped?;
+        Some(self.parts.drain_limit.saturating_sub(stopped.elapsed()))
     }
 
     /// Lets go of everything that refers to the client.

@@ -9,7 +9,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 
 use crate::commits::Commits;
 use crate::kafka::{Consumer, TopicPartition};
-use crate::last_commit::{AT_REVOCATION, LastCommit};
+use crate::last_commit::LastCommit;
 use crate::metrics::Metrics;
 use crate::partition::Partition;
 use crate::strategy::Strategy;
@@ -64,31 +64,25 @@ impl Revocation {
     }
 
     /// Goes on as far as it can. Whether nothing is in flight any more, or the limit
-    /// has passed, and what is handled is committed, or can't be.
+    /// has passed, and what is handled is committed, or can't be. `left` is as in
+    /// [`LastCommit::start`].
     pub(crate) fn advance(
         &mut self,
         consumer: &Consumer,
         commits: &mut Commits,
         strategy: Strategy,
+        left: Option<Duration>,
     ) -> bool {
         let idle = self.partitions.iter().all(|p| p.in_flight() == 0);
-        let now = Instant::now();
-        if !idle && now < self.deadline {
+        if !idle && Instant::now() < self.deadline {
             return false;
         }
         // They may have been lost while the messages in flight were waited for.
         if self.lost || consumer.assignment_lost() {
             return true;
         }
-        let left = self.deadline.saturating_duration_since(now);
         let last_commit = self.last_commit.get_or_insert_with(|| {
-            LastCommit::start(
-                commits,
-                self.partitions.iter(),
-                strategy,
-                left,
-                AT_REVOCATION,
-            )
+            LastCommit::start(commits, self.partitions.iter(), strategy, left)
         });
         last_commit.is_over()
     }

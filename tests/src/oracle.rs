@@ -3,6 +3,7 @@
 
 mod commits;
 mod deliveries;
+mod story;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,6 +16,9 @@ use crate::recorder::Delivery;
 
 /// How many violations a message shows.
 const SHOWN: usize = 20;
+
+/// Of how many of them it tells all that is known.
+const TOLD: usize = 3;
 
 /// A rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,10 +154,14 @@ impl Evidence {
             .iter()
             .flat_map(|rule| self.violations(*rule))
             .collect();
-        match violations.is_empty() {
-            true => Ok(()),
-            false => Err(Violations(violations)),
+        if violations.is_empty() {
+            return Ok(());
         }
+        let told = violations.iter().take(TOLD);
+        Err(Violations {
+            story: told.map(|one| story::tell(self, one.position())).collect(),
+            found: violations,
+        })
     }
 
     fn violations(&self, rule: Rule) -> Vec<Violation> {
@@ -297,20 +305,54 @@ pub enum Violation {
     TwiceAtOnce(Position),
 }
 
+impl Violation {
+    /// The message that it concerns most.
+    fn position(&self) -> &Position {
+        match self {
+            Self::Lost(position)
+            | Self::Unexpected(position)
+            | Self::CommittedBeyondEnd(position)
+            | Self::UnexplainedDuplicate(position)
+            | Self::TwiceAtOnce(position)
+            | Self::WentBack { from: position, .. }
+            | Self::TooManyAttempts { position, .. }
+            | Self::CommittedUnsettled {
+                unsettled: position,
+                ..
+            }
+            | Self::Overlap {
+                second: position, ..
+            }
+            | Self::Overtaken {
+                later: position, ..
+            }
+            | Self::Inverted {
+                later: position, ..
+            } => position,
+        }
+    }
+}
+
 /// All breaches that were found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violations(pub Vec<Violation>);
+#[derive(Clone, Debug)]
+pub struct Violations {
+    /// Which.
+    pub found: Vec<Violation>,
+    /// What is known of the first of them.
+    story: String,
+}
 
 impl fmt::Display for Violations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} violations:", self.0.len())?;
-        for violation in self.0.iter().take(SHOWN) {
+        writeln!(f, "{} violations:", self.found.len())?;
+        for violation in self.found.iter().take(SHOWN) {
             writeln!(f, "  {violation}")?;
         }
-        match self.0.len().saturating_sub(SHOWN) {
-            0 => Ok(()),
-            more => writeln!(f, "  and {more} more"),
+        let more = self.found.len().saturating_sub(SHOWN);
+        if more > 0 {
+            writeln!(f, "  and {more} more")?;
         }
+        f.write_str(&self.story)
     }
 }
 
@@ -368,6 +410,12 @@ mod logs {
 
     pub(super) fn at(offset: i64) -> Position {
         Position::new("t", 0, offset)
+    }
+
+    /// What a run breaks of a rule.
+    pub(super) fn found(run: &Evidence, rule: Rule) -> Vec<Violation> {
+        run.check(&[rule])
+            .map_or_else(|violations| violations.found, |()| Vec::new())
     }
 
     /// `t/0@0` to `t/0@(count - 1)`.

@@ -7,7 +7,9 @@ mod ready;
 pub use binary::find as find_binary;
 pub use rustix::process::Signal;
 
+use std::env;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -24,6 +26,9 @@ use crate::wait::{self, TimedOut};
 
 /// How many of a program's last lines an error shows.
 const TAIL: usize = 40;
+
+/// Names a directory for all that programs write, a file each.
+const LOGS_VARIABLE: &str = "PENSTOCK_TEST_LOGS";
 
 /// Something about a child process failed.
 #[derive(Debug, thiserror::Error)]
@@ -210,12 +215,18 @@ impl Program {
             (_, stdin) => stdin,
         };
         let lines = Arc::new(Mutex::new(Vec::new()));
+        let log = log_file(&name, child.id()).map_err(fail)?;
         let mut readers = Vec::new();
         if let Some(out) = child.stdout.take() {
-            readers.push(read_lines(out, Stream::Out, Arc::clone(&lines)));
+            readers.push(read_lines(
+                out,
+                Stream::Out,
+                Arc::clone(&lines),
+                log.clone(),
+            ));
         }
         if let Some(err) = child.stderr.take() {
-            readers.push(read_lines(err, Stream::Err, Arc::clone(&lines)));
+            readers.push(read_lines(err, Stream::Err, Arc::clone(&lines), log));
         }
         Ok(Process {
             pid: Pid::from_child(&child),
@@ -444,15 +455,29 @@ impl Drop for Process {
     }
 }
 
+/// Where all that a program writes is kept beyond the test, if anywhere.
+fn log_file(name: &str, id: u32) -> io::Result<Option<Arc<File>>> {
+    let Some(directory) = env::var_os(LOGS_VARIABLE) else {
+        return Ok(None);
+    };
+    let path = Path::new(&directory).join(format!("{name}-{id}.log"));
+    Ok(Some(Arc::new(File::create(path)?)))
+}
+
 fn read_lines(
     from: impl Read + Send + 'static,
     stream: Stream,
     into: Arc<Mutex<Vec<Line>>>,
+    log: Option<Arc<File>>,
 ) -> JoinHandle<()> {
     thread::spawn(move || {
         let mut from = BufReader::new(from);
         let mut bytes = Vec::new();
         while matches!(from.read_until(b'\n', &mut bytes), Ok(1..)) {
+            if let Some(mut log) = log.as_deref() {
+                // A full disk ends the log, not the test.
+                let _ = log.write_all(&bytes);
+            }
             let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
             lock(&into).push(Line {
                 stream,

@@ -78,9 +78,10 @@ impl Pump {
     /// Gives revoked partitions up once nothing of theirs is in flight, and what
     /// was handled is committed.
     pub(super) fn advance_revocation(&mut self) {
+        let left = self.left_to_stop();
         let parts = &mut self.parts;
         let revocation = self.revocation.take_if(|revocation| {
-            revocation.advance(&parts.consumer, &mut parts.commits, parts.strategy)
+            revocation.advance(&parts.consumer, &mut parts.commits, parts.strategy, left)
         });
         if let Some(revocation) = revocation {
             self.give_up(revocation);

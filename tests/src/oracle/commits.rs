@@ -110,29 +110,27 @@ pub(super) fn never_go_back(evidence: &Evidence) -> Vec<Violation> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::logs::{Clock, at, produced};
-    use super::super::{Rule, Violations};
+    use super::super::Rule;
+    use super::super::logs::{Clock, at, found, produced};
     use super::*;
     use crate::groups::CommitSample;
     use crate::recorder::Delivery;
 
-    fn within(deliveries: Vec<Delivery>, samples: Vec<CommitSample>) -> Result<(), Violations> {
-        Evidence::new(&produced(3), deliveries)
-            .commits(samples)
-            .check(&[Rule::CommitsWithinSettled])
+    fn within(deliveries: Vec<Delivery>, samples: Vec<CommitSample>) -> Vec<Violation> {
+        let run = Evidence::new(&produced(3), deliveries).commits(samples);
+        found(&run, Rule::CommitsWithinSettled)
     }
 
-    fn back(samples: Vec<CommitSample>) -> Result<(), Violations> {
-        Evidence::new(&produced(3), Vec::new())
-            .commits(samples)
-            .check(&[Rule::CommitsNeverGoBack])
+    fn back(samples: Vec<CommitSample>) -> Vec<Violation> {
+        let run = Evidence::new(&produced(3), Vec::new()).commits(samples);
+        found(&run, Rule::CommitsNeverGoBack)
     }
 
-    fn unsettled(committed: i64, unsettled: i64) -> Violations {
-        Violations(vec![Violation::CommittedUnsettled {
+    fn unsettled(committed: i64, unsettled: i64) -> [Violation; 1] {
+        [Violation::CommittedUnsettled {
             committed: at(committed),
             unsettled: at(unsettled),
-        }])
+        }]
     }
 
     #[test]
@@ -148,7 +146,7 @@ mod tests {
             clock.sample(25, Some(2)),
             clock.sample(35, Some(3)),
         ];
-        assert_eq!(within(deliveries, samples), Ok(()));
+        assert_eq!(within(deliveries, samples), []);
     }
 
     #[test]
@@ -156,7 +154,7 @@ mod tests {
         let clock = Clock::new();
         let deliveries = vec![clock.delivery(0, 0, 20, 204)];
         let samples = vec![clock.sample(10, Some(1)), clock.sample(15, Some(1))];
-        assert_eq!(within(deliveries, samples), Err(unsettled(1, 0)));
+        assert_eq!(within(deliveries, samples), unsettled(1, 0));
     }
 
     #[test]
@@ -164,7 +162,7 @@ mod tests {
         let clock = Clock::new();
         let deliveries = vec![clock.delivery(0, 0, 10, 204), clock.delivery(2, 0, 10, 204)];
         let samples = vec![clock.sample(20, Some(3))];
-        assert_eq!(within(deliveries, samples), Err(unsettled(3, 1)));
+        assert_eq!(within(deliveries, samples), unsettled(3, 1));
     }
 
     #[test]
@@ -172,37 +170,33 @@ mod tests {
         let clock = Clock::new();
         let deliveries = vec![clock.delivery(0, 0, 10, 422)];
         let samples = vec![clock.sample(20, Some(1))];
-        assert_eq!(
-            within(deliveries.clone(), samples.clone()),
-            Err(unsettled(1, 0))
-        );
+        assert_eq!(within(deliveries.clone(), samples.clone()), unsettled(1, 0));
         let skipping = Evidence::new(&produced(3), deliveries)
             .commits(samples)
             .settled_by(|delivery| delivery.end.is_some());
-        assert_eq!(skipping.check(&[Rule::CommitsWithinSettled]), Ok(()));
+        assert_eq!(found(&skipping, Rule::CommitsWithinSettled), []);
     }
 
     #[test]
     fn a_commit_one_too_far_is_found_at_the_end() {
         let clock = Clock::new();
         let deliveries = (0..3).map(|n| clock.delivery(n, 0, 10, 204)).collect();
-        let found = within(deliveries, vec![clock.sample(20, Some(4))]);
-        let expected = Violations(vec![Violation::CommittedBeyondEnd(at(4))]);
-        assert_eq!(found, Err(expected));
+        let broken = within(deliveries, vec![clock.sample(20, Some(4))]);
+        assert_eq!(broken, [Violation::CommittedBeyondEnd(at(4))]);
     }
 
     #[test]
     fn a_commit_may_pass_what_was_skipped_but_not_what_lies_before() {
         let clock = Clock::new();
         let run = |deliveries| {
-            Evidence::new(&produced(2), deliveries)
+            let run = Evidence::new(&produced(2), deliveries)
                 .skipped([at(2)])
-                .commits(vec![clock.sample(20, Some(3))])
-                .check(&[Rule::CommitsWithinSettled])
+                .commits(vec![clock.sample(20, Some(3))]);
+            found(&run, Rule::CommitsWithinSettled)
         };
         let (first, second) = (clock.delivery(0, 0, 5, 204), clock.delivery(1, 5, 10, 204));
-        assert_eq!(run(vec![first.clone(), second]), Ok(()));
-        assert_eq!(run(vec![first]), Err(unsettled(3, 1)));
+        assert_eq!(run(vec![first.clone(), second]), []);
+        assert_eq!(run(vec![first]), unsettled(3, 1));
     }
 
     #[test]
@@ -211,17 +205,14 @@ mod tests {
         let first_is_skipped = Evidence::new(&produced(3)[1..], vec![clock.delivery(1, 0, 5, 204)])
             .skipped([at(0)])
             .commits(vec![clock.sample(1, Some(1)), clock.sample(10, Some(2))]);
-        assert_eq!(
-            first_is_skipped.check(&[Rule::CommitsWithinSettled]),
-            Ok(())
-        );
+        assert_eq!(found(&first_is_skipped, Rule::CommitsWithinSettled), []);
     }
 
     #[test]
     fn offsets_that_rise_pass() {
         let clock = Clock::new();
         let samples = [None, Some(0), Some(2), Some(2)].map(|offset| clock.sample(0, offset));
-        assert_eq!(back(samples.into()), Ok(()));
+        assert_eq!(back(samples.into()), []);
     }
 
     #[test]
@@ -230,7 +221,7 @@ mod tests {
         for to in [Some(1), None] {
             let samples = vec![clock.sample(0, Some(2)), clock.sample(10, to)];
             let expected = Violation::WentBack { from: at(2), to };
-            assert_eq!(back(samples), Err(Violations(vec![expected])));
+            assert_eq!(back(samples), [expected]);
         }
     }
 }

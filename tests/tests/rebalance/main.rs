@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod between;
 mod frozen;
 mod members;
 
@@ -14,7 +15,7 @@ use penstock_tests::kafka::Kafka;
 use penstock_tests::oracle::{Evidence, Rule};
 use penstock_tests::produce::Produce;
 use penstock_tests::recorder::{Gate, Recorder, Reply};
-use penstock_tests::{Consumer, Launch, Manifest, topics};
+use penstock_tests::{Consumer, Manifest, topics};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -34,65 +35,6 @@ async fn end_well(member: Consumer) -> Outcome {
         true => Ok(()),
         false => Err(format!("a member ended with {status}:\n{}", member.tail()).into()),
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_that_stops_between_two_generations_commits_all_that_it_handled() -> Outcome {
-    let bootstrap = Kafka::shared().await?.bootstrap();
-    let topic = topics::create(bootstrap, "between", PARTITIONS).await?;
-    let group = topics::unique("test.between");
-    let produced = Produce::to(&topic)
-        .count(6000)
-        .partition(|seq| (seq % 6) as i32)
-        .send(bootstrap)
-        .await?;
-    let watch = CommitWatch::start(bootstrap, &group, &topic).await?;
-    let recorder = Recorder::start()?;
-    recorder.behave(|_| Reply::ok().after(Duration::from_millis(5)));
-    let manifest = Manifest::fast(bootstrap, &group, &topic, 4)
-        .handler(&recorder)
-        .kafka("partition.assignment.strategy", "cooperative-sticky")
-        .kafka("session.timeout.ms", "30000")
-        .kafka("heartbeat.interval.ms", "200");
-    let other = Consumer::start(&manifest)?;
-    groups::wait_for_members(bootstrap, &group, 1, SOON).await?;
-    let stopping = Launch::new(&manifest.clone().kafka("debug", "protocol"))
-        .log("info,penstock_runtime=debug,librdkafka=debug")
-        .start()?;
-    stopping.wait_for_line("assigned", SOON).await?;
-    groups::wait_for_members(bootstrap, &group, 2, SOON).await?;
-    let handled = recorder.handled();
-    recorder.wait_for_handled(handled + 20, SOON).await?;
-
-    // A third joins, and with it all must join again. One can't, so the next
-    // generation does not begin; and on its connection the commit waits for that.
-    other.pause()?;
-    let joins = || stopping.count("Sent JoinGroupRequest");
-    let before = joins();
-    let third = Consumer::start(&manifest)?;
-    let joined = async || joins() > before;
-    stopping
-        .wait_until("it to join again", SOON, joined)
-        .await?;
-    stopping.terminate()?;
-    stopping.wait_for_line("the last commit of", SOON).await?;
-    other.resume()?;
-    let status = stopping.wait(SOON).await?;
-    assert!(status.success(), "{}", stopping.tail());
-    groups::wait_for_committed(bootstrap, &group, &topic, 6000, SOON).await?;
-    end_well(other).await?;
-    end_well(third).await?;
-    Evidence::new(&produced, recorder.deliveries())
-        .commits(watch.stop().await)
-        .check(&[
-            Rule::NothingLost,
-            Rule::CommitsWithinSettled,
-            Rule::CommitsNeverGoBack,
-            // Without a disruption: each message was handled exactly once.
-            Rule::DuplicatesExplained,
-            Rule::NeverTwiceAtOnce,
-        ])?;
-    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
