@@ -172,7 +172,11 @@ impl Transactions {
         let known = loop {
             match tokio::time::timeout(PATIENCE, &mut started).await {
                 Ok(known) => break known,
-                Err(_) => drop(steps.watch()),
+                Err(_) => {
+                    if let Some(reason) = steps.watch() {
+                        break Ok(Err(reason));
+                    }
+                }
             }
         };
         known
