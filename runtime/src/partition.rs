@@ -64,8 +64,6 @@ pub(crate) struct Partition {
     offsets: Mutex<OffsetTracker>,
     /// What is to be produced for messages that are handled and not committed.
     outbox: Mutex<Outbox>,
-    /// Attempts have failed, here or before: look them up.
-    has_failures: AtomicBool,
     /// Ends waits between attempts.
     draining: CancellationToken,
     /// Ends attempts: the partition is given up.
@@ -109,7 +107,6 @@ impl Partition {
             state: AtomicU8::new(ACTIVE),
             offsets: Mutex::default(),
             outbox: Mutex::default(),
-            has_failures: AtomicBool::new(false),
             draining: CancellationToken::new(),
             revoked: CancellationToken::new(),
             begun: AtomicBool::new(false),
@@ -132,7 +129,6 @@ impl Partition {
             metadata: gaps.encode(METADATA_LIMIT),
         };
         Self {
-            has_failures: AtomicBool::new(!gaps.attempts().is_empty()),
             offsets: Mutex::new(OffsetTracker::resume(gaps)),
             committed: Mutex::new(Some(committed)),
             // Something was committed, so the place is known.
@@ -156,31 +152,37 @@ impl Partition {
         !self.begun.swap(true, Ordering::Relaxed)
     }
 
-    /// Notes a message that was taken from Kafka. Whether it is to be handled.
-    pub(crate) fn deliver(&self, offset: i64) -> bool {
-        let delivered = self.offsets.lock().deliver(offset);
-        match delivered {
-            Delivered::New => {}
-            Delivered::SentBack => {
-                *self.committed.lock() = None;
-                *self.outbox.lock() = Outbox::default();
+    /// Notes messages that were taken from Kafka, by their offsets, and fills in how
+    /// often attempts at each have failed. The places of those that an earlier owner
+    /// handled.
+    pub(crate) fn deliver<'a>(
+        &self,
+        messages: impl IntoIterator<Item = (i64, &'a mut u32)>,
+    ) -> Vec<usize> {
+        let (mut handled, mut sent_back) = (Vec::new(), false);
+        {
+            let mut offsets = self.offsets.lock();
+            for (place, (offset, failed)) in messages.into_iter().enumerate() {
+                match offsets.deliver(offset) {
+                    Delivered::New => {}
+                    Delivered::SentBack => sent_back = true,
+                    Delivered::AlreadyHandled => handled.push(place),
+                }
+                *failed = offsets.attempts(offset);
             }
-            Delivered::AlreadyHandled => self.topic_metrics.already_handled.inc(),
         }
-        delivered != Delivered::AlreadyHandled
-    }
-
-    /// Attempts that failed at a message so far, by earlier owners too.
-    pub(crate) fn attempts(&self, offset: i64) -> u32 {
-        match self.has_failures.load(Ordering::Relaxed) {
-            true => self.offsets.lock().attempts(offset),
-            false => 0,
+        if sent_back {
+            *self.committed.lock() = None;
+            *self.outbox.lock() = Outbox::default();
         }
+        self.topic_metrics
+            .already_handled
+            .inc_by(handled.len() as u64);
+        handled
     }
 
     /// Notes that an attempt at a message failed; `made` counts it and those before it.
     pub(crate) fn fail(&self, offset: i64, made: u32) {
-        self.has_failures.store(true, Ordering::Relaxed);
         self.offsets.lock().fail(offset, made);
     }
 
@@ -189,23 +191,23 @@ impl Partition {
         self.offsets.lock().forget_attempts(offset);
     }
 
-    /// Notes a message that needs no more work.
-    pub(crate) fn settle(&self, offset: i64) {
+    /// Notes messages that need no more work.
+    pub(crate) fn settle(&self, messages: impl IntoIterator<Item = i64>) {
         let idle = {
             let mut offsets = self.offsets.lock();
-            offsets.settle(offset);
+            messages
+                .into_iter()
+                .for_each(|offset| offsets.settle(offset));
             offsets.in_flight() == 0
         };
         self.tell_pump(idle);
     }
 
-    /// As [`Self::settle`], with what is to be produced for it. That comes first: a
-    /// commit that covers the message must find it.
-    pub(crate) fn settle_with(&self, offset: i64, produce: Vec<ProducerRecord>) {
-        if !produce.is_empty() {
-            self.outbox.lock().add(offset, produce);
+    /// Notes what is to be produced for a message, before it is settled.
+    pub(crate) fn produce(&self, offset: i64, records: Vec<ProducerRecord>) {
+        if !records.is_empty() {
+            self.outbox.lock().add(offset, records);
         }
-        self.settle(offset);
     }
 
     /// What is to be produced with a commit, by offset: the records of all messages

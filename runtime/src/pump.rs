@@ -30,7 +30,7 @@ use crate::record::Record;
 use crate::start::Joining;
 use crate::strategy::Strategy;
 use crate::telemetry::SPANS;
-use crate::worker::{Delivery, Job};
+use crate::worker::{Delivery, Job, arrive};
 
 mod membership;
 
@@ -217,20 +217,19 @@ impl Pump {
                 Ok(message) => {
                     let record = Record::native(message);
                     let partition = record.assignment();
-                    if partition.deliver(record.offset()) {
-                        pins.note(&parts.consumer, partition, record.offset());
-                        let lane = parts.lanes.as_ref().and_then(|lanes| {
-                            pauses.note(partition);
-                            Some(lanes.find(&partition.topic, partition.number, record.key()?))
-                        });
-                        pending.push_back(Delivery::Message(Job::new(record, lane)));
-                    }
+                    pins.note(&parts.consumer, partition, record.offset());
+                    let lane = parts.lanes.as_ref().and_then(|lanes| {
+                        pauses.note(partition);
+                        Some(lanes.find(&partition.topic, partition.number, record.key()?))
+                    });
+                    pending.push_back(Delivery::Message(Job::new(record, lane)));
                 }
                 // The end of a partition is no error.
                 Err(error) if error.code == RDKafkaErrorCode::PartitionEOF => {}
                 Err(error) => pending.push_back(Delivery::Error(error)),
             },
         );
+        arrive(pending);
         if let Some(newest) = pending.back() {
             read_size.note(newest.weight());
         }

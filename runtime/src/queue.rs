@@ -2,7 +2,7 @@
 //! for items of a lane, which wait until the one before them has left it.
 //!
 //! Bounded in places, as in the source, and in bytes. The pump adds many
-//! messages under one lock; a handler takes one. Adding wakes one handler, and a
+//! messages under one lock; a handler takes one, or some together. Adding wakes one handler, and a
 //! handler that begins to wait, or is slow, wakes the next while messages
 //! remain. So a handler that never waits does all the work with one wake-up for
 //! many messages, and others all get going: waking one for each message would
@@ -114,11 +114,38 @@ impl<T: Queued> WorkQueue<T> {
 
     /// The oldest item; waits for one. `None` once the queue is closed and empty.
     pub(crate) async fn take(&self) -> Option<T> {
+        self.take_with(|_, _| {}).await
+    }
+
+    /// As [`Self::take`]; with it come the next, up to `most` in all and as long as all
+    /// of them have no more than `bytes`, which are put into `rest`.
+    pub(crate) async fn take_together(
+        &self,
+        most: usize,
+        bytes: usize,
+        rest: &mut VecDeque<T>,
+    ) -> Option<T> {
+        self.take_with(|first, state| {
+            let mut taken = first.weight();
+            while rest.len() + 1 < most
+                && let Some(item) = state.items.pop_front_if(|it| taken + it.weight() <= bytes)
+            {
+                taken += item.weight();
+                state.bytes -= item.weight();
+                rest.push_back(item);
+            }
+        })
+        .await
+    }
+
+    /// Takes the oldest item, and under the same lock whatever `more` does.
+    async fn take_with(&self, mut more: impl FnMut(&T, &mut State<T>)) -> Option<T> {
         loop {
             let _idle = {
                 let mut state = self.state.lock();
                 if let Some(item) = state.items.pop_front() {
                     state.bytes -= item.weight();
+                    more(&item, &mut state);
                     self.tell_pump(&mut state);
                     return Some(item);
                 }
@@ -130,6 +157,19 @@ impl<T: Queued> WorkQueue<T> {
                 Idle { queue: self }
             };
             self.items.notified().await;
+        }
+    }
+
+    /// Puts items back to the front, for whoever takes them next, and wakes another
+    /// handler if there is something to take: the one that calls will not take it soon.
+    pub(crate) fn give_back(&self, items: &mut VecDeque<T>) {
+        let mut state = self.state.lock();
+        while let Some(item) = items.pop_back() {
+            state.bytes += item.weight();
+            state.items.push_front(item);
+        }
+        if !state.items.is_empty() {
+            self.wake_one(&mut state);
         }
     }
 

@@ -14,6 +14,7 @@ use futures_util::future::select_all;
 use tracing::{Instrument as _, Span};
 
 use super::gather::AtWork;
+use super::settled::Settled;
 use super::{
     Delivery, Ended, Failure, Job, Seat, Shared, log_failure, note_retry, panicked, report,
     timed_out,
@@ -113,15 +114,18 @@ where
             }
         }
         let mut items: Vec<_> = jobs.iter().map(|job| self.open(job)).collect();
-        let mut failure = self.attempt_all(&mut items, &seat.busy).await.err();
+        let mut settled = Settled::default();
+        let attempted = self.attempt_all(&mut items, &mut settled, &seat.busy).await;
+        let mut failure = attempted.err();
         let commits = commits(&items);
         let mut back = Vec::new();
         for (place, (item, commit)) in items.into_iter().zip(commits).enumerate() {
-            match self.close(item, commit).await {
+            match self.close(item, commit, &mut settled).await {
                 Ok(goes_back) => back.extend(goes_back.map(|how| (place, how))),
                 Err(failed) => failure = failure.or(Some(failed)),
             }
         }
+        settled.note();
         if let Some(failure) = failure {
             // The consumer ends, and what was cut short comes again: no lane is left, as
             // those behind it come only then.
@@ -140,7 +144,12 @@ where
         &self,
         mut item: Item<'_, D::Data>,
         commit: bool,
+        settled: &mut Settled,
     ) -> Result<Option<Back>, Failure> {
+        if commit {
+            // It says that those before it are done with.
+            settled.note();
+        }
         // What has not ended was cut short by a failure.
         let ended = match item.ended.take() {
             Some(ended) => self.conclude(&item, ended, commit).await,
@@ -159,7 +168,7 @@ where
             _ => {}
         }
         observation.finish(matches!(ended, Ok(Ended::Handled(_))));
-        report(record, ended).map(|()| None)
+        report(record, ended, settled).map(|()| None)
     }
 
     /// Takes those that have not ended back into the queue; lets the others' lanes go.
@@ -210,6 +219,7 @@ where
     async fn attempt_all(
         &self,
         items: &mut Vec<Item<'_, D::Data>>,
+        settled: &mut Settled,
         busy: &Busy,
     ) -> Result<(), Failure> {
         while let Some(first) = items.iter().position(|item| item.ended.is_none()) {
@@ -262,8 +272,9 @@ where
                 if self.committer.is_none() {
                     // What is done with need not wait for the others.
                     for item in items.extract_if(.., |item| item.ended.is_some()) {
-                        self.close(item, false).await?;
+                        self.close(item, false, settled).await?;
                     }
+                    settled.note();
                 }
                 self.wait(items, wait).await;
             }

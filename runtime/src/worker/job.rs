@@ -1,11 +1,14 @@
 //! What the pump puts into the queue: a message to be dealt with, or an error in its
 //! place.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::kafka::ConsumeError;
 use crate::lanes::Lane;
 use crate::observation::Observation;
+use crate::partition::Partition;
 use crate::queue::Queued;
 use crate::record::Record;
 
@@ -27,11 +30,11 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// A message that the pump has read. Attempts by earlier owners count.
+    /// A message that the pump has read; see [`arrive`].
     pub(crate) fn new(record: Record, lane: Option<Lane>) -> Self {
         Self {
             lane,
-            failed: record.assignment().attempts(record.offset()),
+            failed: 0,
             began: None,
             record,
         }
@@ -65,12 +68,58 @@ impl Delivery {
         }
     }
 
+    fn partition(&self) -> Option<&Arc<Partition>> {
+        match self {
+            Self::Message(job) => Some(job.record.assignment()),
+            Self::Error(_) => None,
+        }
+    }
+
+    fn job(&mut self) -> Option<&mut Job> {
+        match self {
+            Self::Message(job) => Some(job),
+            Self::Error(_) => None,
+        }
+    }
+
     /// As [`Job::abandon`].
     pub(crate) fn abandon(self) {
         if let Self::Message(job) = self {
             job.abandon();
         }
     }
+}
+
+/// Notes messages that were read with their partitions, those of a run under one lock.
+/// What an earlier owner handled is dropped, and the attempts that it made count.
+pub(crate) fn arrive(read: &mut VecDeque<Delivery>) {
+    let (mut handled, mut place) = (Vec::new(), 0);
+    let (front, back) = read.as_mut_slices();
+    let runs = front
+        .chunk_by_mut(are_of_one_partition)
+        .chain(back.chunk_by_mut(are_of_one_partition));
+    for run in runs {
+        if let Some(partition) = run[0].partition().cloned() {
+            let jobs = run.iter_mut().filter_map(Delivery::job);
+            let already = partition.deliver(jobs.map(|job| (job.record.offset(), &mut job.failed)));
+            handled.extend(already.into_iter().map(|at| place + at));
+        }
+        place += run.len();
+    }
+    if !handled.is_empty() {
+        let mut places = 0..;
+        let mut handled = handled.into_iter().peekable();
+        read.retain(|_| {
+            handled
+                .next_if_eq(&places.next().unwrap_or_default())
+                .is_none()
+        });
+    }
+}
+
+fn are_of_one_partition(one: &Delivery, other: &Delivery) -> bool {
+    let partitions = one.partition().zip(other.partition());
+    partitions.is_some_and(|(one, other)| Arc::ptr_eq(one, other))
 }
 
 impl Queued for Delivery {

@@ -4,7 +4,9 @@
 mod batch;
 mod failure;
 mod gather;
+mod hand;
 mod job;
+mod settled;
 mod single;
 #[cfg(test)]
 mod tests;
@@ -12,7 +14,8 @@ mod tests;
 pub(crate) use batch::work_in_batches;
 pub use failure::{Cause, Failure, Position};
 pub(crate) use gather::Gathering;
-pub(crate) use job::{Delivery, Job};
+pub(crate) use job::{Delivery, Job, arrive};
+use settled::Settled;
 pub(crate) use single::work;
 
 use std::any::Any;
@@ -269,14 +272,20 @@ fn note_retry(record: &Record, attempt: u32, error: &HandlerError, wait: Duratio
     record.assignment().topic_metrics.retried.inc();
 }
 
-/// Reports how a message ended to its partition.
-fn report(record: &Record, ended: Result<Ended, Failure>) -> Result<(), Failure> {
+/// Reports how a message ended to its partition; one that is done with by way of `settled`.
+fn report(
+    record: &Record,
+    ended: Result<Ended, Failure>,
+    settled: &mut Settled,
+) -> Result<(), Failure> {
     let partition = record.assignment();
     match ended {
         Ok(Ended::Handled(done) | Ended::GivenUp(done)) => {
-            partition.settle_with(record.offset(), done.produce);
+            // First: a commit that covers the message must find them.
+            partition.produce(record.offset(), done.produce);
+            settled.add(partition, record.offset());
         }
-        Ok(Ended::Invalid) => partition.settle(record.offset()),
+        Ok(Ended::Invalid) => settled.add(partition, record.offset()),
         Ok(Ended::Abandoned) => {
             tracing::info!(
                 "{} is left to whoever is assigned it next",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use tracing::Instrument as _;
 
+use super::hand::Hand;
 use super::{
     Delivery, Ended, Failure, Job, SLOW, Seat, Shared, log_failure, note_retry, panicked, report,
     timed_out,
@@ -23,9 +24,10 @@ where
     D: Decoder,
     H: Handler<D::Data>,
 {
-    while let Some(delivery) = seat.queue.take().await {
+    let mut hand = shared.hand();
+    while let Some(delivery) = hand.next(&seat).await {
         shared
-            .process(delivery, &seat)
+            .process(delivery, &seat, &mut hand)
             .await
             .inspect_err(log_failure)?;
     }
@@ -37,8 +39,18 @@ where
     D: Decoder,
     H: Handler<D::Data>,
 {
+    /// An empty hand.
+    pub(super) fn hand(&self) -> Hand {
+        Hand::new(!self.in_order && !self.defers && self.committer.is_none())
+    }
+
     /// The source's steps for one message.
-    pub(crate) async fn process(&self, delivery: Delivery, seat: &Seat) -> Result<(), Failure> {
+    pub(super) async fn process(
+        &self,
+        delivery: Delivery,
+        seat: &Seat,
+        hand: &mut Hand,
+    ) -> Result<(), Failure> {
         let job = match delivery {
             Delivery::Message(job) => job,
             Delivery::Error(error) => return Err(self.fail(error)),
@@ -47,7 +59,7 @@ where
         let observation = Observation::start(&record.assignment().topic_metrics, job.began);
         let span = self.open_span(record);
         let active = observation.active();
-        let ended = self.handle(&job, seat).instrument(span).await;
+        let ended = self.handle(&job, seat, hand).instrument(span).await;
         drop(active);
         if let Ok(Ended::Deferred(wait)) = ended {
             let began = observation.suspend();
@@ -57,20 +69,21 @@ where
         let took = observation.finish(matches!(ended, Ok(Ended::Handled(_))));
         // With a failure the consumer ends, and the message comes again: those of its key
         // wait for it.
-        report(record, ended)?;
+        report(record, ended, hand.settled())?;
+        hand.close();
         seat.queue.leave(job.lane);
         if took > SLOW {
-            seat.queue.pass_on();
+            hand.pass_on(seat);
         }
         Ok(())
     }
 
-    async fn handle(&self, job: &Job, seat: &Seat) -> Result<Ended, Failure> {
+    async fn handle(&self, job: &Job, seat: &Seat, hand: &mut Hand) -> Result<Ended, Failure> {
         let record = &job.record;
         let Some((data, latency)) = self.decode(record) else {
             return Ok(Ended::Invalid);
         };
-        let ended = self.attempt(job, &data, seat).await?;
+        let ended = self.attempt(job, &data, seat, hand).await?;
         if matches!(ended, Ended::Abandoned | Ended::Deferred(_)) {
             return Ok(ended);
         }
@@ -88,7 +101,13 @@ where
     }
 
     /// Attempts until the message is handled or given up.
-    async fn attempt(&self, job: &Job, data: &D::Data, seat: &Seat) -> Result<Ended, Failure> {
+    async fn attempt(
+        &self,
+        job: &Job,
+        data: &D::Data,
+        seat: &Seat,
+        hand: &mut Hand,
+    ) -> Result<Ended, Failure> {
         let record = &job.record;
         let mut attempts = Attempts::after(&self.policy, job.failed);
         loop {
@@ -100,7 +119,7 @@ where
             };
             let outcome = {
                 let _busy = seat.busy.start();
-                self.call(message, seat).await
+                self.call(message, seat, hand).await
             };
             let error = match outcome.map(|given| self.accept(given)) {
                 Some(Ok(done)) => return Ok(Ended::Handled(done)),
@@ -113,12 +132,16 @@ where
                     if self.defers {
                         return Ok(Ended::Deferred(wait));
                     }
+                    hand.pass_on(seat);
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
                         () = record.assignment().when_draining() => return Ok(Ended::Abandoned),
                     }
                 }
-                Next::GiveUp => return self.give_up(record, attempt, &error).await,
+                Next::GiveUp => {
+                    hand.pass_on(seat);
+                    return self.give_up(record, attempt, &error).await;
+                }
             }
         }
     }
@@ -129,15 +152,19 @@ where
         &self,
         message: Message<'_, D::Data>,
         seat: &Seat,
+        hand: &mut Hand,
     ) -> Option<Result<Done, HandlerError>> {
         let partition = message.record.assignment();
         let call = AssertUnwindSafe(self.handler.handle(message)).catch_unwind();
         tokio::pin!(call);
         // Most embedded handlers are done at once; only the others need a timer.
         let outcome = match (&mut call).now_or_never() {
-            Some(outcome) => Ok(outcome),
+            Some(outcome) => {
+                hand.was_at_once();
+                Ok(outcome)
+            }
             None => {
-                seat.queue.pass_on();
+                hand.pass_on(seat);
                 tokio::select! {
                     outcome = tokio::time::timeout(self.timeout, call) => outcome,
                     () = partition.when_revoked() => return None,

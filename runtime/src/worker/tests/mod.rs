@@ -1,10 +1,12 @@
 //! What is done with messages, without Kafka.
 
 mod batch;
+mod hand;
 mod keys;
 mod order;
 mod single;
 
+use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,7 +132,6 @@ impl<H> Fixture<H> {
     }
 
     fn message(&self, offset: i64, payload: &str) -> Delivery {
-        self.partition.deliver(offset);
         let record = Record::owned(
             OwnedRecord {
                 offset,
@@ -139,7 +140,9 @@ impl<H> Fixture<H> {
             },
             Arc::clone(&self.partition),
         );
-        Delivery::Message(Job::new(record, None))
+        let mut read = VecDeque::from([Delivery::Message(Job::new(record, None))]);
+        arrive(&mut read);
+        read.pop_front().unwrap()
     }
 
     async fn process(&self, offset: i64, payload: &str) -> Result<(), Failure>
@@ -147,7 +150,8 @@ impl<H> Fixture<H> {
         H: Handler<Value>,
     {
         let message = self.message(offset, payload);
-        self.shared.process(message, &self.seat).await
+        let mut hand = self.shared.hand();
+        self.shared.process(message, &self.seat, &mut hand).await
     }
 
     async fn process_batch(&self, payloads: &[&str]) -> Result<(), Failure>

@@ -49,7 +49,10 @@ async fn a_kafka_error_fails_without_a_handler_or_a_commit() {
         topic: "orders".into(),
     };
     let delivery = Delivery::Error(error);
-    let failure = fixture.shared.process(delivery, &fixture.seat).await;
+    let failure = fixture
+        .shared
+        .process(delivery, &fixture.seat, &mut fixture.shared.hand())
+        .await;
     assert_eq!(
         failure.unwrap_err().to_string(),
         "KafkaError: Broker: Offset out of range"
@@ -221,12 +224,16 @@ async fn attempts_are_kept_for_the_next_owner_unless_they_end_the_process() {
         Gaps::decode(point.metadata.as_bytes(), point.offset).unwrap()
     };
     let first = fixture.message(7, "{}");
-    let (failed, ()) = tokio::join!(fixture.shared.process(first, &fixture.seat), async {
-        while fixture.steps().is_empty() || known().is_none() {
-            tokio::task::yield_now().await;
+    let mut hand = fixture.shared.hand();
+    let (failed, ()) = tokio::join!(
+        fixture.shared.process(first, &fixture.seat, &mut hand),
+        async {
+            while fixture.steps().is_empty() || known().is_none() {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(known().unwrap().attempts(), [(7, 1)]);
         }
-        assert_eq!(known().unwrap().attempts(), [(7, 1)]);
-    });
+    );
     assert!(failed.is_err());
     assert_eq!(fixture.steps().len(), 2);
     assert_eq!(known(), None);

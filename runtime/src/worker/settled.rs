@@ -1,0 +1,38 @@
+//! Messages that are done with, on their way to their partition.
+
+use std::sync::Arc;
+
+use crate::partition::Partition;
+
+/// Those of one partition, noted together under one lock; at the latest when this is
+/// dropped.
+#[derive(Default)]
+pub(super) struct Settled {
+    partition: Option<Arc<Partition>>,
+    offsets: Vec<i64>,
+}
+
+impl Settled {
+    /// Adds a message. Those before it are noted first if they are of another partition.
+    pub(super) fn add(&mut self, partition: &Arc<Partition>, offset: i64) {
+        let goes_on = |it: &Arc<Partition>| Arc::ptr_eq(it, partition);
+        if !self.partition.as_ref().is_some_and(goes_on) {
+            self.note();
+            self.partition = Some(Arc::clone(partition));
+        }
+        self.offsets.push(offset);
+    }
+
+    /// Notes all that were added.
+    pub(super) fn note(&mut self) {
+        if let Some(partition) = self.partition.take() {
+            partition.settle(self.offsets.drain(..));
+        }
+    }
+}
+
+impl Drop for Settled {
+    fn drop(&mut self) {
+        self.note();
+    }
+}
