@@ -122,7 +122,7 @@ fn peak_mb(runs: &[Measure]) -> Option<f64> {
 const FONT: &str = "sans-serif";
 
 /// Ours in a drawing of two, and the first of several.
-const COLOURS: [RGBColor; 10] = [
+const COLOURS: [RGBColor; 12] = [
     RGBColor(31, 105, 186),
     RGBColor(214, 96, 34),
     RGBColor(44, 138, 72),
@@ -133,6 +133,8 @@ const COLOURS: [RGBColor; 10] = [
     RGBColor(100, 100, 100),
     RGBColor(20, 150, 160),
     RGBColor(190, 160, 30),
+    RGBColor(110, 190, 70),
+    RGBColor(20, 20, 20),
 ];
 
 /// A number with as many digits as a plot has room for: 950, 12 k, 1.5 M.

@@ -130,7 +130,9 @@ impl Axis {
             u64::MAX,
             Handlers::Fixed(1),
         );
+        let grpc = over_grpc("Fast, Grpc", Side::FastGrpc, handlers);
         let keys = ours("KeyOrdered, Embedded", Side::KeyOrdered, handlers);
+        let keys_grpc = over_grpc("KeyOrdered, Grpc", Side::KeyOrderedGrpc, handlers);
         let confluent = others(
             "Parallel Consumer, KEY",
             peer(Peer::ParallelConsumer),
@@ -155,12 +157,15 @@ impl Axis {
         };
         let source = others("baseplate, Fast", source, 50_000, handlers);
         match self {
-            Self::Concurrency => vec![poll, fast, keys, bare, http, confluent, connect, source],
+            Self::Concurrency => vec![
+                poll, fast, grpc, keys, keys_grpc, bare, http, confluent, connect, source,
+            ],
             Self::Size => vec![
-                poll, fast, keys, bare, http, java, confluent, dapr, connect, source,
+                poll, fast, grpc, keys, keys_grpc, bare, http, java, confluent, dapr, connect,
+                source,
             ],
             Self::Partitions | Self::Backlog => vec![
-                poll, fast, keys, http, java, confluent, dapr, connect, source,
+                poll, fast, grpc, keys, keys_grpc, http, java, confluent, dapr, connect, source,
             ],
         }
     }
@@ -194,6 +199,13 @@ fn ours(name: &'static str, side: Side, handlers: Handlers) -> Series {
         most_each: u64::MAX,
         handlers,
         transport: None,
+    }
+}
+
+fn over_grpc(name: &'static str, side: Side, handlers: Handlers) -> Series {
+    Series {
+        transport: Some(Transport::Unix),
+        ..ours(name, side, handlers)
     }
 }
 
