@@ -2,7 +2,6 @@ package penstock
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"hash/maphash"
 	"sync"
@@ -150,8 +149,7 @@ func (l *lanes) placeOf(message *Message) (place, bool) {
 // stopsAt is whether what follows a message that was not done must not be handled.
 func (l *lanes) stopsAt(err error) bool {
 	// One that is skipped never comes again.
-	var skip Skip
-	return l.order == handlerv1.Order_ORDER_BATCH || !errors.As(err, &skip)
+	return l.order == handlerv1.Order_ORDER_BATCH || !is[Skip](err)
 }
 
 func (l *lanes) call(ctx context.Context, message *Message) (err error) {

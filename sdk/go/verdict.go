@@ -43,25 +43,43 @@ func verdict(id uint64, err error) *handlerv1.Verdict {
 	}
 	// Any other text would break the stream, for all of its messages.
 	reason := strings.ToValidUTF8(err.Error(), "\uFFFD")
-	var (
-		retry  Retry
-		skip   Skip
-		letter DeadLetter
-		fail   Fail
-	)
 	switch {
-	case errors.As(err, &skip):
+	case is[Skip](err):
 		verdict.Outcome = &handlerv1.Verdict_Skip{Skip: &handlerv1.Skip{Reason: reason}}
-	case errors.As(err, &letter):
+	case is[DeadLetter](err):
 		verdict.Outcome = &handlerv1.Verdict_DeadLetter{DeadLetter: &handlerv1.DeadLetter{Reason: reason}}
-	case errors.As(err, &fail):
+	case is[Fail](err):
 		verdict.Outcome = &handlerv1.Verdict_Fail{Fail: &handlerv1.Fail{Reason: reason}}
 	default:
-		errors.As(err, &retry)
+		retry, _ := find[Retry](err)
 		verdict.Outcome = &handlerv1.Verdict_Retry{Retry: &handlerv1.Retry{
 			Reason:  reason,
 			DelayMs: uint64(max(0, retry.Delay.Milliseconds())),
 		}}
 	}
 	return verdict
+}
+
+// pointer is an error that is given by pointer.
+type pointer[E error] interface {
+	*E
+	error
+}
+
+// find is the error of a kind that err is or wraps, given by value or by pointer.
+func find[E error, P pointer[E]](err error) (E, bool) {
+	var value E
+	if errors.As(err, &value) {
+		return value, true
+	}
+	var given P
+	if errors.As(err, &given) && given != nil {
+		return *given, true
+	}
+	return value, false
+}
+
+func is[E error, P pointer[E]](err error) bool {
+	_, found := find[E, P](err)
+	return found
 }

@@ -24,6 +24,9 @@ func TestEachErrorIsItsVerdict(t *testing.T) {
 		{errors.New("busy"), "retry"},
 		{fmt.Errorf("order 7: %w", Fail{Reason: "busy"}), "fail"},
 		{errors.Join(errors.New("no"), Skip{Reason: "old"}), "skip"},
+		{&Skip{Reason: "busy"}, "skip"},
+		{fmt.Errorf("order 7: %w", &DeadLetter{Reason: "busy"}), "dead letter"},
+		{&Retry{Reason: "busy"}, "retry"},
 	} {
 		if found := outcome(verdict(1, one.err)); found != one.name {
 			t.Errorf("%v is %s", one.err, found)
@@ -46,9 +49,11 @@ func TestTheDelayOfARetryIsInMillisecondsAndNoneIsBelowZero(t *testing.T) {
 		-time.Second:            0,
 		math.MaxInt64:           9223372036854,
 	} {
-		wrapped := fmt.Errorf("busy: %w", Retry{Delay: delay})
-		if found := verdict(1, wrapped).GetRetry().DelayMs; found != milliseconds {
-			t.Errorf("%v is %d", delay, found)
+		for _, retry := range []error{Retry{Delay: delay}, &Retry{Delay: delay}} {
+			wrapped := fmt.Errorf("busy: %w", retry)
+			if found := verdict(1, wrapped).GetRetry().DelayMs; found != milliseconds {
+				t.Errorf("%v is %d", delay, found)
+			}
 		}
 	}
 }
