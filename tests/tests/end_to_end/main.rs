@@ -7,6 +7,7 @@
 
 mod apply;
 mod drift;
+mod exactly_once;
 mod grpc;
 mod handlers;
 mod installation;
