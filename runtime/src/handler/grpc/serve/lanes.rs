@@ -66,12 +66,18 @@ impl Lanes {
         }
     }
 
-    /// Shares out the messages of a batch.
-    pub(super) fn give(&mut self, messages: Vec<(u64, Delivered)>) -> Arc<BatchState> {
+    /// Shares out the messages of a batch, of which there are so many.
+    pub(super) fn give(
+        &mut self,
+        messages: impl Iterator<Item = (u64, Delivered)>,
+        count: usize,
+    ) -> Arc<BatchState> {
         let batch = Arc::new(BatchState {
             void: CancellationToken::new(),
         });
-        let mut shares: Vec<Vec<_>> = self.lanes.iter().map(|_| Vec::new()).collect();
+        let even = count.div_ceil(self.lanes.len());
+        let shares = self.lanes.iter().map(|_| Vec::with_capacity(even));
+        let mut shares: Vec<_> = shares.collect();
         for (id, message) in messages {
             let lane = self.lane_of(&message);
             shares[lane].push((id, message));

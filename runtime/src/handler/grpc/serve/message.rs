@@ -48,24 +48,19 @@ impl Delivered {
         format!("{group}/{topic}/{partition}/{offset}")
     }
 
-    /// All messages of a batch, with their numbers.
-    pub(super) fn all(group: &Arc<str>, batch: Batch) -> Vec<(u64, Self)> {
+    /// All messages of a batch, with their numbers. Each is made where it will lie: it is
+    /// large, and to move it takes time.
+    pub(super) fn all(group: &Arc<str>, batch: Batch) -> impl Iterator<Item = (u64, Self)> {
         let deadline_ms = u64::try_from(batch.deadline_ms).unwrap_or(0);
         let deadline = UNIX_EPOCH + Duration::from_millis(deadline_ms);
-        let mut messages = Vec::new();
-        let mut id = batch.first_id;
-        for run in batch.runs {
-            let topic: Arc<str> = run.topic.as_str().into();
+        let deliveries = batch.runs.into_iter().flat_map(move |run| {
+            let topic: Arc<str> = run.topic.into();
             let (partition, epoch) = (run.partition, run.epoch);
-            for delivery in run.deliveries {
-                messages.push((
-                    id,
-                    Self::one(group, &topic, partition, epoch, deadline, delivery),
-                ));
-                id += 1;
-            }
-        }
-        messages
+            run.deliveries
+                .into_iter()
+                .map(move |delivery| Self::one(group, &topic, partition, epoch, deadline, delivery))
+        });
+        (batch.first_id..).zip(deliveries)
     }
 
     fn one(

@@ -109,7 +109,9 @@ impl OpenStream {
     fn begin(&mut self, batch: Batch) {
         self.batches.retain(|_, batch| batch.strong_count() > 0);
         let first_id = batch.first_id;
-        let batch = self.lanes.give(Delivered::all(&self.group, batch));
+        let count = batch.runs.iter().map(|run| run.deliveries.len()).sum();
+        let messages = Delivered::all(&self.group, batch);
+        let batch = self.lanes.give(messages, count);
         self.batches.insert(first_id, Arc::downgrade(&batch));
     }
 
