@@ -166,6 +166,7 @@ where
     }
     let _telemetry = arguments.telemetry(&consumer)?;
     let stop = stop_on_signal().map_err(MainError::Signals)?;
+    tracing::info!("the handler is embedded");
     Ok(arguments
         .runtime(consumer)
         .run(decoder, handler, stop)

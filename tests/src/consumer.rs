@@ -102,12 +102,22 @@ impl Launch {
         let path = dir.path().join("consumer.yaml");
         std::fs::write(&path, self.manifest.text())?;
         let [metrics, health] = ports::free("127.0.0.1")?;
-        let mut program = Program::new(find_binary("penstock-runtime")?)
+        let name = match self.manifest.is_embedded() {
+            true => "penstock-test-embedded",
+            false => "penstock-runtime",
+        };
+        let mut program = Program::new(find_binary(name)?)
             .env("PENSTOCK_CONFIG", &path)
             .env("PENSTOCK_METRICS_ADDRESS", format!("127.0.0.1:{metrics}"))
             .env("PENSTOCK_HEALTH_ADDRESS", format!("127.0.0.1:{health}"))
             .env("PENSTOCK_LOG", &self.log)
             .env("NO_COLOR", "1");
+        if self.manifest.is_embedded() {
+            // Its variables are those of the program, as in a pod.
+            for (name, value) in self.manifest.variables() {
+                program = program.env(name, value);
+            }
+        }
         if self.json_log {
             program = program.env("PENSTOCK_LOG_FORMAT", "json");
         }
@@ -191,6 +201,19 @@ impl Consumer {
             async || matches!(self.health("/readyz").await, Ok(page) if page.status == 200),
         )
         .await
+    }
+
+    /// Waits until a signal is a request to it. Before, it is the end.
+    ///
+    /// # Errors
+    /// As [`Consumer::wait_until`].
+    pub async fn wait_until_it_can_stop(&self, limit: Duration) -> Result<(), ConsumerError> {
+        let said = async || {
+            ["waiting for the handler at", "the handler is embedded"]
+                .iter()
+                .any(|text| self.count(text) > 0)
+        };
+        self.wait_until("it to heed signals", limit, said).await
     }
 
     /// Waits until `condition` holds, which is the program's doing.

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use tempfile::NamedTempFile;
+
 use crate::Manifest;
 use crate::oracle::Rule;
 use crate::recorder::Recorder;
@@ -48,6 +50,8 @@ pub enum Protocol {
     BatchHttp,
     /// Batches on one stream.
     Grpc,
+    /// One message a call, in the consumer's process.
+    Embedded,
 }
 
 /// A mode, and what its handler speaks.
@@ -72,10 +76,11 @@ impl Lane {
 
     /// Whether messages that wait are given together.
     pub fn has_batches(self) -> bool {
-        self.protocol != Protocol::Http
+        matches!(self.protocol, Protocol::BatchHttp | Protocol::Grpc)
     }
 
-    /// A recorder that speaks it, at a port. In order it does one message after the other.
+    /// A recorder that speaks it, at a port, or has a journal in the directory for
+    /// temporary files. In order it does one message after the other.
     ///
     /// # Errors
     /// When it can't listen.
@@ -83,6 +88,10 @@ impl Lane {
         let recorder = match self.protocol {
             Protocol::Http | Protocol::BatchHttp => Recorder::start()?,
             Protocol::Grpc => Recorder::start_grpc()?,
+            Protocol::Embedded => {
+                let journal = NamedTempFile::with_prefix("penstock-journal-")?;
+                Recorder::start_embedded(journal.into_temp_path().keep()?)?
+            }
         };
         if self.mode == Mode::InOrder {
             recorder.handle_one_by_one();
@@ -103,7 +112,7 @@ impl Lane {
         let manifest = self.mode.manifest(bootstrap, group, topic, handlers);
         let manifest = match self.protocol {
             Protocol::BatchHttp => manifest.set("/handler/protocol", "BatchHttp"),
-            Protocol::Http | Protocol::Grpc => manifest,
+            Protocol::Http | Protocol::Grpc | Protocol::Embedded => manifest,
         };
         match self.has_batches() {
             true => manifest.set("/consumeBatchSize", batch),

@@ -92,6 +92,10 @@ impl Manifest {
     /// Gives the messages to `recorder`, by whatever it listens on.
     #[must_use]
     pub fn handler(self, recorder: &Recorder) -> Self {
+        if let Some(path) = recorder.journal() {
+            let journal = json!({"name": "PENSTOCK_TEST_JOURNAL", "value": path});
+            return self.set("/handler/protocol", "Embedded").variable(journal);
+        }
         let manifest = match recorder.is_grpc() {
             true => self.set("/handler/protocol", "Grpc"),
             false => self,
@@ -131,6 +135,22 @@ impl Manifest {
             None => *environment = json!([variable]),
         }
         self
+    }
+
+    /// Whether the handler is embedded.
+    pub fn is_embedded(&self) -> bool {
+        self.spec["handler"]["protocol"] == "Embedded"
+    }
+
+    /// The handler's variables, by name.
+    pub fn variables(&self) -> Vec<(String, String)> {
+        let variables = self.spec["handler"]["env"].as_array().into_iter().flatten();
+        variables
+            .filter_map(|variable| {
+                let text = |field: &str| Some(variable[field].as_str()?.to_owned());
+                Some((text("name")?, text("value")?))
+            })
+            .collect()
     }
 
     /// The consumer group.

@@ -1,7 +1,8 @@
 //! A handler that records what it is given and answers as the test says.
 //!
 //! It speaks HTTP/1.1 itself, to be able to answer wrongly, or gRPC by the library, and
-//! runs in a thread of its own, so that a busy test does not falsify its times.
+//! runs in a thread of its own, so that a busy test does not falsify its times. An embedded
+//! handler does as it likes, and the recorder reads its [`Journal`].
 //!
 //! A request of BatchHttp is as many deliveries as it has events. It is answered once,
 //! after the longest delay, with the verdicts that the replies' statuses mean; unless they
@@ -10,10 +11,12 @@
 mod batch;
 mod grpc;
 mod http;
+mod journal;
 mod produce;
 mod reply;
 mod serve;
 
+pub use journal::{Begun, Given, Journal};
 pub use reply::{Gate, Reply};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -98,6 +101,7 @@ impl Delivery {
 enum Address {
     Tcp(SocketAddr),
     Unix(PathBuf),
+    Journal(PathBuf),
 }
 
 /// What a recorder speaks.
@@ -105,6 +109,7 @@ enum Address {
 enum Protocol {
     Http,
     Grpc,
+    Embedded,
 }
 
 /// The recording handler. It stops when it is dropped; dropped by a panic, it shows
@@ -172,6 +177,15 @@ impl Recorder {
         Self::start_at(Protocol::Grpc, Address::Unix(path.into()))
     }
 
+    /// The recorder of embedded handlers, whose journal is at `path`. They are
+    /// `penstock-test-embedded`, and do as that says.
+    ///
+    /// # Errors
+    /// When the file can't be made, or the system gives no thread.
+    pub fn start_embedded(path: impl Into<PathBuf>) -> io::Result<Self> {
+        Self::start_at(Protocol::Embedded, Address::Journal(path.into()))
+    }
+
     fn start_at(protocol: Protocol, address: Address) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
@@ -202,19 +216,27 @@ impl Recorder {
         self.shared.one_by_one.store(true, Ordering::Relaxed);
     }
 
-    /// TCP port; 0 on a Unix socket.
+    /// TCP port; 0 where it has none.
     pub fn port(&self) -> u16 {
         match &self.address {
             Address::Tcp(address) => address.port(),
-            Address::Unix(_) => 0,
+            Address::Unix(_) | Address::Journal(_) => 0,
         }
     }
 
     /// Path of the Unix socket, if it listens on one.
     pub fn socket(&self) -> Option<&Path> {
         match &self.address {
-            Address::Tcp(_) => None,
             Address::Unix(path) => Some(path),
+            Address::Tcp(_) | Address::Journal(_) => None,
+        }
+    }
+
+    /// The journal of its embedded handlers, if it has such.
+    pub fn journal(&self) -> Option<&Path> {
+        match &self.address {
+            Address::Journal(path) => Some(path),
+            Address::Tcp(_) | Address::Unix(_) => None,
         }
     }
 
@@ -272,6 +294,11 @@ impl Recorder {
                 let accept = serve::accept_unix(listener, shared, cancel.clone(), tasks.clone());
                 tasks.spawn(accept);
                 Address::Unix(path.clone())
+            }
+            Address::Journal(path) => {
+                journal::make(path)?;
+                tasks.spawn(journal::follow(path.clone(), shared, cancel.clone()));
+                Address::Journal(path.clone())
             }
         };
         *lock(&self.up) = Some((cancel, tasks));
@@ -371,7 +398,7 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        if let Address::Unix(path) = &self.address {
+        if let Address::Unix(path) | Address::Journal(path) = &self.address {
             // Gone already is as good.
             let _ = std::fs::remove_file(path);
         }
@@ -404,8 +431,12 @@ impl Log {
 
     /// Ends the delivery `number` now.
     fn end(&mut self, number: usize, verdict: Verdict) {
+        self.end_at(number, verdict, Instant::now());
+    }
+
+    fn end_at(&mut self, number: usize, verdict: Verdict, at: Instant) {
         let delivery = &mut self.deliveries[number];
-        delivery.end = Some(Instant::now());
+        delivery.end = Some(at);
         delivery.verdict = verdict;
         self.in_flight -= 1;
         if verdict.is_success() {

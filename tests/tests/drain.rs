@@ -315,9 +315,7 @@ async fn a_stop_while_it_starts_ends_it_too() -> Outcome {
     let scene = Scene::new(1).await?;
     scene.recorder.down().await;
     let consumer = Consumer::start(&scene.in_order())?;
-    consumer
-        .wait_for_line("waiting for the handler at", SOON)
-        .await?;
+    consumer.wait_until_it_can_stop(SOON).await?;
     let status = consumer.stop(Duration::from_secs(10)).await?;
     assert_eq!(status.code(), Some(0), "{}", consumer.tail());
     assert_eq!(scene.recorder.count(), 0);

@@ -64,7 +64,8 @@ async fn every_record_is_there_once_and_in_order_through_kills_pauses_and_stops(
     };
     println!("PENSTOCK_TEST_SEED={seed}, {disruptions} disturbances of each lane");
     let mut seeds = StdRng::seed_from_u64(seed);
-    let protocols = [Protocol::Http, Protocol::BatchHttp, Protocol::Grpc];
+    use Protocol::{BatchHttp, Embedded, Grpc, Http};
+    let protocols = [Http, BatchHttp, Grpc, Embedded];
     let lanes = Lane::all(&protocols).into_iter().map(|lane| {
         let random = StdRng::seed_from_u64(seeds.random());
         async move {
@@ -203,6 +204,7 @@ impl Run {
         let recorder = match lane.protocol {
             Protocol::Http | Protocol::BatchHttp => Recorder::start_unix(socket)?,
             Protocol::Grpc => Recorder::start_grpc_unix(socket)?,
+            Protocol::Embedded => Recorder::start_embedded(dir.path().join("journal"))?,
         };
         let to = out.clone();
         recorder.behave(move |delivery| {
@@ -224,7 +226,10 @@ impl Run {
             .set("/delivery/deadLetterTopic", dead.as_str())
             .short_session()
             .kafka("auto.commit.interval.ms", "50")
-            .handler(&recorder);
+            .handler(&recorder)
+            .variable(json!({"name": "PENSTOCK_TEST_PRODUCE", "value": out}))
+            .variable(json!({"name": "PENSTOCK_TEST_POISON", "value": POISON.to_string()}))
+            .variable(json!({"name": "PENSTOCK_TEST_LONGEST", "value": "7"}));
         Ok(Self {
             lane,
             random,

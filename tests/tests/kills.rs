@@ -22,6 +22,7 @@ use penstock_tests::topics::Stored;
 use penstock_tests::{Consumer, Manifest, Position, topics, variable, wait};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
@@ -51,6 +52,8 @@ enum Transport {
     Batches,
     /// Over a Unix socket, in batches too.
     Grpc,
+    /// None: the handler is in the consumer's process, and is killed with it.
+    Embedded,
 }
 
 /// How the group sees a process that comes after one that was killed.
@@ -93,10 +96,10 @@ impl Lane {
     }
 }
 
-const LANES: [Lane; 16] = {
+const LANES: [Lane; 19] = {
     use Membership::{Dynamic, Static};
     use Mode::{Fast, InOrder, KeyOrdered};
-    use Transport::{Batches, Grpc, Tcp, Unix};
+    use Transport::{Batches, Embedded, Grpc, Tcp, Unix};
     [
         Lane::new("in order, TCP", InOrder, Tcp, Static),
         Lane::new("in order, Unix socket, new members", InOrder, Unix, Dynamic),
@@ -114,6 +117,9 @@ const LANES: [Lane; 16] = {
         Lane::new("fast, gRPC, new members", Fast, Grpc, Dynamic),
         Lane::new("by key, gRPC", KeyOrdered, Grpc, Static),
         Lane::new("in order, gRPC, dead letters", InOrder, Grpc, Static).with_poison(),
+        Lane::new("in order, embedded", InOrder, Embedded, Static),
+        Lane::new("fast, embedded, new members", Fast, Embedded, Dynamic),
+        Lane::new("by key, embedded", KeyOrdered, Embedded, Static),
     ]
 };
 
@@ -176,6 +182,7 @@ impl Run {
                 Recorder::start_unix(dir.path().join("handler.sock"))?
             }
             Transport::Grpc => Recorder::start_grpc_unix(dir.path().join("handler.sock"))?,
+            Transport::Embedded => Recorder::start_embedded(dir.path().join("journal"))?,
         };
         if lane.mode == Mode::InOrder {
             recorder.handle_one_by_one();
@@ -202,7 +209,7 @@ impl Run {
                 .set("/handler/protocol", "BatchHttp")
                 .set("/consumeBatchSize", BATCH),
             Transport::Grpc => manifest.set("/consumeBatchSize", BATCH),
-            Transport::Tcp | Transport::Unix => manifest,
+            Transport::Tcp | Transport::Unix | Transport::Embedded => manifest,
         };
         let manifest = match lane.membership {
             Membership::Static => manifest.static_member(),
@@ -220,7 +227,9 @@ impl Run {
             bootstrap: bootstrap.to_owned(),
             topic,
             dead,
-            manifest: manifest.handler(&recorder),
+            manifest: manifest
+                .handler(&recorder)
+                .variable(json!({"name": "PENSTOCK_TEST_LONGEST", "value": longest.to_string()})),
             recorder,
             produced: Vec::new(),
             kills: Vec::new(),
@@ -319,9 +328,7 @@ impl Run {
     async fn finish(&self) -> Result<(), Box<dyn Error>> {
         let consumer = Consumer::start(&self.manifest)?;
         // All may be committed. From here on a signal is a request; before, it is the end.
-        consumer
-            .wait_for_line("waiting for the handler at", SOON)
-            .await?;
+        consumer.wait_until_it_can_stop(SOON).await?;
         let total = i64::try_from(self.produced.len())?;
         let group = self.manifest.group();
         groups::wait_for_committed(&self.bootstrap, group, &self.topic, total, SOON)

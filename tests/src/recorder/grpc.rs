@@ -24,7 +24,7 @@ const CONCURRENCY: usize = 64;
 pub(super) async fn serve(address: Address, shared: Arc<Shared>, stop: CancellationToken) {
     let server = match address {
         Address::Tcp(address) => Server::tcp(address),
-        Address::Unix(path) => Server::unix(path),
+        Address::Unix(path) | Address::Journal(path) => Server::unix(path),
     };
     let recording = Recording(Arc::clone(&shared));
     if let Err(error) = server.concurrency(CONCURRENCY).run(recording, stop).await {

@@ -13,6 +13,7 @@ use penstock_tests::recorder::{Delivery, Recorder, Reply};
 use penstock_tests::{Consumer, Manifest, Position, topics, variable, wait};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use serde_json::json;
 use tokio::time::sleep;
 
 use crate::{BATCH, HANDLERS, Outcome, PARTITIONS, SOON, end_well};
@@ -32,7 +33,8 @@ const BACKLOG: usize = 500;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_come_and_go_under_range() -> Outcome {
-    all("range", &[Protocol::Http, Protocol::BatchHttp]).await
+    let protocols = [Protocol::Http, Protocol::BatchHttp, Protocol::Embedded];
+    all("range", &protocols).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -42,8 +44,8 @@ async fn members_come_and_go_under_roundrobin() -> Outcome {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_come_and_go_under_cooperative_sticky() -> Outcome {
-    let protocols = [Protocol::Http, Protocol::BatchHttp, Protocol::Grpc];
-    all("cooperative-sticky", &protocols).await
+    use Protocol::{BatchHttp, Embedded, Grpc, Http};
+    all("cooperative-sticky", &[Http, BatchHttp, Grpc, Embedded]).await
 }
 
 /// Runs all modes with these protocols side by side.
@@ -101,6 +103,7 @@ impl Run {
         let manifest = lane
             .manifest(bootstrap, &group, &topic, HANDLERS, BATCH)
             .handler(&recorder)
+            .variable(json!({"name": "PENSTOCK_TEST_LONGEST", "value": longest.to_string()}))
             .kafka("partition.assignment.strategy", assignor)
             .kafka("session.timeout.ms", "4000")
             .kafka("heartbeat.interval.ms", "200");
@@ -172,9 +175,7 @@ impl Run {
         if comes {
             let member = Consumer::start(&self.manifest)?;
             // From here on a signal is a request; before, it is the end.
-            member
-                .wait_for_line("waiting for the handler at", SOON)
-                .await?;
+            member.wait_until_it_can_stop(SOON).await?;
             self.members.push(member);
             return Ok(());
         }

@@ -1,0 +1,128 @@
+//! A consumer whose handler is embedded, and keeps a journal for the recorder of a test.
+//!
+//! It is done with every other message at once, blocks its thread for a moment at a few,
+//! and waits for the others. Its environment says how:
+//!
+//! - `PENSTOCK_TEST_JOURNAL`: the journal's file
+//! - `PENSTOCK_TEST_LONGEST`: below how many milliseconds it waits
+//! - `PENSTOCK_TEST_POISON`: one in so many messages is refused; none if absent
+//! - `PENSTOCK_TEST_PRODUCE`: the topic of a record for each message; none if absent
+
+#![forbid(unsafe_code)]
+
+use std::env;
+use std::error::Error;
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use penstock_runtime::decode::Json;
+use penstock_runtime::handler::{HandlerError, handler_fn};
+use penstock_runtime::record::Message;
+use penstock_runtime::{Done, ProducerRecord};
+use penstock_tests::Position;
+use penstock_tests::recorder::{Begun, Given, Journal};
+use penstock_tests::variable;
+use serde_json::{Value, json};
+
+/// One in so many messages blocks the thread, for so long.
+const BLOCKING: u64 = 50;
+const BLOCKED: Duration = Duration::from_millis(1);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let handler = match Embedded::from_env() {
+        Ok(handler) => Arc::new(handler),
+        Err(error) => {
+            eprintln!("penstock-test-embedded: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let handler = handler_fn(move |message: Message<'_, Value>| {
+        let call = handler.begin(&message);
+        let handler = Arc::clone(&handler);
+        async move { handler.end(call?).await }
+    });
+    penstock_runtime::run_main(Json::new(), handler).await
+}
+
+struct Embedded {
+    journal: Journal,
+    longest: u64,
+    poison: Option<u64>,
+    produce: Option<String>,
+}
+
+/// A message at work.
+struct Call {
+    begun: Begun,
+    given: Given,
+}
+
+impl Embedded {
+    fn from_env() -> Result<Self, Box<dyn Error>> {
+        let journal = env::var("PENSTOCK_TEST_JOURNAL");
+        let journal = journal.map_err(|error| format!("PENSTOCK_TEST_JOURNAL: {error}"))?;
+        Ok(Self {
+            journal: Journal::open(journal)?,
+            longest: variable::number("PENSTOCK_TEST_LONGEST")?.unwrap_or(0),
+            poison: variable::number("PENSTOCK_TEST_POISON")?,
+            produce: env::var("PENSTOCK_TEST_PRODUCE").ok(),
+        })
+    }
+
+    fn begin(&self, message: &Message<'_, Value>) -> Result<Call, HandlerError> {
+        let key = message.key().map(String::from_utf8_lossy);
+        let given = Given {
+            position: Position::new(message.topic(), message.partition(), message.offset()),
+            key: key.map(Into::into),
+            attempt: message.attempt(),
+            epoch: message.epoch(),
+        };
+        let begun = self.journal.begin(given.clone()).map_err(no_journal)?;
+        Ok(Call { begun, given })
+    }
+
+    async fn end(&self, call: Call) -> Result<Done, HandlerError> {
+        let Call { begun, given } = call;
+        let offset = given.position.offset.unsigned_abs();
+        let scatter = scatter(&given.position);
+        if scatter.is_multiple_of(BLOCKING) {
+            thread::sleep(BLOCKED);
+        } else if scatter % 2 == 1 && self.longest > 0 {
+            tokio::time::sleep(Duration::from_millis(scatter % self.longest)).await;
+        }
+        if self
+            .poison
+            .is_some_and(|poison| offset % poison == poison - 1)
+        {
+            self.journal.end(begun, 422).map_err(no_journal)?;
+            return Err(HandlerError::permanent("poison"));
+        }
+        self.journal.end(begun, 204).map_err(no_journal)?;
+        Ok(self.record(given).map_or_else(Done::default, Done::from))
+    }
+
+    fn record(&self, given: Given) -> Option<ProducerRecord> {
+        let topic = self.produce.as_ref()?;
+        let Position {
+            partition, offset, ..
+        } = given.position;
+        let data = json!({ "partition": partition, "offset": offset });
+        let record = ProducerRecord::new(topic.as_str(), data.to_string());
+        Some(record.key(given.key.unwrap_or_default()))
+    }
+}
+
+/// What can't be noted must not count as handled.
+fn no_journal(error: io::Error) -> HandlerError {
+    HandlerError::permanent(format_args!("the journal can't be written: {error}"))
+}
+
+/// A number that looks random and differs for each message.
+fn scatter(position: &Position) -> u64 {
+    let place = position.offset.unsigned_abs() * 64 + u64::from(position.partition.unsigned_abs());
+    place.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23) >> 40
+}
