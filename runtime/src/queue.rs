@@ -2,11 +2,11 @@
 //! for items of a lane, which wait until the one before them has left it.
 //!
 //! Bounded in places, as in the source, and in bytes. The pump adds many
-//! messages under one lock; a handler takes one, or some together. Adding wakes one handler, and a
-//! handler that begins to wait, or is slow, wakes the next while messages
-//! remain. So a handler that never waits does all the work with one wake-up for
-//! many messages, and others all get going: waking one for each message would
-//! cost more than such a handler's work.
+//! messages under one lock; a handler takes one, or some together. Adding wakes
+//! one handler, and a handler that begins to wait, or is slow, wakes the next
+//! while messages remain. So a handler that never waits does all the work with
+//! one wake-up for many messages, and others all get going: waking one for each
+//! message would cost more than such a handler's work.
 
 mod lanes;
 #[cfg(test)]

@@ -90,8 +90,8 @@ impl Delivery {
     }
 }
 
-/// Notes messages that were read with their partitions, those of a run under one lock.
-/// What an earlier owner handled is dropped, and the attempts that it made count.
+/// Notes messages, all of them just read, with their partitions: those of a run under one
+/// lock. What an earlier owner handled is dropped, and the attempts that it made count.
 pub(crate) fn arrive(read: &mut VecDeque<Delivery>) {
     let (mut handled, mut place) = (Vec::new(), 0);
     let (front, back) = read.as_mut_slices();
