@@ -170,18 +170,13 @@ impl<T: Queued> WorkQueue<T> {
             state.bytes += item.weight();
             state.items.push_front(item);
         }
-        if !state.items.is_empty() {
-            self.wake_one(&mut state);
-        }
+        self.wake_one(&mut state);
     }
 
     /// Wakes another handler if there is something to take. To be called by one
     /// that will not take it soon.
     pub(crate) fn pass_on(&self) {
-        let mut state = self.state.lock();
-        if !state.items.is_empty() {
-            self.wake_one(&mut state);
-        }
+        self.wake_one(&mut self.state.lock());
     }
 
     /// Up to `most` more items without waiting, as far as the share goes; whether more fit.
@@ -243,9 +238,7 @@ impl<T: Queued> WorkQueue<T> {
         }
         next.into_iter().for_each(|item| state.add(Some(item)));
         removed.extend(held);
-        if !state.items.is_empty() {
-            self.wake_one(&mut state);
-        }
+        self.wake_one(&mut state);
         self.tell_pump(&mut state);
         removed
     }
@@ -281,8 +274,9 @@ impl<T: Queued> WorkQueue<T> {
         state.items.len() + state.lanes.load().0 < most || state.items.len() < state.idle
     }
 
+    /// Wakes a handler that waits, if there is something to take.
     fn wake_one(&self, state: &mut State<T>) {
-        if state.idle > 0 && !state.waking {
+        if !state.items.is_empty() && state.idle > 0 && !state.waking {
             state.waking = true;
             self.items.notify_one();
         }

@@ -1,5 +1,6 @@
 //! Manifests for tests, as data: what a test does not set is the manifest's default.
 
+use std::fmt::Display;
 use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
@@ -93,8 +94,8 @@ impl Manifest {
     #[must_use]
     pub fn handler(self, recorder: &Recorder) -> Self {
         if let Some(path) = recorder.journal() {
-            let journal = json!({"name": "PENSTOCK_TEST_JOURNAL", "value": path});
-            return self.set("/handler/protocol", "Embedded").variable(journal);
+            let embedded = self.set("/handler/protocol", "Embedded");
+            return embedded.env("PENSTOCK_TEST_JOURNAL", path.display());
         }
         let manifest = match recorder.is_grpc() {
             true => self.set("/handler/protocol", "Grpc"),
@@ -135,6 +136,12 @@ impl Manifest {
             None => *environment = json!([variable]),
         }
         self
+    }
+
+    /// Adds a variable of the handler's with a value.
+    #[must_use]
+    pub fn env(self, name: &str, value: impl Display) -> Self {
+        self.variable(json!({"name": name, "value": value.to_string()}))
     }
 
     /// Whether the handler is embedded.

@@ -22,6 +22,14 @@ impl Position {
             offset,
         }
     }
+
+    /// A number that looks random and differs for each partition and offset, to vary what
+    /// is done with messages.
+    pub fn scatter(&self) -> u64 {
+        let partition = u64::from(self.partition.unsigned_abs());
+        let place = self.offset.unsigned_abs() * 64 + partition;
+        place.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23) >> 40
+    }
 }
 
 impl fmt::Display for Position {

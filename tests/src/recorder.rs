@@ -28,6 +28,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use penstock_runtime::handler::grpc::serve::Server;
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -274,9 +275,15 @@ impl Recorder {
         let _context = self.handle.enter();
         let shared = Arc::clone(&self.shared);
         let address = match &self.address {
-            address if self.is_grpc() => {
-                tasks.spawn(grpc::serve(address.clone(), shared, cancel.clone()));
-                address.clone()
+            Address::Tcp(address) if self.is_grpc() => {
+                let server = Server::tcp(*address);
+                tasks.spawn(grpc::serve(server, shared, cancel.clone()));
+                Address::Tcp(*address)
+            }
+            Address::Unix(path) if self.is_grpc() => {
+                let server = Server::unix(path);
+                tasks.spawn(grpc::serve(server, shared, cancel.clone()));
+                Address::Unix(path.clone())
             }
             Address::Tcp(address) => {
                 let listener = TcpListener::bind(address)?;

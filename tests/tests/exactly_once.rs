@@ -227,9 +227,9 @@ impl Run {
             .short_session()
             .kafka("auto.commit.interval.ms", "50")
             .handler(&recorder)
-            .variable(json!({"name": "PENSTOCK_TEST_PRODUCE", "value": out}))
-            .variable(json!({"name": "PENSTOCK_TEST_POISON", "value": POISON.to_string()}))
-            .variable(json!({"name": "PENSTOCK_TEST_LONGEST", "value": "7"}));
+            .env("PENSTOCK_TEST_PRODUCE", &out)
+            .env("PENSTOCK_TEST_POISON", POISON)
+            .env("PENSTOCK_TEST_LONGEST", 7);
         Ok(Self {
             lane,
             random,

@@ -210,7 +210,9 @@ async fn one_that_comes_up_late_is_waited_for() -> Outcome {
     let scene = Scene::new(10).await?;
     scene.recorder.down().await;
     let consumer = Consumer::start(&scene.in_order())?;
-    consumer.wait_until_it_can_stop(SOON).await?;
+    consumer
+        .wait_for_line("waiting for the handler at", SOON)
+        .await?;
     sleep(Duration::from_secs(2)).await;
     let members = groups::describe(&scene.bootstrap, &scene.group)
         .await?

@@ -22,7 +22,6 @@ use penstock_tests::topics::Stored;
 use penstock_tests::{Consumer, Manifest, Position, topics, variable, wait};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use serde_json::json;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
@@ -229,7 +228,7 @@ impl Run {
             dead,
             manifest: manifest
                 .handler(&recorder)
-                .variable(json!({"name": "PENSTOCK_TEST_LONGEST", "value": longest.to_string()})),
+                .env("PENSTOCK_TEST_LONGEST", longest),
             recorder,
             produced: Vec::new(),
             kills: Vec::new(),

@@ -146,7 +146,7 @@ where
         commit: bool,
         settled: &mut Settled,
     ) -> Result<Option<Back>, Failure> {
-        if commit {
+        if commit && self.committer.is_some() {
             // It says that those before it are done with.
             settled.note();
         }

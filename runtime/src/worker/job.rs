@@ -107,12 +107,10 @@ pub(crate) fn arrive(read: &mut VecDeque<Delivery>) {
         place += run.len();
     }
     if !handled.is_empty() {
-        let mut places = 0..;
-        let mut handled = handled.into_iter().peekable();
+        let mut place = 0..;
         read.retain(|_| {
-            handled
-                .next_if_eq(&places.next().unwrap_or_default())
-                .is_none()
+            let place = place.next();
+            place.is_some_and(|place| handled.binary_search(&place).is_err())
         });
     }
 }

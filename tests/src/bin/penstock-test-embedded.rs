@@ -88,7 +88,7 @@ impl Embedded {
     async fn end(&self, call: Call) -> Result<Done, HandlerError> {
         let Call { begun, given } = call;
         let offset = given.position.offset.unsigned_abs();
-        let scatter = scatter(&given.position);
+        let scatter = given.position.scatter();
         if scatter.is_multiple_of(BLOCKING) {
             thread::sleep(BLOCKED);
         } else if scatter % 2 == 1 && self.longest > 0 {
@@ -119,10 +119,4 @@ impl Embedded {
 /// What can't be noted must not count as handled.
 fn no_journal(error: io::Error) -> HandlerError {
     HandlerError::permanent(format_args!("the journal can't be written: {error}"))
-}
-
-/// A number that looks random and differs for each message.
-fn scatter(position: &Position) -> u64 {
-    let place = position.offset.unsigned_abs() * 64 + u64::from(position.partition.unsigned_abs());
-    place.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23) >> 40
 }

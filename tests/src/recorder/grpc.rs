@@ -14,18 +14,14 @@ use tokio_util::sync::CancellationToken;
 use super::produce;
 use super::reply::Action;
 use super::serve::{OpenDelivery, Shared};
-use super::{Address, Delivery, Verdict};
+use super::{Delivery, Verdict};
 use crate::Position;
 use crate::sync::lock;
 
 /// Messages at once; no test has more handlers.
 const CONCURRENCY: usize = 64;
 
-pub(super) async fn serve(address: Address, shared: Arc<Shared>, stop: CancellationToken) {
-    let server = match address {
-        Address::Tcp(address) => Server::tcp(address),
-        Address::Unix(path) | Address::Journal(path) => Server::unix(path),
-    };
+pub(super) async fn serve(server: Server, shared: Arc<Shared>, stop: CancellationToken) {
     let recording = Recording(Arc::clone(&shared));
     if let Err(error) = server.concurrency(CONCURRENCY).run(recording, stop).await {
         lock(&shared.log).malformed.push(error.to_string());

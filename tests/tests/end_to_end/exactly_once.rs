@@ -27,19 +27,9 @@ async fn every_record_is_there_once_though_a_runtime_is_killed_and_a_pod_deleted
     let load = Load::start(bootstrap, &scene.topic, 20);
 
     scene.recorder.wait_for_handled(200, LIMIT).await?;
-    let pods = scene.pods()?;
-    let [pod] = pods.as_slice() else {
-        return Err(format!("not one pod: {pods:?}").into());
-    };
+    let pod = scene.pod()?;
     scene.namespace.signal(&pod.name, "runtime", Signal::KILL)?;
-    wait::value("the runtime to be started again", LIMIT, async || {
-        let pods = scene.pods().map_err(|error| error.to_string())?;
-        match pods.as_slice() {
-            [one] if one.uid == pod.uid && one.restarts == 1 => Ok(()),
-            pods => Err(format!("{pods:?}")),
-        }
-    })
-    .await?;
+    scene.wait_for_restart(&pod).await?;
     let before = scene.recorder.count();
     let more = async || scene.recorder.count() > before + 200;
     wait::until("messages to go on", LIMIT, more).await?;

@@ -9,7 +9,6 @@ use penstock_tests::groups;
 use penstock_tests::oracle::{Disruption, Rule};
 use penstock_tests::produce::Produce;
 use penstock_tests::recorder::{Gate, Reply};
-use penstock_tests::wait;
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -63,23 +62,13 @@ async fn killed_at_work(scene: &Scene, manifest: Manifest, order: &[Rule]) -> Ou
     scene.run(&manifest).await?;
     let ports = "/spec/template/spec/initContainers/0/ports";
     assert_eq!(scene.field("deployment/orders", ports)?, json!(null));
-    let pods = scene.pods()?;
-    let [pod] = pods.as_slice() else {
-        return Err(format!("not one pod: {pods:?}").into());
-    };
+    let pod = scene.pod()?;
     scene.recorder.wait_for_handled(HALF, LIMIT).await?;
     scene.recorder.wait_for_in_flight(1, LIMIT).await?;
 
     let killed = Instant::now();
     scene.namespace.signal(&pod.name, "handler", Signal::KILL)?;
-    wait::value("the handler to be started again", LIMIT, async || {
-        let pods = scene.pods().map_err(|error| error.to_string())?;
-        match pods.as_slice() {
-            [one] if one.uid == pod.uid && one.restarts == 1 => Ok(()),
-            pods => Err(format!("{pods:?}")),
-        }
-    })
-    .await?;
+    scene.wait_for_restart(&pod).await?;
     let disruption = Disruption::between(killed, Instant::now());
     gate.open();
 

@@ -12,12 +12,11 @@ use crate::{LIMIT, Outcome, Scene};
 impl Scene {
     /// Waits until the only pod tells of so many messages with success.
     async fn wait_for_processed(&self, count: u32) -> Outcome {
-        let pods = self.pods()?;
-        let [pod] = pods.as_slice() else {
-            return Err(format!("not one pod: {pods:?}").into());
-        };
+        let pod = self.pod()?;
         wait::value(format!("{count} messages processed"), LIMIT, async || {
-            let page = runtime_page(pod).await.map_err(|error| error.to_string())?;
+            let page = runtime_page(&pod)
+                .await
+                .map_err(|error| error.to_string())?;
             let seen = processed(&page, true).map_err(|error| error.to_string())?;
             match seen == f64::from(count) {
                 true => Ok(()),

@@ -68,6 +68,27 @@ impl Scene {
         Ok(self.namespace.pods("orders")?)
     }
 
+    /// Its only pod.
+    pub(crate) fn pod(&self) -> Result<Pod, Box<dyn Error>> {
+        match <[Pod; 1]>::try_from(self.pods()?) {
+            Ok([pod]) => Ok(pod),
+            Err(pods) => Err(format!("not one pod: {pods:?}").into()),
+        }
+    }
+
+    /// Waits until a container of its only pod, which is this, is started again, once.
+    pub(crate) async fn wait_for_restart(&self, pod: &Pod) -> Outcome {
+        wait::value("a container to be started again", LIMIT, async || {
+            let now = self.pod().map_err(|error| error.to_string())?;
+            match now.uid == pod.uid && now.restarts == 1 {
+                true => Ok(()),
+                false => Err(format!("{now:?}")),
+            }
+        })
+        .await?;
+        Ok(())
+    }
+
     /// The names of its objects of a kind.
     pub(crate) fn names(&self, kind: &str) -> Result<Vec<String>, Box<dyn Error>> {
         let found = self.namespace.json(&["get", kind, "-l", SELECTOR])?;

@@ -9,11 +9,10 @@ use penstock_tests::kafka::Kafka;
 use penstock_tests::lane::{Lane, Mode, Protocol};
 use penstock_tests::oracle::{Disruption, Evidence, Rule};
 use penstock_tests::produce::{Produce, Produced};
-use penstock_tests::recorder::{Delivery, Recorder, Reply};
-use penstock_tests::{Consumer, Manifest, Position, topics, variable, wait};
+use penstock_tests::recorder::{Recorder, Reply};
+use penstock_tests::{Consumer, Manifest, topics, variable, wait};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use serde_json::json;
 use tokio::time::sleep;
 
 use crate::{BATCH, HANDLERS, Outcome, PARTITIONS, SOON, end_well};
@@ -98,12 +97,12 @@ impl Run {
             false => 31,
         };
         recorder.behave(move |delivery| {
-            Reply::ok().after(Duration::from_millis(scatter(delivery) % longest))
+            Reply::ok().after(Duration::from_millis(delivery.position.scatter() % longest))
         });
         let manifest = lane
             .manifest(bootstrap, &group, &topic, HANDLERS, BATCH)
             .handler(&recorder)
-            .variable(json!({"name": "PENSTOCK_TEST_LONGEST", "value": longest.to_string()}))
+            .env("PENSTOCK_TEST_LONGEST", longest)
             .kafka("partition.assignment.strategy", assignor)
             .kafka("session.timeout.ms", "4000")
             .kafka("heartbeat.interval.ms", "200");
@@ -235,13 +234,4 @@ impl Run {
             .check(&rules)?;
         Ok(())
     }
-}
-
-/// A number that looks random and differs for each message.
-fn scatter(delivery: &Delivery) -> u64 {
-    let Position {
-        partition, offset, ..
-    } = delivery.position;
-    let place = offset.unsigned_abs() * 64 + u64::from(partition.unsigned_abs());
-    place.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23) >> 40
 }

@@ -28,11 +28,7 @@ async fn work_off<H: Handler<Value>>(fixture: &Fixture<H>) {
         let mut ready = Vec::new();
         queue.take_more(1, &mut ready);
         for delivery in ready {
-            fixture
-                .shared
-                .process(delivery, &fixture.seat, &mut fixture.shared.hand())
-                .await
-                .unwrap();
+            fixture.process_alone(delivery).await.unwrap();
         }
     }
 }
@@ -53,21 +49,13 @@ async fn a_failing_key_waits_alone_and_its_messages_stay_in_order() {
     let mut first = Vec::new();
     fixture.seat.queue.take_more(1, &mut first);
     let first = first.pop().unwrap();
-    fixture
-        .shared
-        .process(first, &fixture.seat, &mut fixture.shared.hand())
-        .await
-        .unwrap();
+    fixture.process_alone(first).await.unwrap();
     // Not due yet: the other key goes on, with the same handler.
     for _ in 0..2 {
         let mut ready = Vec::new();
         fixture.seat.queue.take_more(1, &mut ready);
         let ready = ready.pop().unwrap();
-        fixture
-            .shared
-            .process(ready, &fixture.seat, &mut fixture.shared.hand())
-            .await
-            .unwrap();
+        fixture.process_alone(ready).await.unwrap();
     }
     assert_eq!(handled(&fixture.steps()), ["0#1", "2#1", "3#1"]);
     assert_eq!(fixture.partition.committable(), Some(0));
@@ -105,11 +93,7 @@ async fn a_deferred_message_is_abandoned_when_its_partition_is_about_to_go() {
     let mut ready = Vec::new();
     fixture.seat.queue.take_more(1, &mut ready);
     let ready = ready.pop().unwrap();
-    fixture
-        .shared
-        .process(ready, &fixture.seat, &mut fixture.shared.hand())
-        .await
-        .unwrap();
+    fixture.process_alone(ready).await.unwrap();
     assert_eq!(fixture.seat.queue.load().0, 0);
     assert_eq!(fixture.partition.in_flight(), 0);
     assert_eq!(fixture.partition.committable(), Some(0));

@@ -149,9 +149,16 @@ impl<H> Fixture<H> {
     where
         H: Handler<Value>,
     {
-        let message = self.message(offset, payload);
+        self.process_alone(self.message(offset, payload)).await
+    }
+
+    /// With an empty hand.
+    async fn process_alone(&self, delivery: Delivery) -> Result<(), Failure>
+    where
+        H: Handler<Value>,
+    {
         let mut hand = self.shared.hand();
-        self.shared.process(message, &self.seat, &mut hand).await
+        self.shared.process(delivery, &self.seat, &mut hand).await
     }
 
     async fn process_batch(&self, payloads: &[&str]) -> Result<(), Failure>

@@ -56,11 +56,7 @@ fn history(
             let some: Vec<_> = deliveries.by_ref().take(batch).collect();
             failed = if batch == 1 {
                 let only = some.into_iter().next().unwrap();
-                fixture
-                    .shared
-                    .process(only, &fixture.seat, &mut fixture.shared.hand())
-                    .await
-                    .is_err()
+                fixture.process_alone(only).await.is_err()
             } else {
                 fixture
                     .shared

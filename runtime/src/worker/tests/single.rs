@@ -49,10 +49,7 @@ async fn a_kafka_error_fails_without_a_handler_or_a_commit() {
         topic: "orders".into(),
     };
     let delivery = Delivery::Error(error);
-    let failure = fixture
-        .shared
-        .process(delivery, &fixture.seat, &mut fixture.shared.hand())
-        .await;
+    let failure = fixture.process_alone(delivery).await;
     assert_eq!(
         failure.unwrap_err().to_string(),
         "KafkaError: Broker: Offset out of range"

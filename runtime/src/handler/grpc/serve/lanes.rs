@@ -66,18 +66,15 @@ impl Lanes {
         }
     }
 
-    /// Shares out the messages of a batch, of which there are so many.
+    /// Shares out the messages of a batch.
     pub(super) fn give(
         &mut self,
         messages: impl Iterator<Item = (u64, Delivered)>,
-        count: usize,
     ) -> Arc<BatchState> {
         let batch = Arc::new(BatchState {
             void: CancellationToken::new(),
         });
-        let even = count.div_ceil(self.lanes.len());
-        let shares = self.lanes.iter().map(|_| Vec::with_capacity(even));
-        let mut shares: Vec<_> = shares.collect();
+        let mut shares: Vec<Vec<_>> = self.lanes.iter().map(|_| Vec::new()).collect();
         for (id, message) in messages {
             let lane = self.lane_of(&message);
             shares[lane].push((id, message));

@@ -48,8 +48,7 @@ impl Delivered {
         format!("{group}/{topic}/{partition}/{offset}")
     }
 
-    /// All messages of a batch, with their numbers. Each is made where it will lie: it is
-    /// large, and to move it takes time.
+    /// All messages of a batch, with their numbers.
     pub(super) fn all(group: &Arc<str>, batch: Batch) -> impl Iterator<Item = (u64, Self)> {
         let deadline_ms = u64::try_from(batch.deadline_ms).unwrap_or(0);
         let deadline = UNIX_EPOCH + Duration::from_millis(deadline_ms);

@@ -109,9 +109,7 @@ impl OpenStream {
     fn begin(&mut self, batch: Batch) {
         self.batches.retain(|_, batch| batch.strong_count() > 0);
         let first_id = batch.first_id;
-        let count = batch.runs.iter().map(|run| run.deliveries.len()).sum();
-        let messages = Delivered::all(&self.group, batch);
-        let batch = self.lanes.give(messages, count);
+        let batch = self.lanes.give(Delivered::all(&self.group, batch));
         self.batches.insert(first_id, Arc::downgrade(&batch));
     }
 
