@@ -5,6 +5,7 @@
 //!
 //! - `PENSTOCK_TEST_JOURNAL`: the journal's file
 //! - `PENSTOCK_TEST_LONGEST`: below how many milliseconds it waits
+//! - `PENSTOCK_TEST_GATE`: a file; until it exists no message is done; none if absent
 //! - `PENSTOCK_TEST_POISON`: one in so many messages is refused; none if absent
 //! - `PENSTOCK_TEST_PRODUCE`: the topic of a record for each message; none if absent
 
@@ -13,6 +14,7 @@
 use std::env;
 use std::error::Error;
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -30,6 +32,9 @@ use serde_json::{Value, json};
 /// One in so many messages blocks the thread, for so long.
 const BLOCKING: u64 = 50;
 const BLOCKED: Duration = Duration::from_millis(1);
+
+/// How often a message looks whether the gate is open.
+const LOOK: Duration = Duration::from_millis(5);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -51,6 +56,7 @@ async fn main() -> ExitCode {
 struct Embedded {
     journal: Journal,
     longest: u64,
+    gate: Option<PathBuf>,
     poison: Option<u64>,
     produce: Option<String>,
 }
@@ -68,6 +74,7 @@ impl Embedded {
         Ok(Self {
             journal: Journal::open(journal)?,
             longest: variable::number("PENSTOCK_TEST_LONGEST")?.unwrap_or(0),
+            gate: env::var_os("PENSTOCK_TEST_GATE").map(PathBuf::from),
             poison: variable::number("PENSTOCK_TEST_POISON")?,
             produce: env::var("PENSTOCK_TEST_PRODUCE").ok(),
         })
@@ -89,6 +96,9 @@ impl Embedded {
         let Call { begun, given } = call;
         let offset = given.position.offset.unsigned_abs();
         let scatter = given.position.scatter();
+        while self.gate.as_ref().is_some_and(|gate| !gate.exists()) {
+            tokio::time::sleep(LOOK).await;
+        }
         if scatter.is_multiple_of(BLOCKING) {
             thread::sleep(BLOCKED);
         } else if scatter % 2 == 1 && self.longest > 0 {
