@@ -39,10 +39,16 @@ impl<'a> Observation<'a> {
 
     /// Ends the observation with the value of the label `kafka_success`; how
     /// long it took.
-    pub(crate) fn finish(mut self, success: bool) -> Duration {
+    pub(crate) fn finish(self, success: bool) -> Duration {
+        self.finish_at(Instant::now(), success)
+    }
+
+    /// The same with the time at which it ended, which those of a batch share.
+    pub(crate) fn finish_at(mut self, now: Instant, success: bool) -> Duration {
+        let took = now.saturating_duration_since(self.started);
         self.success = success;
-        self.ended = Some(self.started.elapsed());
-        self.ended.unwrap_or_default()
+        self.ended = Some(took);
+        took
     }
 }
 

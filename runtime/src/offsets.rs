@@ -85,16 +85,23 @@ impl OffsetTracker {
         complete
     }
 
-    /// Notes that a message needs no more work: handled, skipped or dead-lettered.
-    pub fn settle(&mut self, offset: i64) {
-        self.remove(offset);
-        self.forget_attempts(offset);
+    /// Notes that messages need no more work: handled, skipped or dead-lettered. All of
+    /// these were delivered.
+    pub fn settle(&mut self, offsets: Range<i64>) {
+        let begin = self.in_flight.partition_point(|it| *it < offsets.start);
+        let rest = self.in_flight.range(begin..);
+        let count = rest.take_while(|it| offsets.contains(it)).count();
+        self.in_flight.drain(begin..begin + count);
+        while let Some((&offset, _)) = self.attempts.range(offsets.clone()).next() {
+            self.attempts.remove(&offset);
+        }
     }
 
     /// Notes that a message will not be handled here. It holds the commit back
     /// for good, so that whoever owns the partition next gets it again.
     pub fn abandon(&mut self, offset: i64) {
-        if self.remove(offset) {
+        if let Ok(place) = self.in_flight.binary_search(&offset) {
+            self.in_flight.remove(place);
             self.abandoned.insert(offset);
         }
     }
@@ -162,16 +169,6 @@ impl OffsetTracker {
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
-
-    fn remove(&mut self, offset: i64) -> bool {
-        match self.in_flight.binary_search(&offset) {
-            Ok(place) => {
-                self.in_flight.remove(place);
-                true
-            }
-            Err(_) => false,
-        }
-    }
 }
 
 // One range is what is meant.
@@ -198,12 +195,11 @@ mod tests {
     #[test]
     fn a_slow_message_holds_the_commit_back() {
         let mut tracker = delivered(10..20);
-        for offset in 11..20 {
-            tracker.settle(offset);
-        }
+        tracker.settle(11..15);
+        tracker.settle(15..20);
         assert_eq!(tracker.committable(), Some(10));
         assert_eq!(tracker.gaps(10), Gaps::new(10, 20, [10..11], []));
-        tracker.settle(10);
+        tracker.settle(10..11);
         assert_eq!(tracker.committable(), Some(20));
         assert!(tracker.gaps(20).is_empty());
     }
@@ -212,8 +208,8 @@ mod tests {
     fn an_abandoned_message_is_never_passed() {
         let mut tracker = delivered(0..3);
         tracker.abandon(1);
-        tracker.settle(0);
-        tracker.settle(2);
+        tracker.settle(0..1);
+        tracker.settle(2..3);
         assert_eq!(tracker.committable(), Some(1));
         assert_eq!(tracker.gaps(1), Gaps::new(1, 3, [1..2], []));
         assert_eq!(tracker.in_flight(), 0);
@@ -222,10 +218,10 @@ mod tests {
     #[test]
     fn a_client_that_is_sent_back_starts_over() {
         let mut tracker = delivered(100..101);
-        tracker.settle(100);
+        tracker.settle(100..101);
         assert_eq!(tracker.deliver(3), Delivered::SentBack);
         assert_eq!(tracker.committable(), Some(3));
-        tracker.settle(3);
+        tracker.settle(3..4);
         assert_eq!(tracker.committable(), Some(4));
         let mut resumed = OffsetTracker::resume(Gaps::new(5, 9, [5..7], [(6, 2)]));
         assert_eq!(resumed.deliver(4), Delivered::SentBack);
@@ -236,8 +232,8 @@ mod tests {
     #[test]
     fn settling_twice_changes_nothing() {
         let mut tracker = delivered(5..6);
-        tracker.settle(5);
-        tracker.settle(5);
+        tracker.settle(5..6);
+        tracker.settle(5..6);
         tracker.abandon(5);
         tracker.fail(5, 1);
         assert_eq!(tracker.committable(), Some(6));
@@ -252,7 +248,7 @@ mod tests {
         assert_eq!(found, [New, AlreadyHandled, New, AlreadyHandled, New, New]);
         assert_eq!(tracker.attempts(7), 4);
         assert_eq!(tracker.committable(), Some(5));
-        tracker.settle(5);
+        tracker.settle(5..6);
         assert_eq!(tracker.committable(), Some(7));
     }
 
@@ -261,7 +257,7 @@ mod tests {
         let gaps = Gaps::new(5, 20, [5..6, 7..8, 12..13], [(12, 4)]);
         let mut tracker = OffsetTracker::resume(gaps);
         tracker.deliver(5);
-        tracker.settle(5);
+        tracker.settle(5..6);
         tracker.deliver(6);
         assert_eq!(tracker.committable(), Some(7));
         assert_eq!(tracker.gaps(7), Gaps::new(7, 20, [7..8, 12..13], [(12, 4)]));
@@ -275,7 +271,7 @@ mod tests {
         tracker.fail(2, 7);
         tracker.abandon(1);
         assert_eq!(tracker.gaps(0).attempts(), [(1, 2), (2, 7)]);
-        tracker.settle(2);
+        tracker.settle(2..3);
         assert_eq!(tracker.gaps(0).attempts(), [(1, 2)]);
         tracker.forget_attempts(1);
         assert!(tracker.gaps(0).attempts().is_empty());

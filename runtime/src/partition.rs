@@ -5,6 +5,7 @@
 //! of the same partition is another value, with a higher epoch.
 
 use std::ffi::CString;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -191,13 +192,11 @@ impl Partition {
         self.offsets.lock().forget_attempts(offset);
     }
 
-    /// Notes messages that need no more work.
-    pub(crate) fn settle(&self, messages: impl IntoIterator<Item = i64>) {
+    /// Notes messages that need no more work, by runs of their offsets.
+    pub(crate) fn settle(&self, runs: impl IntoIterator<Item = Range<i64>>) {
         let idle = {
             let mut offsets = self.offsets.lock();
-            messages
-                .into_iter()
-                .for_each(|offset| offsets.settle(offset));
+            runs.into_iter().for_each(|run| offsets.settle(run));
             offsets.in_flight() == 0
         };
         self.tell_pump(idle);

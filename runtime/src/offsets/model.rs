@@ -148,12 +148,18 @@ impl World {
     }
 
     fn settle(&mut self) {
-        let Some(offset) = self.pick() else { return };
-        self.tracker.settle(offset);
-        self.in_flight.remove(&offset);
-        self.open.remove(&offset);
-        self.attempts.remove(&offset);
-        self.settled.insert(offset);
+        let Some(first) = self.pick() else { return };
+        let mut offsets = first..first + 1;
+        while self.in_flight.contains(&offsets.end) && self.random.random_bool(0.5) {
+            offsets.end += 1;
+        }
+        self.tracker.settle(offsets.clone());
+        for offset in offsets {
+            self.in_flight.remove(&offset);
+            self.open.remove(&offset);
+            self.attempts.remove(&offset);
+            self.settled.insert(offset);
+        }
     }
 
     fn fail(&mut self) {

@@ -113,14 +113,16 @@ where
                 Delivery::Error(failed) => error = error.or(Some(failed)),
             }
         }
-        let mut items: Vec<_> = jobs.iter().map(|job| self.open(job)).collect();
+        let now = Instant::now();
+        let mut items: Vec<_> = jobs.iter().map(|job| self.open(job, now)).collect();
         let mut settled = Settled::default();
         let attempted = self.attempt_all(&mut items, &mut settled, &seat.busy).await;
         let mut failure = attempted.err();
         let commits = commits(&items);
+        let now = Instant::now();
         let mut back = Vec::new();
         for (place, (item, commit)) in items.into_iter().zip(commits).enumerate() {
-            match self.close(item, commit, &mut settled).await {
+            match self.close(item, commit, &mut settled, now).await {
                 Ok(goes_back) => back.extend(goes_back.map(|how| (place, how))),
                 Err(failed) => failure = failure.or(Some(failed)),
             }
@@ -139,12 +141,13 @@ where
         }
     }
 
-    /// Ends the work on a message, or pauses it.
+    /// Ends the work on a message that was handled by `now`, or pauses it.
     async fn close(
         &self,
         mut item: Item<'_, D::Data>,
         commit: bool,
         settled: &mut Settled,
+        now: Instant,
     ) -> Result<Option<Back>, Failure> {
         if commit && self.committer.is_some() {
             // It says that those before it are done with.
@@ -167,7 +170,12 @@ where
             }
             _ => {}
         }
-        observation.finish(matches!(ended, Ok(Ended::Handled(_))));
+        let now = match self.committer {
+            // A commit takes time of its own.
+            Some(_) => Instant::now(),
+            None => now,
+        };
+        observation.finish_at(now, matches!(ended, Ok(Ended::Handled(_))));
         report(record, ended, settled).map(|()| None)
     }
 
@@ -194,9 +202,11 @@ where
         }
     }
 
-    fn open<'a>(&'a self, job: &'a Job) -> Item<'a, D::Data> {
+    /// Begins a message `now`, unless it was begun before.
+    fn open<'a>(&'a self, job: &'a Job, now: Instant) -> Item<'a, D::Data> {
         let record = &job.record;
-        let observation = Observation::start(&record.assignment().topic_metrics, job.began);
+        let began = job.began.unwrap_or(now);
+        let observation = Observation::start(&record.assignment().topic_metrics, Some(began));
         let span = self.open_span(record);
         let active = observation.active();
         let decoded = span.in_scope(|| self.decode(record));
@@ -271,8 +281,9 @@ where
             if !wait.is_zero() {
                 if self.committer.is_none() {
                     // What is done with need not wait for the others.
+                    let now = Instant::now();
                     for item in items.extract_if(.., |item| item.ended.is_some()) {
-                        self.close(item, false, settled).await?;
+                        self.close(item, false, settled, now).await?;
                     }
                     settled.note();
                 }

@@ -1,5 +1,6 @@
 //! Messages that are done with, on their way to their partition.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::partition::Partition;
@@ -9,7 +10,8 @@ use crate::partition::Partition;
 #[derive(Default)]
 pub(super) struct Settled {
     partition: Option<Arc<Partition>>,
-    offsets: Vec<i64>,
+    /// Offsets, those that follow each other as one.
+    runs: Vec<Range<i64>>,
 }
 
 impl Settled {
@@ -20,13 +22,16 @@ impl Settled {
             self.note();
             self.partition = Some(Arc::clone(partition));
         }
-        self.offsets.push(offset);
+        match self.runs.last_mut() {
+            Some(run) if run.end == offset => run.end += 1,
+            _ => self.runs.push(offset..offset + 1),
+        }
     }
 
     /// Notes all that were added.
     pub(super) fn note(&mut self) {
         if let Some(partition) = self.partition.take() {
-            partition.settle(self.offsets.drain(..));
+            partition.settle(self.runs.drain(..));
         }
     }
 }
