@@ -1,5 +1,6 @@
 //! What goes back to the runtime: verdicts and credits, gathered until it is sent.
 
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -21,7 +22,11 @@ pub(super) struct Answers {
 
 #[derive(Default)]
 struct State {
-    next: FromHandler,
+    credits: u32,
+    /// Numbers of messages that are done, and produce nothing.
+    done: Vec<u64>,
+    /// What is said of others.
+    verdicts: Vec<Verdict>,
     sender: Option<Waker>,
     ended: bool,
 }
@@ -36,11 +41,9 @@ impl Answers {
     pub(super) fn settle(&self, id: u64, verdict: Result<Done, HandlerError>) {
         self.add(|next| {
             next.credits += 1;
-            match (&verdict, next.verdicts.last_mut()) {
-                (Ok(done), Some(last)) if done.produce.is_empty() && continues(last, id) => {
-                    last.count += 1;
-                }
-                _ => next.verdicts.push(Verdict {
+            match verdict {
+                Ok(done) if done.produce.is_empty() => next.done.push(id),
+                verdict => next.verdicts.push(Verdict {
                     first_id: id,
                     count: 1,
                     outcome: Some(outcome(verdict)),
@@ -51,27 +54,47 @@ impl Answers {
 
     /// Ends the stream once everything is sent.
     pub(super) fn end(&self) {
-        self.state.lock().ended = true;
-        self.wake();
+        self.add(|next| next.ended = true);
     }
 
-    fn add(&self, add: impl FnOnce(&mut FromHandler)) {
-        add(&mut self.state.lock().next);
-        self.wake();
-    }
-
-    fn wake(&self) {
-        let sender = self.state.lock().sender.take();
-        if let Some(sender) = sender {
+    fn add(&self, add: impl FnOnce(&mut State)) {
+        let mut state = self.state.lock();
+        add(&mut state);
+        if let Some(sender) = state.sender.take() {
+            drop(state);
             sender.wake();
         }
     }
 }
 
-/// Whether a verdict is done and ends just before this number.
-fn continues(verdict: &Verdict, id: u64) -> bool {
-    let done = matches!(&verdict.outcome, Some(Outcome::Done(done)) if done.produce.is_empty());
-    done && verdict.first_id + verdict.count == id
+impl State {
+    /// Takes all there is to say; nothing if there is nothing.
+    fn take(&mut self) -> Option<FromHandler> {
+        // Whatever there is to say grants a credit.
+        let credits = mem::take(&mut self.credits);
+        (credits > 0).then(|| {
+            let mut verdicts = mem::take(&mut self.verdicts);
+            verdicts.extend(done(&mut self.done));
+            FromHandler { verdicts, credits }
+        })
+    }
+}
+
+/// Verdicts on messages that are done, one for those whose numbers follow each other.
+fn done(ids: &mut Vec<u64>) -> Vec<Verdict> {
+    ids.sort_unstable();
+    let mut verdicts: Vec<Verdict> = Vec::new();
+    for id in ids.drain(..) {
+        match verdicts.last_mut() {
+            Some(last) if last.first_id + last.count == id => last.count += 1,
+            _ => verdicts.push(Verdict {
+                first_id: id,
+                count: 1,
+                outcome: Some(outcome(Ok(Done::default()))),
+            }),
+        }
+    }
+    verdicts
 }
 
 fn outcome(verdict: Result<Done, HandlerError>) -> Outcome {
@@ -114,20 +137,85 @@ fn record(record: ProducerRecord) -> v1::Record {
 }
 
 /// The answers as the stream that is sent.
-pub(super) struct AnswerStream(pub(super) Arc<Answers>);
+pub(super) struct AnswerStream {
+    answers: Arc<Answers>,
+    /// There was something to say at the last look.
+    let_others: bool,
+}
+
+impl AnswerStream {
+    pub(super) fn new(answers: Arc<Answers>) -> Self {
+        Self {
+            answers,
+            let_others: false,
+        }
+    }
+}
 
 impl Stream for AnswerStream {
     type Item = Result<FromHandler, Status>;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut state = self.0.state.lock();
-        if state.next != FromHandler::default() {
-            return Poll::Ready(Some(Ok(std::mem::take(&mut state.next))));
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let answers = Arc::clone(&self.answers);
+        let mut state = answers.state.lock();
+        if state.credits > 0 && !mem::replace(&mut self.let_others, true) {
+            // The other lanes that are at work first: what is done of a batch is then one
+            // verdict, not one for each message of the lane that was the fastest.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.let_others = false;
+        if let Some(next) = state.take() {
+            return Poll::Ready(Some(Ok(next)));
         }
         if state.ended {
             return Poll::Ready(None);
         }
         state.sender = Some(cx.waker().clone());
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use futures_util::StreamExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn numbers_that_follow_each_other_have_one_verdict_in_whichever_order_they_end() {
+        let answers = Arc::new(Answers::default());
+        let mut stream = AnswerStream::new(Arc::clone(&answers));
+        assert!(stream.next().now_or_never().is_none());
+        for id in [7, 3, 5, 6] {
+            answers.settle(id, Ok(Done::default()));
+        }
+        answers.settle(4, Err(HandlerError::skip("not ours")));
+        let said = stream.next().await.unwrap().unwrap();
+        assert_eq!(said.credits, 5);
+        let mut ranges: Vec<_> = said
+            .verdicts
+            .iter()
+            .map(|it| (it.first_id, it.count))
+            .collect();
+        ranges.sort_unstable();
+        assert_eq!(ranges, [(3, 1), (4, 1), (5, 3)]);
+        assert!(stream.next().now_or_never().is_none());
+        answers.grant(2);
+        answers.end();
+        assert_eq!(stream.next().await.unwrap().unwrap().credits, 2);
+        assert!(stream.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn lanes_that_are_at_work_are_waited_for_once() {
+        let answers = Arc::new(Answers::default());
+        let mut stream = AnswerStream::new(Arc::clone(&answers));
+        answers.settle(1, Ok(Done::default()));
+        assert!(stream.next().now_or_never().is_none());
+        answers.settle(2, Ok(Done::default()));
+        let said = stream.next().now_or_never().unwrap().unwrap().unwrap();
+        assert_eq!((said.verdicts[0].first_id, said.verdicts[0].count), (1, 2));
     }
 }

@@ -5,21 +5,26 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, poll};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::answers::Answers;
+use super::message::{Head, Waiting};
 use super::{Delivered, Handle};
 use crate::handler::HandlerError;
 use crate::handler::grpc::v1::Order;
+use crate::produce::Done;
 
-/// What the messages of a batch share.
+/// A batch at work.
 pub(super) struct BatchState {
+    head: Head,
     /// Its messages are void.
     pub(super) void: CancellationToken,
 }
@@ -27,7 +32,7 @@ pub(super) struct BatchState {
 /// Messages of one batch for one lane.
 struct Share {
     batch: Arc<BatchState>,
-    messages: Vec<(u64, Delivered)>,
+    messages: Vec<Waiting>,
 }
 
 /// The lanes of one stream.
@@ -69,15 +74,17 @@ impl Lanes {
     /// Shares out the messages of a batch.
     pub(super) fn give(
         &mut self,
-        messages: impl Iterator<Item = (u64, Delivered)>,
+        head: Head,
+        messages: impl Iterator<Item = Waiting>,
     ) -> Arc<BatchState> {
         let batch = Arc::new(BatchState {
+            head,
             void: CancellationToken::new(),
         });
         let mut shares: Vec<Vec<_>> = self.lanes.iter().map(|_| Vec::new()).collect();
-        for (id, message) in messages {
+        for message in messages {
             let lane = self.lane_of(&message);
-            shares[lane].push((id, message));
+            shares[lane].push(message);
         }
         for (lane, messages) in self.lanes.iter().zip(shares) {
             if !messages.is_empty() {
@@ -89,8 +96,8 @@ impl Lanes {
         batch
     }
 
-    fn lane_of(&mut self, message: &Delivered) -> usize {
-        match &message.key {
+    fn lane_of(&mut self, message: &Waiting) -> usize {
+        match message.key() {
             Some(key) if self.lanes.len() > 1 => {
                 let mut hasher = DefaultHasher::new();
                 key.hash(&mut hasher);
@@ -119,31 +126,30 @@ struct Lane<H> {
 
 impl<H: Handle> Lane<H> {
     async fn work(self, mut shares: mpsc::UnboundedReceiver<Share>) {
-        while let Some(share) = shares.recv().await {
+        while let Some(Share { batch, messages }) = shares.recv().await {
             let mut stopped = Stopped::default();
-            for (id, message) in share.messages {
+            for message in messages {
                 if self.stop.is_cancelled() {
                     return;
                 }
-                self.handle(id, message, &share.batch, &mut stopped).await;
-            }
-        }
-    }
-
-    /// Handles a message, unless it is behind one that was not done.
-    async fn handle(&self, id: u64, message: Delivered, batch: &BatchState, stopped: &mut Stopped) {
-        let place = Place::of(&message, self.order);
-        if place.as_ref().is_some_and(|place| stopped.contains(place)) {
-            self.answers
-                .settle(id, Err(HandlerError::retryable(BEHIND)));
-            return;
-        }
-        let call = AssertUnwindSafe(self.handler.handle(message)).catch_unwind();
-        match batch.void.run_until_cancelled(call).await {
-            None => self.answers.grant(1),
-            Some(outcome) => {
-                let verdict = outcome
-                    .unwrap_or_else(|_| Err(HandlerError::retryable("the handler panicked")));
+                let id = message.id;
+                if batch.void.is_cancelled() {
+                    self.answers.grant(1);
+                    continue;
+                }
+                let message = Delivered::of(&batch.head, message);
+                let place = Place::of(&message, self.order);
+                if place.as_ref().is_some_and(|place| stopped.contains(place)) {
+                    let behind = HandlerError::retryable(BEHIND);
+                    self.answers.settle(id, Err(behind));
+                    continue;
+                }
+                // Where it is, for it is large: what follows has a reference.
+                let call = pin!(self.handler.handle(message));
+                let Some(verdict) = verdict(call, &batch.void).await else {
+                    self.answers.grant(1);
+                    continue;
+                };
                 if let (Err(error), Some(place)) = (&verdict, place)
                     && place.stops_at(error)
                 {
@@ -153,6 +159,20 @@ impl<H: Handle> Lane<H> {
             }
         }
     }
+}
+
+/// What the handler says; nothing once the message is void.
+async fn verdict(
+    call: Pin<&mut impl Future<Output = Result<Done, HandlerError>>>,
+    void: &CancellationToken,
+) -> Option<Result<Done, HandlerError>> {
+    let mut call = AssertUnwindSafe(call).catch_unwind();
+    // Many are done at once, and need not listen.
+    let outcome = match poll!(&mut call) {
+        Poll::Ready(outcome) => outcome,
+        Poll::Pending => void.run_until_cancelled(call).await?,
+    };
+    Some(outcome.unwrap_or_else(|_| Err(HandlerError::retryable("the handler panicked"))))
 }
 
 /// What is said of a message that was not begun.

@@ -48,41 +48,79 @@ impl Delivered {
         format!("{group}/{topic}/{partition}/{offset}")
     }
 
-    /// All messages of a batch, with their numbers.
-    pub(super) fn all(group: &Arc<str>, batch: Batch) -> impl Iterator<Item = (u64, Self)> {
-        let deadline_ms = u64::try_from(batch.deadline_ms).unwrap_or(0);
-        let deadline = UNIX_EPOCH + Duration::from_millis(deadline_ms);
-        let deliveries = batch.runs.into_iter().flat_map(move |run| {
-            let topic: Arc<str> = run.topic.into();
-            let (partition, epoch) = (run.partition, run.epoch);
-            run.deliveries
-                .into_iter()
-                .map(move |delivery| Self::one(group, &topic, partition, epoch, deadline, delivery))
-        });
-        (batch.first_id..).zip(deliveries)
-    }
-
-    fn one(
-        group: &Arc<str>,
-        topic: &Arc<str>,
-        partition: i32,
-        epoch: u64,
-        deadline: SystemTime,
-        delivery: Delivery,
-    ) -> Self {
+    /// The message that waits, of that batch.
+    pub(super) fn of(head: &Head, waiting: Waiting) -> Self {
+        let Waiting { run, delivery, .. } = waiting;
+        let run = &head.runs[run];
         let headers = delivery.headers.into_iter();
         Self {
-            group: Arc::clone(group),
-            topic: Arc::clone(topic),
-            partition,
-            epoch,
+            group: Arc::clone(&head.group),
+            topic: Arc::clone(&run.topic),
+            partition: run.partition,
+            epoch: run.epoch,
             offset: delivery.offset,
             timestamp_ms: delivery.timestamp_ms,
             key: delivery.key,
             value: delivery.value,
             headers: headers.map(|header| (header.name, header.value)).collect(),
             attempt: delivery.attempt,
-            deadline,
+            deadline: head.deadline,
         }
     }
+}
+
+/// What the messages of a batch share.
+pub(super) struct Head {
+    group: Arc<str>,
+    deadline: SystemTime,
+    runs: Vec<RunHead>,
+}
+
+struct RunHead {
+    topic: Arc<str>,
+    partition: i32,
+    epoch: u64,
+}
+
+/// A message of a batch that waits for its lane. It becomes a [`Delivered`] no sooner than
+/// it is handled: that is larger, and each step on the way would move it.
+pub(super) struct Waiting {
+    /// Its number.
+    pub(super) id: u64,
+    /// The place of its run in the batch.
+    run: usize,
+    delivery: Delivery,
+}
+
+impl Waiting {
+    pub(super) fn key(&self) -> Option<&Bytes> {
+        self.delivery.key.as_ref()
+    }
+}
+
+/// Takes a batch apart.
+pub(super) fn split(group: &Arc<str>, batch: Batch) -> (Head, impl Iterator<Item = Waiting>) {
+    let deadline_ms = u64::try_from(batch.deadline_ms).unwrap_or(0);
+    let mut head = Head {
+        group: Arc::clone(group),
+        deadline: UNIX_EPOCH + Duration::from_millis(deadline_ms),
+        runs: Vec::with_capacity(batch.runs.len()),
+    };
+    let mut runs = Vec::with_capacity(batch.runs.len());
+    for run in batch.runs {
+        head.runs.push(RunHead {
+            topic: run.topic.into(),
+            partition: run.partition,
+            epoch: run.epoch,
+        });
+        runs.push(run.deliveries);
+    }
+    let deliveries = runs
+        .into_iter()
+        .enumerate()
+        .flat_map(|(run, deliveries)| deliveries.into_iter().map(move |it| (run, it)));
+    let waiting = (batch.first_id..)
+        .zip(deliveries)
+        .map(|(id, (run, delivery))| Waiting { id, run, delivery });
+    (head, waiting)
 }

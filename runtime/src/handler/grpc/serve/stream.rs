@@ -9,7 +9,7 @@ use tonic::{Status, Streaming};
 
 use super::answers::{AnswerStream, Answers};
 use super::lanes::{BatchState, Lanes};
-use super::{Delivered, Handle, Settings};
+use super::{Handle, Settings, message};
 use crate::handler::grpc::v1::from_runtime::Message;
 use crate::handler::grpc::v1::{Batch, Cancel, FromRuntime, Hello, Order};
 
@@ -24,7 +24,7 @@ pub(super) fn start<H: Handle>(
     stop: CancellationToken,
 ) -> AnswerStream {
     let answers = Arc::new(Answers::default());
-    let stream = AnswerStream(Arc::clone(&answers));
+    let stream = AnswerStream::new(Arc::clone(&answers));
     tokio::spawn(async move {
         if let Ok(Some(mut open)) =
             OpenStream::greet(incoming, &handler, settings, &answers, &stop).await
@@ -109,7 +109,8 @@ impl OpenStream {
     fn begin(&mut self, batch: Batch) {
         self.batches.retain(|_, batch| batch.strong_count() > 0);
         let first_id = batch.first_id;
-        let batch = self.lanes.give(Delivered::all(&self.group, batch));
+        let (head, messages) = message::split(&self.group, batch);
+        let batch = self.lanes.give(head, messages);
         self.batches.insert(first_id, Arc::downgrade(&batch));
     }
 
