@@ -138,9 +138,15 @@ pub fn all() -> Vec<Pair> {
         )),
         embedded("fast-handled", Side::LoopJson, Side::FastHandled, None),
         embedded("fast-raw", Side::LoopRaw, Side::FastRaw, None),
-        grpc("fast-grpc", Side::FastGrpc, Some(0.5)),
+        grpc("fast-grpc", Side::LoopJson, Side::FastGrpc, Some(0.5)),
+        grpc("fast-grpc-raw", Side::LoopRaw, Side::FastGrpcRaw, None),
         embedded("key-ordered", Side::LoopJson, Side::KeyOrdered, None),
-        grpc("key-ordered-grpc", Side::KeyOrderedGrpc, None),
+        grpc(
+            "key-ordered-grpc",
+            Side::LoopJson,
+            Side::KeyOrderedGrpc,
+            None,
+        ),
     ];
     let in_order = Pair {
         name: "in-order",
@@ -215,8 +221,12 @@ fn embedded(name: &'static str, reference: Side, ours: Side, goal: Option<f64>) 
         Side::FastRaw => ("poll loop", "Fast, Embedded, Raw"),
         Side::FastHandled => ("poll loop, JSON decoded", "the same, commit: Handled"),
         Side::KeyOrdered => ("poll loop, JSON decoded", "KeyOrdered, Embedded, Json"),
-        Side::FastGrpc => ("poll loop, JSON decoded", "Fast, Grpc, Unix socket"),
-        Side::KeyOrderedGrpc => ("poll loop, JSON decoded", "KeyOrdered, Grpc, Unix socket"),
+        Side::FastGrpc => ("poll loop, JSON decoded", "Fast, Grpc, Json, Unix socket"),
+        Side::FastGrpcRaw => ("poll loop", "Fast, Grpc, Raw, Unix socket"),
+        Side::KeyOrderedGrpc => (
+            "poll loop, JSON decoded",
+            "KeyOrdered, Grpc, Json, Unix socket",
+        ),
         _ => ("poll loop, JSON decoded", "Fast, Embedded, Json"),
     };
     Pair {
@@ -231,8 +241,8 @@ fn embedded(name: &'static str, reference: Side, ours: Side, goal: Option<f64>) 
 }
 
 /// Beside the loop, with the handler in a process of its own.
-fn grpc(name: &'static str, ours: Side, goal: Option<f64>) -> Pair {
-    let pair = embedded(name, Side::LoopJson, ours, goal);
+fn grpc(name: &'static str, reference: Side, ours: Side, goal: Option<f64>) -> Pair {
+    let pair = embedded(name, reference, ours, goal);
     Pair {
         ours: over(Transport::Unix, pair.ours),
         ..pair

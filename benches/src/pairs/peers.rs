@@ -26,10 +26,13 @@ pub fn all() -> Vec<Pair> {
     let http = over(Transport::Unix, side(Side::FastHttp, REQUESTS, IN_FLIGHT));
     let embedded = side(Side::FastRaw, Count::All, HANDLERS);
     let keys = side(Side::KeyOrdered, Count::All, KEY_HANDLERS);
-    let grpc = over(Transport::Unix, side(Side::FastGrpc, Count::All, HANDLERS));
+    let grpc = over(
+        Transport::Unix,
+        side(Side::FastGrpcRaw, Count::All, HANDLERS),
+    );
     let keys_grpc = over(
         Transport::Unix,
-        side(Side::KeyOrderedGrpc, Count::All, KEY_HANDLERS),
+        side(Side::KeyOrderedGrpcRaw, Count::All, KEY_HANDLERS),
     );
     vec![
         Pair {
@@ -53,7 +56,7 @@ pub fn all() -> Vec<Pair> {
         Pair {
             name: "parallel-consumer-key-100",
             reference_is: "the same, batches of 100",
-            ours_is: "KeyOrdered, Grpc, Unix socket",
+            ours_is: "KeyOrdered, Grpc, Raw, Unix socket",
             reference: peer(Peer::ParallelConsumer, KEY_HANDLERS, BATCH, KEYS_IN_BATCHES),
             ours: keys_grpc,
             goal: Some(5.0),
@@ -71,7 +74,7 @@ pub fn all() -> Vec<Pair> {
         Pair {
             name: "dapr-bulk",
             reference_is: "Dapr, HTTP, 100 a request",
-            ours_is: "Fast, Grpc, Unix socket",
+            ours_is: "Fast, Grpc, Raw, Unix socket",
             reference: peer(dapr, 1, BATCH, BULK),
             ours: grpc,
             goal: Some(8.0),
@@ -89,7 +92,7 @@ pub fn all() -> Vec<Pair> {
         Pair {
             name: "connect-batch",
             reference_is: "Redpanda Connect, HTTP, 64 in flight, 100 a request",
-            ours_is: "Fast, Grpc, Unix socket",
+            ours_is: "Fast, Grpc, Raw, Unix socket",
             reference: peer(connect, IN_FLIGHT, BATCH, LINES),
             ours: grpc,
             goal: Some(2.0),

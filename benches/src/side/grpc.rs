@@ -1,9 +1,10 @@
 //! Our sides whose handler is another process, reached over gRPC: that of `serve`.
 
+use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use penstock_runtime::decode::JsonText;
+use penstock_runtime::decode::{Decoder, JsonText, Raw};
 use penstock_runtime::handler::grpc::GrpcHandler;
 use penstock_runtime::handler::grpc::serve::{Delivered, ServeError, Server};
 use penstock_runtime::handler::{BatchHandler, HandlerError};
@@ -43,21 +44,38 @@ impl<T: Send + Sync, H: BatchHandler<T>> BatchHandler<T> for Counted<H> {
     }
 }
 
-/// Fast, Grpc.
-pub async fn fast_grpc(work: &Work, meter: &Arc<Meter>) -> Result<(), Failed> {
-    consume(work, &fast(work.handlers, "Read"), meter).await
+/// Fast, Grpc, JSON.
+pub async fn fast_json(work: &Work, meter: &Arc<Meter>) -> Result<(), Failed> {
+    consume(work, &fast(work.handlers, "Read"), JsonText, meter).await
 }
 
-/// KeyOrdered, Grpc.
-pub async fn key_ordered_grpc(work: &Work, meter: &Arc<Meter>) -> Result<(), Failed> {
-    consume(work, &key_ordered(work.handlers), meter).await
+/// Fast, Grpc, without a look at what the values are.
+pub async fn fast_raw(work: &Work, meter: &Arc<Meter>) -> Result<(), Failed> {
+    consume(work, &fast(work.handlers, "Read"), Raw, meter).await
 }
 
-async fn consume(work: &Work, mode: &str, meter: &Arc<Meter>) -> Result<(), Failed> {
+/// KeyOrdered, Grpc, JSON.
+pub async fn key_ordered_json(work: &Work, meter: &Arc<Meter>) -> Result<(), Failed> {
+    consume(work, &key_ordered(work.handlers), JsonText, meter).await
+}
+
+/// KeyOrdered, Grpc, without a look at what the values are.
+pub async fn key_ordered_raw(work: &Work, meter: &Arc<Meter>) -> Result<(), Failed> {
+    consume(work, &key_ordered(work.handlers), Raw, meter).await
+}
+
+async fn consume<D>(work: &Work, mode: &str, decoder: D, meter: &Arc<Meter>) -> Result<(), Failed>
+where
+    D: Format + 'static,
+{
     let socket = work.socket.as_deref();
     let socket = socket.ok_or_else(|| Failed::other("--socket is not given"))?;
-    let address = format!("protocol: Grpc, socket: {}", beside(socket).display());
-    let consumer = settings(work, mode, &address).consumer()?;
+    let mode = format!("{mode}, format: {}", D::NAME);
+    let address = format!(
+        "protocol: Grpc, socket: {}",
+        beside(socket, D::NAME).display()
+    );
+    let consumer = settings(work, &mode, &address).consumer()?;
     let listens_at = consumer.endpoint.address();
     let handler = Counted {
         inner: GrpcHandler::new(
@@ -69,25 +87,50 @@ async fn consume(work: &Work, mode: &str, meter: &Arc<Meter>) -> Result<(), Fail
     Runtime::new(consumer)
         .metrics_address(None)
         .health_address(None)
-        .run_in_batches(JsonText, handler, meter.done())
+        .run_in_batches(decoder, handler, meter.done())
         .await?;
     Ok(())
 }
 
-/// Where the gRPC server listens that belongs to an HTTP server's socket.
-fn beside(socket: &Path) -> PathBuf {
-    socket.with_extension("grpc")
+/// A decoder that has a handler of its own.
+trait Format: Decoder {
+    /// As the manifest calls it.
+    const NAME: &str;
 }
 
-/// The other half: decodes each message to a struct, and is done.
+impl Format for JsonText {
+    const NAME: &str = "Json";
+}
+
+impl Format for Raw {
+    const NAME: &str = "Raw";
+}
+
+/// Where the gRPC server for that format listens that belongs to an HTTP server's socket.
+fn beside(socket: &Path, format: &str) -> PathBuf {
+    socket.with_extension(format)
+}
+
+/// The other half, twice: one decodes each message, the other looks at its bytes.
 pub async fn serve(http_socket: &Path) -> Result<(), ServeError> {
-    let handle = async |message: Delivered| {
-        let value = message.value.as_deref().unwrap_or_default();
-        serde_json::from_slice::<Order>(value).map_err(HandlerError::permanent)?;
-        Ok(())
-    };
-    Server::unix(beside(http_socket))
-        .window(WINDOW)
-        .run(handle, CancellationToken::new())
-        .await
+    let server = |format| Server::unix(beside(http_socket, format)).window(WINDOW);
+    let end = CancellationToken::new;
+    tokio::try_join!(
+        server(JsonText::NAME).run(decode, end()),
+        server(Raw::NAME).run(look, end()),
+    )?;
+    Ok(())
+}
+
+/// Decodes a message to a struct, and is done.
+async fn decode(message: Delivered) -> Result<(), HandlerError> {
+    let value = message.value.as_deref().unwrap_or_default();
+    serde_json::from_slice::<Order>(value).map_err(HandlerError::permanent)?;
+    Ok(())
+}
+
+/// Looks at a message, and is done.
+async fn look(message: Delivered) -> Result<(), HandlerError> {
+    black_box(&message.value);
+    Ok(())
 }

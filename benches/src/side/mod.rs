@@ -40,10 +40,14 @@ pub enum Side {
     InOrder,
     /// Penstock: KeyOrdered, Embedded, Json.
     KeyOrdered,
-    /// Penstock: Fast, Grpc.
+    /// Penstock: Fast, Grpc, Json.
     FastGrpc,
-    /// Penstock: KeyOrdered, Grpc.
+    /// Penstock: Fast, Grpc, Raw.
+    FastGrpcRaw,
+    /// Penstock: KeyOrdered, Grpc, Json.
     KeyOrderedGrpc,
+    /// Penstock: KeyOrdered, Grpc, Raw.
+    KeyOrderedGrpcRaw,
     /// Penstock: Fast, Http.
     FastHttp,
     /// Penstock: Fast, Embedded, commit Handled, each message takes its time.
@@ -136,8 +140,10 @@ pub async fn run(side: Side, work: Work) -> Result<Measure, Failed> {
         Side::FastRaw => consume::fast_raw(&work, &meter).await?,
         Side::InOrder => consume::in_order(&work, &meter).await?,
         Side::KeyOrdered => consume::key_ordered(&work, &meter).await?,
-        Side::FastGrpc => grpc::fast_grpc(&work, &meter).await?,
-        Side::KeyOrderedGrpc => grpc::key_ordered_grpc(&work, &meter).await?,
+        Side::FastGrpc => grpc::fast_json(&work, &meter).await?,
+        Side::FastGrpcRaw => grpc::fast_raw(&work, &meter).await?,
+        Side::KeyOrderedGrpc => grpc::key_ordered_json(&work, &meter).await?,
+        Side::KeyOrderedGrpcRaw => grpc::key_ordered_raw(&work, &meter).await?,
         Side::FastHttp => consume::fast_http(&work, &meter).await?,
         Side::Slow => consume::slow(&work, &meter).await?,
     }
