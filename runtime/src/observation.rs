@@ -16,11 +16,11 @@ pub(crate) struct Observation<'a> {
 }
 
 impl<'a> Observation<'a> {
-    /// Starts the timer, or goes on with one that began earlier.
-    pub(crate) fn start(topic: &'a TopicMetrics, began: Option<Instant>) -> Self {
+    /// Takes the timer on that began then.
+    pub(crate) fn start(topic: &'a TopicMetrics, began: Instant) -> Self {
         Self {
             topic,
-            started: began.unwrap_or_else(Instant::now),
+            started: began,
             ended: None,
             success: false,
         }

@@ -118,7 +118,10 @@ where
         let mut settled = Settled::default();
         let attempted = self.attempt_all(&mut items, &mut settled, &seat.busy).await;
         let mut failure = attempted.err();
-        let commits = commits(&items);
+        let commits = match self.committer {
+            Some(_) => commits(&items),
+            None => vec![false; items.len()],
+        };
         let now = Instant::now();
         let mut back = Vec::new();
         for (place, (item, commit)) in items.into_iter().zip(commits).enumerate() {
@@ -149,7 +152,7 @@ where
         settled: &mut Settled,
         now: Instant,
     ) -> Result<Option<Back>, Failure> {
-        if commit && self.committer.is_some() {
+        if commit {
             // It says that those before it are done with.
             settled.note();
         }
@@ -206,7 +209,7 @@ where
     fn open<'a>(&'a self, job: &'a Job, now: Instant) -> Item<'a, D::Data> {
         let record = &job.record;
         let began = job.began.unwrap_or(now);
-        let observation = Observation::start(&record.assignment().topic_metrics, Some(began));
+        let observation = Observation::start(&record.assignment().topic_metrics, began);
         let span = self.open_span(record);
         let active = observation.active();
         let decoded = span.in_scope(|| self.decode(record));

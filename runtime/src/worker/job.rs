@@ -53,7 +53,7 @@ impl Job {
     pub(crate) fn abandon(self) {
         let partition = self.record.assignment();
         if let Some(began) = self.began {
-            Observation::start(&partition.topic_metrics, Some(began)).finish(false);
+            Observation::start(&partition.topic_metrics, began).finish(false);
         }
         partition.abandon(self.record.offset());
     }

@@ -106,7 +106,7 @@ impl<D: Decoder, H> Shared<D, H> {
     /// A Kafka error instead of a message: no tags, no handler, no commit.
     fn fail(&self, error: ConsumeError) -> Failure {
         let topic = self.metrics.topic(&error.topic);
-        let observation = Observation::start(&topic, None);
+        let observation = Observation::start(&topic, Instant::now());
         let span = tracing::info_span!(target: SPANS, "handler", otel.name = self.span);
         span.in_scope(|| {
             let _active = observation.active();

@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::FutureExt as _;
 use tracing::Instrument as _;
@@ -56,7 +57,8 @@ where
             Delivery::Error(error) => return Err(self.fail(error)),
         };
         let record = &job.record;
-        let observation = Observation::start(&record.assignment().topic_metrics, job.began);
+        let began = job.began.unwrap_or_else(Instant::now);
+        let observation = Observation::start(&record.assignment().topic_metrics, began);
         let span = self.open_span(record);
         let active = observation.active();
         let ended = self.handle(&job, seat, hand).instrument(span).await;

@@ -43,11 +43,7 @@ impl Answers {
             next.credits += 1;
             match verdict {
                 Ok(done) if done.produce.is_empty() => next.done.push(id),
-                verdict => next.verdicts.push(Verdict {
-                    first_id: id,
-                    count: 1,
-                    outcome: Some(outcome(verdict)),
-                }),
+                verdict => next.verdicts.push(on_run(&[id], verdict)),
             }
         });
     }
@@ -83,18 +79,19 @@ impl State {
 /// Verdicts on messages that are done, one for those whose numbers follow each other.
 fn done(ids: &mut Vec<u64>) -> Vec<Verdict> {
     ids.sort_unstable();
-    let mut verdicts: Vec<Verdict> = Vec::new();
-    for id in ids.drain(..) {
-        match verdicts.last_mut() {
-            Some(last) if last.first_id + last.count == id => last.count += 1,
-            _ => verdicts.push(Verdict {
-                first_id: id,
-                count: 1,
-                outcome: Some(outcome(Ok(Done::default()))),
-            }),
-        }
-    }
+    let runs = ids.chunk_by(|id, next| id + 1 == *next);
+    let verdicts = runs.map(|run| on_run(run, Ok(Done::default()))).collect();
+    ids.clear();
     verdicts
+}
+
+/// The verdict on messages whose numbers follow each other.
+fn on_run(ids: &[u64], verdict: Result<Done, HandlerError>) -> Verdict {
+    Verdict {
+        first_id: ids[0],
+        count: ids.len() as u64,
+        outcome: Some(outcome(verdict)),
+    }
 }
 
 fn outcome(verdict: Result<Done, HandlerError>) -> Outcome {

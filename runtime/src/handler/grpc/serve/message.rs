@@ -101,20 +101,20 @@ impl Waiting {
 /// Takes a batch apart.
 pub(super) fn split(group: &Arc<str>, batch: Batch) -> (Head, impl Iterator<Item = Waiting>) {
     let deadline_ms = u64::try_from(batch.deadline_ms).unwrap_or(0);
-    let mut head = Head {
-        group: Arc::clone(group),
-        deadline: UNIX_EPOCH + Duration::from_millis(deadline_ms),
-        runs: Vec::with_capacity(batch.runs.len()),
-    };
-    let mut runs = Vec::with_capacity(batch.runs.len());
-    for run in batch.runs {
-        head.runs.push(RunHead {
+    let apart = batch.runs.into_iter().map(|run| {
+        let head = RunHead {
             topic: run.topic.into(),
             partition: run.partition,
             epoch: run.epoch,
-        });
-        runs.push(run.deliveries);
-    }
+        };
+        (head, run.deliveries)
+    });
+    let (heads, runs): (Vec<_>, Vec<_>) = apart.unzip();
+    let head = Head {
+        group: Arc::clone(group),
+        deadline: UNIX_EPOCH + Duration::from_millis(deadline_ms),
+        runs: heads,
+    };
     let deliveries = runs
         .into_iter()
         .enumerate()
