@@ -5,7 +5,7 @@ mod transaction;
 pub(crate) use transaction::TransactionEnd;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -16,6 +16,7 @@ use crate::commit::{CommitRequest, CommitResult};
 use crate::kafka::{self, CommitOutcome, Consumer};
 use crate::partition::{CommitPoint, Partition};
 use crate::transactions::Transactions;
+use tokio::time::Instant;
 use transaction::OpenTransaction;
 
 /// Wait before a commit that met a rebalance is sent again.

@@ -10,9 +10,10 @@ mod tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::BuildHasher as _;
-use std::time::Instant;
 
 use foldhash::fast::RandomState;
+
+use tokio::time::Instant;
 
 use crate::queue::Queued;
 

@@ -6,9 +6,10 @@
 //! awaited, and it is sent again, while the client still takes part in the group.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::time::Instant;
 
 use crate::commit::CommitResult;
 use crate::commits::Commits;

@@ -1,8 +1,9 @@
 //! The timer, gauge and counter around the work on one message.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use prometheus::IntGauge;
+use tokio::time::Instant;
 
 use crate::metrics::TopicMetrics;
 

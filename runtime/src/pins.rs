@@ -7,7 +7,9 @@
 //! the message, but the place before it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::commits;
 use crate::kafka::{CommitOutcome, Consumer};

@@ -14,10 +14,11 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+
+use tokio::time::Instant;
 
 use crate::lanes::{Lane, Lanes};
 use crate::share::Share;

@@ -4,7 +4,9 @@
 //! are fast, what is held goes on sooner than another message is of use, and reading on
 //! only leads to where partitions have to be paused, which costs what was fetched of them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::partition::Held;
 use crate::pauses::MOST_MESSAGES;

@@ -1,11 +1,12 @@
 //! Answers to the group: taking partitions on and giving them up.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::consumer::{Consumer as _, RebalanceProtocol};
 use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::TopicPartitionList;
+use tokio::time::Instant;
 
 use crate::commits::Commits;
 use crate::kafka::{Consumer, TopicPartition};

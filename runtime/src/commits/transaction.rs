@@ -1,12 +1,12 @@
 //! Commits that go out together, in one transaction with what was produced.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use rdkafka::consumer::{Consumer as _, ConsumerGroupMetadata};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::time::Instant;
 
 use super::{Commits, RETRY_WAIT, State, Waiting, add_to, passes};
 use crate::kafka::{Consumer, member_id};

@@ -7,10 +7,11 @@
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::select_all;
+use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
 
 use super::gather::AtWork;

@@ -20,10 +20,12 @@ pub(crate) use single::work;
 
 use std::any::Any;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use penstock_crds::validate::{DeliveryPolicy, FailureAction};
 use tracing::{Span, field};
+
+use tokio::time::Instant;
 
 use crate::commit::Committer;
 use crate::dead_letter::{DeadLetters, Failed};
