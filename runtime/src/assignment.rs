@@ -1,18 +1,19 @@
 //! The partitions that this process has.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use crate::kafka::{Consumer, PartitionHandle, TopicPartition};
+use crate::kafka::{PartitionHandle, TopicPartition};
 use crate::metrics::Metrics;
-use crate::partition::Partition;
+use crate::partition::{Keeper, Partition};
 use crate::start::Inherited;
 
 /// All assigned partitions, found by name or, for each message, by handle.
 pub(crate) struct Assignment {
-    partitions: HashMap<(String, i32), Arc<Partition>>,
+    /// Sorted, so that whatever walks over them does so in the same order each time.
+    partitions: BTreeMap<TopicPartition, Arc<Partition>>,
     handles: HashMap<PartitionHandle, Arc<Partition>>,
     /// Messages come in runs of one partition.
     last: Option<(PartitionHandle, Arc<Partition>)>,
@@ -24,7 +25,7 @@ pub(crate) struct Assignment {
 impl Assignment {
     pub(crate) fn new(metrics: Metrics, pump: Arc<Notify>) -> Self {
         Self {
-            partitions: HashMap::new(),
+            partitions: BTreeMap::new(),
             handles: HashMap::new(),
             last: None,
             epoch: 0,
@@ -39,30 +40,30 @@ impl Assignment {
         &mut self,
         partitions: &[TopicPartition],
         mut inherited: Inherited,
-        client: Option<&Arc<Consumer>>,
+        client: Option<&Keeper>,
     ) -> Vec<Arc<Partition>> {
         self.epoch += 1;
         self.forget_handles();
         let added: Vec<_> = partitions
             .iter()
-            .map(|TopicPartition { topic, partition }| {
+            .map(|named| {
                 let new = Partition::new(
-                    topic,
-                    *partition,
+                    &named.topic,
+                    named.partition,
                     self.epoch,
                     &self.metrics,
                     Arc::clone(&self.pump),
                     client.cloned(),
                 );
-                Arc::new(match inherited.remove(&(topic.clone(), *partition)) {
+                Arc::new(match inherited.remove(named) {
                     Some(gaps) => new.resume(gaps),
                     None => new,
                 })
             })
             .collect();
         for partition in &added {
-            let name = (partition.topic.clone(), partition.number);
-            self.partitions.insert(name, Arc::clone(partition));
+            self.partitions
+                .insert(partition.name(), Arc::clone(partition));
         }
         self.publish();
         added
@@ -73,9 +74,7 @@ impl Assignment {
         self.forget_handles();
         let removed = partitions
             .iter()
-            .filter_map(|TopicPartition { topic, partition }| {
-                self.partitions.remove(&(topic.clone(), *partition))
-            })
+            .filter_map(|named| self.partitions.remove(named))
             .collect();
         self.publish();
         removed
@@ -83,7 +82,8 @@ impl Assignment {
 
     /// A partition by its name.
     pub(crate) fn get(&self, topic: &str, partition: i32) -> Option<&Arc<Partition>> {
-        self.partitions.get(&(topic.to_owned(), partition))
+        let topic = topic.to_owned();
+        self.partitions.get(&TopicPartition { topic, partition })
     }
 
     /// The partition that a message belongs to. `topic` is asked only once for
@@ -101,9 +101,9 @@ impl Assignment {
         let partition = match self.handles.get(&handle) {
             Some(partition) => Arc::clone(partition),
             None => {
-                let partition = self.partitions.get(&(topic(), handle.partition()))?;
-                self.handles.insert(handle, Arc::clone(partition));
-                Arc::clone(partition)
+                let partition = Arc::clone(self.get(&topic(), handle.partition)?);
+                self.handles.insert(handle, Arc::clone(&partition));
+                partition
             }
         };
         self.last = Some((handle, Arc::clone(&partition)));

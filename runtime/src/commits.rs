@@ -7,15 +7,13 @@ pub(crate) use transaction::TransactionEnd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
 use crate::commit::{CommitRequest, CommitResult};
-use crate::kafka::{self, CommitOutcome, Consumer};
+use crate::kafka::{Client, CommitEntry, CommitOutcome, Transactional};
 use crate::partition::{CommitPoint, Partition};
-use crate::transactions::Transactions;
 use tokio::time::Instant;
 use transaction::OpenTransaction;
 
@@ -23,7 +21,7 @@ use transaction::OpenTransaction;
 const RETRY_WAIT: Duration = Duration::from_millis(100);
 
 /// Commits that are asked for and not answered.
-pub(crate) struct Commits {
+pub(crate) struct Commits<C: Client> {
     requests: UnboundedReceiver<CommitRequest>,
     waiting: Vec<Waiting>,
     /// A commit in order was sent since this was last asked.
@@ -31,7 +29,7 @@ pub(crate) struct Commits {
     /// How long a commit is sent again.
     retry_limit: Duration,
     /// Present where offsets are committed in transactions, one at a time.
-    transactions: Option<Transactions>,
+    transactions: Option<Box<dyn Transactional<C::Membership>>>,
     open: Option<OpenTransaction>,
     /// No transaction can commit any more.
     failed: bool,
@@ -61,11 +59,11 @@ enum State {
     Sent(CommitPoint),
 }
 
-impl Commits {
+impl<C: Client> Commits<C> {
     pub(crate) fn new(
         requests: UnboundedReceiver<CommitRequest>,
         retry_limit: Duration,
-        transactions: Option<Transactions>,
+        transactions: Option<Box<dyn Transactional<C::Membership>>>,
     ) -> Self {
         Self {
             requests,
@@ -123,15 +121,15 @@ impl Commits {
     }
 
     /// Sends what is asked for and what is due again.
-    pub(crate) fn serve(&mut self, consumer: &Consumer) {
+    pub(crate) fn serve(&mut self, client: &C) {
         if self.transactions.is_some() {
-            return self.begin_transaction(consumer);
+            return self.begin_transaction(client);
         }
         while let Ok(request) = self.requests.try_recv() {
             let wanted = Wanted::Message(request.message);
             self.add(request.partition, wanted, request.reply);
         }
-        self.send_due(|partition, point| send(consumer, partition, point));
+        self.send_due(|partition, point| send(client, partition, point));
     }
 
     /// Has each commit that is due sent, or answers it.
@@ -275,38 +273,28 @@ impl Waiting {
 
 /// Sends a commit of an offset of which nothing more is known. Nobody waits for it.
 pub(crate) fn send_offset(
-    consumer: &Consumer,
+    client: &impl Client,
     partition: &Partition,
     offset: i64,
 ) -> Result<(), String> {
     let metadata = String::new();
-    send(consumer, partition, &CommitPoint { offset, metadata })
+    send(client, partition, &CommitPoint { offset, metadata })
 }
 
-fn send(consumer: &Consumer, partition: &Partition, point: &CommitPoint) -> Result<(), String> {
-    let list = to_list(partition, point).map_err(|error| error.to_string())?;
-    kafka::commit(consumer, &list).map_err(|code| code.to_string())
+fn send(client: &impl Client, partition: &Partition, point: &CommitPoint) -> Result<(), String> {
+    let sent = client.commit(entry(partition, point));
+    sent.map_err(|code| code.to_string())
 }
 
-fn to_list(partition: &Partition, point: &CommitPoint) -> KafkaResult<TopicPartitionList> {
-    let mut list = TopicPartitionList::with_capacity(1);
-    add_to(&mut list, partition, point)?;
-    Ok(list)
-}
-
-fn add_to(
-    list: &mut TopicPartitionList,
-    partition: &Partition,
-    point: &CommitPoint,
-) -> KafkaResult<()> {
-    let (topic, number) = (&partition.topic, partition.number);
-    list.add_partition_offset(topic, number, Offset::Offset(point.offset))?;
-    if let Some(mut entry) = list.find_partition(topic, number)
-        && !point.metadata.is_empty()
-    {
-        entry.set_metadata(&point.metadata);
+/// What the brokers are to note for a partition.
+pub(crate) fn entry<'a>(partition: &'a Partition, point: &'a CommitPoint) -> CommitEntry<'a> {
+    CommitEntry {
+        topic: &partition.topic,
+        partition: partition.number,
+        offset: point.offset,
+        leader_epoch: None,
+        metadata: &point.metadata,
     }
-    Ok(())
 }
 
 /// Answers that mean "not now": the group is between two generations, or its

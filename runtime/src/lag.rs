@@ -5,16 +5,14 @@
 //! taken on meanwhile it knows nothing, or what it knew long ago. So the brokers are asked
 //! for the ends that librdkafka has not seen move.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::consumer::Consumer as _;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::time::Instant;
 
-use crate::kafka::{Consumer, high_watermark};
+use crate::kafka::{Client, Edge, TopicPartition};
 use crate::partition::Partition;
 
 /// How often the lag is measured.
@@ -26,15 +24,12 @@ const ASK_INTERVAL: Duration = Duration::from_secs(5);
 /// Longest wait for their answer. The client can't be closed meanwhile.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
-/// A partition, by topic and number.
-type Name = (String, i32);
-
 /// Measures the lag of partitions.
 pub(crate) struct Lag {
     measured: Instant,
     asked: Instant,
-    ends: HashMap<Name, End>,
-    question: Option<oneshot::Receiver<HashMap<Name, i64>>>,
+    ends: BTreeMap<TopicPartition, End>,
+    question: Option<oneshot::Receiver<BTreeMap<TopicPartition, i64>>>,
 }
 
 /// The end of a partition.
@@ -53,7 +48,7 @@ impl Lag {
         Self {
             measured: Instant::now(),
             asked: Instant::now(),
-            ends: HashMap::new(),
+            ends: BTreeMap::new(),
             question: None,
         }
     }
@@ -61,7 +56,7 @@ impl Lag {
     /// Publishes the lag of each partition where it is known, if it is time.
     pub(crate) fn measure<'a>(
         &mut self,
-        consumer: &Arc<Consumer>,
+        client: &Arc<impl Client>,
         partitions: impl Iterator<Item = &'a Arc<Partition>>,
     ) {
         if self.measured.elapsed() < MEASURE_INTERVAL {
@@ -71,8 +66,8 @@ impl Lag {
         self.take_answer();
         let mut before = std::mem::take(&mut self.ends);
         for partition in partitions {
-            let name = (partition.topic.clone(), partition.number);
-            let fetched = high_watermark(consumer, &partition.topic_c, partition.number);
+            let name = partition.name();
+            let fetched = client.high_watermark(partition);
             let end = before.remove(&name).unwrap_or_default().fetched(fetched);
             if let (Some(end), Some(position)) = (end.latest(), partition.position()) {
                 partition.metrics.lag.set((end - position).max(0));
@@ -81,7 +76,7 @@ impl Lag {
         }
         if self.question.is_none() && self.asked.elapsed() >= ASK_INTERVAL {
             self.asked = Instant::now();
-            self.ask(consumer);
+            self.ask(client);
         }
     }
 
@@ -110,23 +105,22 @@ impl Lag {
     }
 
     /// Asks for the ends that have not moved since this was done last.
-    fn ask(&mut self, consumer: &Arc<Consumer>) {
-        let mut list = TopicPartitionList::new();
-        for ((topic, number), end) in &mut self.ends {
+    fn ask(&mut self, client: &Arc<impl Client>) {
+        let mut wanted = Vec::new();
+        for (partition, end) in &mut self.ends {
             if std::mem::replace(&mut end.is_old, true) {
-                // Asked for by time, where the end has one of its own.
-                let _ = list.add_partition_offset(topic, *number, Offset::End);
+                wanted.push((partition.clone(), Edge::End));
             }
         }
-        if list.count() == 0 {
+        if wanted.is_empty() {
             return;
         }
-        let consumer = Arc::clone(consumer);
+        let client = Arc::clone(client);
         let (sender, answer) = oneshot::channel();
-        tokio::task::spawn_blocking(move || {
-            let ends = ends(&consumer, list);
+        tokio::spawn(async move {
+            let ends = ends(&client, wanted).await;
             // Before the pump is told: closing needs the only reference.
-            drop(consumer);
+            drop(client);
             // Fails only when the pump is gone.
             let _ = sender.send(ends);
         });
@@ -151,20 +145,18 @@ impl End {
 }
 
 /// What the brokers answer, as far as they do.
-fn ends(consumer: &Consumer, list: TopicPartitionList) -> HashMap<Name, i64> {
-    let answer = match consumer.offsets_for_times(list, ANSWER_LIMIT) {
-        Ok(answer) => answer,
+async fn ends(
+    client: &Arc<impl Client>,
+    wanted: Vec<(TopicPartition, Edge)>,
+) -> BTreeMap<TopicPartition, i64> {
+    match client.edges(wanted, ANSWER_LIMIT).await {
+        Ok(found) => found
+            .into_iter()
+            .filter_map(|(partition, end)| Some((partition, end.ok()?)))
+            .collect(),
         Err(error) => {
             tracing::debug!("asking for the ends of partitions failed: {error}");
-            return HashMap::new();
+            BTreeMap::new()
         }
-    };
-    let ends = answer.elements().into_iter().filter_map(|element| {
-        let name = (element.topic().to_owned(), element.partition());
-        match (element.error(), element.offset()) {
-            (Ok(()), Offset::Offset(end)) => Some((name, end)),
-            _ => None,
-        }
-    });
-    ends.collect()
+    }
 }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::commit::CommitResult;
 use crate::commits::Commits;
+use crate::kafka::Client;
 use crate::partition::Partition;
 use crate::strategy::Strategy;
 
@@ -36,8 +37,8 @@ struct Waiting {
 impl LastCommit {
     /// Asks for a commit of what is handled of each partition, unless the brokers
     /// have it. At a stop, `left` is what the handlers left of the time for that.
-    pub(crate) fn start<'a>(
-        commits: &mut Commits,
+    pub(crate) fn start<'a, C: Client>(
+        commits: &mut Commits<C>,
         partitions: impl Iterator<Item = &'a Arc<Partition>>,
         strategy: Strategy,
         left: Option<Duration>,

@@ -11,6 +11,7 @@
 //! a handler, implement [`handler::Handler`], or make one of a function with
 //! [`handler::handler_fn`], and give it to [`Runtime::run`] or [`run_main`].
 
+mod assembly;
 mod assignment;
 pub mod client;
 mod commit;

@@ -4,18 +4,18 @@
 //! up, whatever its handler still reports changes nothing: a later assignment
 //! of the same partition is another value, with a higher epoch.
 
+use std::any::Any;
 use std::ffi::CString;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::gaps::{Gaps, METADATA_LIMIT};
-use crate::kafka::{Consumer, c_name};
+use crate::kafka::{TopicPartition, c_name};
 use crate::metrics::{Metrics, PartitionMetrics, TopicMetrics};
 use crate::offsets::{Delivered, OffsetTracker};
 use crate::outbox::Outbox;
@@ -34,6 +34,9 @@ pub(crate) struct CommitPoint {
     /// What is known beyond, as text; perhaps empty. See [`Gaps`].
     pub(crate) metadata: String,
 }
+
+/// Keeps a client alive, whichever it is.
+pub(crate) type Keeper = Arc<dyn Any + Send + Sync>;
 
 /// Messages that wait for others of their key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,8 +88,8 @@ pub(crate) struct Partition {
     resume_at: AtomicUsize,
     /// Wakes the pump when the last message in flight is done.
     pump: Arc<Notify>,
-    /// Messages point into the client. Absent in tests without one.
-    _client: Option<Arc<Consumer>>,
+    /// Messages point into the client, so it stays as long as they do.
+    _client: Option<Keeper>,
 }
 
 impl Partition {
@@ -96,7 +99,7 @@ impl Partition {
         epoch: u64,
         metrics: &Metrics,
         pump: Arc<Notify>,
-        client: Option<Arc<Consumer>>,
+        client: Option<Keeper>,
     ) -> Self {
         Self {
             topic: topic.to_owned(),
@@ -138,12 +141,17 @@ impl Partition {
         }
     }
 
-    /// Notes where reading begins, of a list of all partitions' offsets.
-    pub(crate) fn begin_at(&self, offsets: &TopicPartitionList) {
-        let found = offsets.find_partition(&self.topic, self.number);
-        if let Some(Offset::Offset(offset)) = found.map(|found| found.offset()) {
-            // It is noted once.
-            let _ = self.beginning.set(offset);
+    /// Notes where reading begins.
+    pub(crate) fn begin_at(&self, offset: i64) {
+        // It is noted once.
+        let _ = self.beginning.set(offset);
+    }
+
+    /// The partition's name.
+    pub(crate) fn name(&self) -> TopicPartition {
+        TopicPartition {
+            topic: self.topic.clone(),
+            partition: self.number,
         }
     }
 

@@ -4,10 +4,8 @@
 use std::sync::Arc;
 
 use prometheus::IntGauge;
-use rdkafka::consumer::Consumer as _;
-use rdkafka::topic_partition_list::TopicPartitionList;
 
-use crate::kafka::Consumer;
+use crate::kafka::Client;
 use crate::partition::{Held, Partition};
 use crate::rebalance::warn_on_error;
 
@@ -53,7 +51,7 @@ impl Pauses {
     ///
     /// librdkafka drops what it has fetched of a paused partition, so that is for keys
     /// that are stuck, and not for a run of one partition's messages.
-    pub(crate) fn pause(&mut self, consumer: &Consumer, held: Held, assigned: usize) {
+    pub(crate) fn pause(&mut self, client: &impl Client, held: Held, assigned: usize) {
         if !held.exceeds(self.most) {
             self.read.clear();
             return;
@@ -63,7 +61,7 @@ impl Pauses {
             if partition.is_active() && partition.held().exceeds(share) && partition.pause() {
                 let (topic, number) = (&partition.topic, partition.number);
                 tracing::debug!("pausing {topic}/{number}: too much waits for keys in work");
-                warn_on_error("pausing a partition", consumer.pause(&list(&partition)));
+                warn_on_error("pausing a partition", client.pause(&partition.name()));
                 self.paused.push(partition);
                 self.metric.inc();
             }
@@ -72,13 +70,13 @@ impl Pauses {
 
     /// Reads those on whose held messages have halved. Those that were given up are
     /// forgotten: librdkafka has no pause for them in their next assignment.
-    pub(crate) fn resume(&mut self, consumer: &Consumer) {
+    pub(crate) fn resume(&mut self, client: &impl Client) {
         let resumed = self.paused.extract_if(.., |partition| {
             !partition.is_active() || partition.may_resume()
         });
         for partition in resumed {
             tracing::debug!("resuming {}/{}", partition.topic, partition.number);
-            warn_on_error("resuming a partition", consumer.resume(&list(&partition)));
+            warn_on_error("resuming a partition", client.resume(&partition.name()));
             self.metric.dec();
         }
     }
@@ -90,12 +88,6 @@ fn share(of: Held, partitions: usize) -> Held {
         messages: of.messages / partitions,
         bytes: of.bytes / partitions,
     }
-}
-
-fn list(partition: &Partition) -> TopicPartitionList {
-    let mut list = TopicPartitionList::with_capacity(1);
-    list.add_partition(&partition.topic, partition.number);
-    list
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::commits;
-use crate::kafka::{CommitOutcome, Consumer};
+use crate::kafka::{Client, CommitOutcome};
 use crate::partition::Partition;
 
 /// Longest time that messages are held. Brokers that take no commits for so
@@ -42,11 +42,11 @@ impl Pins {
 
     /// Looks at a message that was read; commits its place if it is the first
     /// of its assignment.
-    pub(crate) fn note(&mut self, consumer: &Consumer, partition: &Arc<Partition>, offset: i64) {
+    pub(crate) fn note(&mut self, client: &impl Client, partition: &Arc<Partition>, offset: i64) {
         if !self.enabled || !partition.begin() {
             return;
         }
-        match commits::send_offset(consumer, partition, offset) {
+        match commits::send_offset(client, partition, offset) {
             Ok(()) => self.waiting.push(Pin {
                 partition: Arc::clone(partition),
                 offset,

@@ -5,16 +5,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::consumer::Consumer as _;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::topic_partition_list::Offset;
+use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::assignment::Assignment;
 use crate::commits::{Commits, TransactionEnd};
-use crate::kafka::{CommitOutcome, ConsumeError, Consumer, Event, MessageQueue, mends_itself};
+use crate::kafka::{
+    Client, CommitOutcome, ConsumeError, Edge, Event, Fetched, Fetcher as _, PollError,
+    mends_itself,
+};
 use crate::lag::Lag;
 use crate::lanes::LaneFinder;
 use crate::last_commit::LastCommit;
@@ -50,22 +51,22 @@ const MEASURE_INTERVAL: Duration = Duration::from_millis(500);
 const ANSWER_WAIT: Duration = Duration::from_millis(1);
 
 /// What a pump is made of.
-pub(crate) struct PumpParts {
+pub(crate) struct PumpParts<C: Client> {
     pub(crate) name: String,
-    pub(crate) consumer: Arc<Consumer>,
+    pub(crate) client: Arc<C>,
     pub(crate) queue: Arc<WorkQueue<Delivery>>,
     pub(crate) wake: Arc<Notify>,
     pub(crate) strategy: Strategy,
     /// Present where messages of one key are handled in order.
     pub(crate) lanes: Option<LaneFinder>,
-    pub(crate) commits: Commits,
+    pub(crate) commits: Commits<C>,
     /// Most bytes of messages that are held behind others of their key, and of records
     /// that wait for their transaction.
     pub(crate) held_bytes: usize,
     /// How often what is handled is committed, where that goes by the clock.
     pub(crate) commit_interval: Duration,
     /// Where a partition without a committed offset begins.
-    pub(crate) reset: Offset,
+    pub(crate) reset: Option<Edge>,
     /// Most messages in one read.
     pub(crate) batch_size: usize,
     /// Longest wait for messages in flight at a revocation, and at a stop.
@@ -79,10 +80,10 @@ pub(crate) struct PumpParts {
 }
 
 /// The pump. See the module.
-pub(crate) struct Pump {
-    parts: PumpParts,
+pub(crate) struct Pump<C: Client> {
+    parts: PumpParts<C>,
     span: String,
-    messages: MessageQueue,
+    messages: C::Fetcher,
     assignment: Assignment,
     joining: Option<Joining>,
     revocation: Option<Revocation>,
@@ -99,30 +100,30 @@ pub(crate) struct Pump {
     last_poll: Instant,
     lag: Lag,
     last_save: Instant,
-    _closing: Closing,
+    _closing: Closing<C>,
 }
 
 /// Lets revocations be answered at once when the pump goes, even by a panic: a
 /// client that is dropped waits for the answer.
-struct Closing(Arc<Consumer>);
+struct Closing<C: Client>(Arc<C>);
 
-impl Drop for Closing {
+impl<C: Client> Drop for Closing<C> {
     fn drop(&mut self) {
-        self.0.context().close();
+        self.0.answer_by_itself();
     }
 }
 
-impl Pump {
-    pub(crate) fn new(parts: PumpParts) -> Self {
+impl<C: Client> Pump<C> {
+    pub(crate) fn new(parts: PumpParts<C>) -> Self {
         let wake = Arc::clone(&parts.wake);
-        let messages = MessageQueue::new(Arc::clone(&parts.consumer), move || wake.notify_one());
+        let messages = parts.client.fetcher(move || wake.notify_one());
         Self {
             span: format!("{}.pump", parts.name),
             messages,
             assignment: Assignment::new(parts.metrics.clone(), Arc::clone(&parts.wake)),
             joining: None,
             revocation: None,
-            pins: Pins::new(parts.strategy.redelivers() && parts.reset == Offset::End),
+            pins: Pins::new(parts.strategy.redelivers() && parts.reset == Some(Edge::End)),
             ahead: ReadAhead::new(parts.held_bytes),
             pauses: Pauses::new(parts.held_bytes, parts.metrics.paused.clone()),
             read_size: ReadSize::new(parts.batch_size),
@@ -132,13 +133,13 @@ impl Pump {
             last_poll: Instant::now(),
             lag: Lag::new(),
             last_save: Instant::now(),
-            _closing: Closing(Arc::clone(&parts.consumer)),
+            _closing: Closing(Arc::clone(&parts.client)),
             parts,
         }
     }
 
     /// Pumps until told to finish, then gives the client back for closing.
-    pub(crate) async fn run(mut self) -> Arc<Consumer> {
+    pub(crate) async fn run(mut self) -> Arc<C> {
         tracing::debug!("Starting the pump.");
         loop {
             self.parts.progress.pumped();
@@ -147,9 +148,9 @@ impl Pump {
             self.advance_revocation();
             self.end_transaction();
             self.save_handled();
-            self.parts.commits.serve(&self.parts.consumer);
+            self.parts.commits.serve(&self.parts.client);
             let partitions = self.assignment.iter();
-            self.lag.measure(&self.parts.consumer, partitions);
+            self.lag.measure(&self.parts.client, partitions);
             let next_attempt = self.advance_keys();
             if self.parts.stop.is_cancelled() && self.stopped.is_none() {
                 self.begin_stop();
@@ -188,7 +189,7 @@ impl Pump {
             if self.parts.lanes.is_some() {
                 let (messages, bytes, _) = self.parts.queue.held();
                 let (held, assigned) = (Held { messages, bytes }, self.assignment.len());
-                self.pauses.pause(&self.parts.consumer, held, assigned);
+                self.pauses.pause(&*self.parts.client, held, assigned);
             }
         }
         if self.stopped.is_some() && self.pending.is_empty() {
@@ -214,20 +215,18 @@ impl Pump {
         let read = messages.read(
             read_size.messages(),
             |handle, topic| assignment.owner(handle, topic),
-            |message| match message {
-                Ok(message) => {
-                    let record = Record::native(message);
+            |fetched| match fetched {
+                Fetched::Record(record) => {
                     let partition = record.assignment();
-                    pins.note(&parts.consumer, partition, record.offset());
+                    pins.note(&*parts.client, partition, record.offset());
                     let lane = parts.lanes.as_ref().and_then(|lanes| {
                         pauses.note(partition);
                         Some(lanes.find(&partition.topic, partition.number, record.key()?))
                     });
                     pending.push_back(Delivery::Message(Job::new(record, lane)));
                 }
-                // The end of a partition is no error.
-                Err(error) if error.code == RDKafkaErrorCode::PartitionEOF => {}
-                Err(error) => pending.push_back(Delivery::Error(error)),
+                Fetched::End(..) => {}
+                Fetched::Error(error) => pending.push_back(Delivery::Error(error)),
             },
         );
         arrive(pending);
@@ -241,13 +240,14 @@ impl Pump {
     /// on. When the next attempt is due.
     fn advance_keys(&mut self) -> Option<Instant> {
         self.parts.lanes.as_ref()?;
-        self.pauses.resume(&self.parts.consumer);
+        self.pauses.resume(&*self.parts.client);
         self.parts.queue.release_due(Instant::now())
     }
 
     async fn wait(&mut self, next_attempt: Option<Instant>) {
         if self.parts.commits.take_news() {
-            return self.poll(ANSWER_WAIT);
+            self.poll(ANSWER_WAIT);
+            return;
         }
         // Ends by time too: intervals, limits and retries are looked at then.
         let limit = self.parts.commits.next_due().unwrap_or(IDLE_WAIT);
@@ -270,20 +270,13 @@ impl Pump {
 
     /// Serves whatever librdkafka has to tell, but messages.
     fn serve_events(&mut self) {
-        let announced = self.parts.consumer.context().take_announcement();
+        let announced = self.parts.client.take_announcement();
         if !announced && self.last_poll.elapsed() < POLL_INTERVAL {
             return;
         }
         self.last_poll = Instant::now();
-        let consumer = Arc::clone(&self.parts.consumer);
-        loop {
-            let before = consumer.context().calls();
-            self.poll(Duration::ZERO);
-            if consumer.context().calls() == before {
-                break;
-            }
-        }
-        while let Some(event) = consumer.context().next_event() {
+        while self.poll(Duration::ZERO) {}
+        while let Some(event) = self.parts.client.next_event() {
             match event {
                 Event::Assign(partitions) => self.join(partitions),
                 Event::Revoke { partitions, lost } => self.revoke(&partitions, lost),
@@ -292,30 +285,25 @@ impl Pump {
         }
     }
 
-    /// Lets librdkafka call back, and waits for something to tell at most so long.
-    fn poll(&mut self, limit: Duration) {
-        let consumer = Arc::clone(&self.parts.consumer);
-        match consumer.poll(limit) {
-            Some(Ok(message)) => {
+    /// Lets the client report events, and waits for the first at most so long. Returns
+    /// `true` if there may be more.
+    fn poll(&mut self, limit: Duration) -> bool {
+        let polled = self.parts.client.poll(limit);
+        match polled.error {
+            // Errors that the client mends by itself were logged; the others end the
+            // consumer as a message with an error does.
+            Some(PollError::Client(code)) if !mends_itself(code) => {
+                self.fail(code, code.to_string());
+            }
+            Some(PollError::StrayMessage(message)) => {
                 // Partitions are attached before they are assigned.
-                tracing::error!("a message came past the message queue: {message:?}");
+                tracing::error!("a message came past the message queue: {message}");
                 let text = "a message came past the message queue".into();
                 self.fail(RDKafkaErrorCode::BadMessage, text);
             }
-            Some(Err(error)) => self.take_error(&error),
-            None => {}
+            Some(PollError::Client(_)) | None => {}
         }
-    }
-
-    /// Errors that librdkafka mends by itself were logged; the others end the
-    /// consumer as a message with an error does.
-    fn take_error(&mut self, error: &KafkaError) {
-        let Some(code) = error.rdkafka_error_code() else {
-            return;
-        };
-        if !mends_itself(code) {
-            self.fail(code, code.to_string());
-        }
+        polled.more
     }
 
     fn take_commits(&mut self, outcomes: Vec<CommitOutcome>) {
@@ -378,7 +366,12 @@ impl Pump {
     /// Ends the consumer, as a message with an error does.
     fn fail(&mut self, code: RDKafkaErrorCode, text: String) {
         let topic = String::new();
-        let error = ConsumeError { code, text, topic };
+        let error = ConsumeError {
+            code,
+            text,
+            topic,
+            partition: None,
+        };
         self.pending.push_back(Delivery::Error(error));
     }
 
@@ -436,16 +429,16 @@ impl Pump {
     }
 
     /// Lets go of everything that refers to the client.
-    async fn end(mut self) -> Arc<Consumer> {
+    async fn end(mut self) -> Arc<C> {
         if let Some(joining) = self.joining.take() {
             // It has the client; and a client that is not answered can't be closed.
-            let (partitions, beginning) = joining.finish().await;
-            self.assign(&partitions, beginning);
+            let beginning = joining.finish().await;
+            self.assign(beginning);
         }
         self.lag.finish().await;
         for partition in self.assignment.iter() {
             partition.revoke();
         }
-        self.parts.consumer
+        self.parts.client
     }
 }

@@ -3,31 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::consumer::{Consumer as _, RebalanceProtocol};
-use rdkafka::error::KafkaResult;
-use rdkafka::topic_partition_list::TopicPartitionList;
 use tokio::time::Instant;
 
 use crate::commits::Commits;
-use crate::kafka::{Consumer, TopicPartition};
+use crate::kafka::{Client, StartOffset, TopicPartition};
 use crate::last_commit::LastCommit;
 use crate::metrics::Metrics;
 use crate::partition::Partition;
 use crate::strategy::Strategy;
 
-/// Confirms an assignment: reading begins at the offsets of the list.
-pub(crate) fn confirm(
-    consumer: &Consumer,
-    partitions: &[TopicPartition],
-    list: &TopicPartitionList,
-) {
-    let confirmed = match consumer.rebalance_protocol() {
-        RebalanceProtocol::Cooperative => consumer.incremental_assign(list),
-        _ => consumer.assign(list),
-    };
-    warn_on_error("taking partitions on", confirmed);
-    for TopicPartition { topic, partition } in partitions {
-        tracing::info!("assigned {topic}/{partition}");
+/// Confirms an assignment: reading begins at these offsets.
+pub(crate) fn confirm(client: &impl Client, starts: &[StartOffset]) {
+    warn_on_error("taking partitions on", client.assign(starts));
+    for start in starts {
+        tracing::info!("assigned {}", start.partition);
     }
 }
 
@@ -67,10 +56,10 @@ impl Revocation {
     /// Goes on as far as it can. Whether nothing is in flight any more, or the limit
     /// has passed, and what is handled is committed, or can't be. `left` is as in
     /// [`LastCommit::start`].
-    pub(crate) fn advance(
+    pub(crate) fn advance<C: Client>(
         &mut self,
-        consumer: &Consumer,
-        commits: &mut Commits,
+        client: &C,
+        commits: &mut Commits<C>,
         strategy: Strategy,
         left: Option<Duration>,
     ) -> bool {
@@ -79,7 +68,7 @@ impl Revocation {
             return false;
         }
         // They may have been lost while the messages in flight were waited for.
-        if self.lost || consumer.assignment_lost() {
+        if self.lost || client.is_assignment_lost() {
             return true;
         }
         let last_commit = self.last_commit.get_or_insert_with(|| {
@@ -89,30 +78,17 @@ impl Revocation {
     }
 
     /// Ends what is still in flight and gives the partitions up.
-    pub(crate) fn complete(self, consumer: &Consumer, metrics: &Metrics) {
+    pub(crate) fn complete(self, client: &impl Client, metrics: &Metrics) {
         for partition in &self.partitions {
             partition.revoke();
             metrics.forget_partition(&partition.topic, partition.number);
         }
-        let given_up = match consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => consumer.incremental_unassign(&to_list(&self.named)),
-            _ => consumer.unassign(),
-        };
-        warn_on_error("giving partitions up", given_up);
+        warn_on_error("giving partitions up", client.unassign(&self.named));
         crate::kafka::log_revoked(&self.named);
     }
 }
 
-/// The partitions in librdkafka's form, without offsets.
-pub(crate) fn to_list(partitions: &[TopicPartition]) -> TopicPartitionList {
-    let mut list = TopicPartitionList::with_capacity(partitions.len());
-    for TopicPartition { topic, partition } in partitions {
-        list.add_partition(topic, *partition);
-    }
-    list
-}
-
-pub(crate) fn warn_on_error(what: &str, result: KafkaResult<()>) {
+pub(crate) fn warn_on_error(what: &str, result: Result<(), String>) {
     if let Err(error) = result {
         tracing::warn!("{what} failed: {error}");
     }

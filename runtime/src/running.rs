@@ -1,24 +1,19 @@
 //! A consumer at work, and its stop.
 
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::kafka::Consumer;
+use crate::kafka::Client;
 use crate::server::RunError;
 use crate::worker::Failure;
 
-/// Longest time for leaving the group: librdkafka waits for the coordinator's
-/// answer, which a cluster that is down never gives.
-const CLOSE_LIMIT: Duration = Duration::from_secs(10);
-
 /// A consumer at work.
-pub(crate) struct Running {
-    pub(crate) pump: JoinHandle<Arc<Consumer>>,
+pub(crate) struct Running<C: Client> {
+    pub(crate) pump: JoinHandle<Arc<C>>,
     pub(crate) workers: JoinSet<Result<(), Failure>>,
     pub(crate) handlers: usize,
     /// Cancelled to end the pump's reading.
@@ -29,10 +24,11 @@ pub(crate) struct Running {
     pub(crate) stop_timeout: Duration,
 }
 
-impl Running {
+impl<C: Client> Running<C> {
     /// Runs until told to stop or something fails, then stops in order.
     pub(crate) async fn until(mut self, stop: CancellationToken) -> Result<(), RunError> {
         let mut ended = tokio::select! {
+            biased;
             () = stop.cancelled() => Ok(()),
             Some(worker) = self.workers.join_next() => worker_result(worker),
             pump = &mut self.pump => {
@@ -52,7 +48,7 @@ impl Running {
         self.finish.cancel();
         self.wake.notify_one();
         match self.pump.await {
-            Ok(client) => close(client).await,
+            Ok(client) => client.leave().await,
             Err(error) => ended = Err(RunError::Task(error.to_string())),
         }
         ended
@@ -87,23 +83,5 @@ fn worker_result(worker: Result<Result<(), Failure>, JoinError>) -> Result<(), R
     match worker {
         Ok(result) => Ok(result?),
         Err(error) => Err(RunError::Task(error.to_string())),
-    }
-}
-
-/// Leaves the group. librdkafka blocks meanwhile, so it has a thread of its own.
-async fn close(client: Arc<Consumer>) {
-    let (closed, closing) = oneshot::channel();
-    // Not one of Tokio's threads: it waits for those at the end of the process,
-    // and without a broker this one may not end.
-    thread::spawn(move || {
-        match Arc::into_inner(client) {
-            Some(client) => drop(client),
-            None => tracing::error!("the Kafka client is still in use and leaves no group"),
-        }
-        // Fails only when nobody waits any more.
-        let _ = closed.send(());
-    });
-    if tokio::time::timeout(CLOSE_LIMIT, closing).await.is_err() {
-        tracing::warn!("the group was not left within {CLOSE_LIMIT:?}: the brokers do not answer");
     }
 }

@@ -13,32 +13,25 @@ use std::time::Duration;
 
 use penstock_crds::librdkafka::{SecretError, consumer_config, oauth_token_path};
 use penstock_crds::names::TopicName;
-use penstock_crds::validate::{ConsumeMode, FailureAction, ValidatedConsumer};
-use rdkafka::topic_partition_list::Offset;
+use penstock_crds::validate::{FailureAction, ValidatedConsumer};
+use rdkafka::consumer::ConsumerGroupMetadata;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::commit::Committer;
-use crate::commits::Commits;
+use crate::assembly::{Assembly, Plain};
 use crate::dead_letter::{DeadLetterError, DeadLetters};
 use crate::decode::Decoder;
 use crate::handler::{BatchHandler, Handler};
 use crate::http::{Health, HealthCheck, ListenError, Place, Server, health_pages, metrics_page};
-use crate::kafka::{ConnectError, Target, connect};
-use crate::lanes::LaneFinder;
+use crate::kafka::{ConnectError, Edge, Target, Transactional, connect};
 use crate::memory::Budget;
 use crate::metrics::Metrics;
-use crate::progress::{Busy, Progress};
-use crate::pump::{Pump, PumpParts};
-use crate::queue::{WorkQueue, places_for};
-use crate::running::Running;
-use crate::share::Share;
+use crate::progress::Progress;
 use crate::strategy::Strategy;
 use crate::transactions::{Identity, Transactions, TransactionsError};
-use crate::worker::{Failure, Gathering, Seat, Shared, work, work_in_batches};
+use crate::worker::{Failure, Seat, Shared, work, work_in_batches};
 
 /// Where the metrics page is served unless said otherwise.
 pub const METRICS_ADDRESS: SocketAddr = SocketAddr::new(ANY, 6060);
@@ -240,63 +233,32 @@ impl Runtime {
         let budget = Budget::of_container();
         let connection = self.connection(budget)?;
         let wake = Arc::new(Notify::new());
-        let (committer, requests) = Committer::new(Arc::clone(&wake));
-        let shared = Arc::new(self.share(decoder, handler, committer, &metrics, &connection)?);
-        let client = tokio::select! {
-            client = connect(self.target(&connection), Arc::clone(&wake)) => client?,
-            () = stop.cancelled() => return Ok(()),
-        };
+        let dead_letters = self.dead_letters(&connection)?;
+        // Before the group is joined: a member that waits for its producer answers no
+        // rebalance.
         let transactions = tokio::select! {
-            transactions = self.transactions(&connection, &wake) => transactions?,
+            biased;
             () = stop.cancelled() => return Ok(()),
+            transactions = self.transactions(&connection, &wake) => transactions?,
         };
-        let handlers = self.consumer.mode.handlers();
-        let batch_size = self.consumer.consume_batch_size.get() as usize;
-        // A read fits as a whole: what the queue had no room for would wait in
-        // the pump, at the cost of a wake-up for every queueful.
-        let places = places_for(handlers).max(batch_size);
-        let share = Share::of(budget.batched(self.is_key_ordered()), handlers);
-        let queue = WorkQueue::new(places, budget.queued, Arc::clone(&wake)).with_share(share);
-        let queue = Arc::new(queue);
-        // Not to keep it: messages that lie in it keep the client from closing.
-        let watched = Arc::downgrade(&queue);
-        metrics.watch_queue(move || watched.upgrade().map_or((0, 0), |queue| queue.load()));
-        let progress = Progress::new(handlers);
-        let (reading, finish) = (CancellationToken::new(), CancellationToken::new());
-        let pump = Pump::new(PumpParts {
-            name: self.consumer.name.to_string(),
-            consumer: client,
-            queue: Arc::clone(&queue),
-            wake: Arc::clone(&wake),
-            strategy: self.strategy(),
-            lanes: self.is_key_ordered().then(LaneFinder::default),
-            commits: Commits::new(requests, self.commit_retry_limit, transactions),
-            held_bytes: budget.held,
+        let client = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            client = connect(self.target(&connection), Arc::clone(&wake)) => client?,
+        };
+        let assembly = Assembly {
+            consumer: &self.consumer,
+            client,
+            wake,
+            transactions,
+            dead_letters,
+            metrics: metrics.clone(),
+            budget,
             commit_interval: connection.commit_interval(),
             reset: connection.reset(),
-            batch_size,
-            drain_limit: self.consumer.stop_timeout,
-            metrics: metrics.clone(),
-            progress: Arc::clone(&progress),
-            stop: reading.clone(),
-            finish: finish.clone(),
-        });
-        let mut running = Running {
-            pump: tokio::spawn(pump.run()),
-            workers: JoinSet::new(),
-            handlers,
-            reading,
-            finish,
-            wake,
-            stop_timeout: self.consumer.stop_timeout,
+            commit_retry_limit: self.commit_retry_limit,
         };
-        for number in 0..handlers {
-            let seat = Seat {
-                queue: Arc::clone(&queue),
-                busy: Busy::new(Arc::clone(&progress), number),
-            };
-            running.workers.spawn(work(Arc::clone(&shared), seat));
-        }
+        let (running, progress) = assembly.start(decoder, handler, work, &Plain);
         let servers = pages.serve(metrics, self.health(progress));
         let ended = running.until(stop).await;
         for server in servers {
@@ -336,7 +298,7 @@ impl Runtime {
         &self,
         connection: &Connection,
         wake: &Arc<Notify>,
-    ) -> Result<Option<Transactions>, TransactionsError> {
+    ) -> Result<Option<Box<dyn Transactional<ConsumerGroupMetadata>>>, TransactionsError> {
         if self.strategy() != Strategy::Transaction {
             return Ok(None);
         }
@@ -346,11 +308,7 @@ impl Runtime {
             oauth_token: connection.oauth_token.clone(),
         };
         let transactions = Transactions::start(identity, Arc::clone(wake)).await?;
-        Ok(Some(transactions))
-    }
-
-    fn is_key_ordered(&self) -> bool {
-        matches!(self.consumer.mode, ConsumeMode::KeyOrdered { .. })
+        Ok(Some(Box::new(transactions)))
     }
 
     fn dead_letter_topic(&self) -> Option<&TopicName> {
@@ -369,15 +327,10 @@ impl Runtime {
         }
     }
 
-    /// What the handlers share.
-    fn share<D, H>(
+    fn dead_letters(
         &self,
-        decoder: D,
-        handler: H,
-        committer: Committer,
-        metrics: &Metrics,
         connection: &Connection,
-    ) -> Result<Shared<D, H>, DeadLetterError> {
+    ) -> Result<Option<DeadLetters>, DeadLetterError> {
         let strategy = self.strategy();
         let dead_letters = self.dead_letter_topic().map(|topic| {
             let (topic, group) = (topic.clone(), self.consumer.group.to_string());
@@ -389,20 +342,7 @@ impl Runtime {
                 }
             }
         });
-        Ok(Shared {
-            span: format!("{}.handler", self.consumer.name),
-            decoder,
-            handler,
-            policy: self.consumer.delivery.clone(),
-            timeout: self.consumer.handler.timeout.get(),
-            metrics: metrics.clone(),
-            dead_letters: dead_letters.transpose()?,
-            in_order: self.consumer.mode == ConsumeMode::InOrder,
-            committer: (strategy == Strategy::EachMessage).then_some(committer),
-            produces: strategy == Strategy::Transaction,
-            defers: self.is_key_ordered(),
-            gathering: Gathering::default(),
-        })
+        dead_letters.transpose()
     }
 
     fn health(&self, progress: Arc<Progress>) -> Health {
@@ -450,11 +390,11 @@ impl Connection {
 
     /// Where a group without a committed offset begins. All names that librdkafka
     /// has for it; the user's properties may set it too.
-    fn reset(&self) -> Offset {
+    fn reset(&self) -> Option<Edge> {
         match self.consumer.get("auto.offset.reset").map(String::as_str) {
-            Some("latest" | "largest" | "end") => Offset::End,
-            Some("earliest" | "smallest" | "beginning") => Offset::Beginning,
-            _ => Offset::Invalid,
+            Some("latest" | "largest" | "end") => Some(Edge::End),
+            Some("earliest" | "smallest" | "beginning") => Some(Edge::Start),
+            _ => None,
         }
     }
 }

@@ -9,20 +9,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
-use rdkafka::consumer::Consumer as _;
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::Notify;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::gaps::Gaps;
-use crate::kafka::{self, Consumer, TopicPartition};
-use crate::rebalance::to_list;
+use crate::kafka::{Client, Committed, Edge, LookUpError, StartOffset, TopicPartition};
 use crate::strategy::Strategy;
 
 /// Longest time for one request. Without an answer librdkafka looks it up after all,
@@ -37,19 +33,24 @@ const OPEN_LIMIT: Duration = Duration::from_secs(120);
 const REPEAT_WAIT: Duration = Duration::from_millis(100);
 
 /// What earlier owners knew of partitions beyond their committed offsets.
-pub(crate) type Inherited = HashMap<(String, i32), Gaps>;
+pub(crate) type Inherited = HashMap<TopicPartition, Gaps>;
 
 /// Where reading begins, and what is not to be handed out again.
 pub(crate) struct Beginning {
-    pub(crate) offsets: TopicPartitionList,
+    pub(crate) starts: Vec<StartOffset>,
     pub(crate) inherited: Inherited,
 }
 
 impl Beginning {
-    /// Where librdkafka finds that it is.
+    /// Where the client finds that it is.
     fn unknown(partitions: &[TopicPartition]) -> Self {
+        let starts = partitions.iter().map(|partition| StartOffset {
+            partition: partition.clone(),
+            offset: None,
+            leader_epoch: None,
+        });
         Self {
-            offsets: to_list(partitions),
+            starts: starts.collect(),
             inherited: Inherited::new(),
         }
     }
@@ -66,23 +67,23 @@ impl Joining {
     /// Begins to look up where to begin; `wake` is notified of the end. `reset`
     /// says where a partition without a committed offset begins. With `stop` there is
     /// no more waiting.
-    pub(crate) fn start(
-        consumer: &Arc<Consumer>,
+    pub(crate) fn start<C: Client>(
+        client: &Arc<C>,
         partitions: Vec<TopicPartition>,
-        reset: Offset,
+        reset: Option<Edge>,
         strategy: Strategy,
         stop: CancellationToken,
         wake: Arc<Notify>,
     ) -> Self {
-        let consumer = Arc::clone(consumer);
+        let client = Arc::clone(client);
         let named = partitions.clone();
         let (sender, found) = oneshot::channel();
         let (overdue, is_overdue) = oneshot::channel();
-        tokio::task::spawn_blocking(move || {
+        tokio::spawn(async move {
             let began = Instant::now();
             let mut overdue = Some(overdue);
             let beginning = loop {
-                let error = match look_up(&consumer, &named, reset, strategy.redelivers()) {
+                let error = match look_up(&client, &named, reset, strategy.redelivers()).await {
                     Ok(beginning) => break beginning,
                     Err(error) => error,
                 };
@@ -98,10 +99,10 @@ impl Joining {
                 if strategy != Strategy::Transaction || stop.is_cancelled() {
                     break Beginning::unknown(&named);
                 }
-                thread::sleep(REPEAT_WAIT);
+                tokio::time::sleep(REPEAT_WAIT).await;
             };
             // Before the pump is told: closing needs the only reference.
-            drop(consumer);
+            drop(client);
             // Fails only when the pump is gone.
             let _ = sender.send(beginning);
             wake.notify_one();
@@ -129,19 +130,18 @@ impl Joining {
     }
 
     /// Waits until it is known where to begin.
-    pub(crate) async fn finish(self) -> (Vec<TopicPartition>, Beginning) {
+    pub(crate) async fn finish(self) -> Beginning {
         let beginning = self.found.await;
-        let beginning = beginning.unwrap_or_else(|_| Beginning::unknown(&self.partitions));
-        (self.partitions, beginning)
+        beginning.unwrap_or_else(|_| Beginning::unknown(&self.partitions))
     }
 }
 
 /// librdkafka asks again while a transaction covers the offsets, and says only that the
 /// time was over.
-fn describe(error: &KafkaError, strategy: Strategy) -> String {
+fn describe(error: &LookUpError, strategy: Strategy) -> String {
     let in_transactions = strategy == Strategy::Transaction;
-    let hint = match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::OperationTimedOut) if in_transactions => {
+    let hint = match error.code {
+        RDKafkaErrorCode::OperationTimedOut if in_transactions => {
             "; either the group's coordinator does not answer, or a transaction that covers these offsets has not ended"
         }
         _ => "",
@@ -149,11 +149,8 @@ fn describe(error: &KafkaError, strategy: Strategy) -> String {
     format!("looking up where to begin failed: {error}{hint}")
 }
 
-fn give_up(partitions: &[TopicPartition], error: &KafkaError) -> String {
-    let names: Vec<_> = partitions
-        .iter()
-        .map(|it| format!("{}/{}", it.topic, it.partition))
-        .collect();
+fn give_up(partitions: &[TopicPartition], error: &LookUpError) -> String {
+    let names: Vec<_> = partitions.iter().map(TopicPartition::to_string).collect();
     format!(
         "where to begin in {} could not be looked up for {} s ({error}). If the brokers are well, they have lost the end of a transaction that covers these offsets: see 'A transaction does not end' in the troubleshooting guide",
         names.join(", "),
@@ -161,68 +158,72 @@ fn give_up(partitions: &[TopicPartition], error: &KafkaError) -> String {
     )
 }
 
-fn look_up(
-    consumer: &Consumer,
+async fn look_up<C: Client>(
+    client: &Arc<C>,
     partitions: &[TopicPartition],
-    reset: Offset,
+    reset: Option<Edge>,
     inherits: bool,
-) -> KafkaResult<Beginning> {
-    let committed = consumer.committed_offsets(to_list(partitions), REQUEST_LIMIT)?;
+) -> Result<Beginning, LookUpError> {
+    let committed = client.committed(partitions.to_vec(), REQUEST_LIMIT).await?;
     let inherited = match inherits {
         true => inherited(&committed),
         false => Inherited::new(),
     };
-    Ok(Beginning {
-        offsets: with_reset(consumer, committed, reset)?,
-        inherited,
-    })
+    let mut starts: Vec<_> = committed
+        .into_iter()
+        .map(|committed| StartOffset {
+            partition: committed.partition,
+            offset: committed.offset,
+            leader_epoch: None,
+        })
+        .collect();
+    if let Some(edge) = reset {
+        begin_at_edges(client, &mut starts, edge).await?;
+    }
+    Ok(Beginning { starts, inherited })
 }
 
 /// Reads the metadata of committed offsets.
-fn inherited(committed: &TopicPartitionList) -> Inherited {
+fn inherited(committed: &[Committed]) -> Inherited {
     let mut inherited = Inherited::new();
-    for (place, element) in committed.elements().iter().enumerate() {
-        let Offset::Offset(offset) = element.offset() else {
+    for found in committed {
+        let Some(offset) = found.offset else {
             continue;
         };
-        let (topic, partition) = (element.topic().to_owned(), element.partition());
-        match Gaps::decode(kafka::metadata(committed, place), offset) {
+        let partition = &found.partition;
+        match Gaps::decode(&found.metadata, offset) {
             Ok(Some(gaps)) => {
-                inherited.insert((topic, partition), gaps);
+                inherited.insert(partition.clone(), gaps);
             }
             Ok(None) => {}
             Err(error) => tracing::warn!(
-                "the metadata committed for {topic}/{partition} is not used: {error}; what was handled beyond offset {offset} may come again"
+                "the metadata committed for {partition} is not used: {error}; what was handled beyond offset {offset} may come again"
             ),
         }
     }
     inherited
 }
 
-/// The committed offsets, and the beginning or the end where there are none.
-fn with_reset(
-    consumer: &Consumer,
-    mut found: TopicPartitionList,
-    reset: Offset,
-) -> KafkaResult<TopicPartitionList> {
-    let mut missing = TopicPartitionList::new();
-    for element in found.elements() {
-        element.error()?;
-        if element.offset() == Offset::Invalid {
-            // Asked for by time, where the two ends have times of their own.
-            missing.add_partition_offset(element.topic(), element.partition(), reset)?;
+/// Has partitions without a committed offset begin at an end of their log.
+async fn begin_at_edges<C: Client>(
+    client: &Arc<C>,
+    starts: &mut [StartOffset],
+    edge: Edge,
+) -> Result<(), LookUpError> {
+    let missing = starts.iter().filter(|start| start.offset.is_none());
+    let wanted: Vec<_> = missing.map(|it| (it.partition.clone(), edge)).collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    for (partition, found) in client.edges(wanted, REQUEST_LIMIT).await? {
+        let offset = found.map_err(|code| LookUpError {
+            code,
+            text: format!("{partition}: {code}"),
+        })?;
+        let start = starts.iter_mut().find(|start| start.partition == partition);
+        if let Some(start) = start {
+            start.offset = Some(offset);
         }
     }
-    if missing.count() == 0 || reset == Offset::Invalid {
-        return Ok(found);
-    }
-    for element in consumer
-        .offsets_for_times(missing, REQUEST_LIMIT)?
-        .elements()
-    {
-        element.error()?;
-        let (topic, partition) = (element.topic(), element.partition());
-        found.set_partition_offset(topic, partition, element.offset())?;
-    }
-    Ok(found)
+    Ok(())
 }

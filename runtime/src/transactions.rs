@@ -25,12 +25,14 @@ use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogL
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, PurgeConfig};
-use rdkafka::topic_partition_list::TopicPartitionList;
 use thiserror::Error;
 use tokio::sync::{Notify, oneshot};
 
 use self::reports::Reports;
 use self::step::{PATIENCE, Step, Steps};
+use crate::commits::entry;
+use crate::kafka::{Transactional, commit_list};
+use crate::partition::{CommitPoint, Partition};
 use crate::produce::ProducerRecord;
 
 mod reports;
@@ -88,11 +90,11 @@ pub enum TransactionsError {
 }
 
 /// What is done in one transaction.
-pub(crate) struct Transaction {
+pub(crate) struct Transaction<M> {
     pub(crate) records: Vec<Covered>,
-    pub(crate) offsets: TopicPartitionList,
+    pub(crate) offsets: Vec<(Arc<Partition>, CommitPoint)>,
     /// The generation of the group by which the partitions are ours.
-    pub(crate) group: ConsumerGroupMetadata,
+    pub(crate) group: M,
 }
 
 /// A record, and the message whose handler gave it.
@@ -135,9 +137,12 @@ impl fmt::Display for Refusal {
 
 /// Gives transactions to the producer's thread, which ends when this is dropped.
 pub(crate) struct Transactions {
-    jobs: mpsc::Sender<(Transaction, oneshot::Sender<Outcome>)>,
+    jobs: mpsc::Sender<Job>,
     steps: Arc<Steps>,
 }
+
+/// A transaction for the producer's thread, and where its end is reported.
+type Job = (Transaction<ConsumerGroupMetadata>, oneshot::Sender<Outcome>);
 
 /// How to reach Kafka, and as whom.
 pub(crate) struct Identity<'a> {
@@ -184,18 +189,17 @@ impl Transactions {
             .map_err(|reason| TransactionsError::Refused { id, reason })?;
         Ok(Self { jobs, steps })
     }
+}
 
-    /// Begins a transaction; its end arrives at the receiver.
-    pub(crate) fn begin(&self, transaction: Transaction) -> oneshot::Receiver<Outcome> {
+impl Transactional<ConsumerGroupMetadata> for Transactions {
+    fn begin(&self, transaction: Transaction<ConsumerGroupMetadata>) -> oneshot::Receiver<Outcome> {
         let (reply, outcome) = oneshot::channel();
         // Fails only when the thread is gone, which the receiver tells.
         let _ = self.jobs.send((transaction, reply));
         outcome
     }
 
-    /// Warns of a transaction that takes long. What it waits for, if that must not be
-    /// waited for any longer.
-    pub(crate) fn watch(&self) -> Option<String> {
+    fn watch(&self) -> Option<String> {
         self.steps.watch()
     }
 }
@@ -243,11 +247,7 @@ impl Worker {
         known.map_err(|refusal| refusal.to_string())
     }
 
-    fn serve(
-        &mut self,
-        given: &mpsc::Receiver<(Transaction, oneshot::Sender<Outcome>)>,
-        wake: &Notify,
-    ) {
+    fn serve(&mut self, given: &mpsc::Receiver<Job>, wake: &Notify) {
         loop {
             match given.recv_timeout(IDLE) {
                 Ok((transaction, reply)) => {
@@ -268,7 +268,7 @@ impl Worker {
     /// One transaction from its begin to its end. It is left open if it is `given_up`.
     fn run(
         &mut self,
-        transaction: &Transaction,
+        transaction: &Transaction<ConsumerGroupMetadata>,
         given_up: &dyn Fn() -> bool,
     ) -> Result<(), Refusal> {
         self.steps.enter(Step::Records);
@@ -286,15 +286,21 @@ impl Worker {
     }
 
     /// Everything but the commit.
-    fn fill(&self, transaction: &Transaction, given_up: &dyn Fn() -> bool) -> Result<(), Refusal> {
+    fn fill(
+        &self,
+        transaction: &Transaction<ConsumerGroupMetadata>,
+        given_up: &dyn Fn() -> bool,
+    ) -> Result<(), Refusal> {
         for (place, covered) in transaction.records.iter().enumerate() {
             self.send(place, &covered.record)?;
         }
         self.steps.enter(Step::Offsets);
+        let offsets = transaction.offsets.iter();
+        let offsets = commit_list(offsets.map(|(partition, point)| entry(partition, point)));
+        let offsets = offsets.map_err(fatal)?;
         self.persist(given_up, |limit| {
-            let (offsets, group) = (&transaction.offsets, &transaction.group);
             self.producer
-                .send_offsets_to_transaction(offsets, group, limit)
+                .send_offsets_to_transaction(&offsets, &transaction.group, limit)
         })?;
         self.steps.enter(Step::Delivery);
         // `flush` would take a tenth of a second whenever it has to wait.

@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use rdkafka::consumer::{Consumer as _, ConsumerGroupMetadata};
 use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::topic_partition_list::TopicPartitionList;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::time::Instant;
 
-use super::{Commits, RETRY_WAIT, State, Waiting, add_to, passes};
-use crate::kafka::{Consumer, member_id};
+use super::{Commits, RETRY_WAIT, State, Waiting, passes};
+use crate::kafka::Client;
 use crate::partition::Partition;
 use crate::transactions::{Covered, Outcome, Refusal, Transaction};
 
@@ -29,27 +27,27 @@ pub(crate) enum TransactionEnd {
     Failed(String),
 }
 
-impl Commits {
+impl<C: Client> Commits<C> {
     /// Sends what is due, of all partitions at once, unless a transaction is open.
-    pub(super) fn begin_transaction(&mut self, consumer: &Consumer) {
+    pub(super) fn begin_transaction(&mut self, client: &C) {
         if self.open.is_some() || !self.waiting.iter().any(Waiting::is_due) {
             return;
         }
         if self.failed {
             return self.send_due(|_, _| Err(RDKafkaErrorCode::Fatal.to_string()));
         }
-        let Some(group) = membership(consumer) else {
+        let Some(group) = client.membership() else {
             return self.postpone();
         };
         let mut transaction = Transaction {
             records: Vec::new(),
-            offsets: TopicPartitionList::new(),
+            offsets: Vec::new(),
             group,
         };
         let mut partitions = Vec::new();
         self.send_due(|partition, point| {
-            add_to(&mut transaction.offsets, partition, point)
-                .map_err(|error| error.to_string())?;
+            let offset = (Arc::clone(partition), point.clone());
+            transaction.offsets.push(offset);
             let taken = partition.take_records(point).into_iter();
             transaction
                 .records
@@ -126,15 +124,6 @@ fn unknown(reason: String) -> Outcome {
         records: Vec::new(),
         result: Err(Refusal::Fatal(reason)),
     }
-}
-
-/// As what the group knows us; `None` while it does not. Brokers take a transaction's
-/// offsets from who names no member at all, without a look at the generation
-/// (KIP-447 allows for older clients): a zombie would not be fenced.
-fn membership(consumer: &Consumer) -> Option<ConsumerGroupMetadata> {
-    let member = member_id(consumer)?;
-    let group = consumer.group_metadata()?;
-    (member_id(consumer)? == member).then_some(group)
 }
 
 fn judge(refusal: &Refusal, records: &[Covered], partitions: &[Arc<Partition>]) -> TransactionEnd {

@@ -19,44 +19,12 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 
+use super::seam::{CommitOutcome, Event, TopicPartition};
 use super::{Consumer, metadata};
 use crate::oauth;
 
 /// Target of librdkafka's own log lines.
 pub(crate) const LOG: &str = "librdkafka";
-
-/// A partition's name.
-#[derive(Debug, Clone)]
-pub(crate) struct TopicPartition {
-    pub(crate) topic: String,
-    pub(crate) partition: i32,
-}
-
-/// How one partition's commit ended.
-#[derive(Debug, Clone)]
-pub(crate) struct CommitOutcome {
-    pub(crate) topic: String,
-    pub(crate) partition: i32,
-    /// The committed offset; absent where there was nothing to commit.
-    pub(crate) offset: Option<i64>,
-    /// What was committed with it.
-    pub(crate) metadata: String,
-    pub(crate) result: Result<(), RDKafkaErrorCode>,
-}
-
-/// What happened in the client since the last poll, in order.
-#[derive(Debug)]
-pub(crate) enum Event {
-    /// These partitions are ours once the assignment is confirmed.
-    Assign(Vec<TopicPartition>),
-    /// These partitions must be given up. `lost`: they already belong to others.
-    Revoke {
-        partitions: Vec<TopicPartition>,
-        lost: bool,
-    },
-    /// A commit came to an end.
-    Commit(Vec<CommitOutcome>),
-}
 
 /// Our callbacks.
 pub(crate) struct Context {

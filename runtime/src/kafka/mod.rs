@@ -1,19 +1,22 @@
-//! The Kafka client: connecting, events, and the messages themselves.
+//! The Kafka client: the seam, connecting, events, and the messages themselves.
 
 mod connect;
 mod context;
 mod errors;
+mod librdkafka;
 mod native;
+mod seam;
 
 pub use connect::{ConnectError, METADATA_TIMEOUT, unknown_topic};
 pub(crate) use connect::{Target, connect};
-pub(crate) use context::{
-    CommitOutcome, Context, Event, TopicPartition, log_client_error, log_librdkafka, log_revoked,
-};
+pub(crate) use context::{Context, log_client_error, log_librdkafka, log_revoked};
 pub(crate) use errors::mends_itself;
-pub(crate) use native::{
-    ConsumeError, MessageQueue, NativeMessage, PartitionHandle, c_name, commit, high_watermark,
-    member_id, metadata,
+pub(crate) use librdkafka::commit_list;
+use native::metadata;
+pub(crate) use native::{NativeMessage, c_name};
+pub(crate) use seam::{
+    Client, CommitEntry, CommitOutcome, Committed, ConsumeError, Edge, Event, Fetched, Fetcher,
+    LookUpError, PartitionHandle, PollError, StartOffset, TopicPartition, Transactional,
 };
 
 /// The librdkafka consumer with our callbacks.

@@ -19,6 +19,9 @@ use rdkafka_sys::bindings as sys;
 use rdkafka_sys::types::RDKafkaErrorCode;
 
 use super::Consumer;
+use super::seam::{ConsumeError, Fetched, Fetcher, PartitionHandle, StartOffset};
+use crate::partition::Partition;
+use crate::record::Record;
 
 /// A message as librdkafka holds it. Freed when dropped.
 ///
@@ -61,6 +64,13 @@ impl<K> NativeMessage<K> {
         let raw = self.raw();
         // SAFETY: as for the payload.
         unsafe { bytes(raw.key, raw.key_len) }
+    }
+
+    /// The leader epoch by which the message was written, where the broker tells it.
+    pub(crate) fn leader_epoch(&self) -> Option<i32> {
+        // SAFETY: the pointer is valid until `drop`.
+        let epoch = unsafe { sys::rd_kafka_message_leader_epoch(self.message.as_ptr()) };
+        (epoch >= 0).then_some(epoch)
     }
 
     /// Milliseconds since the epoch; absent where the broker keeps none.
@@ -117,25 +127,6 @@ unsafe fn bytes<'a>(data: *mut c_void, len: usize) -> Option<&'a [u8]> {
     (!data.is_null()).then(|| unsafe { slice::from_raw_parts(data.cast(), len) })
 }
 
-/// An error that librdkafka put where a message would be.
-#[derive(Debug, Clone)]
-pub(crate) struct ConsumeError {
-    pub(crate) code: RDKafkaErrorCode,
-    pub(crate) text: String,
-    pub(crate) topic: String,
-}
-
-/// Names a partition without allocating: the topic's handle in librdkafka, and
-/// the partition's number.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct PartitionHandle(usize, i32);
-
-impl PartitionHandle {
-    pub(crate) fn partition(self) -> i32 {
-        self.1
-    }
-}
-
 /// The queue that all assigned partitions' messages arrive on.
 pub(crate) struct MessageQueue {
     queue: NonNull<sys::rd_kafka_queue_t>,
@@ -179,17 +170,17 @@ impl MessageQueue {
             consumer,
         }
     }
+}
 
-    /// Sends a partition's messages here from now on. To be called before the
-    /// partition is assigned, or its first messages go to the consumer's queue.
-    pub(crate) fn attach(&self, topic: &CStr, partition: i32) {
+impl Fetcher for MessageQueue {
+    fn attach(&mut self, partition: &Partition) {
         // SAFETY: both queues are alive; the reference to the partition's is
         // given back at once.
         unsafe {
             let source = sys::rd_kafka_queue_get_partition(
                 self.consumer.client().native_ptr(),
-                topic.as_ptr(),
-                partition,
+                partition.topic_c.as_ptr(),
+                partition.number,
             );
             if !source.is_null() {
                 sys::rd_kafka_queue_forward(source, self.queue.as_ptr());
@@ -198,14 +189,11 @@ impl MessageQueue {
         }
     }
 
-    /// Takes what is there, at most `most` messages, and gives each to `sink`
-    /// with what `keeper` says owns its partition. Does not wait. Messages of
-    /// partitions without an owner are dropped.
-    pub(crate) fn read<K>(
+    fn read(
         &mut self,
         most: usize,
-        mut keeper: impl FnMut(PartitionHandle, &dyn Fn() -> String) -> Option<K>,
-        mut sink: impl FnMut(Result<NativeMessage<K>, ConsumeError>),
+        mut owner: impl FnMut(PartitionHandle, &dyn Fn() -> String) -> Option<Arc<Partition>>,
+        mut sink: impl FnMut(Fetched),
     ) -> usize {
         self.buffer.resize(most, ptr::null_mut());
         // SAFETY: the buffer has room for `most` pointers.
@@ -231,31 +219,47 @@ impl MessageQueue {
                     .to_string_lossy()
                     .into_owned()
             };
-            // SAFETY: as above; the text is copied before the message is freed.
-            unsafe {
-                let error = (*raw).err;
-                if error != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            // SAFETY: as above.
+            let (error, partition) = unsafe { ((*raw).err, (*raw).partition) };
+            let handle = PartitionHandle {
+                topic: topic as usize,
+                partition,
+            };
+            match error {
+                sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
+                    match owner(handle, &topic_name) {
+                        Some(keeper) => sink(Fetched::Record(Record::native(NativeMessage {
+                            message,
+                            headers: OnceLock::new(),
+                            keeper,
+                        }))),
+                        // SAFETY: the message is ours and goes no further.
+                        None => unsafe { sys::rd_kafka_message_destroy(raw) },
+                    }
+                }
+                sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => {
+                    // SAFETY: as above; the offset is read before the message is freed.
+                    let end = unsafe {
+                        let end = (*raw).offset;
+                        sys::rd_kafka_message_destroy(raw);
+                        end
+                    };
+                    if let Some(partition) = owner(handle, &topic_name) {
+                        sink(Fetched::End(partition, end));
+                    }
+                }
+                // SAFETY: as above; the text is copied before the message is freed.
+                error => unsafe {
                     let text = CStr::from_ptr(sys::rd_kafka_message_errstr(raw));
                     let error = ConsumeError {
                         code: error.into(),
                         text: text.to_string_lossy().into_owned(),
                         topic: topic_name(),
+                        partition: (partition >= 0).then_some(partition),
                     };
                     sys::rd_kafka_message_destroy(raw);
-                    sink(Err(error));
-                    continue;
-                }
-            }
-            // SAFETY: as above.
-            let handle = PartitionHandle(topic as usize, unsafe { (*raw).partition });
-            match keeper(handle, &topic_name) {
-                Some(keeper) => sink(Ok(NativeMessage {
-                    message,
-                    headers: OnceLock::new(),
-                    keeper,
-                })),
-                // SAFETY: the message is ours and goes no further.
-                None => unsafe { sys::rd_kafka_message_destroy(raw) },
+                    sink(Fetched::Error(error));
+                },
             }
         }
         read
@@ -319,6 +323,55 @@ pub(crate) fn metadata(list: &TopicPartitionList, place: usize) -> &[u8] {
     unsafe {
         let entry = &*(*list.ptr()).elems.add(place);
         bytes(entry.metadata, entry.metadata_size).unwrap_or_default()
+    }
+}
+
+/// The leader epoch of the list's entry at an index, if it has one.
+pub(crate) fn leader_epoch(list: &TopicPartitionList, index: usize) -> Option<i32> {
+    if index >= list.count() {
+        return None;
+    }
+    // SAFETY: the list has that many entries.
+    let epoch =
+        unsafe { sys::rd_kafka_topic_partition_get_leader_epoch((*list.ptr()).elems.add(index)) };
+    (epoch >= 0).then_some(epoch)
+}
+
+/// Sets the leader epoch of the list's entry at an index.
+pub(crate) fn set_leader_epoch(list: &mut TopicPartitionList, index: usize, epoch: Option<i32>) {
+    if let Some(epoch) = epoch
+        && index < list.count()
+    {
+        // SAFETY: the list has that many entries and is borrowed for this alone.
+        unsafe {
+            let entry = (*list.ptr()).elems.add(index);
+            sys::rd_kafka_topic_partition_set_leader_epoch(entry, epoch);
+        }
+    }
+}
+
+/// Has a partition read on from another offset. librdkafka drops what it has fetched of
+/// the partition; it does so later, so this does not wait.
+pub(crate) fn seek(consumer: &Consumer, to: &StartOffset) -> Result<(), RDKafkaErrorCode> {
+    let client = consumer.client().native_ptr();
+    let topic = c_name(&to.partition.topic);
+    // SAFETY: the list and the client live through the call, which takes copies.
+    unsafe {
+        let list = sys::rd_kafka_topic_partition_list_new(1);
+        let entry =
+            sys::rd_kafka_topic_partition_list_add(list, topic.as_ptr(), to.partition.partition);
+        (*entry).offset = to.offset.unwrap_or(-1001);
+        if let Some(epoch) = to.leader_epoch {
+            sys::rd_kafka_topic_partition_set_leader_epoch(entry, epoch);
+        }
+        let error = sys::rd_kafka_seek_partitions(client, list, 0);
+        sys::rd_kafka_topic_partition_list_destroy(list);
+        if error.is_null() {
+            return Ok(());
+        }
+        let code = sys::rd_kafka_error_code(error);
+        sys::rd_kafka_error_destroy(error);
+        Err(code.into())
     }
 }
 

@@ -6,17 +6,18 @@ use std::time::Duration;
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::Pump;
-use crate::kafka::TopicPartition;
+use crate::kafka::{Client, Fetcher as _, TopicPartition};
+use crate::partition::Keeper;
 use crate::rebalance::{self, Revocation};
 use crate::start::{Beginning, Joining};
 
-impl Pump {
+impl<C: Client> Pump<C> {
     /// Looks up where to begin. librdkafka tells of no other change until the
     /// assignment is confirmed.
     pub(super) fn join(&mut self, partitions: Vec<TopicPartition>) {
         let parts = &self.parts;
         self.joining = Some(Joining::start(
-            &parts.consumer,
+            &parts.client,
             partitions,
             parts.reset,
             parts.strategy,
@@ -31,24 +32,27 @@ impl Pump {
                 self.fail(RDKafkaErrorCode::UnstableOffsetCommit, text);
             }
             match joining.beginning() {
-                Some(beginning) => self.assign(&joining.partitions, beginning),
+                Some(beginning) => self.assign(beginning),
                 None => self.joining = Some(joining),
             }
         }
     }
 
-    pub(super) fn assign(&mut self, partitions: &[TopicPartition], beginning: Beginning) {
-        let Beginning { offsets, inherited } = beginning;
-        let client = Some(&self.parts.consumer);
-        let added = self.assignment.add(partitions, inherited, client);
-        for partition in &added {
-            partition.begin_at(&offsets);
-            self.messages.attach(&partition.topic_c, partition.number);
+    pub(super) fn assign(&mut self, beginning: Beginning) {
+        let Beginning { starts, inherited } = beginning;
+        let client: Keeper = Arc::clone(&self.parts.client) as Keeper;
+        let named: Vec<_> = starts.iter().map(|start| start.partition.clone()).collect();
+        let added = self.assignment.add(&named, inherited, Some(&client));
+        for (partition, start) in added.iter().zip(&starts) {
+            if let Some(offset) = start.offset {
+                partition.begin_at(offset);
+            }
+            self.messages.attach(partition);
             if self.stopped.is_some() {
                 partition.drain(self.parts.strategy.redelivers());
             }
         }
-        rebalance::confirm(&self.parts.consumer, partitions, &offsets);
+        rebalance::confirm(&*self.parts.client, &starts);
         self.parts.progress.set_assigned(true);
     }
 
@@ -81,7 +85,7 @@ impl Pump {
         let left = self.left_to_stop();
         let parts = &mut self.parts;
         let revocation = self.revocation.take_if(|revocation| {
-            revocation.advance(&parts.consumer, &mut parts.commits, parts.strategy, left)
+            revocation.advance(&*parts.client, &mut parts.commits, parts.strategy, left)
         });
         if let Some(revocation) = revocation {
             self.give_up(revocation);
@@ -89,7 +93,7 @@ impl Pump {
     }
 
     fn give_up(&mut self, revocation: Revocation) {
-        revocation.complete(&self.parts.consumer, &self.parts.metrics);
+        revocation.complete(&*self.parts.client, &self.parts.metrics);
         self.parts.commits.drop_revoked();
     }
 }

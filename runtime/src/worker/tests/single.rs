@@ -47,6 +47,7 @@ async fn a_kafka_error_fails_without_a_handler_or_a_commit() {
         code: RDKafkaErrorCode::OffsetOutOfRange,
         text: "Broker: Offset out of range".into(),
         topic: "orders".into(),
+        partition: None,
     };
     let delivery = Delivery::Error(error);
     let failure = fixture.process_alone(delivery).await;

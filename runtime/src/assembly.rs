@@ -1,0 +1,155 @@
+//! One consumer, put together from its parts: the client, the queue, the pump and the
+//! handlers.
+//!
+//! A consumer on librdkafka and a simulated one are assembled by the same code.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use penstock_crds::validate::{ConsumeMode, ValidatedConsumer};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::commit::Committer;
+use crate::commits::Commits;
+use crate::dead_letter::DeadLetters;
+use crate::kafka::{Client, Edge, Transactional};
+use crate::lanes::LaneFinder;
+use crate::memory::Budget;
+use crate::metrics::Metrics;
+use crate::progress::{Busy, Progress};
+use crate::pump::{Pump, PumpParts};
+use crate::queue::{WorkQueue, places_for};
+use crate::running::Running;
+use crate::share::Share;
+use crate::strategy::Strategy;
+use crate::worker::{Failure, Gathering, Seat, Shared};
+
+/// Runs the tasks of a consumer: as they are, or in a simulation so that they can be
+/// frozen.
+pub(crate) trait Tasks {
+    /// The future to spawn for a task.
+    fn task<F: Future + Send + 'static>(
+        &self,
+        future: F,
+    ) -> impl Future<Output = F::Output> + Send + 'static;
+}
+
+/// Tasks as they are.
+pub(crate) struct Plain;
+
+impl Tasks for Plain {
+    fn task<F: Future + Send + 'static>(
+        &self,
+        future: F,
+    ) -> impl Future<Output = F::Output> + Send + 'static {
+        future
+    }
+}
+
+/// The parts of a consumer, and how it is set.
+pub(crate) struct Assembly<'a, C: Client> {
+    pub(crate) consumer: &'a ValidatedConsumer,
+    pub(crate) client: Arc<C>,
+    /// Wakes the pump; the client notifies it.
+    pub(crate) wake: Arc<Notify>,
+    /// Present where commits are transactional.
+    pub(crate) transactions: Option<Box<dyn Transactional<C::Membership>>>,
+    pub(crate) dead_letters: Option<DeadLetters>,
+    pub(crate) metrics: Metrics,
+    pub(crate) budget: Budget,
+    /// How often handled offsets are committed, where that happens periodically.
+    pub(crate) commit_interval: Duration,
+    /// Where a partition without a committed offset begins.
+    pub(crate) reset: Option<Edge>,
+    /// How long a refused commit is sent again in InOrder mode.
+    pub(crate) commit_retry_limit: Duration,
+}
+
+impl<C: Client> Assembly<'_, C> {
+    /// Starts the pump and the handlers; `work` is the loop of one handler.
+    pub(crate) fn start<D, H, W, F>(
+        self,
+        decoder: D,
+        handler: H,
+        work: W,
+        tasks: &impl Tasks,
+    ) -> (Running<C>, Arc<Progress>)
+    where
+        D: Send + Sync + 'static,
+        H: Send + Sync + 'static,
+        W: Fn(Arc<Shared<D, H>>, Seat) -> F,
+        F: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        let consumer = self.consumer;
+        let strategy = Strategy::from(consumer);
+        let is_key_ordered = matches!(consumer.mode, ConsumeMode::KeyOrdered { .. });
+        let (committer, requests) = Committer::new(Arc::clone(&self.wake));
+        let handlers = consumer.mode.handlers();
+        let batch_size = consumer.consume_batch_size.get() as usize;
+        // A read fits as a whole: what the queue had no room for would wait in
+        // the pump, at the cost of a wake-up for every queueful.
+        let places = places_for(handlers).max(batch_size);
+        let share = Share::of(self.budget.batched(is_key_ordered), handlers);
+        let queue = WorkQueue::new(places, self.budget.queued, Arc::clone(&self.wake));
+        let queue = Arc::new(queue.with_share(share));
+        // Not to keep it: messages that lie in it keep the client from closing.
+        let watched = Arc::downgrade(&queue);
+        self.metrics
+            .watch_queue(move || watched.upgrade().map_or((0, 0), |queue| queue.load()));
+        let progress = Progress::new(handlers);
+        let (reading, finish) = (CancellationToken::new(), CancellationToken::new());
+        let shared = Arc::new(Shared {
+            span: format!("{}.handler", consumer.name),
+            decoder,
+            handler,
+            policy: consumer.delivery.clone(),
+            timeout: consumer.handler.timeout.get(),
+            metrics: self.metrics.clone(),
+            dead_letters: self.dead_letters,
+            in_order: consumer.mode == ConsumeMode::InOrder,
+            committer: (strategy == Strategy::EachMessage).then_some(committer),
+            produces: strategy == Strategy::Transaction,
+            defers: is_key_ordered,
+            gathering: Gathering::default(),
+        });
+        let pump = Pump::new(PumpParts {
+            name: consumer.name.to_string(),
+            client: self.client,
+            queue: Arc::clone(&queue),
+            wake: Arc::clone(&self.wake),
+            strategy,
+            lanes: is_key_ordered.then(LaneFinder::default),
+            commits: Commits::new(requests, self.commit_retry_limit, self.transactions),
+            held_bytes: self.budget.held,
+            commit_interval: self.commit_interval,
+            reset: self.reset,
+            batch_size,
+            drain_limit: consumer.stop_timeout,
+            metrics: self.metrics,
+            progress: Arc::clone(&progress),
+            stop: reading.clone(),
+            finish: finish.clone(),
+        });
+        let mut running = Running {
+            pump: tokio::spawn(tasks.task(pump.run())),
+            workers: JoinSet::new(),
+            handlers,
+            reading,
+            finish,
+            wake: self.wake,
+            stop_timeout: consumer.stop_timeout,
+        };
+        for number in 0..handlers {
+            let seat = Seat {
+                queue: Arc::clone(&queue),
+                busy: Busy::new(Arc::clone(&progress), number),
+            };
+            let worker = tasks.task(work(Arc::clone(&shared), seat));
+            running.workers.spawn(worker);
+        }
+        (running, progress)
+    }
+}
