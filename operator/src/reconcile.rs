@@ -252,6 +252,7 @@ impl Pass<'_> {
         secrets: &Secrets,
     ) -> Result<Option<ApplyError>, ReconcileError> {
         let context = self.context;
+        let running = self.rollout();
         let objects = build::objects(&Blueprint {
             key: self.key,
             uid: self.uid,
@@ -259,6 +260,7 @@ impl Pass<'_> {
             consumer,
             secrets: &secrets.digest,
             runtime: &context.runtime,
+            running: running.as_ref(),
         });
         let applier = Applier {
             client: &context.scope.client,

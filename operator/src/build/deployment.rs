@@ -3,11 +3,12 @@
 use k8s_openapi::api::apps::v1::{
     Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use penstock_crds::validate::ConsumeMode;
 
-use super::{Blueprint, labels, pod};
+use super::{Blueprint, RebalanceProtocol, labels, pod};
+use crate::existing::deployment::Rollout;
 
 /// How long a rollout may make no progress before it counts as stalled, in
 /// seconds. Kubernetes' own default.
@@ -20,8 +21,13 @@ const HISTORY: i32 = 2;
 /// `digest` is that of what the pods read at their start.
 pub(super) fn build(blueprint: &Blueprint<'_>, digest: String) -> Deployment {
     let replicas = blueprint.consumer.replicas();
+    let protocol = RebalanceProtocol::of(&blueprint.consumer.kafka.config);
+    let annotation = (RebalanceProtocol::ANNOTATION, protocol.name());
     Deployment {
-        metadata: labels::metadata(blueprint, ""),
+        metadata: ObjectMeta {
+            annotations: Some([annotation].map(|(k, v)| (k.into(), v.into())).into()),
+            ..labels::metadata(blueprint, "")
+        },
         spec: Some(DeploymentSpec {
             progress_deadline_seconds: Some(PROGRESS_DEADLINE),
             replicas: Some(i32::try_from(replicas).unwrap_or(i32::MAX)),
@@ -30,7 +36,11 @@ pub(super) fn build(blueprint: &Blueprint<'_>, digest: String) -> Deployment {
                 match_labels: Some(labels::select(&blueprint.key.name)),
                 ..LabelSelector::default()
             },
-            strategy: Some(strategy(blueprint.consumer.mode)),
+            strategy: Some(strategy(
+                blueprint.consumer.mode,
+                blueprint.running,
+                protocol,
+            )),
             template: pod::template(blueprint, digest),
             ..DeploymentSpec::default()
         }),
@@ -38,20 +48,37 @@ pub(super) fn build(blueprint: &Blueprint<'_>, digest: String) -> Deployment {
     }
 }
 
-/// In order, the old pod is gone before the new one starts. Otherwise a new pod
-/// is ready before an old one goes.
-fn strategy(mode: ConsumeMode) -> DeploymentStrategy {
+/// In InOrder mode, and while the rebalance protocol changes, the old pods are gone
+/// before new ones start. Otherwise a new pod is ready before an old one goes.
+fn strategy(
+    mode: ConsumeMode,
+    running: Option<&Rollout>,
+    protocol: RebalanceProtocol,
+) -> DeploymentStrategy {
+    let changes = running.is_some_and(|running| changes_protocol(running, protocol));
     match mode {
-        ConsumeMode::InOrder => DeploymentStrategy {
-            type_: Some("Recreate".into()),
-            rolling_update: None,
-        },
-        ConsumeMode::KeyOrdered { .. } | ConsumeMode::Fast { .. } => DeploymentStrategy {
-            type_: Some("RollingUpdate".into()),
-            rolling_update: Some(RollingUpdateDeployment {
-                max_surge: Some(IntOrString::Int(1)),
-                max_unavailable: Some(IntOrString::Int(0)),
-            }),
-        },
+        ConsumeMode::KeyOrdered { .. } | ConsumeMode::Fast { .. } if !changes => {
+            DeploymentStrategy {
+                type_: Some("RollingUpdate".into()),
+                rolling_update: Some(RollingUpdateDeployment {
+                    max_surge: Some(IntOrString::Int(1)),
+                    max_unavailable: Some(IntOrString::Int(0)),
+                }),
+            }
+        }
+        ConsumeMode::InOrder | ConsumeMode::KeyOrdered { .. } | ConsumeMode::Fast { .. } => {
+            DeploymentStrategy {
+                type_: Some("Recreate".into()),
+                rolling_update: None,
+            }
+        }
     }
+}
+
+/// Returns `true` while pods of two protocols would meet in a rolling update: a new pod
+/// could not join the group before the last old one has left, which waits for the new
+/// one to be ready. A rollout that has begun with Recreate ends with it.
+fn changes_protocol(running: &Rollout, protocol: RebalanceProtocol) -> bool {
+    let differs = running.protocol.is_some_and(|running| running != protocol);
+    differs || (running.recreates && !running.is_complete(running.desired))
 }

@@ -8,18 +8,21 @@ mod disruption_budget;
 mod labels;
 mod object;
 mod pod;
+mod protocol;
 mod service;
 mod volumes;
 
 pub use containers::{HANDLER, RUNTIME};
 pub use labels::{CONSUMER_LABEL, MANAGED_BY, selector};
 pub use object::{Kind, Object, digest};
+pub use protocol::RebalanceProtocol;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource as _;
 use penstock_crds::spec::KafkaConsumer;
 use penstock_crds::validate::ValidatedConsumer;
 
+use crate::existing::deployment::Rollout;
 use crate::key::Key;
 
 /// All that the objects are made of.
@@ -36,6 +39,8 @@ pub struct Blueprint<'a> {
     pub secrets: &'a str,
     /// The runtime's image, for handlers that are not embedded.
     pub runtime: &'a RuntimeImage,
+    /// The Deployment that runs, if any. Only the strategy depends on it.
+    pub running: Option<&'a Rollout>,
 }
 
 /// The runtime's image and how nodes get it.

@@ -4,11 +4,19 @@ use k8s_openapi::api::apps::v1::{DeploymentCondition, DeploymentStatus};
 use serde::Deserialize as _;
 use serde_json::Value;
 
+use crate::build::RebalanceProtocol;
+
 /// How far a Deployment has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rollout {
     /// Generation of the Deployment.
     pub generation: i64,
+    /// The rebalance protocol of its newest pods, if the operator has noted it.
+    pub protocol: Option<RebalanceProtocol>,
+    /// Old pods end before new ones start.
+    pub recreates: bool,
+    /// Pods that it is to have.
+    pub desired: i32,
     /// Generation that the counts below are of.
     pub observed: i64,
     /// Pods that exist.
@@ -25,7 +33,7 @@ pub struct Rollout {
 }
 
 impl Rollout {
-    /// Reads a Deployment's status; what is missing counts as none.
+    /// Reads a Deployment; what is missing counts as none.
     pub fn of(deployment: &Value) -> Self {
         let status = DeploymentStatus::deserialize(&deployment["status"]).unwrap_or_default();
         let conditions = status.conditions.unwrap_or_default();
@@ -39,6 +47,14 @@ impl Rollout {
         Self {
             generation: deployment["metadata"]["generation"]
                 .as_i64()
+                .unwrap_or_default(),
+            protocol: deployment["metadata"]["annotations"][RebalanceProtocol::ANNOTATION]
+                .as_str()
+                .and_then(RebalanceProtocol::parse),
+            recreates: deployment["spec"]["strategy"]["type"] == "Recreate",
+            desired: deployment["spec"]["replicas"]
+                .as_i64()
+                .and_then(|replicas| i32::try_from(replicas).ok())
                 .unwrap_or_default(),
             observed: status.observed_generation.unwrap_or_default(),
             replicas: status.replicas.unwrap_or_default(),
@@ -120,6 +136,21 @@ mod tests {
         ]);
         let fine = rollout(json!({ "conditions": conditions }));
         assert_eq!((fine.stalled, fine.refused), (None, None));
+    }
+
+    #[test]
+    fn a_protocol_and_a_strategy_are_read_from_the_spec() {
+        let deployment = json!({
+            "metadata": { "annotations": { "penstock.dev/rebalance-protocol": "cooperative" } },
+            "spec": { "replicas": 3, "strategy": { "type": "Recreate" } },
+        });
+        let expected = Rollout {
+            protocol: Some(RebalanceProtocol::Cooperative),
+            recreates: true,
+            desired: 3,
+            ..Rollout::default()
+        };
+        assert_eq!(Rollout::of(&deployment), expected);
     }
 
     #[test]

@@ -107,12 +107,51 @@ async fn a_drifted_deployment_is_put_back_in_one_patch() {
 }
 
 #[tokio::test]
+async fn a_change_of_the_rebalance_protocol_recreates_the_pods_once() {
+    let world = World::new();
+    let spec =
+        |config: Value| json!({ "mode": "Fast", "replicas": 2, "kafka": { "config": config } });
+    let strategy = || {
+        let deployment = world.api.get("deployments", "orders").unwrap();
+        deployment["spec"]["strategy"].clone()
+    };
+    let rolling = json!({
+        "type": "RollingUpdate",
+        "rollingUpdate": { "maxSurge": 1, "maxUnavailable": 0 },
+    });
+    world.apply("orders", spec(json!({ "fetch.min.bytes": "7" })));
+    world.pass("orders").await.unwrap();
+    world.all_ready("orders");
+    world.apply("orders", spec(json!({ "fetch.min.bytes": "8" })));
+    world.pass("orders").await.unwrap();
+    assert_eq!(strategy(), rolling, "the protocol is the same");
+    world.all_ready("orders");
+
+    let cooperative = json!({ "partition.assignment.strategy": "cooperative-sticky" });
+    world.apply("orders", spec(cooperative));
+    world.pass("orders").await.unwrap();
+    assert_eq!(strategy()["type"], "Recreate");
+    world.api.calls();
+    world.pass("orders").await.unwrap();
+    assert_eq!(world.api.count("patch deployments"), 0, "it is under way");
+
+    world.all_ready("orders");
+    world.pass("orders").await.unwrap();
+    assert_eq!(strategy(), rolling);
+    world.all_ready("orders");
+    world.pass("orders").await.unwrap();
+    world.api.calls();
+    world.pass("orders").await.unwrap();
+    assert_eq!(world.api.spoken(), [""; 0]);
+}
+
+#[tokio::test]
 async fn what_others_add_is_left_alone() {
     let world = World::new();
     world.apply("orders", json!({}));
     world.pass("orders").await.unwrap();
     world.api.edit("deployments", "orders", |object| {
-        object["metadata"]["annotations"] = json!({ "deployment.kubernetes.io/revision": "1" });
+        object["metadata"]["annotations"]["deployment.kubernetes.io/revision"] = "1".into();
         object["spec"]["template"]["spec"]["schedulerName"] = "theirs".into();
     });
     world.api.calls();

@@ -4,6 +4,7 @@ use penstock_crds::manifest;
 use penstock_crds::spec::KafkaConsumer;
 use penstock_crds::validate::ValidatedConsumer;
 use penstock_operator::build::{self, Blueprint, Kind, Object, RuntimeImage};
+use penstock_operator::existing::deployment::Rollout;
 use penstock_operator::key::Key;
 use serde_json::Value;
 
@@ -33,6 +34,11 @@ impl Manifest {
 
     /// The objects, when the Secrets have this digest.
     pub fn objects(&self, secrets: &str) -> Vec<Object> {
+        self.objects_over(secrets, None)
+    }
+
+    /// The same while this Deployment runs.
+    pub fn objects_over(&self, secrets: &str, running: Option<&Rollout>) -> Vec<Object> {
         let key = Key::new(NAMESPACE, self.name());
         build::objects(&Blueprint {
             key: &key,
@@ -45,6 +51,7 @@ impl Manifest {
                 pull_policy: "IfNotPresent".into(),
                 pull_secrets: vec!["penstock-registry".into()],
             },
+            running,
         })
     }
 }

@@ -149,8 +149,7 @@ pub fn rollout(pods: i32) -> Rollout {
         replicas: pods,
         updated: pods,
         ready: pods,
-        stalled: None,
-        refused: None,
+        ..Rollout::default()
     }
 }
 

@@ -1,0 +1,135 @@
+//! How pods are replaced.
+
+use penstock_operator::build::{Kind, RebalanceProtocol};
+use penstock_operator::existing::deployment::Rollout;
+use serde_json::json;
+
+use crate::manifest::{Manifest, body};
+
+const RECREATE: &str = "Recreate";
+const ROLLING: &str = "RollingUpdate";
+
+fn manifest(mode: &str, config: serde_json::Value) -> Manifest {
+    let object = json!({
+        "apiVersion": "penstock.dev/v1alpha1",
+        "kind": "KafkaConsumer",
+        "metadata": { "name": "orders" },
+        "spec": {
+            "group": "billing.orders",
+            "topics": ["orders"],
+            "mode": mode,
+            "kafka": { "bootstrapServers": "kafka:9092", "config": config },
+            "handler": { "image": "registry.example/billing:1" },
+        },
+    });
+    Manifest::read(&object.to_string())
+}
+
+/// The strategy of the Deployment, while another runs, and its annotation.
+fn built(manifest: &Manifest, running: Option<&Rollout>) -> (String, String) {
+    let objects = manifest.objects_over("", running);
+    let deployment = body(&objects, Kind::Deployment);
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let annotations = &deployment["metadata"]["annotations"];
+    (
+        text(&deployment["spec"]["strategy"]["type"]),
+        text(&annotations[RebalanceProtocol::ANNOTATION]),
+    )
+}
+
+/// Two pods of this protocol, all ready.
+fn complete(protocol: RebalanceProtocol) -> Rollout {
+    Rollout {
+        generation: 2,
+        observed: 2,
+        protocol: Some(protocol),
+        desired: 2,
+        replicas: 2,
+        updated: 2,
+        ready: 2,
+        ..Rollout::default()
+    }
+}
+
+#[test]
+fn a_change_of_the_rebalance_protocol_recreates_the_pods() {
+    use RebalanceProtocol::{Consumer, Cooperative, Eager};
+    let configs = [
+        (json!({}), Eager),
+        (
+            json!({ "partition.assignment.strategy": "cooperative-sticky" }),
+            Cooperative,
+        ),
+        (json!({ "group.protocol": "consumer" }), Consumer),
+    ];
+    for mode in ["Fast", "KeyOrdered"] {
+        for (config, protocol) in &configs {
+            let manifest = manifest(mode, config.clone());
+            let annotation = protocol.name().to_owned();
+            assert_eq!(built(&manifest, None), (ROLLING.into(), annotation.clone()));
+            for running in [Eager, Cooperative, Consumer] {
+                let strategy = if running == *protocol {
+                    ROLLING
+                } else {
+                    RECREATE
+                };
+                let expected = (strategy.to_owned(), annotation.clone());
+                let built = built(&manifest, Some(&complete(running)));
+                assert_eq!(built, expected, "{mode}: {running:?} to {protocol:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rollout_that_recreates_pods_ends_as_it_began() {
+    let manifest = manifest("Fast", json!({ "group.protocol": "consumer" }));
+    let strategy = |running: &Rollout| built(&manifest, Some(running)).0;
+    let begun = Rollout {
+        recreates: true,
+        generation: 3,
+        ..complete(RebalanceProtocol::Consumer)
+    };
+    assert_eq!(strategy(&begun), RECREATE, "the old pods are still there");
+    let no_pods = Rollout {
+        observed: 3,
+        replicas: 0,
+        updated: 0,
+        ready: 0,
+        ..begun.clone()
+    };
+    assert_eq!(
+        strategy(&no_pods),
+        RECREATE,
+        "the new pods are not there yet"
+    );
+    let not_ready = Rollout {
+        observed: 3,
+        ready: 1,
+        ..begun.clone()
+    };
+    assert_eq!(strategy(&not_ready), RECREATE);
+    let done = Rollout {
+        observed: 3,
+        ..begun
+    };
+    assert_eq!(strategy(&done), ROLLING);
+}
+
+#[test]
+fn a_deployment_of_an_earlier_operator_is_updated_as_before() {
+    let unknown = Rollout {
+        protocol: None,
+        ..complete(RebalanceProtocol::Eager)
+    };
+    let manifest = manifest("Fast", json!({ "group.protocol": "consumer" }));
+    assert_eq!(built(&manifest, Some(&unknown)).0, ROLLING);
+}
+
+#[test]
+fn in_order_the_old_pod_always_ends_first() {
+    let manifest = manifest("InOrder", json!({}));
+    let running = complete(RebalanceProtocol::Eager);
+    assert_eq!(built(&manifest, Some(&running)).0, RECREATE);
+    assert_eq!(built(&manifest, None).0, RECREATE);
+}
