@@ -21,7 +21,7 @@ use crate::controller::Triggers;
 use crate::events::Events;
 use crate::existing::Existing;
 use crate::existing::deployment::Rollout;
-use crate::kafka::{Connection, Directory, LagReader, LagTarget, Resolution};
+use crate::kafka::{Connection, Directory, LagReader, LagTarget, Positions, Resolution};
 use crate::key::Key;
 use crate::metrics::Metrics;
 use crate::pods::Pods;
@@ -156,8 +156,8 @@ struct Progress {
     topics: Option<Resolution>,
     /// Why an object could not be applied.
     blocked: Option<ApplyError>,
-    /// Messages that are yet to be handled, if known.
-    lag: Option<i64>,
+    /// How far its group has come, if that was read.
+    positions: Option<Arc<Positions>>,
     /// Why Secrets could not be read, once that has gone on for long.
     unread: Option<SecretsError>,
 }
@@ -176,9 +176,11 @@ impl Pass<'_> {
             .read(&context.scope, self.key, self.uid, consumer);
         let secrets = match secrets.await {
             Ok(secrets) => secrets,
-            Err(error @ SecretsError::Missing(_)) => return Ok(self.without_secrets(&error)),
+            Err(error @ SecretsError::Missing(_)) => {
+                return Ok(self.without_secrets(consumer, &error));
+            }
             Err(error) if context.backoffs.is_lasting(self.key) => {
-                let progress = self.without_secrets(&error);
+                let progress = self.without_secrets(consumer, &error);
                 return Ok(Progress {
                     unread: Some(error),
                     ..progress
@@ -187,8 +189,13 @@ impl Pass<'_> {
             Err(error) => return Err(error.into()),
         };
         let (connection, topics) = self.resolve(consumer, &secrets).await;
+        let positions = match (&topics, connection) {
+            (_, Some(connection)) => self.positions(consumer, connection),
+            (Resolution::NoSecret(why), None) => self.unread_positions(consumer, why),
+            (_, None) => None,
+        };
         let mut progress = Progress {
-            lag: connection.and_then(|connection| self.lag(consumer, connection)),
+            positions,
             topics: Some(topics),
             ..Progress::default()
         };
@@ -198,10 +205,11 @@ impl Pass<'_> {
         Ok(progress)
     }
 
-    fn without_secrets(&self, error: &SecretsError) -> Progress {
+    fn without_secrets(&self, consumer: &ValidatedConsumer, error: &SecretsError) -> Progress {
+        let why = error.to_string();
         Progress {
-            topics: Some(Resolution::NoSecret(error.to_string())),
-            lag: self.before.lag,
+            positions: self.unread_positions(consumer, &why),
+            topics: Some(Resolution::NoSecret(why)),
             ..Progress::default()
         }
     }
@@ -226,21 +234,46 @@ impl Pass<'_> {
         (Some(connection), resolution)
     }
 
-    /// The lag as last read; it is read once the consumer has been available.
-    fn lag(&self, consumer: &ValidatedConsumer, connection: Arc<Connection>) -> Option<i64> {
+    /// The group's positions as last read.
+    fn positions(
+        &self,
+        consumer: &ValidatedConsumer,
+        connection: Arc<Connection>,
+    ) -> Option<Arc<Positions>> {
         let lags = &self.context.lags;
-        let ready = self.rollout().is_some_and(|rollout| rollout.ready > 0);
-        if !ready && self.before.lag.is_none() {
+        if !self.reads_positions() {
             lags.forget(self.key);
             return None;
         }
+        let isolation = consumer.kafka.config.get("isolation.level");
         let target = LagTarget {
             connection,
             group: consumer.group.to_string(),
             topics: topic_names(consumer),
             reset: consumer.offset_reset,
+            reads_uncommitted: isolation.is_some_and(|level| level == "read_uncommitted"),
         };
-        lags.watch(self.key, target).or(self.before.lag)
+        lags.watch(self.key, target)
+    }
+
+    /// The same while Kafka can't be asked for more: what is still being read in the
+    /// background, or nothing.
+    fn unread_positions(&self, consumer: &ValidatedConsumer, why: &str) -> Option<Arc<Positions>> {
+        if !self.reads_positions() {
+            return None;
+        }
+        let last = self.context.lags.last(self.key, consumer.group.as_str());
+        last.or_else(|| Some(Arc::new(Positions::unread(why))))
+    }
+
+    /// Returns `true` once the consumer has been available: a group that has not begun
+    /// has no positions.
+    fn reads_positions(&self) -> bool {
+        let before = &self.before;
+        before.lag.is_some()
+            || before.lag_unknown_reason.is_some()
+            || before.committed.is_some()
+            || self.rollout().is_some_and(|rollout| rollout.ready > 0)
     }
 
     /// Builds, applies and prunes. What stands in the way for longer is returned;
@@ -298,11 +331,11 @@ impl Pass<'_> {
             blocked: progress.blocked.as_ref(),
             rollout: self.rollout(),
             troubles: context.pods.troubles(self.key),
-            lag: progress.lag,
+            positions: progress.positions,
             now,
         };
         let status = status::status(&seen, &self.before);
-        let forgets = status::forgets_at(&seen);
+        let forgets = status::forgets_at(&seen, &status);
         let outcome = context
             .statuses
             .write(

@@ -23,7 +23,7 @@ pub use kafka::{
     KeyPairSecretSource, PasswordSecretSource, Tls,
 };
 pub use pod::{Pod, Volume};
-pub use status::KafkaConsumerStatus;
+pub use status::{CommittedTopics, KafkaConsumerStatus, LossReason, LostMessages};
 
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -81,7 +81,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(
         name = "Lag",
         type_ = "integer",
-        description = "Messages yet to be handled, when this was last read",
+        description = "Messages yet to be handled, as far as known when this was last read",
         json_path = ".status.lag"
     ),
     printcolumn(

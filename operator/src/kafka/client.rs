@@ -11,6 +11,7 @@ use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use thiserror::Error;
 use tokio::task::spawn_blocking;
 
@@ -37,8 +38,46 @@ impl Connection {
     }
 }
 
-/// The topics of a cluster, and how many partitions each has.
-pub(super) type Topics = HashMap<String, i32>;
+/// The topics of a cluster, and their partitions.
+pub(super) type Topics = HashMap<String, Partitions>;
+
+/// The partitions of a topic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Partitions {
+    /// Number of partitions.
+    pub count: i32,
+    /// The partitions that have no leader.
+    pub leaderless: Vec<i32>,
+}
+
+impl Partitions {
+    fn of(topic: &MetadataTopic) -> Self {
+        let partitions = topic.partitions();
+        let leaderless = partitions.iter().filter(|partition| partition.leader() < 0);
+        Self {
+            count: i32::try_from(partitions.len()).unwrap_or(i32::MAX),
+            leaderless: leaderless.map(MetadataPartition::id).collect(),
+        }
+    }
+}
+
+/// Which messages a client reads, and up to where a log then reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Isolation {
+    /// Messages before the first open transaction.
+    Committed,
+    /// All messages.
+    Uncommitted,
+}
+
+impl Isolation {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Committed => "read_committed",
+            Self::Uncommitted => "read_uncommitted",
+        }
+    }
+}
 
 /// Why the topics of a cluster can't be listed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -101,8 +140,7 @@ impl ConsumerContext for Context {}
 
 pub(super) type Client = BaseConsumer<Context>;
 
-/// A client of its own, in `group` if it is about a group's offsets. It never
-/// joins.
+/// Creates a client, in `group` if it is about a group's offsets. It never joins.
 ///
 /// It is made in a thread that serves no connection of ours: librdkafka leaves
 /// OpenSSL errors behind in the thread in which it reads certificates, and the next
@@ -110,9 +148,11 @@ pub(super) type Client = BaseConsumer<Context>;
 pub(super) async fn client(
     connection: &Connection,
     group: Option<&str>,
+    isolation: Isolation,
 ) -> Result<Arc<Client>, KafkaError> {
     let mut config = ClientConfig::new();
     config.extend(connection.properties.clone());
+    config.set("isolation.level", isolation.name());
     config.set_log_level(RDKafkaLogLevel::Warning);
     if let Some(group) = group {
         config.set("group.id", group);
@@ -135,7 +175,7 @@ pub(super) fn retire(client: Arc<Client>) {
 
 /// Asks for the topics of the cluster.
 pub(super) async fn list_topics(connection: &Connection) -> Result<Topics, ListError> {
-    let client = client(connection, None)
+    let client = client(connection, None, Isolation::Committed)
         .await
         .map_err(|error| ListError::Refused(format!("the Kafka client refused it: {error}")))?;
     let asking = Arc::clone(&client);
@@ -157,10 +197,7 @@ pub(super) async fn list_topics(connection: &Connection) -> Result<Topics, ListE
         .topics()
         .iter()
         .filter(|topic| topic.error().is_none())
-        .map(|topic| {
-            let partitions = i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX);
-            (topic.name().to_owned(), partitions)
-        })
+        .map(|topic| (topic.name().to_owned(), Partitions::of(topic)))
         .collect())
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
 use super::Resolution;
-use super::client::{self, Connection, ListError, Topics};
+use super::client::{self, Connection, ListError, Partitions, Topics};
 use crate::controller::Triggers;
 use crate::key::Key;
 
@@ -83,12 +83,12 @@ impl Cluster {
     }
 
     /// Partitions of each of some topics, as last listed.
-    pub(super) async fn partitions(&self, topics: &[String]) -> Vec<(String, i32)> {
+    pub(super) async fn partitions(&self, topics: &[String]) -> Vec<(String, Partitions)> {
         let listing = self.listing.lock().await;
         let Some(Ok(known)) = listing.as_ref().map(|listing| &listing.topics) else {
             return Vec::new();
         };
-        let partitions = |topic: &String| Some((topic.clone(), *known.get(topic)?));
+        let partitions = |topic: &String| Some((topic.clone(), known.get(topic)?.clone()));
         topics.iter().filter_map(partitions).collect()
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::Resolution;
-use super::client::Connection;
+use super::client::{Connection, Partitions};
 use super::cluster::{self, Cluster};
 use crate::controller::Triggers;
 use crate::key::Key;
@@ -61,7 +61,11 @@ impl Directory {
 
     /// Partitions of each of some topics, as last listed over the consumer's
     /// connection.
-    pub async fn partitions(&self, consumer: &Key, topics: &[String]) -> Vec<(String, i32)> {
+    pub(super) async fn partitions(
+        &self,
+        consumer: &Key,
+        topics: &[String],
+    ) -> Vec<(String, Partitions)> {
         let cluster = {
             let state = self.state.lock();
             let connection = state.of.get(consumer);

@@ -1,5 +1,4 @@
-//! How many messages each group has yet to handle, read from Kafka one consumer
-//! after another.
+//! How far each group has come, read from Kafka one consumer after another.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,20 +6,17 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use penstock_crds::spec::OffsetReset;
-use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
-use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
-use super::client::{self, Client, Connection};
+use super::client::{self, Client, Connection, Isolation, Partitions};
 use super::directory::Directory;
+use super::offsets;
+use super::positions::{PartitionOffsets, Positions};
 use crate::controller::Triggers;
 use crate::key::Key;
-
-/// Longest time for one answer.
-const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Clients at once, so that a broker that does not answer holds up few others.
 const CLIENTS: usize = 8;
@@ -40,9 +36,11 @@ pub struct LagTarget {
     pub topics: Vec<String>,
     /// Where the group begins without a committed offset.
     pub reset: OffsetReset,
+    /// The group reads messages of open transactions too.
+    pub reads_uncommitted: bool,
 }
 
-/// Reads lags in the background.
+/// Reads the positions of groups in the background, and with them their lag.
 pub struct LagReader {
     state: Mutex<HashMap<Key, Entry>>,
     interval: Duration,
@@ -52,12 +50,13 @@ pub struct LagReader {
 struct Entry {
     target: LagTarget,
     due: Instant,
-    lag: Option<i64>,
+    /// What was read last.
+    positions: Option<Arc<Positions>>,
 }
 
 impl LagReader {
-    /// Each lag is read every `interval`; consumers whose lag has changed are sent
-    /// to `triggers`.
+    /// Each group is read every `interval`; consumers whose group has moved are sent to
+    /// `triggers`.
     pub fn new(interval: Duration, triggers: Triggers) -> Self {
         Self {
             state: Mutex::default(),
@@ -66,16 +65,17 @@ impl LagReader {
         }
     }
 
-    /// The lag as it was last read. From now on it is read again and again.
-    pub fn watch(&self, consumer: &Key, target: LagTarget) -> Option<i64> {
+    /// Returns the positions as they were last read; `None` before the first reading.
+    /// From now on they are read again and again.
+    pub fn watch(&self, consumer: &Key, target: LagTarget) -> Option<Arc<Positions>> {
         let mut state = self.state.lock();
         match state.get_mut(consumer) {
-            Some(entry) if entry.target == target => entry.lag,
+            Some(entry) if entry.target == target => entry.positions.clone(),
             _ => {
                 let entry = Entry {
                     target,
                     due: Instant::now(),
-                    lag: None,
+                    positions: None,
                 };
                 state.insert(consumer.clone(), entry);
                 None
@@ -83,12 +83,22 @@ impl LagReader {
         }
     }
 
-    /// Stops reading a consumer's lag.
+    /// Returns the positions of a group as they were last read.
+    pub fn last(&self, consumer: &Key, group: &str) -> Option<Arc<Positions>> {
+        let state = self.state.lock();
+        let entry = state.get(consumer)?;
+        entry
+            .positions
+            .clone()
+            .filter(|_| entry.target.group == group)
+    }
+
+    /// Stops reading a consumer's positions.
     pub fn forget(&self, consumer: &Key) {
         self.state.lock().remove(consumer);
     }
 
-    /// Reads lags for ever.
+    /// Reads positions forever.
     pub async fn run(self: Arc<Self>, directory: Arc<Directory>) {
         let clients = Arc::new(Semaphore::new(CLIENTS));
         loop {
@@ -102,14 +112,14 @@ impl LagReader {
             let (reader, directory) = (Arc::clone(&self), Arc::clone(&directory));
             tokio::spawn(async move {
                 let partitions = directory.partitions(&consumer, &target.topics).await;
-                let lag = read(&target, partitions).await;
-                reader.note(&consumer, &target, lag);
+                let positions = read(&target, partitions).await;
+                reader.note(&consumer, &target, positions);
                 drop(client);
             });
         }
     }
 
-    /// The consumer whose lag is due, and puts it off.
+    /// Takes the consumer that is due, and puts it off.
     fn next(&self) -> Option<(Key, LagTarget)> {
         let now = Instant::now();
         let mut state = self.state.lock();
@@ -118,14 +128,10 @@ impl LagReader {
         Some((consumer.clone(), entry.target.clone()))
     }
 
-    fn note(&self, consumer: &Key, target: &LagTarget, lag: Result<Option<i64>, KafkaError>) {
-        let lag = match lag {
-            Ok(lag) => lag,
-            Err(error) => {
-                tracing::debug!(%consumer, "the lag can't be read: {error}");
-                None
-            }
-        };
+    fn note(&self, consumer: &Key, target: &LagTarget, positions: Positions) {
+        if let Some(why) = &positions.unread {
+            tracing::debug!(%consumer, error = why, "positions can't be read");
+        }
         let mut state = self.state.lock();
         let Some(entry) = state
             .get_mut(consumer)
@@ -133,71 +139,82 @@ impl LagReader {
         else {
             return;
         };
-        if entry.lag != lag {
-            entry.lag = lag;
+        if entry.positions.as_deref() != Some(&positions) {
+            entry.positions = Some(Arc::new(positions));
             self.triggers.wake(consumer);
         }
     }
 }
 
-/// Messages between what is committed and the end, in all partitions that the
-/// group has begun; nothing when it has begun none.
-async fn read(
-    target: &LagTarget,
-    partitions: Vec<(String, i32)>,
-) -> Result<Option<i64>, KafkaError> {
+/// Reads a group's offsets and those of its partitions.
+async fn read(target: &LagTarget, partitions: Vec<(String, Partitions)>) -> Positions {
     if partitions.is_empty() {
-        return Ok(None);
+        return Positions::unread("the topics' partitions are not known");
     }
-    let client = client::client(&target.connection, Some(&target.group)).await?;
+    let listed = |topic: &String| partitions.iter().any(|(listed, _)| listed == topic);
+    let missing: Vec<String> = target
+        .topics
+        .iter()
+        .filter(|topic| !listed(topic))
+        .cloned()
+        .collect();
+    match ask(target, partitions).await {
+        Ok(mut partitions) => {
+            partitions.extend(missing.into_iter().map(without_partitions));
+            Positions::of(&partitions, target.reset)
+        }
+        Err(why) => Positions::unread(why),
+    }
+}
+
+/// A topic that the brokers do not list counts as one partition that can't be read.
+fn without_partitions(topic: String) -> PartitionOffsets {
+    PartitionOffsets {
+        topic,
+        partition: 0,
+        offsets: Err("the brokers do not list the topic".to_owned()),
+    }
+}
+
+async fn ask(
+    target: &LagTarget,
+    partitions: Vec<(String, Partitions)>,
+) -> Result<Vec<PartitionOffsets>, String> {
+    let isolation = match target.reads_uncommitted {
+        true => Isolation::Uncommitted,
+        false => Isolation::Committed,
+    };
+    let mut read = with_client(target, isolation, move |client| {
+        offsets::ask(client, &partitions)
+    })
+    .await?;
+    if isolation == Isolation::Committed && read.iter().any(offsets::is_beyond) {
+        read = with_client(target, Isolation::Uncommitted, move |client| {
+            offsets::ask_log_ends(client, &mut read).map(|()| read)
+        })
+        .await?;
+    }
+    Ok(read)
+}
+
+/// Has a client of the group's own ask something.
+async fn with_client<T: Send + 'static>(
+    target: &LagTarget,
+    isolation: Isolation,
+    question: impl FnOnce(&Client) -> Result<T, KafkaError> + Send + 'static,
+) -> Result<T, String> {
+    let client = client::client(&target.connection, Some(&target.group), isolation)
+        .await
+        .map_err(|error| error.to_string())?;
     let asking = Arc::clone(&client);
-    let reset = target.reset;
     let answer = client::served(&client, async move {
-        spawn_blocking(move || lag(&asking, &partitions, reset)).await
+        spawn_blocking(move || question(&asking)).await
     })
     .await;
     client::retire(client);
     match answer {
-        Some(Ok(lag)) => lag,
-        Some(Err(_)) | None => Ok(None),
+        Some(Ok(answer)) => answer.map_err(|error| error.to_string()),
+        Some(Err(_)) => Err("the request was aborted".to_owned()),
+        None => Err("the brokers refuse the connection".to_owned()),
     }
-}
-
-fn lag(
-    client: &Client,
-    partitions: &[(String, i32)],
-    reset: OffsetReset,
-) -> Result<Option<i64>, KafkaError> {
-    let mut names = TopicPartitionList::new();
-    for (topic, count) in partitions {
-        names.add_partition_range(topic, 0, count - 1);
-    }
-    let committed = client.committed_offsets(names.clone(), TIMEOUT)?;
-    let mut ends = names.clone();
-    ends.set_all_offsets(Offset::End)?;
-    let ends = client.offsets_for_times(ends, TIMEOUT)?;
-    let beginnings = match reset {
-        OffsetReset::Earliest => {
-            let mut beginnings = names;
-            beginnings.set_all_offsets(Offset::Beginning)?;
-            Some(client.offsets_for_times(beginnings, TIMEOUT)?)
-        }
-        OffsetReset::Latest | OffsetReset::Fail => None,
-    };
-    let position = |list: &TopicPartitionList, topic: &str, partition: i32| {
-        let element = list.find_partition(topic, partition)?;
-        element.offset().to_raw().filter(|offset| *offset >= 0)
-    };
-    let mut lag = None;
-    for end in ends.elements() {
-        let (topic, partition) = (end.topic(), end.partition());
-        let from = position(&committed, topic, partition).or_else(|| {
-            let beginnings = beginnings.as_ref()?;
-            position(beginnings, topic, partition)
-        });
-        if let (Some(from), Some(end)) = (from, end.offset().to_raw()) {
-            *lag.get_or_insert(0) += (end - from).max(0);
-        }
-    }
-    Ok(lag)
 }

@@ -7,10 +7,13 @@ mod client;
 mod cluster;
 mod directory;
 mod lag;
+mod offsets;
+mod positions;
 
 pub use client::{Connection, ListError};
 pub use directory::Directory;
 pub use lag::{LagReader, LagTarget};
+pub use positions::{Lag, Loss, PartitionLag, Positions};
 
 /// What became of a consumer's topics.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,6 +16,8 @@ pub enum ConditionType {
     Available,
     /// The pods are being brought to what the manifest says.
     Progressing,
+    /// Messages are gone that the group has not handled.
+    MessagesLost,
 }
 
 impl ConditionType {
@@ -26,6 +28,7 @@ impl ConditionType {
             Self::TopicsResolved => "TopicsResolved",
             Self::Available => "Available",
             Self::Progressing => "Progressing",
+            Self::MessagesLost => "MessagesLost",
         }
     }
 }

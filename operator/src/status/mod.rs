@@ -3,6 +3,8 @@
 
 mod available;
 mod condition;
+mod memory;
+mod messages_lost;
 mod progressing;
 mod reason;
 mod topics;
@@ -12,6 +14,9 @@ pub use condition::{Condition, ConditionType, State};
 pub use reason::Reason;
 pub use write::{Outcome, StatusError, StatusWriter};
 
+use memory::Memory;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -23,7 +28,7 @@ use penstock_crds::violation::Violations;
 use crate::apply::ApplyError;
 use crate::build;
 use crate::existing::deployment::Rollout;
-use crate::kafka::Resolution;
+use crate::kafka::{Lag, Positions, Resolution};
 use crate::key::Key;
 use crate::pods::Trouble;
 
@@ -45,8 +50,9 @@ pub struct Seen<'a> {
     pub rollout: Option<Rollout>,
     /// What is wrong with its pods, the most telling first.
     pub troubles: Vec<Trouble>,
-    /// Messages that are yet to be handled, if known.
-    pub lag: Option<i64>,
+    /// How far its group has come. Absent before that was read for the first time:
+    /// what was reported before then still stands.
+    pub positions: Option<Arc<Positions>>,
     /// Now.
     pub now: Timestamp,
 }
@@ -63,12 +69,15 @@ pub enum Refusal {
 /// The status that follows from what was seen. Conditions keep the time of their
 /// last transition from `before`.
 pub fn status(seen: &Seen<'_>, before: &KafkaConsumerStatus) -> KafkaConsumerStatus {
+    let memory = Memory::of(seen, before);
     let conditions = [
         accepted(seen),
         topics::resolved(seen),
         available::available(seen),
         progressing::progressing(seen),
+        messages_lost::messages_lost(seen, before, &memory.lost),
     ];
+    let lag = lag(seen, before);
     let rollout = seen.rollout.clone().unwrap_or_default();
     let consumer = seen.consumer.ok();
     let desired = consumer.map(ValidatedConsumer::replicas);
@@ -80,7 +89,11 @@ pub fn status(seen: &Seen<'_>, before: &KafkaConsumerStatus) -> KafkaConsumerSta
         selector: Some(build::selector(&seen.key.name)),
         handlers: consumer
             .map(|consumer| i64::from(consumer.replicas()) * consumer.mode.handlers() as i64),
-        lag: seen.lag,
+        lag: lag.known,
+        lag_unknown_partitions: Some(lag.unknown_partitions).filter(|count| *count > 0),
+        lag_unknown_reason: lag.unknown_reason,
+        committed: memory.committed,
+        messages_lost: memory.lost,
         conditions: conditions
             .into_iter()
             .map(|condition| condition.stamp(seen.generation, &before.conditions, seen.now))
@@ -88,16 +101,36 @@ pub fn status(seen: &Seen<'_>, before: &KafkaConsumerStatus) -> KafkaConsumerSta
     }
 }
 
-/// In how long the status changes by time alone: when the end of a container is
-/// no longer told of.
-pub fn forgets_at(seen: &Seen<'_>) -> Option<Duration> {
+/// The lag as it was read, or as it was reported before anything was read.
+fn lag(seen: &Seen<'_>, before: &KafkaConsumerStatus) -> Lag {
+    match (&seen.positions, seen.consumer) {
+        (Some(positions), _) => positions.lag.clone(),
+        (None, Ok(consumer)) if memory::is_same_group(consumer, before) => Lag {
+            known: before.lag,
+            unknown_partitions: before.lag_unknown_partitions.unwrap_or_default(),
+            unknown_reason: before.lag_unknown_reason.clone(),
+        },
+        (None, _) => Lag::default(),
+    }
+}
+
+/// Returns in how long the status changes by time alone: when the end of a container,
+/// or a loss of messages, is no longer reported. `after` is the status as it is now.
+pub fn forgets_at(seen: &Seen<'_>, after: &KafkaConsumerStatus) -> Option<Duration> {
     let ends = seen.troubles.iter().filter_map(|trouble| trouble.ended);
-    ends.filter_map(|ended| {
-        let age = Duration::try_from(seen.now.duration_since(ended)).unwrap_or_default();
-        available::RECENT.checked_sub(age)
-    })
-    .max()
-    .map(|left| left + Duration::from_secs(1))
+    let ends = ends
+        .filter_map(|ended| {
+            let age = Duration::try_from(seen.now.duration_since(ended)).unwrap_or_default();
+            available::RECENT.checked_sub(age)
+        })
+        .max();
+    let passed = after.messages_lost.iter();
+    let passed = passed
+        .filter(|lost| lost.passed_time.is_some())
+        .filter_map(|lost| memory::left(lost, seen.now))
+        .min();
+    let next = ends.into_iter().chain(passed).min();
+    next.map(|left| left + Duration::from_secs(1))
 }
 
 /// Whether the resource is a consumer at all.

@@ -65,6 +65,17 @@ pub enum Reason {
     ObjectRefused,
     /// Requests to the API server fail for now.
     RequestFailed,
+
+    /// The log of every partition has the committed offset.
+    NothingLost,
+    /// The log of a partition begins behind the committed offset.
+    RetentionPassed,
+    /// The log of a partition ends before the committed offset.
+    TopicRecreated,
+    /// The group had committed offsets and has none any more.
+    OffsetsExpired,
+    /// The group's offsets could not be read.
+    OffsetsNotRead,
 }
 
 impl Reason {
@@ -100,6 +111,11 @@ impl Reason {
             Self::AwaitingDeletion => "AwaitingDeletion",
             Self::ObjectRefused => "ObjectRefused",
             Self::RequestFailed => "RequestFailed",
+            Self::NothingLost => "NothingLost",
+            Self::RetentionPassed => "RetentionPassed",
+            Self::TopicRecreated => "TopicRecreated",
+            Self::OffsetsExpired => "OffsetsExpired",
+            Self::OffsetsNotRead => "OffsetsNotRead",
         }
     }
 
@@ -122,7 +138,10 @@ impl Reason {
             | Self::Unschedulable
             | Self::Stalled
             | Self::NameTaken
-            | Self::ObjectRefused => true,
+            | Self::ObjectRefused
+            | Self::RetentionPassed
+            | Self::TopicRecreated
+            | Self::OffsetsExpired => true,
             Self::Valid
             | Self::TopicsFound
             | Self::NotAccepted
@@ -134,7 +153,9 @@ impl Reason {
             | Self::RollingOut
             | Self::Complete
             | Self::AwaitingDeletion
-            | Self::RequestFailed => false,
+            | Self::RequestFailed
+            | Self::NothingLost
+            | Self::OffsetsNotRead => false,
         }
     }
 
@@ -177,6 +198,11 @@ impl Reason {
         Self::AwaitingDeletion,
         Self::ObjectRefused,
         Self::RequestFailed,
+        Self::NothingLost,
+        Self::RetentionPassed,
+        Self::TopicRecreated,
+        Self::OffsetsExpired,
+        Self::OffsetsNotRead,
     ];
 }
 

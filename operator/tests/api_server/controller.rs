@@ -63,6 +63,9 @@ async fn nothing_is_said_while_nothing_changes() {
         running
             .until_condition(name, "Progressing", "False", "Complete")
             .await;
+        running
+            .until_condition(name, "MessagesLost", "False", "NothingLost")
+            .await;
     }
     running.world.api.calls();
     tokio::time::sleep(Duration::from_secs(600)).await;

@@ -7,6 +7,7 @@ mod faults;
 mod fields;
 mod lease;
 mod objects;
+mod positions;
 mod secrets;
 mod server;
 mod statuses;

@@ -44,6 +44,7 @@ async fn a_new_consumer_gets_its_config_map_service_and_deployment_in_this_order
         ("TopicsResolved", "True", "TopicsFound"),
         ("Available", "False", "Starting"),
         ("Progressing", "True", "RollingOut"),
+        ("MessagesLost", "Unknown", "OffsetsNotRead"),
     ] {
         let told = world.condition("orders", type_);
         assert_eq!(told, Some((status.to_owned(), reason.to_owned())));

@@ -1,6 +1,7 @@
 //! From what was seen of a consumer to its status: a table of scenarios, and what
 //! holds of all of them.
 
+mod messages;
 mod scenarios;
 mod world;
 
@@ -87,7 +88,13 @@ fn every_status_has_each_condition_once_with_a_message_of_this_generation() {
             .collect();
         assert_eq!(
             types,
-            ["Accepted", "TopicsResolved", "Available", "Progressing"],
+            [
+                "Accepted",
+                "TopicsResolved",
+                "Available",
+                "Progressing",
+                "MessagesLost"
+            ],
             "{scenario}"
         );
         for condition in &status.conditions {
@@ -185,7 +192,6 @@ fn figures_are_those_of_the_deployment_and_the_manifest() {
             ready: 2,
             ..rollout(3)
         }),
-        lag: Some(17),
         ..World::running()
     };
     let status = world.status();
@@ -197,7 +203,6 @@ fn figures_are_those_of_the_deployment_and_the_manifest() {
         status.selector.as_deref(),
         Some("penstock.dev/consumer=orders")
     );
-    assert_eq!(status.lag, Some(17));
 }
 
 #[test]
@@ -213,15 +218,10 @@ fn the_end_of_a_container_is_told_of_until_it_is_old() {
         ..World::running()
     };
     let (young, old) = (ended(100), ended(601));
-    assert_eq!(
-        forgets_at(&young.seen(&key, &consumer, now())),
-        Some(Duration::from_secs(501))
-    );
-    assert_eq!(forgets_at(&old.seen(&key, &consumer, now())), None);
-    assert_eq!(
-        forgets_at(&World::running().seen(&key, &consumer, now())),
-        None
-    );
+    let forgets = |world: &World| forgets_at(&world.seen(&key, &consumer, now()), &world.status());
+    assert_eq!(forgets(&young), Some(Duration::from_secs(501)));
+    assert_eq!(forgets(&old), None);
+    assert_eq!(forgets(&World::running()), None);
     let at = now() + jiff::SignedDuration::from_secs(501);
     let status = young.status_after(&young.status(), at);
     assert_eq!(

@@ -6,9 +6,10 @@ use penstock_operator::kafka::Resolution;
 use penstock_operator::key::Key;
 use penstock_operator::status::{ConditionType, Reason, Refusal, State};
 
+use crate::messages;
 use crate::world::{World, object, rollout, seconds_ago, trouble};
 
-use ConditionType::{Accepted, Available, Progressing, TopicsResolved};
+use ConditionType::{Accepted, Available, MessagesLost, Progressing, TopicsResolved};
 use State::{False, True, Unknown};
 
 /// What must be said of one condition: type, state, reason, and parts of the
@@ -27,6 +28,7 @@ pub fn scenarios() -> Vec<(&'static str, World, Vec<Told>)> {
             &["3 of 3 replicas ready"],
         ),
         (Progressing, False, Reason::Complete, &[]),
+        (MessagesLost, Unknown, Reason::OffsetsNotRead, &[]),
     ];
     let mut table = vec![("all pods are ready", World::running(), all_is_well)];
     table.extend(manifests());
@@ -34,6 +36,7 @@ pub fn scenarios() -> Vec<(&'static str, World, Vec<Told>)> {
     table.extend(pods());
     table.extend(rollouts());
     table.extend(objects());
+    table.extend(messages::scenarios());
     table
 }
 

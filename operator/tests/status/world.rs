@@ -1,13 +1,15 @@
 //! What is seen of a consumer, for statuses.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use penstock_crds::manifest;
-use penstock_crds::spec::KafkaConsumerStatus;
+use penstock_crds::spec::{CommittedTopics, KafkaConsumerStatus, LossReason};
 use penstock_crds::validate::ValidatedConsumer;
 use penstock_crds::violation::{Violation, Violations};
 use penstock_operator::apply::ApplyError;
 use penstock_operator::existing::deployment::Rollout;
-use penstock_operator::kafka::Resolution;
+use penstock_operator::kafka::{Lag, Loss, Positions, Resolution};
 use penstock_operator::key::Key;
 use penstock_operator::pods::Trouble;
 use penstock_operator::status::{Reason, Refusal, Seen, status};
@@ -22,7 +24,11 @@ pub struct World {
     pub blocked: Option<ApplyError>,
     pub rollout: Option<Rollout>,
     pub troubles: Vec<Trouble>,
-    pub lag: Option<i64>,
+    pub positions: Option<Positions>,
+    /// What an earlier pass has reported.
+    pub before: KafkaConsumerStatus,
+    /// Where the group begins without a committed offset.
+    pub reset: &'static str,
 }
 
 impl World {
@@ -35,7 +41,9 @@ impl World {
             blocked: None,
             rollout: Some(rollout(3)),
             troubles: Vec::new(),
-            lag: None,
+            positions: None,
+            before: KafkaConsumerStatus::default(),
+            reset: "Latest",
         }
     }
 
@@ -99,13 +107,13 @@ impl World {
         now: Timestamp,
     ) -> KafkaConsumerStatus {
         let key = Key::new("shop", "orders");
-        let consumer = consumer(self.replicas);
+        let consumer = consumer_with(self.replicas, self.reset);
         let seen = self.seen(&key, &consumer, now);
         status(&seen, before)
     }
 
     pub fn status(&self) -> KafkaConsumerStatus {
-        self.status_after(&KafkaConsumerStatus::default(), now())
+        self.status_after(&self.before, now())
     }
 
     pub fn seen<'a>(
@@ -126,17 +134,21 @@ impl World {
             blocked: self.blocked.as_ref(),
             rollout: self.rollout.clone(),
             troubles: self.troubles.clone(),
-            lag: self.lag,
+            positions: self.positions.clone().map(Arc::new),
             now,
         }
     }
 }
 
 pub fn consumer(replicas: u32) -> ValidatedConsumer {
+    consumer_with(replicas, "Latest")
+}
+
+fn consumer_with(replicas: u32, reset: &str) -> ValidatedConsumer {
     let text = format!(
         "{{apiVersion: penstock.dev/v1alpha1, kind: KafkaConsumer, metadata: {{name: orders}}, \
          spec: {{group: billing.orders, topics: [orders], mode: Fast, maxConcurrency: 4, \
-         replicas: {replicas}, kafka: {{bootstrapServers: 'kafka:9092'}}, \
+         replicas: {replicas}, offsetReset: {reset}, kafka: {{bootstrapServers: 'kafka:9092'}}, \
          handler: {{image: 'registry.example/billing:1'}}}}}}"
     );
     manifest::read_one(&text).expect("a consumer").1
@@ -150,6 +162,55 @@ pub fn rollout(pods: i32) -> Rollout {
         updated: pods,
         ready: pods,
         ..Rollout::default()
+    }
+}
+
+/// The group has committed everything in `orders`.
+pub fn positions() -> Positions {
+    Positions {
+        lag: Lag {
+            known: Some(0),
+            ..Lag::default()
+        },
+        committed: ["orders".to_owned()].into(),
+        ..Positions::default()
+    }
+}
+
+/// The group has committed nothing in `orders`, or nothing any more.
+pub fn no_offsets() -> Positions {
+    Positions {
+        committed: Default::default(),
+        uncommitted: ["orders".to_owned()].into(),
+        ..positions()
+    }
+}
+
+/// The same as [`positions`], with this loss in partition 0.
+pub fn loss(reason: LossReason, committed: i64, log: i64) -> Positions {
+    let messages = (reason == LossReason::RetentionPassed).then(|| log - committed);
+    Positions {
+        losses: vec![Loss {
+            topic: "orders".into(),
+            partition: 0,
+            reason,
+            committed,
+            log,
+            messages,
+        }],
+        ..positions()
+    }
+}
+
+/// The status in which the consumer's group has had committed offsets.
+pub fn with_offsets() -> KafkaConsumerStatus {
+    KafkaConsumerStatus {
+        committed: Some(CommittedTopics {
+            group: "billing.orders".into(),
+            bootstrap_servers: "kafka:9092".into(),
+            topics: vec!["orders".into()],
+        }),
+        ..KafkaConsumerStatus::default()
     }
 }
 
