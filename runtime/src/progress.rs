@@ -106,20 +106,38 @@ impl Busy {
 
     /// An attempt has begun; it ends when the guard goes.
     pub(crate) fn start(&self) -> BusyGuard<'_> {
-        let slot = self.progress.attempts.get(self.handler).map(|slot| &slot.0);
-        if let Some(slot) = slot {
-            slot.store(self.progress.now() + 1, Ordering::Relaxed);
+        let guard = self.watch();
+        guard.renew();
+        guard
+    }
+
+    /// An attempt begins when the guard is first renewed, and ends when it goes.
+    pub(crate) fn watch(&self) -> BusyGuard<'_> {
+        BusyGuard {
+            progress: &self.progress,
+            slot: self.progress.attempts.get(self.handler).map(|slot| &slot.0),
         }
-        BusyGuard(slot)
     }
 }
 
 /// An attempt that is going on.
-pub(crate) struct BusyGuard<'a>(Option<&'a AtomicU64>);
+pub(crate) struct BusyGuard<'a> {
+    progress: &'a Progress,
+    slot: Option<&'a AtomicU64>,
+}
+
+impl BusyGuard<'_> {
+    /// The attempt begins, or begins again as it has got further.
+    pub(crate) fn renew(&self) {
+        if let Some(slot) = self.slot {
+            slot.store(self.progress.now() + 1, Ordering::Relaxed);
+        }
+    }
+}
 
 impl Drop for BusyGuard<'_> {
     fn drop(&mut self) {
-        if let Some(slot) = self.0 {
+        if let Some(slot) = self.slot {
             slot.store(0, Ordering::Relaxed);
         }
     }
@@ -136,6 +154,22 @@ mod tests {
         let busy = Busy::new(Arc::clone(&progress), 1);
         let guard = busy.start();
         assert!(progress.longest_attempt().is_some());
+        drop(guard);
+        assert_eq!(progress.longest_attempt(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_that_gets_further_begins_again() {
+        let progress = Progress::new(1);
+        let busy = Busy::new(Arc::clone(&progress), 0);
+        let guard = busy.watch();
+        assert_eq!(progress.longest_attempt(), None, "it has not begun");
+        let second = Duration::from_secs(1);
+        for _ in 0..3 {
+            guard.renew();
+            tokio::time::advance(second).await;
+            assert_eq!(progress.longest_attempt(), Some(second));
+        }
         drop(guard);
         assert_eq!(progress.longest_attempt(), None);
     }

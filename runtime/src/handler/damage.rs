@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 /// What `sent` gives, cut, longer, or with other bytes in up to three places.
-pub(super) fn damaged(sent: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+pub(crate) fn damaged(sent: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     let damage = (any::<prop::sample::Index>(), any::<u8>(), 0u8..4);
     (sent, prop::collection::vec(damage, 1..4)).prop_map(|(mut bytes, all)| {
         for (place, byte, kind) in all {

@@ -1,7 +1,7 @@
 //! What a handler is, and the ways to be one.
 
 #[cfg(test)]
-mod damage;
+pub(crate) mod damage;
 pub mod grpc;
 pub mod http;
 mod remote;
@@ -44,6 +44,18 @@ pub trait BatchHandler<T>: Send + Sync + 'static {
     /// a call that takes longer is given up with all its messages.
     fn keeps_time(&self) -> bool {
         false
+    }
+
+    /// Handles messages as [`handle_batch`](Self::handle_batch), for a handler that
+    /// [keeps the time](Self::keeps_time). It calls `alive` at the beginning, and whenever it
+    /// has got further: a minute more than an attempt may take without a call, and the
+    /// liveness probe fails. A handler that never calls it is not watched.
+    fn handle_batch_alive(
+        &self,
+        messages: &[Message<'_, T>],
+        _alive: &(dyn Fn() + Sync),
+    ) -> impl Future<Output = Vec<Result<Done, HandlerError>>> + Send {
+        self.handle_batch(messages)
     }
 
     /// Whether in mode KeyOrdered a call may bring several messages of one key. They must

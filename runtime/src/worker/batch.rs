@@ -238,10 +238,16 @@ where
     ) -> Result<(), Failure> {
         while let Some(first) = items.iter().position(|item| item.ended.is_none()) {
             let verdicts = {
-                // Who keeps the time itself may be at a batch for longer than one attempt.
-                let _busy = (!self.handler.keeps_time()).then(|| busy.start());
+                // A handler that keeps the time itself may be at a batch for longer than one
+                // attempt, and says when it gets further.
+                let busy = match self.handler.keeps_time() {
+                    true => busy.watch(),
+                    false => busy.start(),
+                };
                 let span = items[first].span.clone();
-                self.call_batch(items).instrument(span).await
+                self.call_batch(items, &|| busy.renew())
+                    .instrument(span)
+                    .await
             };
             for item in items.iter_mut().filter(|item| item.ended.is_none()) {
                 if item.record.assignment().is_revoked() {
@@ -325,6 +331,7 @@ where
     async fn call_batch(
         &self,
         items: &[Item<'_, D::Data>],
+        alive: &(dyn Fn() + Sync),
     ) -> Vec<(usize, Result<Done, HandlerError>)> {
         let (mut places, mut messages) = (Vec::new(), Vec::new());
         for (place, item) in items.iter().enumerate() {
@@ -337,7 +344,8 @@ where
                 });
             }
         }
-        let call = AssertUnwindSafe(self.handler.handle_batch(&messages)).catch_unwind();
+        let call =
+            AssertUnwindSafe(self.handler.handle_batch_alive(&messages, alive)).catch_unwind();
         let limit = match self.handler.keeps_time() {
             true => Duration::MAX,
             false => self.timeout,

@@ -157,9 +157,17 @@ impl<T: Send + Sync> BatchHandler<T> for GrpcHandler {
     }
 
     async fn handle_batch(&self, messages: &[Message<'_, T>]) -> Vec<Result<Done, HandlerError>> {
+        self.handle_batch_alive(messages, &|| {}).await
+    }
+
+    async fn handle_batch_alive(
+        &self,
+        messages: &[Message<'_, T>],
+        alive: &(dyn Fn() + Sync),
+    ) -> Vec<Result<Done, HandlerError>> {
         let mut batch = Batch::new(messages, self.order);
         while !batch.rest.is_empty() {
-            if let Err(error) = self.give(&mut batch).await {
+            if let Err(error) = self.give(&mut batch, alive).await {
                 batch.fail_rest(&error);
             }
         }
@@ -169,9 +177,16 @@ impl<T: Send + Sync> BatchHandler<T> for GrpcHandler {
 
 impl GrpcHandler {
     /// Gives as much of the rest as there are credits for, and takes the verdicts on it.
-    async fn give<T>(&self, batch: &mut Batch<'_, T>) -> Result<(), HandlerError> {
+    async fn give<T>(
+        &self,
+        batch: &mut Batch<'_, T>,
+        alive: &(dyn Fn() + Sync),
+    ) -> Result<(), HandlerError> {
+        alive();
         let session = self.session(self.timeout.mul_f64(CONNECT_SHARE)).await?;
-        let credits = match session.take_credits(batch.rest.len(), self.timeout).await {
+        alive();
+        let credits = session.take_credits(batch.rest.len(), self.timeout, alive);
+        let credits = match credits.await {
             Ok(credits) => credits,
             // Nothing of it was sent: it goes to the next stream.
             Err(NoCredit::Ended) => return batch.unsent(self.timeout),
@@ -181,7 +196,14 @@ impl GrpcHandler {
                     self.timeout
                 )));
             }
+            Err(NoCredit::Unread) => {
+                return Err(HandlerError::retryable(format_args!(
+                    "the handler has read nothing from the stream for {:?}",
+                    self.timeout
+                )));
+            }
         };
+        alive();
         let rest = batch.rest.iter().take(credits);
         let plan = Plan::of(rest.map(|place| &batch.messages[*place]), CHUNK_BYTES);
         session.give_back(credits - plan.count());

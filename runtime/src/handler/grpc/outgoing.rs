@@ -11,6 +11,7 @@ use http_body::{Body, Frame};
 use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::encode::HEAD;
 use super::v1::FromRuntime;
@@ -18,20 +19,34 @@ use super::v1::FromRuntime;
 /// Bytes that wait to be sent before workers wait too. The stream stops taking them
 /// when the handler does not read. What waits may be more by a batch of each worker, or
 /// the part of it that is sent at once.
-const MOST: usize = 1 << 20;
+pub(super) const MOST: usize = 1 << 20;
 
 /// The buffer.
-#[derive(Default)]
 pub(super) struct Outgoing {
     state: Mutex<State>,
     room: Notify,
 }
 
-#[derive(Default)]
 struct State {
     bytes: BytesMut,
     sender: Option<Waker>,
+    /// When the stream last took bytes, which it does while the handler reads.
+    taken: Instant,
     closed: bool,
+}
+
+impl Default for Outgoing {
+    fn default() -> Self {
+        Self {
+            state: Mutex::new(State {
+                bytes: BytesMut::new(),
+                sender: None,
+                taken: Instant::now(),
+                closed: false,
+            }),
+            room: Notify::new(),
+        }
+    }
 }
 
 impl Outgoing {
@@ -60,8 +75,14 @@ impl Outgoing {
         })
     }
 
-    /// Completes while less than too much waits to be sent.
-    pub(super) async fn has_room(&self) {
+    /// When the stream last took bytes.
+    pub(super) fn taken(&self) -> Instant {
+        self.state.lock().taken
+    }
+
+    /// Waits until less than too much waits to be sent. There is no limit to that: a handler
+    /// need not read.
+    pub(super) async fn wait_for_room(&self) {
         loop {
             let room = self.room.notified();
             tokio::pin!(room);
@@ -105,6 +126,7 @@ impl Body for OutgoingBody {
         let mut state = outgoing.state.lock();
         if !state.bytes.is_empty() {
             let bytes = state.bytes.split().freeze();
+            state.taken = Instant::now();
             drop(state);
             outgoing.room.notify_waiters();
             return Poll::Ready(Some(Ok(Frame::data(bytes))));

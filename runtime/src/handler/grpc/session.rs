@@ -37,6 +37,8 @@ pub(super) enum NoCredit {
     Ended,
     /// The handler has granted none for too long.
     Silent,
+    /// The handler has read nothing for too long.
+    Unread,
 }
 
 impl Session {
@@ -76,26 +78,24 @@ impl Session {
         self.outgoing.close();
     }
 
-    /// Takes up to `most` credits; waits for the first while the handler grants others
-    /// some at least every `patience`.
+    /// Takes up to `most` credits. Waits for room on the stream and for the first credit,
+    /// each while the handler makes others progress at least every `patience`; `alive` is
+    /// called whenever it does.
     pub(super) async fn take_credits(
         &self,
         most: usize,
         patience: Duration,
+        alive: &(dyn Fn() + Sync),
     ) -> Result<usize, NoCredit> {
-        self.outgoing.has_room().await;
+        let room = self.outgoing.wait_for_room();
+        wait_while(room, patience, alive, || self.outgoing.taken())
+            .await
+            .ok_or(NoCredit::Unread)?;
         let first = self.credits.acquire();
-        tokio::pin!(first);
-        let first = loop {
-            let since = (*self.granted.lock()).max(Instant::now() - patience);
-            let deadline = since + patience;
-            match timeout_at(deadline, &mut first).await {
-                Ok(Ok(first)) => break first,
-                Ok(Err(_)) => return Err(NoCredit::Ended),
-                Err(_) if *self.granted.lock() > since => {}
-                Err(_) => return Err(NoCredit::Silent),
-            }
-        };
+        let first = wait_while(first, patience, alive, || *self.granted.lock())
+            .await
+            .ok_or(NoCredit::Silent)?
+            .map_err(|_| NoCredit::Ended)?;
         first.forget();
         let more = self.credits.available_permits().min(most - 1);
         Ok(match self.credits.try_acquire_many(more as u32) {
@@ -187,6 +187,28 @@ impl Session {
     }
 }
 
+/// Waits for something that the handler has to do. `None` if the last time that it did such
+/// a thing, as `last` says, and the beginning of this wait are `patience` ago.
+async fn wait_while<T>(
+    awaited: impl Future<Output = T>,
+    patience: Duration,
+    alive: &(dyn Fn() + Sync),
+    last: impl Fn() -> Instant,
+) -> Option<T> {
+    let began = Instant::now();
+    tokio::pin!(awaited);
+    loop {
+        let since = last().max(began);
+        if let Ok(done) = timeout_at(since + patience, &mut awaited).await {
+            return Some(done);
+        }
+        if last() <= since {
+            return None;
+        }
+        alive();
+    }
+}
+
 async fn read(session: Arc<Session>, mut incoming: Streaming<FromHandler>) {
     let ended = loop {
         match incoming.message().await {
@@ -246,4 +268,101 @@ fn unix_ms(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let ms = since.as_nanos().div_ceil(1_000_000);
     i64::try_from(saturated(ms)).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::sync::atomic::AtomicU32;
+    use std::task::{Context, Waker};
+
+    use bytes::BufMut as _;
+    use futures_util::FutureExt as _;
+    use http_body::Body as _;
+    use tokio::time::advance;
+
+    use super::super::outgoing::{MOST, OutgoingBody};
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// A stream that takes what waits only when it is asked to.
+    fn session() -> (Session, OutgoingBody) {
+        let outgoing = Arc::new(Outgoing::default());
+        let body = OutgoingBody(Arc::clone(&outgoing));
+        (Session::new(outgoing), body)
+    }
+
+    fn fill(session: &Session) {
+        assert!(session.outgoing.write(|out| out.put_bytes(0, MOST)));
+    }
+
+    fn take(body: &mut OutgoingBody) {
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(Pin::new(body).poll_frame(&mut context).is_ready());
+    }
+
+    fn grant(session: &Session, credits: u32) {
+        session.take(FromHandler {
+            credits,
+            verdicts: Vec::new(),
+        });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_nobody_reads_has_no_credits_after_a_while() {
+        let (session, _body) = session();
+        grant(&session, 10);
+        fill(&session);
+        advance(PATIENCE * 100).await;
+        let began = Instant::now();
+        let credits = session.take_credits(5, PATIENCE, &|| {}).await;
+        assert_eq!(credits, Err(NoCredit::Unread));
+        assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
+        assert_eq!(session.credits(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_is_read_slowly_is_waited_for() {
+        let (session, mut body) = session();
+        grant(&session, 10);
+        fill(&session);
+        let alive = AtomicU32::new(0);
+        let count = || {
+            alive.fetch_add(1, Ordering::Relaxed);
+        };
+        let credits = session.take_credits(5, PATIENCE, &count);
+        tokio::pin!(credits);
+        for _ in 0..3 {
+            assert!((&mut credits).now_or_never().is_none());
+            advance(PATIENCE * 2 / 3).await;
+            // Another has filled it again before this one is woken.
+            take(&mut body);
+            fill(&session);
+        }
+        assert!((&mut credits).now_or_never().is_none());
+        assert!(alive.load(Ordering::Relaxed) > 0);
+        take(&mut body);
+        assert_eq!(credits.await, Ok(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handler_that_was_idle_has_as_long_to_grant_as_any() {
+        let (session, _body) = session();
+        grant(&session, 1);
+        assert_eq!(session.take_credits(1, PATIENCE, &|| {}).await, Ok(1));
+        advance(PATIENCE * 100).await;
+        let credits = session.take_credits(1, PATIENCE, &|| {});
+        tokio::pin!(credits);
+        assert!((&mut credits).now_or_never().is_none());
+        advance(PATIENCE / 2).await;
+        assert!((&mut credits).now_or_never().is_none());
+        grant(&session, 1);
+        assert_eq!(credits.await, Ok(1));
+
+        let began = Instant::now();
+        let credits = session.take_credits(1, PATIENCE, &|| {}).await;
+        assert_eq!(credits, Err(NoCredit::Silent));
+        assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
+    }
 }

@@ -70,17 +70,32 @@ async fn a_batch_in_order_goes_on_behind_a_message_that_was_given_up() {
     assert_eq!(fixture.partition.committable(), Some(3));
 }
 
-/// Takes longer than an attempt may.
+/// Takes longer than an attempt may, in steps that do not.
 struct Slow {
     keeps_time: bool,
 }
+
+/// How long a step takes, and how many there are.
+const STEP: Duration = Duration::from_secs(3);
+const STEPS: u32 = 20;
 
 impl BatchHandler<Value> for Slow {
     async fn handle_batch(
         &self,
         messages: &[Message<'_, Value>],
     ) -> Vec<Result<Done, HandlerError>> {
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        self.handle_batch_alive(messages, &|| {}).await
+    }
+
+    async fn handle_batch_alive(
+        &self,
+        messages: &[Message<'_, Value>],
+        alive: &(dyn Fn() + Sync),
+    ) -> Vec<Result<Done, HandlerError>> {
+        for _ in 0..STEPS {
+            alive();
+            tokio::time::sleep(STEP).await;
+        }
         vec![Ok(Done::default()); messages.len()]
     }
 
@@ -89,20 +104,21 @@ impl BatchHandler<Value> for Slow {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_batch_is_given_up_after_the_time_of_an_attempt_unless_its_handler_keeps_the_time() {
-    for keeps_time in [false, true] {
-        let policy = attempts(1, FailureAction::Skip);
-        let Fixture {
-            shared,
-            partition,
-            steps,
-            seat,
-        } = fixture("", policy, |_| Ok(()));
-        let shared = Shared {
+/// A handler in place of the one that takes notes, and what the liveness probe looks at.
+fn handled_by<H>(handler: H) -> (Fixture<H>, Arc<Progress>) {
+    let policy = attempts(1, FailureAction::Skip);
+    let Fixture {
+        shared,
+        partition,
+        steps,
+        ..
+    } = fixture("", policy, |_| Ok(()));
+    let progress = Progress::new(1);
+    let fixture = Fixture {
+        shared: Shared {
             span: shared.span,
             decoder: shared.decoder,
-            handler: Slow { keeps_time },
+            handler,
             policy: shared.policy,
             timeout: shared.timeout,
             metrics: shared.metrics,
@@ -112,19 +128,74 @@ async fn a_batch_is_given_up_after_the_time_of_an_attempt_unless_its_handler_kee
             produces: false,
             defers: false,
             gathering: Gathering::default(),
-        };
-        let slow = Fixture {
-            shared,
-            partition,
-            steps,
-            seat,
-        };
+        },
+        partition,
+        steps,
+        seat: Seat {
+            queue: Arc::new(WorkQueue::new(1, 1, Arc::default())),
+            busy: Busy::new(Arc::clone(&progress), 0),
+        },
+    };
+    (fixture, progress)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_given_up_after_the_time_of_an_attempt_unless_its_handler_keeps_the_time() {
+    for keeps_time in [false, true] {
+        let (slow, _) = handled_by(Slow { keeps_time });
         slow.process_batch(&["{}"; 2]).await.unwrap();
         let skipped = slow.metric("penstock_skipped_messages_total");
         assert_eq!(skipped, Some(if keeps_time { 0.0 } else { 2.0 }));
         let handled = slow.processed("", "orders", true).0;
         assert_eq!(handled, if keeps_time { 2.0 } else { 0.0 });
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_keeps_the_time_and_gets_no_further_is_seen_by_the_liveness_probe() {
+    struct Stuck;
+    impl BatchHandler<Value> for Stuck {
+        async fn handle_batch(&self, _: &[Message<'_, Value>]) -> Vec<Result<Done, HandlerError>> {
+            std::future::pending().await
+        }
+
+        async fn handle_batch_alive(
+            &self,
+            messages: &[Message<'_, Value>],
+            alive: &(dyn Fn() + Sync),
+        ) -> Vec<Result<Done, HandlerError>> {
+            alive();
+            self.handle_batch(messages).await
+        }
+
+        fn keeps_time(&self) -> bool {
+            true
+        }
+    }
+    let minutes = Duration::from_secs(300);
+    let (stuck, progress) = handled_by(Stuck);
+    let mut work = Box::pin(stuck.process_batch(&["{}"; 2]));
+    assert!((&mut work).now_or_never().is_none());
+    tokio::time::advance(minutes).await;
+    assert!((&mut work).now_or_never().is_none());
+    assert_eq!(progress.longest_attempt(), Some(minutes));
+    drop(work);
+    assert_eq!(progress.longest_attempt(), None);
+
+    // One that gets further is at no attempt for long.
+    let (slow, progress) = handled_by(Slow { keeps_time: true });
+    let work = slow.process_batch(&["{}"; 2]);
+    tokio::pin!(work);
+    for step in 0..STEPS {
+        assert!((&mut work).now_or_never().is_none(), "step {step}");
+        assert_eq!(
+            progress.longest_attempt(),
+            Some(Duration::ZERO),
+            "step {step}"
+        );
+        tokio::time::advance(STEP).await;
+    }
+    work.await.unwrap();
 }
 
 #[tokio::test]

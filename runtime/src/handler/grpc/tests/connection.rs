@@ -82,6 +82,50 @@ async fn a_handler_that_goes_away_breaks_the_stream_and_is_found_again() {
 }
 
 #[tokio::test]
+async fn a_handler_that_reads_nothing_fails_what_waits_until_it_reads_again() {
+    let fixture = fixture("Fast", "300ms");
+    let mut server = Scripted::start(fixture.socket());
+    let long = |offset| OwnedRecord {
+        topic: "orders".into(),
+        offset,
+        payload: Some(vec![0; CHUNK_BYTES]),
+        ..OwnedRecord::default()
+    };
+    // Far more than the stream holds, by handlers that each send a part at a time.
+    let given: Vec<_> = (0..8)
+        .map(|batch| {
+            let records = (0..3).map(|place| Record::from(long(batch * 3 + place)));
+            fixture.give_records(records.collect())
+        })
+        .collect();
+    let mut call = server.call().await;
+    call.grant(1000);
+    let mut unread = 0;
+    for given in given {
+        let verdicts = verdicts(given).await;
+        assert_eq!(kinds(&verdicts), [Err(FailureKind::Retryable); 3]);
+        let reason = "the handler has read nothing from the stream for 300ms";
+        let errors = verdicts.iter().filter_map(|verdict| verdict.as_ref().err());
+        unread += errors.filter(|error| error.reason() == reason).count();
+    }
+    assert!(unread > 0, "none waited for room");
+    let read = async {
+        loop {
+            // What came before is void by now, and may be settled all the same.
+            if let v1::from_runtime::Message::Batch(batch) = call.next().await {
+                call.settle(batch.first_id, offsets(&batch).len() as u64, done());
+            }
+        }
+    };
+    let again = async { while verdicts(fixture.give([100])).await[0].is_err() {} };
+    tokio::select! {
+        biased;
+        again = tokio::time::timeout(LIMIT, again) => again.expect("it goes on"),
+        () = read => {}
+    }
+}
+
+#[tokio::test]
 async fn a_handler_that_is_down_is_waited_for_and_then_named() {
     let fixture = fixture("Fast", "100ms");
     let given = fixture.give([0]);
