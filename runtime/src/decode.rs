@@ -1,5 +1,7 @@
 //! From a message's bytes to what its handler works with.
 
+pub(crate) mod json;
+
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::LazyLock;
@@ -10,6 +12,7 @@ use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use thiserror::Error;
 
+pub use self::json::JsonError;
 use crate::record::Record;
 
 /// Why a value could not be decoded. The message is skipped and counted.
@@ -18,9 +21,12 @@ pub enum DecodeError {
     /// The message has no value (a tombstone), and the format needs one.
     #[error("the message has no value")]
     Tombstone,
-    /// The value is not valid JSON, or not of the expected shape.
+    /// The value is not valid JSON.
     #[error("not valid JSON: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(#[from] JsonError),
+    /// The value is JSON, and not of the expected shape.
+    #[error("not the expected JSON: {0}")]
+    Shape(#[from] serde_json::Error),
     /// A decoder of your own refused the value.
     #[error("{0}")]
     Other(String),
@@ -46,7 +52,7 @@ pub trait Decoder: Send + Sync + 'static {
 }
 
 /// JSON (RFC 8259), as any `T`. The value must be UTF-8 without a byte order
-/// mark, and is refused where `T` does not fit.
+/// mark, also in what `T` leaves out, and is refused where `T` does not fit.
 pub struct Json<T = Value> {
     _data: PhantomData<fn() -> T>,
 }
@@ -69,9 +75,9 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Decoder for Json<T> {
 
     fn decode(&self, record: &Record) -> Result<Decoded<T>, DecodeError> {
         let payload = record.payload().ok_or(DecodeError::Tombstone)?;
-        let data = serde_json::from_slice(payload)?;
+        json::check(payload)?;
         Ok(Decoded {
-            data,
+            data: serde_json::from_slice(payload)?,
             endpoint_timestamp: endpoint_timestamp(payload),
         })
     }
@@ -86,10 +92,10 @@ impl Decoder for JsonText {
 
     fn decode(&self, record: &Record) -> Result<Decoded<()>, DecodeError> {
         let payload = record.payload().ok_or(DecodeError::Tombstone)?;
-        let envelope: Envelope = serde_json::from_slice(payload)?;
+        json::check(payload)?;
         Ok(Decoded {
             data: (),
-            endpoint_timestamp: envelope.0,
+            endpoint_timestamp: endpoint_timestamp(payload),
         })
     }
 }
@@ -112,8 +118,8 @@ impl Decoder for Raw {
 /// The name of the field that tells when a message entered the system.
 const ENDPOINT_TIMESTAMP: &str = "endpoint_timestamp";
 
-/// Looks for the field only where its name occurs: the search for the bytes is
-/// many times faster than a second reading of the whole value.
+/// Looks for the field of a valid value, and only where its name occurs: the search for the
+/// bytes is many times faster than a second reading of the whole value.
 fn endpoint_timestamp(payload: &[u8]) -> Option<f64> {
     static NAME: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(ENDPOINT_TIMESTAMP));
     NAME.find(payload)?;
@@ -225,15 +231,17 @@ mod tests {
         })
     }
 
-    /// Both JSON decoders on one value: whether it is valid, and its timestamp.
+    /// All JSON decoders on one value: whether it is valid, and its timestamp.
     fn decode(payload: &[u8]) -> Option<Option<f64>> {
+        fn with(decoder: impl Decoder, record: &Record) -> Option<Option<f64>> {
+            let decoded = decoder.decode(record).ok()?;
+            Some(decoded.endpoint_timestamp)
+        }
         let record = record(Some(payload));
-        let text = JsonText.decode(&record).ok().map(|d| d.endpoint_timestamp);
-        let value = Json::<Value>::new()
-            .decode(&record)
-            .ok()
-            .map(|d| d.endpoint_timestamp);
-        assert_eq!(text, value, "the decoders disagree");
+        let text = with(JsonText, &record);
+        assert_eq!(with(Json::<Value>::new(), &record), text);
+        // Fits anything, and keeps nothing of it.
+        assert_eq!(with(Json::<IgnoredAny>::new(), &record), text);
         text
     }
 
@@ -256,7 +264,8 @@ mod tests {
 
     #[test]
     fn what_is_not_json_is_refused() {
-        let invalid: [&[u8]; 11] = [
+        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+        let invalid: [&[u8]; 17] = [
             b"",
             b" ",
             b"{",
@@ -268,6 +277,12 @@ mod tests {
             b"\"\xff\"",
             b"\xef\xbb\xbf{}",
             b"{\"a\":1,}",
+            b"{\"a\": {\"b\": \"\xff\"}}",
+            b"{\"a\": 1e999}",
+            b"[[\"\\ud800\"]]",
+            b"{\"a\": \"\\udc00\\ud800\"}",
+            b"{\"endpoint_timestamp\": 1, \"a\": [\"\xc3\"]}",
+            deep.as_bytes(),
         ];
         for payload in invalid {
             assert_eq!(

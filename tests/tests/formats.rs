@@ -26,8 +26,8 @@ const INVALID: [Option<&[u8]>; 6] = [
     Some(b""),
     Some(b"{\"a\":"),
     Some(b"{} {}"),
-    Some(b"\xff\xfe"),
-    Some(b"NaN"),
+    Some(b"{\"a\": [\"\xff\xfe\"]}"),
+    Some(b"{\"a\": [1e999, \"\\ud800\"]}"),
 ];
 
 struct Scene {
