@@ -27,14 +27,13 @@ impl Stream {
         })
     }
 
-    /// Whether nothing has come since the last read, not even the end. Costs no
-    /// call to the system unless something has.
-    pub(super) fn is_silent(&self) -> bool {
-        let read = match self {
-            Self::Tcp(stream) => stream.try_read(&mut [0]),
-            Self::Unix(stream) => stream.try_read(&mut [0]),
-        };
-        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    /// Reads what has come since the last read; 0 bytes at its end, and `WouldBlock` if
+    /// nothing has, which costs no call to the system.
+    pub(super) fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_read(into),
+            Self::Unix(stream) => stream.try_read(into),
+        }
     }
 }
 

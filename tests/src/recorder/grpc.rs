@@ -50,7 +50,7 @@ impl Handle for Recording {
             }
             // Dropped when the runtime cancels it.
             Action::Hang => pending().await,
-            Action::Close | Action::Garbage | Action::Truncated | Action::GarbledVerdicts => {
+            Action::Close | Action::Garbage | Action::Truncated | Action::GarbledVerdicts(_) => {
                 open.end(Verdict::Broken);
                 Err(HandlerError::retryable("this reply is of HTTP only"))
             }

@@ -28,7 +28,7 @@ pub(super) enum Action {
     Close,
     Garbage,
     Truncated,
-    GarbledVerdicts,
+    GarbledVerdicts(&'static str),
 }
 
 impl Action {
@@ -37,7 +37,7 @@ impl Action {
         match self {
             Self::Answer { status, .. } => Verdict::Answered(*status),
             Self::Hang => Verdict::Abandoned,
-            Self::Close | Self::Garbage | Self::Truncated | Self::GarbledVerdicts => {
+            Self::Close | Self::Garbage | Self::Truncated | Self::GarbledVerdicts(_) => {
                 Verdict::Broken
             }
         }
@@ -86,10 +86,10 @@ impl Reply {
         Self::action(Action::Truncated)
     }
 
-    /// Answers a batch with verdicts that can't be read, though it says 200. Only for
-    /// BatchHttp: to a single message that would be a success.
-    pub fn garbled_verdicts() -> Self {
-        Self::action(Action::GarbledVerdicts)
+    /// Answers a batch with 200 and `body`, which can't be read as verdicts, without a content
+    /// type. Only for BatchHttp: to a single message that would be a success.
+    pub fn garbled_verdicts(body: &'static str) -> Self {
+        Self::action(Action::GarbledVerdicts(body))
     }
 
     /// Answers the whole request so, without verdicts, where the message is one of a

@@ -333,7 +333,14 @@ async fn what_was_answered_wrongly_comes_again() -> Outcome {
         ("no answer", Reply::close()),
         ("no HTTP", Reply::garbage()),
         ("less than announced", Reply::truncated()),
-        ("garbled verdicts", Reply::garbled_verdicts()),
+        (
+            "garbled verdicts",
+            Reply::garbled_verdicts(r#"{"verdicts": ["done", "fine""#),
+        ),
+        (
+            "verdicts of another shape",
+            Reply::garbled_verdicts(r#"{"Verdicts": ["done"]}"#),
+        ),
         ("silence", Reply::hang()),
     ] {
         all_come_again(reply)
@@ -375,6 +382,31 @@ async fn a_success_without_verdicts_is_one_for_all() -> Outcome {
         (scene.recorder.count(), scene.recorder.handled()),
         (500, 500)
     );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_is_no_json_costs_its_batch_nothing() -> Outcome {
+    const INVALID: &[u8] = b"{\"a\": {\"b\": [\"\xff\", \"\\ud800\", 1e999]}}";
+    let scene = Scene::new(Mode::Fast).await?;
+    let is_invalid = |seq: u64| seq % 20 == 7;
+    let messages = scene.messages(200).value(move |seq| match is_invalid(seq) {
+        true => Some(INVALID.to_vec()),
+        false => Some(b"{}".to_vec()),
+    });
+    let produced = messages.send(&scene.bootstrap).await?;
+    let consumer = Consumer::start(&scene.manifest)?;
+    scene.finish(&consumer, 200).await?;
+    let deliveries = scene.recorder.deliveries();
+    assert_eq!(deliveries.len(), 190);
+    assert!(deliveries.iter().all(|one| one.attempt == 1));
+    assert!(deliveries.iter().all(|one| one.verdict.is_success()));
+    let (skipped, good): (Vec<_>, Vec<_>) =
+        produced.into_iter().partition(|one| is_invalid(one.seq));
+    let skipped = skipped.into_iter().map(|one| one.position);
+    Evidence::new(&good, deliveries)
+        .skipped(skipped)
+        .check(&[Rule::NothingLost, Rule::DuplicatesExplained])?;
     Ok(())
 }
 

@@ -163,7 +163,11 @@ async fn what_holds_for_a_whole_batch_holds_for_each_of_it() -> Outcome {
     for (reply, beginning, verdict) in [
         (Reply::close(), "", Verdict::Broken),
         (Reply::garbage(), "\0\u{1} not HTTP", Verdict::Broken),
-        (Reply::garbled_verdicts(), "HTTP/1.1 200 ", Verdict::Broken),
+        (
+            Reply::garbled_verdicts("{"),
+            "HTTP/1.1 200 ",
+            Verdict::Broken,
+        ),
         (
             Reply::status(503).for_all(),
             "HTTP/1.1 503 ",

@@ -1,16 +1,15 @@
 //! A handler's answer, read from the bytes that come (RFC 9112).
 
+use std::borrow::Cow;
 use std::io;
 
 use bytes::{Buf as _, BytesMut};
 use http::StatusCode;
 use http::header::HeaderValue;
-use httparse::{EMPTY_HEADER, Header, Response, Status};
+use httparse::{EMPTY_HEADER, Status};
 use thiserror::Error;
 
-/// Most bytes of a head or of the trailers, and most headers in them.
-const LONGEST_HEAD: usize = 64 * 1024;
-const MOST_HEADERS: usize = 100;
+use super::head::{Head, MAX_HEAD, MAX_HEADERS, Next, take_head};
 
 /// What a handler answered.
 #[derive(Debug)]
@@ -18,27 +17,54 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     /// Seconds or a date, as written.
     pub(super) retry_after: Option<HeaderValue>,
-    /// The beginning of the body, as text.
-    pub(super) text: String,
+    /// The beginning of the body.
+    pub(super) body: Vec<u8>,
     /// Whether it says that it is JSON.
     pub(super) is_json: bool,
-    /// Whether the text is all of the body.
+    /// Whether it is compressed, or encoded otherwise.
+    pub(super) is_encoded: bool,
+    /// Whether `body` is all of it.
     pub(super) whole: bool,
     /// Whether the connection can take another request.
     pub(super) reusable: bool,
+    /// Whether the handler sent more than the answer, or announced a body that an answer
+    /// with this status can't have.
+    pub(super) surplus: bool,
+}
+
+/// Bytes of what a handler sent that are shown.
+const SHOWN: usize = 100;
+
+/// Returns the beginning of what a handler sent, on one line.
+pub(super) fn shown(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]);
+    let text = text.chars().map(|char| match char.is_control() {
+        true => ' ',
+        false => char,
+    });
+    text.collect()
+}
+
+impl Answer {
+    /// Returns the body as text.
+    pub(super) fn text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.body)
+    }
 }
 
 #[cfg(test)]
 impl Answer {
     /// One over a connection that stays.
-    pub(super) fn of(status: u16, text: &str) -> Self {
+    pub(super) fn of(status: u16, body: impl AsRef<[u8]>) -> Self {
         Self {
             status: StatusCode::from_u16(status).unwrap(),
             retry_after: None,
-            text: text.into(),
+            body: body.as_ref().to_vec(),
             is_json: false,
+            is_encoded: false,
             whole: true,
             reusable: true,
+            surplus: false,
         }
     }
 }
@@ -72,33 +98,6 @@ pub(super) struct Reader {
     /// What follows the head.
     next: Next,
     body: Vec<u8>,
-}
-
-/// What comes next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
-    /// So many bytes of the body, and then nothing.
-    Bytes(u64),
-    ChunkSize,
-    /// So many bytes of a chunk, and then its end.
-    Chunk(u64),
-    Trailers,
-    /// The body, up to the end of the connection.
-    Rest,
-}
-
-impl Default for Next {
-    fn default() -> Self {
-        Self::Bytes(0)
-    }
-}
-
-struct Head {
-    status: StatusCode,
-    retry_after: Option<HeaderValue>,
-    keep_alive: bool,
-    is_json: bool,
-    body: Next,
 }
 
 impl Reader {
@@ -148,7 +147,7 @@ impl Reader {
                     taken => self.next = Next::Chunk(left - taken),
                 },
                 Next::Trailers => {
-                    let mut headers = [EMPTY_HEADER; MOST_HEADERS];
+                    let mut headers = [EMPTY_HEADER; MAX_HEADERS];
                     match httparse::parse_headers(input, &mut headers) {
                         Ok(Status::Complete((length, _))) => {
                             input.advance(length);
@@ -213,103 +212,19 @@ impl Reader {
         Ok(self.head.take().map(|head| Answer {
             status: head.status,
             retry_after: head.retry_after,
-            text: String::from_utf8_lossy(&body).into_owned(),
+            body,
             is_json: head.is_json,
+            is_encoded: head.is_encoded,
             whole,
             reusable: reusable && head.keep_alive,
+            surplus: head.surplus,
         }))
     }
 }
 
-fn take_head(input: &mut BytesMut) -> Result<Option<Head>, SendError> {
-    let mut headers = [EMPTY_HEADER; MOST_HEADERS];
-    let mut response = Response::new(&mut headers);
-    let parsed = response
-        .parse(input)
-        .map_err(|error| SendError::NotHttp(error.to_string()))?;
-    let Status::Complete(length) = parsed else {
-        return match input.len() > LONGEST_HEAD {
-            true => Err(SendError::NotHttp("its head has no end".into())),
-            false => Ok(None),
-        };
-    };
-    let (code, version) = (response.code.unwrap_or(0), response.version.unwrap_or(0));
-    let status = StatusCode::from_u16(code)
-        .map_err(|_| SendError::NotHttp(format!("{code} is no status")))?;
-    let head = interpret(status, version, response.headers)?;
-    input.advance(length);
-    Ok(Some(head))
-}
-
-/// What a head says of the body and the connection (RFC 9112, sections 6.3 and 9.3).
-fn interpret(status: StatusCode, version: u8, headers: &[Header<'_>]) -> Result<Head, SendError> {
-    let (mut length, mut encoding, mut retry_after) = (None, None, None);
-    let (mut close, mut stay, mut is_json) = (false, false, false);
-    for Header { name, value } in headers {
-        if name.eq_ignore_ascii_case("content-length") {
-            let told = parse_length(value)?;
-            if length.is_some_and(|length| length != told) {
-                return Err(SendError::NotHttp("it has two lengths".into()));
-            }
-            length = Some(told);
-        } else if name.eq_ignore_ascii_case("transfer-encoding") {
-            encoding = Some(last_token(value));
-        } else if name.eq_ignore_ascii_case("connection") {
-            close |= tokens(value).any(|token| token.eq_ignore_ascii_case(b"close"));
-            stay |= tokens(value).any(|token| token.eq_ignore_ascii_case(b"keep-alive"));
-        } else if name.eq_ignore_ascii_case("content-type") {
-            is_json = says_json(value);
-        } else if name.eq_ignore_ascii_case("retry-after") {
-            retry_after = HeaderValue::from_bytes(value).ok();
-        }
-    }
-    let empty = status.is_informational()
-        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let body = match (empty, encoding, length) {
-        (true, _, _) => Next::Bytes(0),
-        (_, Some(last), _) if last.eq_ignore_ascii_case(b"chunked") => Next::ChunkSize,
-        (_, Some(_), _) | (_, None, None) => Next::Rest,
-        (_, None, Some(length)) => Next::Bytes(length),
-    };
-    // Who gives two ends to a body may mean either.
-    let two_ends = encoding.is_some() && length.is_some();
-    let stays = !close && (version == 1 || stay);
-    Ok(Head {
-        status,
-        retry_after,
-        is_json,
-        keep_alive: stays && !two_ends && status != StatusCode::SWITCHING_PROTOCOLS,
-        body,
-    })
-}
-
-/// Whether a media type is JSON's, or one with its suffix (RFC 6839).
-fn says_json(value: &[u8]) -> bool {
-    let kind = value.split(|byte| *byte == b';').next().unwrap_or_default();
-    let kind = kind.trim_ascii().to_ascii_lowercase();
-    kind == b"application/json" || kind.ends_with(b"+json")
-}
-
-fn parse_length(value: &[u8]) -> Result<u64, SendError> {
-    // Digits and nothing else: a number may have a sign elsewhere.
-    let digits = value.trim_ascii();
-    let digits = digits.iter().all(u8::is_ascii_digit).then_some(digits);
-    digits
-        .and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok())
-        .ok_or_else(|| SendError::NotHttp("its length is no number".into()))
-}
-
-fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
-}
-
-fn last_token(value: &[u8]) -> &[u8] {
-    tokens(value).last().unwrap_or_default()
-}
-
 /// Waits for more, unless there is more than there can be.
 fn partial(input: &BytesMut) -> Result<Option<Answer>, SendError> {
-    match input.len() > LONGEST_HEAD {
+    match input.len() > MAX_HEAD {
         true => Err(broken("its end does not come")),
         false => Ok(None),
     }
@@ -375,6 +290,13 @@ mod tests {
                 "ok",
                 true,
             ),
+            // Before HTTP/1.1 there are no chunks, so its end is not certain.
+            (
+                "HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+                200,
+                "a",
+                false,
+            ),
             (
                 "HTTP/1.1 200 OK\r\n\r\nto the end",
                 200,
@@ -410,7 +332,7 @@ mod tests {
             for size in [1, 2, 7, text.len()] {
                 let (answer, left) = read(text, size).unwrap();
                 assert_eq!(answer.status, status, "{text}");
-                assert_eq!(answer.text, body, "{text}");
+                assert_eq!(answer.text(), body, "{text}");
                 assert_eq!(answer.reusable, reusable, "{text}");
                 assert_eq!(left, 0, "{text}");
             }
@@ -422,6 +344,44 @@ mod tests {
         let (answer, left) = read("HTTP/1.1 204 No Content\r\n\r\nHTTP", 100).unwrap();
         assert!(answer.reusable);
         assert_eq!(left, 4);
+    }
+
+    #[test]
+    fn a_body_that_can_not_be_is_surplus() {
+        for (head, surplus) in [
+            ("204 No Content", false),
+            ("204 No Content\r\ncontent-length: 0", false),
+            ("204 No Content\r\ncontent-length: 5", true),
+            ("204 No Content\r\ntransfer-encoding: chunked", true),
+            // What the body of a 200 would be.
+            ("304 Not Modified\r\ncontent-length: 5", false),
+            ("200 OK\r\ncontent-length: 0", false),
+        ] {
+            let (answer, _) = read(&format!("HTTP/1.1 {head}\r\n\r\n"), 100).unwrap();
+            assert_eq!(answer.surplus, surplus, "{head}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_the_body_is_read() {
+        for (headers, is_json, is_encoded) in [
+            ("content-type: application/json", true, false),
+            (
+                "Content-Type: Application/Problem+JSON; charset=utf-8",
+                true,
+                false,
+            ),
+            ("content-type: text/html", false, false),
+            ("content-encoding: identity", false, false),
+            ("Content-Encoding: gzip", false, true),
+            ("transfer-encoding: gzip, chunked", false, true),
+            ("transfer-encoding: chunked", false, false),
+        ] {
+            let text = format!("HTTP/1.1 200 OK\r\n{headers}\r\n\r\n0\r\n\r\n");
+            let (answer, _) = read(&text, 100).unwrap();
+            let said = (answer.is_json, answer.is_encoded);
+            assert_eq!(said, (is_json, is_encoded), "{headers}");
+        }
     }
 
     #[test]
@@ -440,7 +400,7 @@ mod tests {
             let text = format!("HTTP/1.1 500 Oh\r\n{head}\r\n\r\n{}", "x".repeat(1_000_000));
             let (answer, left) = read(&text, 4096).unwrap();
             assert!(!answer.reusable, "{head}");
-            assert!(answer.text.len() <= LONGEST_BODY + 4096, "{head}");
+            assert!(answer.body.len() <= LONGEST_BODY + 4096, "{head}");
             assert!(left > 900_000, "{head}");
         }
     }

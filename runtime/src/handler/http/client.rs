@@ -1,5 +1,6 @@
 //! Requests to a handler, over connections that are kept.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
@@ -7,8 +8,8 @@ use parking_lot::Mutex;
 use penstock_crds::validate::Address;
 use tokio::time::Instant;
 
-use super::answer::{Answer, SendError};
-use super::connection::Connection;
+use super::answer::{Answer, SendError, shown};
+use super::connection::{Connection, State};
 use super::deadline::Deadline;
 use crate::handler::HandlerError;
 
@@ -21,7 +22,11 @@ const CONNECT_SHARE: f64 = 0.9;
 const FIRST_CONNECT_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_CONNECT_WAIT: Duration = Duration::from_millis(500);
 
-/// Sends requests to one handler, each over a connection of its own while it lasts.
+/// Sends requests to one handler, each over a connection that has no other.
+///
+/// An answer has to end where it says: bytes behind it would be read as the answer to the
+/// next request. A handler that has sent such bytes once gets a new connection for each
+/// request from then on, as bytes that are late can't be told from an answer in time.
 pub(super) struct Client {
     address: Address,
     timeout: Duration,
@@ -29,6 +34,8 @@ pub(super) struct Client {
     longest_answer: usize,
     /// Connections without a request, the one used last on top.
     idle: Mutex<Vec<Connection>>,
+    /// Whether the handler has sent bytes that belong to no answer. Never cleared.
+    distrusted: AtomicBool,
 }
 
 impl Client {
@@ -40,6 +47,7 @@ impl Client {
             timeout,
             longest_answer,
             idle: Mutex::default(),
+            distrusted: AtomicBool::new(false),
         }
     }
 
@@ -51,7 +59,7 @@ impl Client {
     /// Waits until the handler accepts connections, at most `limit`.
     pub(super) async fn wait_until_up(&self, limit: Duration) -> Result<(), HandlerError> {
         let connection = self.connect(limit).await?;
-        self.idle.lock().push(connection);
+        self.keep(connection);
         Ok(())
     }
 
@@ -66,6 +74,8 @@ impl Client {
                 // The server closed it between two requests, as it may: that is
                 // no verdict on the message. Its siblings are as old.
                 Err(SendError::Closed(_)) => self.idle.lock().clear(),
+                // What came belongs to no answer, so this request has none yet.
+                Err(SendError::NotHttp(error)) => self.distrust(&error),
                 answer => return Ok(answer?),
             }
         }
@@ -76,11 +86,34 @@ impl Client {
     /// A connection that is open still.
     fn take_idle(&self) -> Option<Connection> {
         loop {
-            let connection = self.idle.lock().pop()?;
-            if connection.is_ready() {
-                return Some(connection);
+            let mut connection = self.idle.lock().pop()?;
+            match connection.state() {
+                State::Ready => return Some(connection),
+                State::Closed => {}
+                State::Unasked => self.distrust(&shown(connection.unasked())),
             }
         }
+    }
+
+    /// Keeps a connection for another request.
+    fn keep(&self, connection: Connection) {
+        if !self.distrusted.load(Ordering::Relaxed) {
+            self.idle.lock().push(connection);
+        }
+    }
+
+    /// Keeps no connections any more; says so once.
+    fn distrust(&self, received: &str) {
+        if !self.distrusted.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                handler = %self.address,
+                received,
+                "the handler sent more than its answer, or announced a body with status 204: \
+                 each request now has a new connection; end each answer where its \
+                 content-length says, and send none with 204 or 304"
+            );
+        }
+        self.idle.lock().clear();
     }
 
     /// A connection, tried again while the handler does not accept any.
@@ -119,9 +152,173 @@ impl Client {
         let answer = connection
             .send(write_head, body, self.longest_answer)
             .await?;
-        if answer.reusable {
-            self.idle.lock().push(connection);
+        if answer.surplus {
+            self.distrust(&shown(connection.unasked()));
+        } else if answer.reusable {
+            self.keep(connection);
         }
         Ok(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    const REQUEST: &[u8] = b"POST / HTTP/1.1\r\n\r\n";
+
+    const DONE: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
+
+    async fn client() -> (Client, TcpListener) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        (Client::new(&Address::Port(port), LIMIT, 1 << 16), listener)
+    }
+
+    async fn send(client: &Client) -> u16 {
+        let head = |out: &mut Vec<u8>| out.extend_from_slice(REQUEST);
+        let answer = timeout(LIMIT, client.send(head, b"")).await;
+        answer.expect("an answer").unwrap().status.as_u16()
+    }
+
+    async fn accept(listener: &TcpListener) -> TcpStream {
+        let accepted = timeout(LIMIT, listener.accept()).await;
+        accepted.expect("a connection").unwrap().0
+    }
+
+    async fn request(connection: &mut TcpStream) {
+        let mut request = vec![0; REQUEST.len()];
+        let read = timeout(LIMIT, connection.read_exact(&mut request)).await;
+        read.expect("a request").unwrap();
+        assert_eq!(request, REQUEST);
+    }
+
+    async fn answer(connection: &mut TcpStream, bytes: &[u8]) {
+        connection.write_all(bytes).await.unwrap();
+    }
+
+    /// Another request, over a new connection that is answered well.
+    async fn next_is_alone(client: &Client, listener: &TcpListener) {
+        let serve = async {
+            let mut connection = accept(listener).await;
+            request(&mut connection).await;
+            answer(&mut connection, DONE).await;
+        };
+        assert_eq!(tokio::join!(send(client), serve).0, 204);
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_kept_while_answers_end_where_they_say() {
+        let (client, listener) = client().await;
+        let serve = async {
+            let mut connection = accept(&listener).await;
+            for bytes in [
+                DONE,
+                b"HTTP/1.1 304 X\r\ncontent-length: 9\r\n\r\n",
+                b"HTTP/1.1 503 X\r\ncontent-length: 2\r\n\r\nno",
+                b"HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\nok",
+            ] {
+                request(&mut connection).await;
+                answer(&mut connection, bytes).await;
+            }
+        };
+        let requests = async {
+            for status in [204, 304, 503, 200] {
+                assert_eq!(send(&client).await, status);
+            }
+        };
+        tokio::join!(requests, serve);
+        assert_eq!(client.idle.lock().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn more_than_an_answer_is_never_read_as_the_next() {
+        for (bytes, status) in [
+            ("HTTP/1.1 204 X\r\n\r\nnot done", 204),
+            ("HTTP/1.1 204 X\r\ncontent-length: 8\r\n\r\nnot done", 204),
+            // The body is yet to come.
+            ("HTTP/1.1 204 X\r\ncontent-length: 8\r\n\r\n", 204),
+            ("HTTP/1.1 304 X\r\n\r\nsame", 304),
+            (
+                "HTTP/1.1 200 X\r\ncontent-length: 2\r\n\r\nok and more",
+                200,
+            ),
+            (
+                "HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n0\r\n\r\n",
+                200,
+            ),
+            // Two answers at once.
+            (
+                "HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\nHTTP/1.1 204 X\r\n\r\n",
+                503,
+            ),
+        ] {
+            let (client, listener) = client().await;
+            let serve = async {
+                let mut connection = accept(&listener).await;
+                request(&mut connection).await;
+                answer(&mut connection, bytes.as_bytes()).await;
+                connection
+            };
+            let (seen, _connection) = tokio::join!(send(&client), serve);
+            assert_eq!(seen, status, "{bytes}");
+            for _ in 0..2 {
+                next_is_alone(&client, &listener).await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_comes_after_the_next_request_costs_no_attempt() {
+        let (client, listener) = client().await;
+        let serve = async {
+            let mut connection = accept(&listener).await;
+            request(&mut connection).await;
+            answer(&mut connection, DONE).await;
+            request(&mut connection).await;
+            answer(&mut connection, b"{\"late\": 1}").await;
+            let mut next = accept(&listener).await;
+            request(&mut next).await;
+            answer(&mut next, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+            connection
+        };
+        let requests = async { (send(&client).await, send(&client).await) };
+        let (statuses, _connection) = tokio::join!(requests, serve);
+        assert_eq!(statuses, (204, 200));
+        next_is_alone(&client, &listener).await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_closes_between_requests_costs_no_attempt() {
+        let (client, listener) = client().await;
+        let serve = async {
+            let mut connection = accept(&listener).await;
+            request(&mut connection).await;
+            answer(&mut connection, DONE).await;
+            request(&mut connection).await;
+            drop(connection);
+            let mut next = accept(&listener).await;
+            for _ in 0..2 {
+                request(&mut next).await;
+                answer(&mut next, DONE).await;
+            }
+        };
+        let requests = async {
+            for _ in 0..3 {
+                assert_eq!(send(&client).await, 204);
+            }
+        };
+        tokio::join!(requests, serve);
+        assert_eq!(
+            client.idle.lock().len(),
+            1,
+            "the handler is trusted as before"
+        );
     }
 }

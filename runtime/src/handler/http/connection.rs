@@ -24,6 +24,28 @@ const ROOM: usize = 4 * 1024;
 /// Room that is kept for the next head; few are longer.
 const KEPT: usize = 16 * 1024;
 
+/// Bytes that are read of what no request asked for.
+const UNASKED: usize = 128;
+
+/// What can be done with a connection that has no request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// The handler has neither closed it nor sent anything.
+    Ready,
+    /// The handler has closed it, or is about to.
+    Closed,
+    /// The handler has sent bytes that belong to no answer.
+    Unasked,
+}
+
+/// Returns `true` for the answer 408, with which servers close idle connections.
+fn is_farewell(bytes: &[u8]) -> bool {
+    let status = bytes
+        .strip_prefix(b"HTTP/1.")
+        .and_then(|rest| rest.get(1..5));
+    status == Some(b" 408")
+}
+
 /// One connection. Dropping it closes it, an unanswered request included.
 pub(super) struct Connection {
     stream: Stream,
@@ -42,10 +64,26 @@ impl Connection {
         })
     }
 
-    /// Whether the connection can take a request: the other side has neither closed
-    /// it nor sent what nobody asked for.
-    pub(super) fn is_ready(&self) -> bool {
-        self.input.is_empty() && self.stream.is_silent()
+    /// Returns what can be done with a connection that has no request.
+    pub(super) fn state(&mut self) -> State {
+        let mut more = [0; UNASKED];
+        match self.stream.try_read(&mut more) {
+            Ok(0) => {}
+            Ok(count) => self.input.extend_from_slice(&more[..count]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.input.is_empty() => {
+                return State::Ready;
+            }
+            Err(_) => {}
+        }
+        match self.input.is_empty() || is_farewell(&self.input) {
+            true => State::Closed,
+            false => State::Unasked,
+        }
+    }
+
+    /// Returns what has come and belongs to no answer.
+    pub(super) fn unasked(&self) -> &[u8] {
+        &self.input
     }
 
     /// Sends a request, whose head `write_head` writes, and reads the answer, of its
@@ -63,7 +101,10 @@ impl Connection {
         let sent = self.write(body, &mut reader).await;
         // Who refuses a request may answer and close before it has read it all.
         match (self.read(reader).await, sent) {
-            (Ok(answer), Ok(Sent::Whole)) => Ok(answer),
+            (Ok(answer), Ok(Sent::Whole)) => Ok(Answer {
+                surplus: answer.surplus || (answer.reusable && !self.input.is_empty()),
+                ..answer
+            }),
             (Ok(answer), Ok(Sent::Part) | Err(_)) => Ok(Answer {
                 reusable: false,
                 ..answer
@@ -184,7 +225,7 @@ mod tests {
         let (answer, ()) = tokio::join!(send, serve);
         let answer = answer.unwrap().unwrap();
         assert_eq!((answer.status.as_u16(), answer.reusable), (204, true));
-        assert!(connection.is_ready());
+        assert_eq!(connection.state(), State::Ready);
     }
 
     #[tokio::test]
@@ -202,17 +243,26 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_is_closed_or_spoken_on_takes_no_request() {
-        for unasked in [&b""[..], b"HTTP/1.1 408 Request Timeout\r\n\r\n"] {
-            let (connection, mut server) = connected().await;
-            assert!(connection.is_ready());
+        for (unasked, state) in [
+            (&b""[..], State::Closed),
+            (b"HTTP/1.1 408 Request Timeout\r\n\r\n", State::Closed),
+            (b"HTTP/1.1 200 OK\r\n\r\n", State::Unasked),
+            (b"hello", State::Unasked),
+        ] {
+            let (mut connection, mut server) = connected().await;
+            assert_eq!(connection.state(), State::Ready);
             server.write_all(unasked).await.unwrap();
             drop(server);
             let wait = async {
-                while connection.is_ready() {
-                    tokio::task::yield_now().await;
+                loop {
+                    match connection.state() {
+                        State::Ready => tokio::task::yield_now().await,
+                        state => return state,
+                    }
                 }
             };
-            timeout(LIMIT, wait).await.expect("it is noticed");
+            let seen = timeout(LIMIT, wait).await.expect("it is noticed");
+            assert_eq!(seen, state, "{}", String::from_utf8_lossy(unasked));
         }
     }
 

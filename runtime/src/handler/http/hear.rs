@@ -89,15 +89,19 @@ mod tests {
         prop_oneof![3 => answer(), 5 => damaged(answer()), 1 => prop::collection::vec(any::<u8>(), 0..60)]
     }
 
-    /// Whether the body of an undamaged answer lets the message at `place` pass.
+    /// Whether the body of an undamaged answer that says it is JSON lets the message at
+    /// `place` pass.
     fn lets_pass(body: &str, place: usize) -> bool {
-        let Ok(body) = serde_json::from_str::<Value>(body) else {
-            return body.bytes().all(|byte| b" \t\r\n".contains(&byte));
-        };
+        let body = body.trim_ascii();
         let is_done = |entry: &Value| entry == "done" || entry["verdict"] == "done";
-        match &body["verdicts"] {
-            Value::Null => true,
-            list => list.get(place).is_some_and(is_done),
+        match serde_json::from_str(body) {
+            Ok(Value::Object(body)) => {
+                let list = body.get("verdicts").and_then(Value::as_array);
+                list.and_then(|list| list.get(place)).is_some_and(is_done)
+            }
+            Ok(Value::Array(_) | Value::Null) => false,
+            Ok(_) => true,
+            Err(_) => body.is_empty(),
         }
     }
 

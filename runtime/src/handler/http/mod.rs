@@ -10,8 +10,10 @@ mod batch;
 mod client;
 mod cloudevents;
 mod connection;
+mod content;
 mod deadline;
 mod events;
+mod head;
 mod hear;
 mod records;
 mod verdict;
@@ -99,10 +101,10 @@ impl<T: Sync> Handler<T> for HttpHandler {
         let deadline = self.client.deadline();
         let write_head = |head: &mut Vec<u8>| self.events.write(&message, deadline, head);
         let answer = self.client.send(write_head, body).await?;
-        verdict::of(&answer)?;
-        match self.produces {
-            true => records::of(&answer),
-            false => Ok(Done::default()),
+        if self.produces {
+            records::of(&answer)
+        } else {
+            records::unexpected(&answer)
         }
     }
 }

@@ -4,18 +4,20 @@ use std::fmt::Display;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use memchr::memmem;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::Answer;
-use super::verdicts::SPACE;
+use super::content::{Content, List, from_object, read_answer};
+use super::verdict;
 use crate::handler::HandlerError;
 use crate::produce::{Done, ProducerRecord};
 
 /// One record. Without key or data it has none; that is a tombstone.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct JsonRecord<'a> {
+struct JsonRecord<'a> {
     topic: String,
     #[serde(default)]
     partition: Option<i32>,
@@ -72,10 +74,13 @@ fn bytes(
 }
 
 /// What a list of records says.
-pub(super) fn done(records: Vec<JsonRecord<'_>>) -> Result<Done, HandlerError> {
-    let produce: Result<Vec<ProducerRecord>, String> =
-        records.into_iter().map(TryInto::try_into).collect();
-    Ok(produce.map_err(unreadable)?.into())
+pub(super) fn parse(records: &[&RawValue]) -> Result<Done, HandlerError> {
+    let record = |text: &&RawValue| {
+        let record: JsonRecord<'_> = from_object(text.get().as_bytes()).map_err(unreadable)?;
+        ProducerRecord::try_from(record).map_err(unreadable)
+    };
+    let records: Result<Vec<_>, HandlerError> = records.iter().map(record).collect();
+    Ok(records?.into())
 }
 
 /// What may have been meant as records is an error that stays: to go on could lose them.
@@ -88,23 +93,34 @@ fn unreadable(error: impl Display) -> HandlerError {
 /// The body of an answer on one message, as far as it matters.
 #[derive(Deserialize)]
 struct Body<'a> {
-    #[serde(default, borrow)]
-    produce: Vec<JsonRecord<'a>>,
+    #[serde(borrow)]
+    produce: Vec<&'a RawValue>,
+}
+
+/// Reads the list of records, each as it is written.
+pub(super) fn read(body: &[u8]) -> Result<Vec<&RawValue>, String> {
+    let body: Body<'_> = from_object(body).map_err(|error| error.to_string())?;
+    Ok(body.produce)
 }
 
 /// What the answer on one message gives to produce.
 pub(super) fn of(answer: &Answer) -> Result<Done, HandlerError> {
-    let text = answer.text.trim_matches(SPACE);
-    if !answer.is_json || !text.starts_with('{') {
+    match read_answer(answer, List::Records, read)? {
+        Content::List(records) => parse(&records),
+        Content::Status => Ok(Done::default()),
+    }
+}
+
+/// What the answer on one message says where nothing is to be produced. Its body means
+/// nothing, unless it is a list of records all the same: they are given on, and refused.
+pub(super) fn unexpected(answer: &Answer) -> Result<Done, HandlerError> {
+    verdict::of(answer)?;
+    let body = answer.body.trim_ascii();
+    if !body.starts_with(b"{") || memmem::find(body, b"\"produce\"").is_none() {
         return Ok(Done::default());
     }
-    if !answer.whole {
-        return Err(HandlerError::permanent(
-            "the handler's answer is too long to be read",
-        ));
-    }
-    let body: Body<'_> = serde_json::from_str(text).map_err(unreadable)?;
-    done(body.produce)
+    let records = read(body).ok().and_then(|records| parse(&records).ok());
+    Ok(records.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -154,18 +170,52 @@ mod tests {
 
     #[test]
     fn an_answer_without_records_gives_none() {
-        for text in ["", "[1]", "{}", r#"{"status": "ok"}"#, "\"produce\""] {
-            assert_eq!(read(text).unwrap(), [], "{text}");
+        for text in ["", "ok", "produce", r#"{"produce": []}"#] {
+            assert_eq!(of(&Answer::of(200, text)), Ok(Done::default()), "{text}");
         }
+    }
+
+    #[test]
+    fn records_count_whatever_their_content_type_is() {
         let plain = Answer::of(200, r#"{"produce": [{"topic": "a"}]}"#);
-        assert_eq!(of(&plain).unwrap(), Done::default());
+        assert_eq!(
+            of(&plain),
+            Ok(ProducerRecord {
+                payload: None,
+                ..ProducerRecord::new("a", "")
+            }
+            .into())
+        );
+    }
+
+    #[test]
+    fn records_that_nobody_expects_are_given_on_to_be_refused() {
+        let records = unexpected(&Answer::of(200, r#" {"produce": [{"topic": "a"}]}"#));
+        assert_eq!(records.unwrap().produce.len(), 1);
+        for text in [
+            "",
+            "null",
+            r#"{"status": "ok"}"#,
+            r#"{"produce": "apples"}"#,
+            r#"{"produce": ["apples", {"topic": "a"}]}"#,
+            r#"[{"produce": [{"topic": "a"}]}]"#,
+            r#"{"produce": [{"topic": "a"}"#,
+        ] {
+            assert_eq!(
+                unexpected(&Answer::of(200, text)),
+                Ok(Done::default()),
+                "{text}"
+            );
+        }
+        let failed = unexpected(&Answer::of(503, r#"{"produce": [{"topic": "a"}]}"#));
+        assert!(failed.is_err());
     }
 
     #[test]
     fn records_that_can_not_be_read_are_no_success() {
         for text in [
-            r#"{"produce": [{"topic": "a"}"#,
-            r#"{"produce": "a"}"#,
+            r#"{"produce": ["a"]}"#,
+            r#"{"produce": [["a"]]}"#,
             r#"{"produce": [{"key": "a"}]}"#,
             r#"{"produce": [{"topic": "a", "value": "b"}]}"#,
             r#"{"produce": [{"topic": "a", "data_base64": "!"}]}"#,

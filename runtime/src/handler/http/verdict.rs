@@ -17,8 +17,9 @@ pub(super) fn of(answer: &Answer) -> Result<(), HandlerError> {
         return Ok(());
     }
     let mut reason = format!("the handler answered {status}");
-    if !answer.text.trim().is_empty() {
-        let shown: String = answer.text.trim().chars().take(SHOWN).collect();
+    let text = answer.text();
+    if !text.trim().is_empty() {
+        let shown: String = text.trim().chars().take(SHOWN).collect();
         reason = format!("{reason}: {shown}");
     }
     if !passes(status) {
@@ -67,7 +68,7 @@ mod tests {
 
     #[test]
     fn the_reason_shows_the_status_and_the_beginning_of_the_answer() {
-        let error = of(&Answer::of(422, &"no amount ".repeat(100))).unwrap_err();
+        let error = of(&Answer::of(422, "no amount ".repeat(100))).unwrap_err();
         let reason = error.reason();
         assert!(
             reason.starts_with("the handler answered 422 Unprocessable Entity: no amount"),

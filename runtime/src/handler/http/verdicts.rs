@@ -3,17 +3,13 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::answer::Answer;
-use super::records::{self, JsonRecord};
-use super::verdict;
+use super::content::{Content, List, from_object, read_answer};
+use super::records;
 use crate::handler::HandlerError;
 use crate::produce::Done;
-
-/// White space around JSON (RFC 8259); other characters that look like it are none.
-pub(super) const SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
 /// An answer's body, where it gives verdicts.
 #[derive(Deserialize)]
@@ -22,16 +18,10 @@ struct Verdicts<'a> {
     verdicts: Vec<&'a RawValue>,
 }
 
-/// An answer's body, as far as it must be known whether it gives verdicts.
-#[derive(Deserialize)]
-struct Outline {
-    verdicts: Option<IgnoredAny>,
-}
-
 /// One message's verdict, with what belongs to it. It may be its name alone.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Entry<'a> {
+pub(super) struct Entry<'a> {
     verdict: Name,
     #[serde(default)]
     reason: String,
@@ -40,7 +30,7 @@ struct Entry<'a> {
     retry_after: Option<f64>,
     /// With `done`.
     #[serde(default, borrow)]
-    produce: Vec<JsonRecord<'a>>,
+    produce: Vec<&'a RawValue>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -56,55 +46,32 @@ enum Name {
 /// The verdict on each of `count` messages, in their order; fewer where the handler gave
 /// fewer.
 ///
-/// A status that is no success is the verdict on all of them, as for a single message. A
-/// success without a list of verdicts is one for all.
+/// A status that is no success is the verdict on all of them, as for a single message; so is
+/// a success whose body is no list, and a failure to read one.
 pub(super) fn of(answer: &Answer, count: usize) -> Vec<Result<Done, HandlerError>> {
-    if let Err(error) = verdict::of(answer) {
-        return vec![Err(error); count];
-    }
-    match read(answer, count) {
-        Ok(Some(entries)) => entries.into_iter().map(Entry::verdict).collect(),
-        Ok(None) => vec![Ok(Done::default()); count],
-        Err(reason) => vec![Err(HandlerError::retryable(reason)); count],
+    match read_answer(answer, List::Verdicts, |body| read(body, count)) {
+        Ok(Content::List(entries)) => entries.into_iter().map(Entry::verdict).collect(),
+        Ok(Content::Status) => vec![Ok(Done::default()); count],
+        Err(error) => vec![Err(error); count],
     }
 }
 
-/// The list, if there is one. What may have been meant as one and can't be read is an
-/// error: to take it for success could lose messages.
-fn read(answer: &Answer, count: usize) -> Result<Option<Vec<Entry<'_>>>, String> {
-    let text = answer.text.trim_matches(SPACE);
-    if text.is_empty() || !answer.is_json {
-        return Ok(None);
+/// Reads the verdicts on at most `count` messages.
+pub(super) fn read(body: &[u8], count: usize) -> Result<Vec<Entry<'_>>, String> {
+    let Verdicts { verdicts } = from_object(body).map_err(|error| error.to_string())?;
+    if verdicts.len() > count {
+        return Err(format!("{} verdicts on {count} messages", verdicts.len()));
     }
-    if !answer.whole {
-        return Err("the handler's verdicts are too long to be read".into());
-    }
-    let unreadable =
-        |error: serde_json::Error| format!("the handler's verdicts can't be read: {error}");
-    if !text.starts_with('{') {
-        serde_json::from_str::<IgnoredAny>(text).map_err(unreadable)?;
-        return Ok(None);
-    }
-    let outline: Outline = serde_json::from_str(text).map_err(unreadable)?;
-    if outline.verdicts.is_none() {
-        return Ok(None);
-    }
-    let Verdicts { verdicts } = serde_json::from_str(text).map_err(unreadable)?;
     let entries = verdicts.iter().map(|verdict| Entry::read(verdict));
-    let entries: Vec<_> = entries.collect::<Result<_, _>>().map_err(unreadable)?;
-    match entries.len() <= count {
-        true => Ok(Some(entries)),
-        false => Err(format!(
-            "the handler gave {} verdicts on {count} messages",
-            verdicts.len()
-        )),
-    }
+    entries
+        .collect::<Result<_, _>>()
+        .map_err(|error| error.to_string())
 }
 
 impl<'a> Entry<'a> {
     fn read(text: &'a RawValue) -> serde_json::Result<Self> {
         if !text.get().starts_with('"') {
-            return serde_json::from_str(text.get());
+            return from_object(text.get().as_bytes());
         }
         Ok(Self {
             verdict: serde_json::from_str(text.get())?,
@@ -123,7 +90,7 @@ impl<'a> Entry<'a> {
             .retry_after
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         let error = match self.verdict {
-            Name::Done => return records::done(self.produce),
+            Name::Done => return records::parse(&self.produce),
             Name::Retry => HandlerError::retryable(reason),
             Name::Fail => HandlerError::permanent(reason),
             Name::Skip => HandlerError::skip(reason),
@@ -179,60 +146,38 @@ mod tests {
     }
 
     #[test]
-    fn a_status_without_verdicts_is_the_verdict_on_all() {
-        for text in [
-            "",
-            "null",
-            "{}",
-            r#"{"status": "ok"}"#,
-            "[1]",
-            r#"{"verdicts": null}"#,
-        ] {
-            assert_eq!(kinds(&answer(200, text), 2), [None; 2], "{text}");
+    fn an_answer_without_a_list_is_the_verdict_on_all() {
+        for text in ["", "ok", "<p>done</p>"] {
+            assert_eq!(kinds(&Answer::of(200, text), 2), [None; 2], "{text}");
         }
-        let mut plain = answer(200, "thank you {");
-        plain.is_json = false;
-        assert_eq!(kinds(&plain, 2), [None; 2]);
         let all = r#"{"verdicts": ["done", "done"]}"#;
-        assert_eq!(
-            kinds(&answer(503, all), 2),
-            [Some(FailureKind::Retryable); 2]
-        );
-        assert_eq!(
-            kinds(&answer(400, all), 2),
-            [Some(FailureKind::Permanent); 2]
-        );
-    }
-
-    #[test]
-    fn verdicts_that_can_not_be_read_are_no_success() {
-        for text in [
-            r#"{"verdicts": ["done""#,
-            r#"{"verdicts": ["fine", "done"]}"#,
-            r#"{"verdicts": [{"verdict": "retry", "after": 1}]}"#,
-            r#"{"verdicts": {"0": "done"}}"#,
-            r#"{"verdicts": ["done", "done", "done"]}"#,
-            "\u{a0}",
-            "\u{b}0",
+        for (status, text, kind) in [
+            (503, all, FailureKind::Retryable),
+            (400, all, FailureKind::Permanent),
+            (200, r#"{"Verdicts": ["done"]}"#, FailureKind::Retryable),
+            (
+                200,
+                r#"{"verdicts": ["done", "done", "done"]}"#,
+                FailureKind::Retryable,
+            ),
         ] {
-            let retryable = [Some(FailureKind::Retryable); 2];
-            assert_eq!(kinds(&answer(200, text), 2), retryable, "{text}");
+            assert_eq!(kinds(&answer(status, text), 2), [Some(kind); 2], "{text}");
         }
-        let mut cut = answer(200, r#"{"verdicts": []}"#);
-        cut.whole = false;
-        assert_eq!(kinds(&cut, 1), [Some(FailureKind::Retryable)]);
     }
 
     #[test]
     fn a_done_may_bring_records_to_produce() {
         let text = r#"{"verdicts": [{"verdict": "done", "produce": [{"topic": "out", "data": 1.10}]},
-            {"verdict": "done", "produce": [{"topic": "out", "data_base64": "!"}]}, "done"]}"#;
-        let verdicts = of(&answer(200, text), 3);
+            {"verdict": "done", "produce": [{"topic": "out", "data_base64": "!"}]},
+            {"verdict": "done", "produce": [["out"]]}, "done"]}"#;
+        let verdicts = of(&answer(200, text), 4);
         let record = ProducerRecord::new("out", "1.10");
         assert_eq!(verdicts[0], Ok(record.into()));
-        let error = verdicts[1].as_ref().unwrap_err();
-        assert_eq!(error.kind(), FailureKind::Permanent);
-        assert_eq!(verdicts[2], Ok(Done::default()));
+        for unreadable in &verdicts[1..3] {
+            let error = unreadable.as_ref().unwrap_err();
+            assert_eq!(error.kind(), FailureKind::Permanent);
+        }
+        assert_eq!(verdicts[3], Ok(Done::default()));
     }
 
     #[test]
