@@ -2,12 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::spec::{Commit, OffsetReset};
 use crate::validate::{ConsumeMode, Endpoint, Transport, ValidatedConsumer};
 
 use super::connection::{self, SecretError, SecretRef, Setting};
 use super::properties::{self, Scope};
+
+/// How long the coordinator lets a transaction stay open whose process is gone. Other
+/// consumers that are assigned its partitions, and readers of its records, wait that long.
+pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Properties and values, in the order in which they are given to librdkafka.
 pub type Layer = Vec<(String, String)>;

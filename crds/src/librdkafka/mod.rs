@@ -6,5 +6,5 @@ mod connection;
 pub mod properties;
 mod table;
 
-pub use config::{ConsumerConfig, consumer_config};
+pub use config::{ConsumerConfig, TRANSACTION_TIMEOUT, consumer_config};
 pub use connection::{SecretError, SecretRef, Setting, oauth_token, oauth_token_path};

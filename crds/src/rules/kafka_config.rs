@@ -1,13 +1,18 @@
 //! Rules of `spec.kafka.config`: what the user may say to librdkafka directly.
 
+mod numbers;
+mod shared;
+
 use std::collections::BTreeMap;
 
+use regex::Regex;
+
 use crate::librdkafka::config::is_consumer_protocol;
-use crate::librdkafka::properties::{self, FALSE, Kind, Scope, TRUE, parse_boolean};
+use crate::librdkafka::properties::{self, Kind, Scope, TRUE, parse_boolean};
 use crate::spec::{Commit, KafkaConsumerSpec, Mode};
 use crate::suggest::did_you_mean;
 
-use super::kinds::{below, found_text, rust_only, unless};
+use super::kinds::{below, found_text, quoted, rust_only, unless};
 use super::{CelMessage, Finding, Rule};
 
 /// Properties that hold credentials, and what to use instead.
@@ -78,9 +83,6 @@ const CLASSIC_ONLY: [&str; 4] = [
 const NO_TABLE_IN_CEL: &str =
     "librdkafka's table of some 200 properties would exceed what a CRD's rules may cost";
 
-const NO_MERGE_IN_CEL: &str =
-    "compares numbers that may stand in text, in the mode's defaults or in librdkafka's";
-
 pub(super) fn rules() -> Vec<Rule> {
     let mut rules: Vec<Rule> = CREDENTIALS
         .iter()
@@ -104,6 +106,8 @@ pub(super) fn rules() -> Vec<Rule> {
     rules.extend(commits());
     rules.push(commits_go_on());
     rules.push(transactions_are_waited_for());
+    rules.extend(shared::rules());
+    rules.push(assignors());
     rules.extend(CLASSIC_ONLY.map(classic_only));
     rules.push(rust_only(
         "config-property",
@@ -119,7 +123,7 @@ pub(super) fn rules() -> Vec<Rule> {
         "must hold what librdkafka takes for the property",
         bad_values,
     ));
-    rules.extend(ordered_pairs());
+    rules.extend(numbers::rules());
     rules
 }
 
@@ -205,24 +209,44 @@ fn no_shared_instance_id() -> Rule {
     )
 }
 
-/// Offsets of messages that are not handled must not be committed, unless that is
-/// what `commit: Read` asks for.
-fn commits() -> [Rule; 3] {
+/// Wherever the runtime commits, librdkafka must not: it would commit messages that
+/// are not handled. Only `commit: Read` leaves commits to librdkafka. Each rule speaks of
+/// one mode, because the remedies differ.
+fn commits() -> [Rule; 6] {
     [
         commit_rule(
             "in-order",
             "enable.auto.commit",
-            "self.mode == 'InOrder' && !(has(self.commit) && self.commit == 'Transactional')",
-            |spec| spec.mode == Mode::InOrder && spec.commit != Some(Commit::Transactional),
-            false,
+            COMMITS_EACH_MESSAGE,
+            commits_each_message,
             "an InOrder consumer commits each message once it is handled, not by the clock; leave it out",
+        ),
+        commit_rule(
+            "in-order",
+            "enable.auto.offset.store",
+            COMMITS_EACH_MESSAGE,
+            commits_each_message,
+            "an InOrder consumer commits each message once it is handled, and librdkafka stores no offsets for it; leave it out",
+        ),
+        commit_rule(
+            "key-ordered",
+            "enable.auto.commit",
+            COMMITS_BY_KEY,
+            commits_by_key,
+            "a KeyOrdered consumer commits only what was handled, and the runtime does that; leave it out",
+        ),
+        commit_rule(
+            "key-ordered",
+            "enable.auto.offset.store",
+            COMMITS_BY_KEY,
+            commits_by_key,
+            "a KeyOrdered consumer commits only what was handled, and stored offsets are those of messages that were only read; leave it out",
         ),
         commit_rule(
             "handled",
             "enable.auto.commit",
             COMMITS_HANDLED,
             commits_handled,
-            false,
             "with commit: Handled or Transactional the runtime commits what was handled; leave it out, or set commit: Read",
         ),
         commit_rule(
@@ -230,7 +254,6 @@ fn commits() -> [Rule; 3] {
             "enable.auto.offset.store",
             COMMITS_HANDLED,
             commits_handled,
-            false,
             "with commit: Handled or Transactional messages would be committed before they are handled; leave it out, or set commit: Read",
         ),
     ]
@@ -245,18 +268,15 @@ fn commits_go_on() -> Rule {
         "spec",
         ".kafka.config['auto.commit.interval.ms']",
         format!(
-            "!({COMMITS_HANDLED}) || !has({config}) || !('{property}' in {config}) || !{config}['{property}'].matches('^[+-]?0+$')"
+            "!({COMMITS_HANDLED} || {COMMITS_BY_KEY}) || !has({config}) || !('{property}' in {config}) || !{config}['{property}'].matches('^[+-]?0+$')"
         ),
         CelMessage::Found(found_text(&format!("{config}['{property}']"))),
         "with commit: Handled or Transactional an interval of 0 would commit without a pause; leave it out, or raise it",
         move |spec| {
             let value = spec.kafka.config.get(property)?;
             let never = value.parse() == Ok(0_i64);
-            unless(
-                !commits_handled(spec) || !never,
-                &path(property),
-                value.as_str(),
-            )
+            let concerned = commits_handled(spec) || commits_by_key(spec);
+            unless(!concerned || !never, &path(property), value.as_str())
         },
     )
 }
@@ -284,9 +304,10 @@ fn transactions_are_waited_for() -> Rule {
     )
 }
 
-const COMMITS_HANDLED: &str = "has(self.commit) && self.commit != 'Read' && (self.mode == 'Fast' || self.commit == 'Transactional')";
+const COMMITS_HANDLED: &str = "(has(self.commit) && self.commit != 'Read' && (self.mode == 'Fast' || self.commit == 'Transactional'))";
 
-/// Where the runtime commits by the clock, and a user may set by which.
+/// Returns `true` where the manifest names a policy by which the runtime commits
+/// periodically.
 fn commits_handled(spec: &KafkaConsumerSpec) -> bool {
     match spec.commit {
         Some(Commit::Handled) => spec.mode == Mode::Fast,
@@ -295,32 +316,64 @@ fn commits_handled(spec: &KafkaConsumerSpec) -> bool {
     }
 }
 
-/// Where `applies`, the property may only say `wanted`.
+const COMMITS_BY_KEY: &str =
+    "(self.mode == 'KeyOrdered' && !(has(self.commit) && self.commit == 'Transactional'))";
+
+/// Returns `true` where the runtime commits periodically because of the mode.
+fn commits_by_key(spec: &KafkaConsumerSpec) -> bool {
+    spec.mode == Mode::KeyOrdered && spec.commit != Some(Commit::Transactional)
+}
+
+const COMMITS_EACH_MESSAGE: &str =
+    "(self.mode == 'InOrder' && !(has(self.commit) && self.commit == 'Transactional'))";
+
+/// Returns `true` where the runtime commits each message.
+fn commits_each_message(spec: &KafkaConsumerSpec) -> bool {
+    spec.mode == Mode::InOrder && spec.commit != Some(Commit::Transactional)
+}
+
+/// Where `applies`, the property may not be true.
 fn commit_rule(
     policy: &str,
     property: &'static str,
     cel_applies: &str,
     applies: fn(&KafkaConsumerSpec) -> bool,
-    wanted: bool,
     message: &str,
 ) -> Rule {
-    let opposite = if wanted { &FALSE } else { &TRUE };
     let config = "self.kafka.config";
     below(
         &format!("config-{property}-{policy}"),
         "spec",
         &format!(".kafka.config['{property}']"),
         format!(
-            "!({cel_applies}) || !has({config}) || !('{property}' in {config}) || !({})",
-            cel_is(property, config, opposite)
+            "!{cel_applies} || !has({config}) || !('{property}' in {config}) || !({})",
+            cel_is(property, config, &TRUE)
         ),
         CelMessage::Found(found_text(&format!("{config}['{property}']"))),
         message,
         move |spec| {
             let value = spec.kafka.config.get(property)?;
-            let kept = !applies(spec) || parse_boolean(value) != Some(!wanted);
+            let kept = !applies(spec) || parse_boolean(value) != Some(true);
             unless(kept, &path(property), value.as_str())
         },
+    )
+}
+
+/// What librdkafka takes for `partition.assignment.strategy`
+/// (`rd_kafka_assignors_init`): names of its three assignors, in lower case, separated
+/// by commas, all of one kind. Eager ones give all partitions up at each rebalance,
+/// the cooperative one does not, and a group cannot do both.
+const ASSIGNORS: &str = "^[ ,]*((range|roundrobin)( *,[ ,]*(range|roundrobin))*|cooperative-sticky( *,[ ,]*cooperative-sticky)*) *,?$";
+
+fn assignors() -> Rule {
+    let property = "partition.assignment.strategy";
+    let taken = Regex::new(ASSIGNORS).expect("the rules' patterns are valid");
+    property_rule(
+        "config-partition.assignment.strategy",
+        property,
+        &format!("self.config['{property}'].matches({})", quoted(ASSIGNORS)),
+        "must be range, roundrobin, both of them, or cooperative-sticky alone: librdkafka has no other assignor, and the eager ones (range, roundrobin) cannot be mixed with the cooperative one",
+        move |_, value| taken.is_match(value),
     )
 }
 
@@ -392,80 +445,6 @@ fn bad_values(spec: &KafkaConsumerSpec) -> Vec<Finding> {
             Some(Finding::of(path(name), value.as_str()).saying(message))
         })
         .collect()
-}
-
-/// Pairs of numbers that librdkafka refuses when the first is less than the
-/// second plus a margin (`rd_kafka_conf_finalize`).
-const ORDERED: [(&str, &str, i64); 4] = [
-    ("max.poll.interval.ms", "session.timeout.ms", 0),
-    ("fetch.max.bytes", "message.max.bytes", 0),
-    ("receive.message.max.bytes", "fetch.max.bytes", 512),
-    ("reconnect.backoff.max.ms", "reconnect.backoff.ms", 0),
-];
-
-fn ordered_pairs() -> impl Iterator<Item = Rule> {
-    ORDERED.into_iter().map(|(larger, smaller, margin)| {
-        let least = match margin {
-            0 => smaller.to_owned(),
-            margin => format!("{smaller} + {margin}"),
-        };
-        rust_only(
-            &format!("config-{larger}-order"),
-            "spec.kafka.config",
-            NO_MERGE_IN_CEL,
-            &format!("{larger} must be at least {least}; raise the first or lower the second"),
-            move |spec| disordered(&spec.kafka.config, larger, smaller, margin),
-        )
-    })
-}
-
-/// Blames the larger property when the user sets it, else the smaller; what the
-/// user does not set is in order.
-fn disordered(
-    config: &BTreeMap<String, String>,
-    larger: &str,
-    smaller: &str,
-    margin: i64,
-) -> Vec<Finding> {
-    let blamed = [larger, smaller]
-        .into_iter()
-        .find_map(|name| Some((name, config.get(name)?)));
-    // A value that is no number is reported by another rule.
-    let pair = effective(config, larger).zip(effective(config, smaller));
-    match (blamed, pair) {
-        (Some((name, value)), Some((high, low))) if high < low.saturating_add(margin) => {
-            vec![Finding::of(path(name), value.as_str())]
-        }
-        _ => Vec::new(),
-    }
-}
-
-/// What librdkafka will take for a property of [`ORDERED`]: the user's number, or
-/// what it is without one.
-fn effective(config: &BTreeMap<String, String>, name: &str) -> Option<i64> {
-    if let Some(text) = config.get(name) {
-        return text.parse().ok();
-    }
-    match name {
-        "max.poll.interval.ms" => Some(300_000),
-        // Not set at all for the consumer protocol.
-        "session.timeout.ms" if is_consumer_protocol(config) => Some(0),
-        "session.timeout.ms" => Some(10_000),
-        "message.max.bytes" => Some(1_000_000),
-        "fetch.max.bytes" => {
-            let queued = match config.get("queued.max.messages.kbytes") {
-                Some(text) => text.parse().ok()?,
-                None => 65_536_i64,
-            };
-            let wanted = queued.saturating_mul(1024).min(52_428_800);
-            Some(wanted.max(effective(config, "message.max.bytes")?))
-        }
-        // Raised as needed unless set.
-        "receive.message.max.bytes" => Some(i64::MAX),
-        "reconnect.backoff.ms" => Some(100),
-        "reconnect.backoff.max.ms" => Some(10_000),
-        _ => None,
-    }
 }
 
 fn path(property: &str) -> String {
