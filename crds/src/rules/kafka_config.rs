@@ -176,8 +176,26 @@ fn refused(property: &'static str, message: &str) -> Rule {
 
 /// Whether a property may never be set.
 pub(crate) fn is_refused(name: &str) -> bool {
+    is_in_tables(name) || not_built(name).is_some()
+}
+
+fn is_in_tables(name: &str) -> bool {
     let in_table = |table: &[(&str, &str)]| table.iter().any(|(property, _)| *property == name);
     in_table(&CREDENTIALS) || in_table(&OWNED) || in_table(&SENSELESS)
+}
+
+/// What is said of properties that librdkafka knows only to refuse them, as Penstock's is
+/// built: without libcurl, by which it would ask for tokens itself, and for Linux.
+fn not_built(name: &str) -> Option<&'static str> {
+    if name.starts_with("sasl.oauthbearer.") || name.starts_with("https.ca.") {
+        Some(
+            "needs libcurl, which Penstock's librdkafka is built without; leave it out, and use spec.kafka.authentication.accessToken, with type oauth",
+        )
+    } else if name == "ssl.ca.certificate.stores" {
+        Some("is for Windows only; leave it out, and use spec.kafka.tls.trustedCertificates")
+    } else {
+        None
+    }
 }
 
 fn no_end_of_partition_events() -> Rule {
@@ -398,6 +416,11 @@ fn classic_only(property: &'static str) -> Rule {
 fn unknown_properties(spec: &KafkaConsumerSpec) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (name, value) in &spec.kafka.config {
+        // Its value is not shown: it may be a credential.
+        if let Some(why) = not_built(name).filter(|_| !is_in_tables(name)) {
+            findings.push(Finding::at(path(name)).saying(why));
+            continue;
+        }
         let message = match properties::find(name) {
             // Its value is not shown: the name may be a password's, misspelt.
             None => {
