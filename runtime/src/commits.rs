@@ -297,24 +297,7 @@ pub(crate) fn entry<'a>(partition: &'a Partition, point: &'a CommitPoint) -> Com
     }
 }
 
-/// Answers that mean "not now": the group is between two generations, or its
-/// coordinator is moving.
+/// Returns `true` for answers that mean "not now".
 fn passes(code: RDKafkaErrorCode) -> bool {
-    matches!(
-        code,
-        RDKafkaErrorCode::RebalanceInProgress
-            | RDKafkaErrorCode::IllegalGeneration
-            | RDKafkaErrorCode::UnknownMemberId
-            | RDKafkaErrorCode::CoordinatorLoadInProgress
-            | RDKafkaErrorCode::CoordinatorNotAvailable
-            | RDKafkaErrorCode::NotCoordinator
-            | RDKafkaErrorCode::WaitingForCoordinator
-            | RDKafkaErrorCode::BrokerTransportFailure
-            | RDKafkaErrorCode::DestroyBroker
-            | RDKafkaErrorCode::RequestTimedOut
-            | RDKafkaErrorCode::OperationTimedOut
-            | RDKafkaErrorCode::MessageTimedOut
-            | RDKafkaErrorCode::UnstableOffsetCommit
-            | RDKafkaErrorCode::ConcurrentTransactions
-    )
+    kafka::is_between_generations(code)
 }

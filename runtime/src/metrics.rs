@@ -10,6 +10,7 @@ use prometheus::{
     Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use rdkafka::error::RDKafkaErrorCode;
 
 use crate::commits::TransactionEnd;
 
@@ -28,6 +29,7 @@ const TOPIC_LABELS: [&str; 2] = ["kafka_client_name", "kafka_topic"];
 const OUTCOME_LABELS: [&str; 3] = ["kafka_client_name", "kafka_topic", "kafka_success"];
 const CONSUMER_LABELS: [&str; 2] = ["consumer", "kafka_topic"];
 const TRANSACTION_LABELS: [&str; 2] = ["consumer", "outcome"];
+const ERROR_LABELS: [&str; 2] = ["consumer", "error"];
 const PARTITION_LABELS: [&str; 3] = ["consumer", "kafka_topic", "kafka_partition"];
 
 /// Every series of one consumer.
@@ -58,6 +60,7 @@ pub struct Metrics {
     pub(crate) commit_failures: IntCounter,
     /// Partitions that are not read because too much of theirs waits for keys.
     pub(crate) paused: IntGauge,
+    fetch_errors: IntCounterVec,
     produced: IntCounter,
     transactions: IntCounterVec,
     queued: IntGauge,
@@ -174,6 +177,11 @@ impl Metrics {
                     "partitions that are not read for now, because too many of their messages wait for others of their key",
                 ))?,
             )?,
+            fetch_errors: register.counters(
+                "penstock_fetch_errors_total",
+                "fetches of a partition that failed and are retried from the same offset, by Kafka's error",
+                &ERROR_LABELS,
+            )?,
             produced: register.add(
                 "counter",
                 IntCounter::with_opts(one(
@@ -219,6 +227,14 @@ impl Metrics {
         };
         self.transactions
             .with_label_values(&[&*self.consumer, outcome])
+            .inc();
+    }
+
+    /// Counts a fetch that failed and is retried.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the pump"))]
+    pub(crate) fn count_fetch_error(&self, code: RDKafkaErrorCode) {
+        self.fetch_errors
+            .with_label_values(&[&*self.consumer, &format!("{code:?}")])
             .inc();
     }
 
@@ -429,6 +445,17 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+
+    #[test]
+    fn failed_fetches_are_counted_by_their_error() {
+        let metrics = Metrics::new("", "kafka_consumer.orders").unwrap();
+        metrics.count_fetch_error(RDKafkaErrorCode::Unknown);
+        metrics.count_fetch_error(RDKafkaErrorCode::Unknown);
+        let line =
+            "penstock_fetch_errors_total{consumer=\"kafka_consumer.orders\",error=\"Unknown\"} 2\n";
+        let page = metrics.render().unwrap();
+        assert!(page.contains(line), "{page}");
+    }
 
     #[test]
     fn the_page_shows_the_queue_as_it_is_then() {

@@ -48,7 +48,14 @@ pub async fn commit_ends(consumer: &ValidatedConsumer, secrets: &Path) -> Result
             .await
             .map_err(|source| {
                 let brokers = consumer.kafka.bootstrap_servers.clone();
-                connecting(consumer, ConnectError::Metadata { brokers, source })
+                connecting(
+                    consumer,
+                    ConnectError::Metadata {
+                        brokers,
+                        source,
+                        cause: None,
+                    },
+                )
             })?
             .ok_or_else(|| connecting(consumer, ConnectError::UnknownTopic(topic.clone())))?;
         let topic = topic.to_string();

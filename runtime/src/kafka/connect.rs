@@ -1,5 +1,9 @@
 //! From a validated consumer to a subscribed client, by the source's steps:
 //! create, list the topics, check each, subscribe.
+//!
+//! One step is Penstock's own. The list comes from a bootstrap server; all else needs the
+//! addresses that brokers advertise, for which librdkafka waits without end. So one of
+//! them must be reached before the client subscribes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,16 +15,20 @@ use std::time::Duration;
 use penstock_crds::names::TopicName;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
 use rdkafka::consumer::Consumer as _;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use thiserror::Error;
 use tokio::sync::Notify;
 use tracing::Level;
 
+use super::causes::ConnectCause;
 use super::context::LOG;
 use super::{Consumer, Context};
 
 /// How long the brokers may take to list the topics, as in the source.
 pub const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The maximum number of leaders that are asked whether they can be reached.
+const MAX_LEADERS: usize = 5;
 
 /// How often the client's log and token events are served while it waits for
 /// metadata.
@@ -33,13 +41,19 @@ pub enum ConnectError {
     #[error("the Kafka client refused its configuration: {0}")]
     Configuration(KafkaError),
     /// No broker answered in time.
-    #[error("failed getting metadata from {brokers}, exiting.")]
+    #[error("failed getting metadata from {brokers}, exiting.\n{}", why(.source, .cause.as_ref()))]
     Metadata {
         /// The bootstrap servers.
         brokers: String,
         /// What the client said.
         source: KafkaError,
+        /// Why the brokers can't be reached, if that is known.
+        cause: Option<ConnectCause>,
     },
+    /// A bootstrap server answered, and none of the brokers by the address that it
+    /// advertises.
+    #[error("no broker can be reached by the address that it advertises: {0}")]
+    Advertised(ConnectCause),
     /// A topic is not in the cluster.
     #[error("{}", unknown_topic(.0))]
     UnknownTopic(TopicName),
@@ -56,6 +70,16 @@ pub fn unknown_topic(topic: impl fmt::Display) -> String {
     format!(
         "topic '{topic}' does not exist. maybe it's misspelled or on a different kafka cluster?"
     )
+}
+
+fn why(source: &KafkaError, cause: Option<&ConnectCause>) -> String {
+    match cause {
+        Some(cause) => cause.to_string(),
+        None => format!(
+            "no answer within {} s ({source}). See whether a broker listens there, and whether firewalls and NetworkPolicies let traffic through",
+            METADATA_TIMEOUT.as_secs()
+        ),
+    }
 }
 
 /// What is needed to connect.
@@ -80,13 +104,14 @@ pub(crate) async fn connect(
     let known = list_topics(&consumer, target.config).await?;
     let wanted = target.topics.iter().chain(target.dead_letters);
     for topic in wanted {
-        if !known.contains(topic.as_str()) {
+        if !known.topics.contains(topic.as_str()) {
             let error = ConnectError::UnknownTopic(topic.clone());
             tracing::error!("{error}");
             return Err(error);
         }
     }
     let topics: Vec<_> = target.topics.iter().map(TopicName::as_str).collect();
+    reach_a_leader(&consumer, &known.leaders(&topics)).await?;
     consumer
         .subscribe(&topics)
         .map_err(ConnectError::Subscribe)?;
@@ -112,35 +137,132 @@ fn create(target: &Target<'_>, wake: Arc<Notify>) -> Result<Consumer, ConnectErr
     Ok(consumer)
 }
 
-/// Names of all topics in the cluster. Events are served meanwhile: logins by
-/// token and the client's own log depend on it.
+/// What the cluster says of its topics.
+struct Known {
+    /// Names of all topics.
+    topics: BTreeSet<String>,
+    /// By topic, each partition that has a leader, and that leader.
+    leaders: BTreeMap<String, Vec<(i32, i32)>>,
+}
+
+impl Known {
+    /// One partition of each broker that leads some of these topics, as far as there is
+    /// time to ask them.
+    fn leaders(&self, topics: &[&str]) -> Vec<(String, i32)> {
+        let mut asked = BTreeSet::new();
+        let mut partitions = Vec::new();
+        for topic in topics {
+            for (partition, leader) in self.leaders.get(*topic).into_iter().flatten() {
+                if partitions.len() < MAX_LEADERS && asked.insert(*leader) {
+                    partitions.push(((*topic).to_owned(), *partition));
+                }
+            }
+        }
+        partitions
+    }
+}
+
+/// Asks the brokers for all topics.
 async fn list_topics(
     consumer: &Arc<Consumer>,
     config: &BTreeMap<String, String>,
-) -> Result<BTreeSet<String>, ConnectError> {
+) -> Result<Known, ConnectError> {
+    let listed = ask(consumer, |consumer| {
+        consumer.fetch_metadata(None, METADATA_TIMEOUT)
+    });
+    let metadata = listed.await?.map_err(|source| {
+        let brokers = config.get("bootstrap.servers").cloned().unwrap_or_default();
+        let cause = consumer.context().causes.any();
+        // The source's line, and why in one of its own.
+        tracing::error!("failed getting metadata from {brokers}, exiting.");
+        tracing::error!("{}", why(&source, cause.as_ref()));
+        ConnectError::Metadata {
+            brokers,
+            source,
+            cause,
+        }
+    })?;
+    let there = metadata
+        .topics()
+        .iter()
+        .filter(|topic| topic.error().is_none());
+    let leaders = there.clone().map(|topic| {
+        let partitions = topic.partitions().iter();
+        let led = partitions
+            .filter(|partition| partition.leader() >= 0)
+            .map(|partition| (partition.id(), partition.leader()));
+        (topic.name().to_owned(), led.collect())
+    });
+    Ok(Known {
+        leaders: leaders.collect(),
+        topics: there.map(|topic| topic.name().to_owned()).collect(),
+    })
+}
+
+/// Looks whether some leader can be reached by the address that it advertises. Fails only
+/// where librdkafka says why none can: all else it mends by itself.
+async fn reach_a_leader(
+    consumer: &Arc<Consumer>,
+    partitions: &[(String, i32)],
+) -> Result<(), ConnectError> {
+    let share = METADATA_TIMEOUT / u32::try_from(partitions.len().max(1)).unwrap_or(1);
+    for (topic, partition) in partitions.iter().cloned() {
+        let asked = ask(consumer, move |consumer| {
+            consumer.fetch_watermarks(&topic, partition, share)
+        });
+        match asked.await? {
+            Ok(_) => return Ok(()),
+            // It answered.
+            Err(error) if !is_unreached(&error) => return Ok(()),
+            Err(_) => {}
+        }
+    }
+    let cause = consumer.context().causes.advertised();
+    match cause.filter(|_| !partitions.is_empty()) {
+        Some(cause) => {
+            let error = ConnectError::Advertised(cause);
+            tracing::error!("{error}");
+            Err(error)
+        }
+        None => Ok(()),
+    }
+}
+
+/// Returns `true` if no broker gave the error.
+fn is_unreached(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::TimedOutQueue
+                | RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::Resolve
+                | RDKafkaErrorCode::SSL
+                | RDKafkaErrorCode::Authentication
+                | RDKafkaErrorCode::AllBrokersDown
+        )
+    )
+}
+
+/// Makes a call that waits for brokers. Events are served meanwhile: logins by token and
+/// the client's own log depend on it.
+async fn ask<T: Send + 'static>(
+    consumer: &Arc<Consumer>,
+    call: impl FnOnce(&Consumer) -> T + Send + 'static,
+) -> Result<T, ConnectError> {
     let asking = Arc::clone(consumer);
-    let mut answer =
-        tokio::task::spawn_blocking(move || asking.fetch_metadata(None, METADATA_TIMEOUT));
-    let answer = loop {
+    let mut answer = tokio::task::spawn_blocking(move || call(&asking));
+    loop {
         tokio::select! {
-            answer = &mut answer => break answer,
+            biased;
+            answer = &mut answer => {
+                // Reasons that came with the end of it.
+                let _ = consumer.poll(Duration::ZERO);
+                return answer.map_err(|_| ConnectError::Stopped);
+            }
             () = tokio::time::sleep(SERVE_INTERVAL) => {
                 let _ = consumer.poll(Duration::ZERO);
             }
         }
-    };
-    let metadata = answer
-        .map_err(|_| ConnectError::Stopped)?
-        .map_err(|source| {
-            let brokers = config.get("bootstrap.servers").cloned().unwrap_or_default();
-            let error = ConnectError::Metadata { brokers, source };
-            tracing::error!("{error}");
-            error
-        })?;
-    Ok(metadata
-        .topics()
-        .iter()
-        .filter(|topic| topic.error().is_none())
-        .map(|topic| topic.name().to_owned())
-        .collect())
+    }
 }

@@ -19,6 +19,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 
+use super::causes::Causes;
 use super::seam::{CommitOutcome, Event, TopicPartition};
 use super::{Consumer, metadata};
 use crate::oauth;
@@ -35,6 +36,8 @@ pub(crate) struct Context {
     /// Set when librdkafka announces events.
     announced: Arc<AtomicBool>,
     oauth_token: Option<PathBuf>,
+    /// Why brokers could not be reached.
+    pub(super) causes: Causes,
 }
 
 impl Context {
@@ -45,6 +48,7 @@ impl Context {
             closing: AtomicBool::new(false),
             calls: AtomicU64::new(0),
             oauth_token,
+            causes: Causes::default(),
         }
     }
 
@@ -83,11 +87,13 @@ impl ClientContext for Context {
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.called();
+        self.causes.note_line(facility, message);
         log_librdkafka(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.called();
+        self.causes.note(&error, reason);
         log_client_error(&error, reason);
     }
 
