@@ -1,9 +1,11 @@
 //! Whether work goes on: what the liveness probe asks.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// Signs of life of the pump and of each handler.
@@ -13,9 +15,20 @@ pub(crate) struct Progress {
     pump: AtomicU64,
     /// For each handler, when its attempt began, plus one; 0 when it has none.
     attempts: Vec<Slot>,
-    /// When commits began to fail, plus one; 0 when the last one succeeded.
-    commits_failing: AtomicU64,
+    /// The partitions whose last commit failed, each with the time since when they fail.
+    failing: Mutex<HashMap<Committing, Instant>>,
     assigned: AtomicBool,
+}
+
+/// What commits are of: a partition, or everything at once in a transaction.
+type Committing = Option<(String, i32)>;
+
+/// Commits that fail.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct FailingCommits {
+    /// `topic/partition`, or "transactions".
+    pub(crate) name: String,
+    pub(crate) duration: Duration,
 }
 
 /// A handler's own cache line, so that handlers do not slow each other down.
@@ -29,7 +42,7 @@ impl Progress {
             origin: Instant::now(),
             pump: AtomicU64::new(0),
             attempts: (0..handlers).map(|_| Slot::default()).collect(),
-            commits_failing: AtomicU64::new(0),
+            failing: Mutex::default(),
             assigned: AtomicBool::new(false),
         })
     }
@@ -53,19 +66,40 @@ impl Progress {
         self.assigned.load(Ordering::Relaxed)
     }
 
-    /// A commit ended.
+    /// Notes how a transaction ended, which commits several partitions.
     pub(crate) fn committed(&self, success: bool) {
+        self.note_commit(None, success);
+    }
+
+    /// Notes how a partition's commit ended.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the pump"))]
+    pub(crate) fn commit_ended(&self, topic: &str, partition: i32, success: bool) {
+        self.note_commit(Some((topic.to_owned(), partition)), success);
+    }
+
+    fn note_commit(&self, of: Committing, success: bool) {
+        let mut failing = self.failing.lock();
         if success {
-            self.commits_failing.store(0, Ordering::Relaxed);
+            failing.remove(&of);
         } else {
-            let since = self.now() + 1;
-            let _ = self.commits_failing.compare_exchange(
-                0,
-                since,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            );
+            failing.entry(of).or_insert_with(Instant::now);
         }
+    }
+
+    /// Forgets failed commits of partitions to which none is owed: those that left, and
+    /// those of which nothing is uncommitted. Failed transactions are forgotten once none
+    /// is owed to any partition. `owed` is called only if a commit failed.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the pump"))]
+    pub(crate) fn retain_owed<'a>(&self, owed: impl FnOnce() -> Vec<(&'a str, i32)>) {
+        let mut failing = self.failing.lock();
+        if failing.is_empty() {
+            return;
+        }
+        let owed = owed();
+        failing.retain(|of, _| match of {
+            Some((topic, partition)) => owed.contains(&(topic.as_str(), *partition)),
+            None => !owed.is_empty(),
+        });
     }
 
     /// How long the pump has been silent.
@@ -82,10 +116,17 @@ impl Progress {
             .map(|began| self.since(began))
     }
 
-    /// How long commits have been failing.
-    pub(crate) fn commits_failing_for(&self) -> Option<Duration> {
-        let since = self.commits_failing.load(Ordering::Relaxed);
-        since.checked_sub(1).map(|since| self.since(since))
+    /// Returns the commits that have been failing for longest.
+    pub(crate) fn failing_commits(&self) -> Option<FailingCommits> {
+        let failing = self.failing.lock();
+        let (of, since) = failing.iter().min_by_key(|(_, since)| **since)?;
+        Some(FailingCommits {
+            name: match of {
+                Some((topic, partition)) => format!("{topic}/{partition}"),
+                None => "transactions".to_owned(),
+            },
+            duration: since.elapsed(),
+        })
     }
 
     fn since(&self, began: u64) -> Duration {
@@ -174,13 +215,54 @@ mod tests {
         assert_eq!(progress.longest_attempt(), None);
     }
 
-    #[test]
-    fn a_success_ends_the_time_of_failing_commits() {
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn failing(progress: &Progress) -> Option<(String, Duration)> {
+        let failing = progress.failing_commits()?;
+        Some((failing.name, failing.duration))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn commits_fail_for_each_partition_until_one_of_it_succeeds() {
         let progress = Progress::new(1);
-        assert_eq!(progress.commits_failing_for(), None);
+        assert_eq!(failing(&progress), None);
+        progress.commit_ended("orders", 3, false);
+        tokio::time::advance(MINUTE).await;
+        progress.commit_ended("orders", 3, false);
+        progress.commit_ended("orders", 4, false);
+        // Another partition's success says nothing of these.
+        progress.commit_ended("returns", 3, true);
+        assert_eq!(failing(&progress), Some(("orders/3".into(), MINUTE)));
+        progress.commit_ended("orders", 3, true);
+        let now = Duration::ZERO;
+        assert_eq!(failing(&progress), Some(("orders/4".into(), now)));
+        progress.commit_ended("orders", 4, true);
+        assert_eq!(failing(&progress), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_partition_that_left_or_owes_no_commit_does_not_fail() {
+        let progress = Progress::new(1);
+        progress.commit_ended("orders", 3, false);
+        progress.commit_ended("orders", 4, false);
+        progress.retain_owed(|| vec![("orders", 4), ("returns", 3)]);
+        tokio::time::advance(MINUTE).await;
+        assert_eq!(failing(&progress), Some(("orders/4".into(), MINUTE)));
+        progress.retain_owed(Vec::new);
+        assert_eq!(failing(&progress), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failed_transactions_count_while_a_commit_is_owed() {
+        let progress = Progress::new(1);
         progress.committed(false);
-        assert!(progress.commits_failing_for().is_some());
+        tokio::time::advance(MINUTE).await;
+        progress.retain_owed(|| vec![("orders", 4)]);
+        assert_eq!(failing(&progress), Some(("transactions".into(), MINUTE)));
+        progress.retain_owed(Vec::new);
+        assert_eq!(failing(&progress), None);
+        progress.committed(false);
         progress.committed(true);
-        assert_eq!(progress.commits_failing_for(), None);
+        assert_eq!(failing(&progress), None);
     }
 }

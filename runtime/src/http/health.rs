@@ -10,7 +10,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use crate::progress::Progress;
+use crate::progress::{FailingCommits, Progress};
 
 /// Why a health check could not tell.
 pub type HealthCheckError = Box<dyn Error + Send + Sync>;
@@ -72,15 +72,16 @@ impl Health {
     fn live(&self) -> Answer {
         let silence = self.progress.pump_silence();
         let attempt = self.progress.longest_attempt().unwrap_or_default();
-        let failing = self.progress.commits_failing_for().unwrap_or_default();
+        let failing = self.progress.failing_commits();
+        let failing = failing.filter(|commits| commits.duration > COMMITS_FAILING);
         let stuck = if silence > PUMP_SILENCE {
             Some(format!("the pump has been silent for {silence:?}"))
         } else if attempt > self.timeout + ATTEMPT_GRACE {
             Some(format!("a handler has been at one message for {attempt:?}"))
-        } else if failing > COMMITS_FAILING {
-            Some(format!("commits have been failing for {failing:?}"))
         } else {
-            None
+            failing.map(|FailingCommits { name, duration }| {
+                format!("commits of {name} have been failing for {duration:?}")
+            })
         };
         match stuck {
             None => self.answer(StatusCode::OK, "alive", None),
@@ -150,6 +151,25 @@ mod tests {
         assert_eq!(code(|| Ok(false)), 503);
         assert_eq!(code(|| Err("database".into())), 500);
         assert_eq!(code(|| panic!("callback")), 500);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn commits_that_fail_for_minutes_end_it_but_not_those_of_a_partition_that_left() {
+        let health = health(None);
+        health.progress.commit_ended("orders", 3, false);
+        tokio::time::advance(COMMITS_FAILING).await;
+        health.progress.pumped();
+        assert_eq!(health.live().0, StatusCode::OK);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        health.progress.pumped();
+        let (code, body) = health.live();
+        assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(
+            body["reason"],
+            "commits of orders/3 have been failing for 301s"
+        );
+        health.progress.retain_owed(|| vec![("orders", 4)]);
+        assert_eq!(health.live().0, StatusCode::OK);
     }
 
     #[test]
