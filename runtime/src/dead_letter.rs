@@ -1,22 +1,43 @@
-//! Messages that could not be handled, written to a topic of their own.
+//! Messages that could not be handled, written to the dead-letter topic.
+//!
+//! A message must be able to leave: the consumer would otherwise end at it again and
+//! again. So a letter is made to fit. The reason is cut at 4 KiB, headers of an earlier
+//! failure are replaced, and no limit of librdkafka's stands in front of the brokers'. A
+//! letter that the brokers refuse for good is replaced by a stub, which says where the
+//! message lies and what was left out.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use penstock_crds::names::TopicName;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use thiserror::Error;
 
 use crate::client::ClientCallbacks;
-use crate::produce::{Done, ProducerRecord};
+use crate::kafka::is_refused_record;
+use crate::produce::{Done, MAX_RECORD_BYTES, ProducerRecord};
 use crate::record::Record;
 
 /// How long the brokers may take to acknowledge a dead letter before the
 /// consumer ends rather than commit past it.
 const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the names of a letter's own headers begin with.
+const PREFIX: &str = "penstock.failure.";
+
+/// The header of a stub that lists what was left out.
+const OMITTED: &str = "penstock.failure.omitted";
+
+/// The maximum length of the reason in a letter, in bytes.
+const MAX_REASON_BYTES: usize = 4096;
+
+/// The maximum length of a key that a stub keeps, in bytes.
+const MAX_STUB_KEY_BYTES: usize = 1024;
 
 /// Why a dead letter could not be written.
 #[derive(Debug, Error)]
@@ -32,6 +53,16 @@ pub enum DeadLetterError {
         /// What Kafka said.
         source: KafkaError,
     },
+    /// The brokers take neither the letter nor its stub.
+    #[error(
+        "the message could not be written to the dead-letter topic '{topic}': the brokers refuse even its key and the headers of its failure: {source}. Let the topic take records without a schema and without a key, and at least 16 KiB each"
+    )]
+    Refused {
+        /// The dead-letter topic.
+        topic: TopicName,
+        /// What Kafka said.
+        source: KafkaError,
+    },
 }
 
 /// A message that could not be handled.
@@ -41,70 +72,62 @@ pub(crate) struct Failed<'a> {
     pub(crate) reason: &'a str,
 }
 
+/// Where letters go, outside transactions.
+pub(crate) trait LetterSink: Send + Sync {
+    /// Writes a letter, and waits until all replicas have it or it is refused.
+    fn send<'a>(
+        &'a self,
+        letter: &'a ProducerRecord,
+    ) -> BoxFuture<'a, Result<(), RDKafkaErrorCode>>;
+}
+
 /// Writes dead letters, or has them written in the transaction that commits their
 /// messages.
 pub(crate) struct DeadLetters {
-    producer: Option<FutureProducer<ClientCallbacks>>,
+    /// Absent where letters are records of their messages' transactions.
+    sink: Option<Box<dyn LetterSink>>,
     topic: TopicName,
     group: String,
 }
 
 impl DeadLetters {
-    /// Letters that are records of their messages' transactions.
-    pub(crate) fn in_transactions(topic: TopicName, group: String) -> Self {
-        Self {
-            producer: None,
-            topic,
-            group,
-        }
-    }
-
-    /// A producer with the consumer's connection.
-    pub(crate) fn new(
-        connection: &BTreeMap<String, String>,
-        topic: TopicName,
-        group: String,
-        oauth_token: Option<PathBuf>,
-    ) -> Result<Self, DeadLetterError> {
-        let mut config = ClientConfig::new();
-        config.extend(connection.clone());
-        // Written once and in order for each partition, and by all replicas,
-        // before the offset behind it may be committed.
-        config.set("enable.idempotence", "true");
-        config.set("acks", "all");
-        config.set(
-            "message.timeout.ms",
-            ACKNOWLEDGE_TIMEOUT.as_millis().to_string(),
-        );
-        config.set_log_level(RDKafkaLogLevel::Info);
-        let producer =
-            FutureProducer::from_config_and_context(&config, ClientCallbacks { oauth_token })
-                .map_err(DeadLetterError::Configuration)?;
-        Ok(Self {
-            producer: Some(producer),
-            topic,
-            group,
-        })
+    /// Creates the letters of a consumer. Without a `sink` they are records of their
+    /// messages' transactions.
+    pub(crate) fn new(sink: Option<Box<dyn LetterSink>>, topic: TopicName, group: String) -> Self {
+        Self { sink, topic, group }
     }
 
     /// Writes the message with its key, value and headers and why it failed, and waits
     /// until the brokers have it; or gives that as a record of its transaction.
     pub(crate) async fn send(&self, failed: Failed<'_>) -> Result<Done, DeadLetterError> {
         let letter = self.letter(failed);
-        let Some(producer) = &self.producer else {
+        let Some(sink) = &self.sink else {
             return Ok(letter.into());
         };
-        let mut record = FutureRecord::<[u8], [u8]>::to(&letter.topic);
-        record.headers = letter.native_headers();
-        record.key = letter.key.as_deref();
-        record.payload = letter.payload.as_deref();
-        record.timestamp = letter.timestamp;
-        match producer.send(record, ACKNOWLEDGE_TIMEOUT).await {
-            Ok(_) => Ok(Done::default()),
-            Err((source, _)) => Err(DeadLetterError::NotAcknowledged {
+        let Err(code) = sink.send(&letter).await else {
+            return Ok(Done::default());
+        };
+        if !is_refused_record(code) {
+            return Err(DeadLetterError::NotAcknowledged {
                 topic: self.topic.clone(),
-                source,
-            }),
+                source: KafkaError::MessageProduction(code),
+            });
+        }
+        let stub = stub(&letter);
+        log_stub(&letter, &stub, code);
+        match sink.send(&stub).await {
+            Ok(()) => Ok(Done::default()),
+            Err(code) => Err(self.stub_failed(code)),
+        }
+    }
+
+    fn stub_failed(&self, code: RDKafkaErrorCode) -> DeadLetterError {
+        let topic = self.topic.clone();
+        let source = KafkaError::MessageProduction(code);
+        if is_refused_record(code) {
+            DeadLetterError::Refused { topic, source }
+        } else {
+            DeadLetterError::NotAcknowledged { topic, source }
         }
     }
 
@@ -116,14 +139,16 @@ impl DeadLetters {
             ("offset", record.offset().to_string()),
             ("group", self.group.clone()),
             ("attempts", failed.attempts.to_string()),
-            ("reason", failed.reason.to_owned()),
+            ("reason", truncated(failed.reason).to_owned()),
         ];
-        let own = record.headers();
-        let own = own.map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec)));
-        let facts = facts.into_iter().map(|(name, value)| {
-            let name = format!("penstock.failure.{name}");
-            (name, Some(value.into_bytes()))
-        });
+        // A message may have been a letter before; its place then was another.
+        let own = record
+            .headers()
+            .filter(|(name, _)| !name.starts_with(PREFIX))
+            .map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec)));
+        let facts = facts
+            .into_iter()
+            .map(|(name, value)| (format!("{PREFIX}{name}"), Some(value.into_bytes())));
         ProducerRecord {
             topic: self.topic.to_string(),
             partition: None,
@@ -131,6 +156,134 @@ impl DeadLetters {
             payload: record.payload().map(<[u8]>::to_vec),
             headers: own.chain(facts).collect(),
             timestamp: record.timestamp(),
+            is_letter: true,
         }
     }
 }
+
+/// Returns the start of a reason that fits a letter, cut between two characters.
+fn truncated(reason: &str) -> &str {
+    &reason[..reason.floor_char_boundary(MAX_REASON_BYTES)]
+}
+
+/// Returns what is written in place of a letter that was refused: the headers of its
+/// failure, among them what was left out, and its key if that is short.
+///
+/// The value becomes empty rather than null, which in a compacted topic would delete.
+pub(crate) fn stub(letter: &ProducerRecord) -> ProducerRecord {
+    let mut omitted = Vec::new();
+    let key = letter
+        .key
+        .clone()
+        .filter(|key| key.len() <= MAX_STUB_KEY_BYTES);
+    if key.is_none() && letter.key.is_some() {
+        omitted.push("key");
+    }
+    if letter.payload.is_some() {
+        omitted.push("value");
+    }
+    let (mut headers, others): (Vec<_>, Vec<_>) = letter
+        .headers
+        .iter()
+        .cloned()
+        .partition(|(name, _)| name.starts_with(PREFIX));
+    if !others.is_empty() {
+        omitted.push("headers");
+    }
+    headers.push((OMITTED.to_owned(), Some(omitted.join(", ").into_bytes())));
+    ProducerRecord {
+        topic: letter.topic.clone(),
+        partition: letter.partition,
+        key,
+        payload: letter.payload.as_ref().map(|_| Vec::new()),
+        headers,
+        timestamp: letter.timestamp,
+        is_letter: true,
+    }
+}
+
+/// Returns `true` if the letter was made shorter already.
+pub(crate) fn is_stub(letter: &ProducerRecord) -> bool {
+    letter.headers.iter().any(|(name, _)| name == OMITTED)
+}
+
+/// Logs that a stub takes a letter's place, and why.
+pub(crate) fn log_stub(letter: &ProducerRecord, stub: &ProducerRecord, code: RDKafkaErrorCode) {
+    tracing::warn!(
+        dead_letter_topic = letter.topic,
+        topic = header(letter, "topic"),
+        partition = header(letter, "partition"),
+        offset = header(letter, "offset"),
+        bytes = letter.weight(),
+        omitted = header(stub, "omitted"),
+        error = %code,
+        "the brokers refuse a dead letter; a stub without its value takes its place. To keep such messages, raise max.message.bytes of the dead-letter topic"
+    );
+}
+
+/// Returns the text of one of the letter's own headers.
+fn header(letter: &ProducerRecord, name: &str) -> Option<String> {
+    let (_, value) = letter
+        .headers
+        .iter()
+        .find(|(full, _)| full.strip_prefix(PREFIX) == Some(name))?;
+    Some(String::from_utf8_lossy(value.as_deref()?).into_owned())
+}
+
+/// Creates a sink that produces to Kafka with the consumer's connection.
+pub(crate) fn kafka_sink(
+    connection: &BTreeMap<String, String>,
+    oauth_token: Option<PathBuf>,
+) -> Result<Box<dyn LetterSink>, DeadLetterError> {
+    let callbacks = ClientCallbacks { oauth_token };
+    let producer = FutureProducer::from_config_and_context(&config(connection), callbacks)
+        .map_err(DeadLetterError::Configuration)?;
+    Ok(Box::new(KafkaSink(producer)))
+}
+
+/// The configuration of the producer of letters.
+pub(crate) fn config(connection: &BTreeMap<String, String>) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.extend(connection.clone());
+    // Written once and in order for each partition, and by all replicas,
+    // before the offset behind it may be committed.
+    config.set("enable.idempotence", "true");
+    config.set("acks", "all");
+    config.set(
+        "message.timeout.ms",
+        ACKNOWLEDGE_TIMEOUT.as_millis().to_string(),
+    );
+    config.set("message.max.bytes", MAX_RECORD_BYTES.to_string());
+    // The brokers judge batches. With one letter in each, none is refused for another.
+    config.set("batch.num.messages", "1");
+    // A message may have come compressed, and larger than the topic takes without.
+    config.set("compression.type", "lz4");
+    config.set_log_level(RDKafkaLogLevel::Info);
+    config
+}
+
+struct KafkaSink(FutureProducer<ClientCallbacks>);
+
+impl LetterSink for KafkaSink {
+    fn send<'a>(
+        &'a self,
+        letter: &'a ProducerRecord,
+    ) -> BoxFuture<'a, Result<(), RDKafkaErrorCode>> {
+        let mut record = FutureRecord::<[u8], [u8]>::to(&letter.topic);
+        record.headers = letter.native_headers();
+        record.key = letter.key.as_deref();
+        record.payload = letter.payload.as_deref();
+        record.timestamp = letter.timestamp;
+        async move {
+            let sent = self.0.send(record, ACKNOWLEDGE_TIMEOUT).await;
+            sent.map(|_| ()).map_err(|(error, _)| {
+                let code = error.rdkafka_error_code();
+                code.unwrap_or(RDKafkaErrorCode::Unknown)
+            })
+        }
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,14 @@ pub struct ProducerRecord {
     pub headers: Vec<(String, Option<Vec<u8>>)>,
     /// Milliseconds since the epoch; now, if absent.
     pub timestamp: Option<i64>,
+    /// Set for dead letters, in whose place a stub may be written.
+    pub(crate) is_letter: bool,
 }
+
+/// The maximum size of a record for librdkafka, in bytes, so that the brokers' own limits
+/// decide. A little less than `socket.request.max.bytes` (100 MiB unless it is set): a
+/// broker answers a larger request by closing the connection, which tells nothing.
+pub(crate) const MAX_RECORD_BYTES: usize = 100 * 1024 * 1024 - 64 * 1024;
 
 impl ProducerRecord {
     /// A record with a value.

@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::assembly::{Assembly, Plain};
-use crate::dead_letter::{DeadLetterError, DeadLetters};
+use crate::dead_letter::{DeadLetterError, DeadLetters, kafka_sink};
 use crate::decode::Decoder;
 use crate::handler::{BatchHandler, Handler};
 use crate::http::{Health, HealthCheck, ListenError, Place, Server, health_pages, metrics_page};
@@ -333,14 +333,15 @@ impl Runtime {
     ) -> Result<Option<DeadLetters>, DeadLetterError> {
         let strategy = self.strategy();
         let dead_letters = self.dead_letter_topic().map(|topic| {
-            let (topic, group) = (topic.clone(), self.consumer.group.to_string());
-            match strategy {
-                Strategy::Transaction => Ok(DeadLetters::in_transactions(topic, group)),
+            let sink = match strategy {
+                Strategy::Transaction => None,
                 _ => {
                     let token = connection.oauth_token.clone();
-                    DeadLetters::new(&connection.producer, topic, group, token)
+                    Some(kafka_sink(&connection.producer, token)?)
                 }
-            }
+            };
+            let (topic, group) = (topic.clone(), self.consumer.group.to_string());
+            Ok(DeadLetters::new(sink, topic, group))
         });
         dead_letters.transpose()
     }

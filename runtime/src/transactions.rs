@@ -13,7 +13,7 @@
 //! coordinator refuses those of a consumer that lost its partitions (KIP-447); and a
 //! process with the same transactional id ends what its predecessor left open.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,34 +21,25 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
+use rdkafka::config::ClientConfig;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, PurgeConfig};
+use rdkafka::producer::{BaseProducer, Producer as _, PurgeConfig};
 use thiserror::Error;
 use tokio::sync::{Notify, oneshot};
 
+use self::producer::{BUFFER_BYTES, config, start, to_base_record};
 use self::reports::Reports;
 use self::step::{PATIENCE, Step, Steps};
 use crate::commits::entry;
-use crate::kafka::{Transactional, commit_list};
+use crate::dead_letter;
+use crate::kafka::{Transactional, commit_list, is_for_good, is_refused_record};
 use crate::partition::{CommitPoint, Partition};
 use crate::produce::ProducerRecord;
 
+mod producer;
 mod reports;
 mod step;
-
-/// How long the coordinator lets a transaction stay open whose process is gone. Others
-/// that take its partitions on, and readers of what it wrote, wait for that long.
-const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Longest time for a record to be delivered. The transaction is aborted then, which its
-/// coordinator must not have done by itself: that would fence the producer.
-const DELIVERY_LIMIT: Duration = Duration::from_secs(5);
-
-/// How long a topic may be unknown to the brokers, in case it is being created. Less
-/// than a record's time, so that the topic is told and not the time.
-const TOPIC_LIMIT: Duration = Duration::from_secs(2);
 
 /// Longest time for the brokers to know the transactional id, for which they wait for
 /// what a predecessor left open; to take a transaction's offsets; and to end it. Who takes
@@ -63,10 +54,6 @@ const POLL: Duration = Duration::from_millis(1);
 
 /// How often an idle producer serves what it has to tell.
 const IDLE: Duration = Duration::from_secs(1);
-
-/// Most that the producer holds in memory, in KiB. Records wait in their outboxes
-/// for it.
-const BUFFER_KBYTES: &str = "16384";
 
 /// Why there is no transactional producer.
 #[derive(Debug, Error)]
@@ -214,19 +201,7 @@ struct Worker {
 
 impl Worker {
     fn create(identity: &Identity<'_>) -> Result<Self, TransactionsError> {
-        let mut config = ClientConfig::new();
-        config.extend(identity.connection.clone());
-        config.set("transactional.id", &identity.id);
-        for (name, limit) in [
-            ("transaction.timeout.ms", TRANSACTION_TIMEOUT),
-            ("message.timeout.ms", DELIVERY_LIMIT),
-            ("topic.metadata.propagation.max.ms", TOPIC_LIMIT),
-        ] {
-            config.set(name, limit.as_millis().to_string());
-        }
-        config.set("queue.buffering.max.kbytes", BUFFER_KBYTES);
-        config.set("linger.ms", "0");
-        config.set_log_level(RDKafkaLogLevel::Info);
+        let config = config(identity.connection, &identity.id);
         let oauth_token = identity.oauth_token.clone();
         Ok(Self {
             producer: start(&config, oauth_token.clone())
@@ -250,8 +225,8 @@ impl Worker {
     fn serve(&mut self, given: &mpsc::Receiver<Job>, wake: &Notify) {
         loop {
             match given.recv_timeout(IDLE) {
-                Ok((transaction, reply)) => {
-                    let result = self.run(&transaction, &|| reply.is_closed());
+                Ok((mut transaction, reply)) => {
+                    let result = self.run(&mut transaction, &|| reply.is_closed());
                     self.steps.enter(Step::Idle);
                     let records = transaction.records;
                     if reply.send(Outcome { records, result }).is_err() {
@@ -265,34 +240,82 @@ impl Worker {
         }
     }
 
-    /// One transaction from its begin to its end. It is left open if it is `given_up`.
+    /// Commits a transaction, unless a record of it can't be produced. It is left open if
+    /// it is `given_up`.
+    ///
+    /// A record that is refused aborts it. Where its batch was refused, it is begun again
+    /// with the batch's records one by one, to find the one that is meant. A dead letter
+    /// that is refused is replaced by its stub, so that its message can be committed.
     fn run(
         &mut self,
-        transaction: &Transaction<ConsumerGroupMetadata>,
+        transaction: &mut Transaction<ConsumerGroupMetadata>,
         given_up: &dyn Fn() -> bool,
     ) -> Result<(), Refusal> {
+        let mut alone = BTreeSet::new();
+        loop {
+            let (ended, batch) = self.attempt(transaction, &alone, given_up);
+            let Err(Refusal::Record { place, code }) = ended else {
+                return ended;
+            };
+            let record = &mut transaction.records[place].record;
+            if batch.len() > 1 && !batch.is_subset(&alone) {
+                alone.extend(batch);
+            } else if record.is_letter && !dead_letter::is_stub(record) && is_refused_record(code) {
+                let stub = dead_letter::stub(record);
+                dead_letter::log_stub(record, &stub, code);
+                *record = stub;
+            } else {
+                return ended;
+            }
+            // After a refused record librdkafka's (2.12) purges those of the next transaction.
+            self.renew(given_up)?;
+        }
+    }
+
+    /// One transaction from its begin to its end, with these records in batches of their
+    /// own. Also returns the records that were refused together.
+    fn attempt(
+        &mut self,
+        transaction: &Transaction<ConsumerGroupMetadata>,
+        alone: &BTreeSet<usize>,
+        given_up: &dyn Fn() -> bool,
+    ) -> (Result<(), Refusal>, BTreeSet<usize>) {
         self.steps.enter(Step::Records);
         self.producer.context().forget();
-        self.producer.begin_transaction().map_err(fatal)?;
-        let filled = self.fill(transaction, given_up);
+        if let Err(error) = self.producer.begin_transaction() {
+            return (Err(fatal(error)), BTreeSet::new());
+        }
+        let filled = self.fill(transaction, alone, given_up);
         let committed = filled.and_then(|()| {
             self.steps.enter(Step::Commit);
             self.persist(given_up, |limit| self.producer.commit_transaction(limit))
         });
-        if let Err(Refusal::Aborted(_) | Refusal::Record { .. }) = &committed {
-            self.abort(given_up)?;
+        // Before the producer is perhaps another.
+        let batch = self.producer.context().refused_together();
+        if let Err(Refusal::Aborted(_) | Refusal::Record { .. }) = &committed
+            && let Err(refusal) = self.abort(given_up)
+        {
+            return (Err(refusal), batch);
         }
-        committed
+        (committed, batch)
     }
 
     /// Everything but the commit.
     fn fill(
         &self,
         transaction: &Transaction<ConsumerGroupMetadata>,
+        alone: &BTreeSet<usize>,
         given_up: &dyn Fn() -> bool,
     ) -> Result<(), Refusal> {
         for (place, covered) in transaction.records.iter().enumerate() {
+            let is_alone = alone.contains(&place);
+            if is_alone {
+                self.deliver()?;
+            }
             self.send(place, &covered.record)?;
+            if is_alone {
+                self.deliver()?;
+            }
         }
         self.steps.enter(Step::Offsets);
         let offsets = transaction.offsets.iter();
@@ -303,6 +326,11 @@ impl Worker {
                 .send_offsets_to_transaction(&offsets, &transaction.group, limit)
         })?;
         self.steps.enter(Step::Delivery);
+        self.deliver()
+    }
+
+    /// Waits until every record so far is delivered, or one is not.
+    fn deliver(&self) -> Result<(), Refusal> {
         // `flush` would take a tenth of a second whenever it has to wait.
         while self.producer.in_flight_count() > 0 {
             self.producer.poll(POLL);
@@ -312,6 +340,19 @@ impl Worker {
     }
 
     fn send(&self, place: usize, record: &ProducerRecord) -> Result<(), Refusal> {
+        let bytes = record.payload.as_ref().map_or(0, Vec::len);
+        if bytes > BUFFER_BYTES {
+            // There would never be room for it.
+            let topic = &record.topic;
+            tracing::error!(
+                topic,
+                bytes,
+                limit = BUFFER_BYTES,
+                "a record is larger than a transaction may have"
+            );
+            let code = RDKafkaErrorCode::MessageSizeTooLarge;
+            return Err(Refusal::Record { place, code });
+        }
         loop {
             let sent = self.producer.send(to_base_record(place, record));
             match sent.map_err(|(error, _)| error) {
@@ -357,7 +398,12 @@ impl Worker {
         }
         let aborted = self.persist(given_up, |limit| self.producer.abort_transaction(limit));
         match aborted {
-            Err(refusal) if !given_up() => self.renew(&refusal, given_up),
+            Err(refusal) if !given_up() => {
+                tracing::warn!(
+                    "a transaction could not be aborted ({refusal}); a new producer ends it"
+                );
+                self.renew(given_up)
+            }
             aborted => aborted,
         }
     }
@@ -366,8 +412,7 @@ impl Worker {
     /// crash. The coordinator has ended a transaction by itself that was open for too
     /// long, or does not know of it after a crash of its own; librdkafka's producer is of
     /// no more use then. Who else might be at work is fenced by the group's generation.
-    fn renew(&mut self, refusal: &Refusal, given_up: &dyn Fn() -> bool) -> Result<(), Refusal> {
-        tracing::warn!("a transaction could not be aborted ({refusal}); a new producer ends it");
+    fn renew(&mut self, given_up: &dyn Fn() -> bool) -> Result<(), Refusal> {
         let producer = start(&self.config, self.oauth_token.clone());
         self.producer = producer.map_err(fatal)?;
         self.introduce(given_up).map_err(Refusal::Fatal)
@@ -394,25 +439,6 @@ impl Worker {
             }
             self.producer.poll(POLL);
         }
-    }
-}
-
-fn start(
-    config: &ClientConfig,
-    oauth_token: Option<PathBuf>,
-) -> KafkaResult<BaseProducer<Reports>> {
-    BaseProducer::from_config_and_context(config, Reports::new(oauth_token))
-}
-
-fn to_base_record(place: usize, record: &ProducerRecord) -> BaseRecord<'_, [u8], [u8], usize> {
-    BaseRecord {
-        topic: &record.topic,
-        partition: record.partition,
-        payload: record.payload.as_deref(),
-        key: record.key.as_deref(),
-        timestamp: record.timestamp,
-        headers: record.native_headers(),
-        delivery_opaque: place,
     }
 }
 
@@ -443,18 +469,5 @@ fn describe(error: &KafkaError) -> String {
     }
 }
 
-/// Whether the same record would be refused again.
-fn is_for_good(code: RDKafkaErrorCode) -> bool {
-    matches!(
-        code,
-        RDKafkaErrorCode::UnknownTopic
-            | RDKafkaErrorCode::UnknownPartition
-            | RDKafkaErrorCode::UnknownTopicOrPartition
-            | RDKafkaErrorCode::TopicAuthorizationFailed
-            | RDKafkaErrorCode::InvalidTopic
-            | RDKafkaErrorCode::MessageSizeTooLarge
-            | RDKafkaErrorCode::InvalidRecord
-            | RDKafkaErrorCode::PolicyViolation
-            | RDKafkaErrorCode::InvalidTimestamp
-    )
-}
+#[cfg(test)]
+mod tests;

@@ -49,6 +49,7 @@ fn record(record: v1::Record) -> ProducerRecord {
             .map(|header| (header.name, header.value.map(Into::into)))
             .collect(),
         timestamp: record.timestamp_ms,
+        ..ProducerRecord::default()
     }
 }
 

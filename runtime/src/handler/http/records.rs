@@ -53,6 +53,7 @@ impl TryFrom<JsonRecord<'_>> for ProducerRecord {
                 .map(|(name, value)| (name, value.map(String::into_bytes)))
                 .collect(),
             timestamp: record.timestamp,
+            ..Self::default()
         })
     }
 }
@@ -157,6 +158,7 @@ mod tests {
                     ("trace".into(), None),
                 ],
                 timestamp: Some(7),
+                ..ProducerRecord::default()
             },
             ProducerRecord::new("raw", [255]).key([0, 1]),
             ProducerRecord {
