@@ -299,5 +299,5 @@ pub(crate) fn entry<'a>(partition: &'a Partition, point: &'a CommitPoint) -> Com
 
 /// Returns `true` for answers that mean "not now".
 fn passes(code: RDKafkaErrorCode) -> bool {
-    kafka::is_between_generations(code)
+    crate::kafka::is_between_generations(code)
 }

@@ -3,10 +3,10 @@
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
-use rdkafka::topic_partition_list::Offset;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use super::*;
+use crate::metrics::Metrics;
 
 mod shared_properties;
 
@@ -56,10 +56,13 @@ impl Fixture {
     }
 
     fn run(&mut self, records: Vec<ProducerRecord>) -> (Vec<ProducerRecord>, Result<(), Refusal>) {
-        let mut offsets = TopicPartitionList::new();
-        offsets
-            .add_partition_offset("orders", 0, Offset::Offset(43))
-            .unwrap();
+        let metrics = Metrics::new("", "").unwrap();
+        let partition = Partition::new("orders", 0, 1, &metrics, Arc::default(), None);
+        let point = CommitPoint {
+            offset: 43,
+            metadata: String::new(),
+        };
+        let offsets = vec![(Arc::new(partition), point)];
         let records = records.into_iter().map(|record| Covered {
             partition: 0,
             offset: 42,
