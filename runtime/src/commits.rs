@@ -1,5 +1,7 @@
 //! The commits that somebody waits for, on the pump's side.
 
+#[cfg(test)]
+mod tests;
 mod transaction;
 
 pub(crate) use transaction::TransactionEnd;
@@ -143,19 +145,21 @@ impl<C: Client> Commits<C> {
                 place += 1;
             } else if waiting.partition.is_revoked() {
                 self.reply(place, CommitResult::Revoked);
-            } else if let Some(point) = waiting.point() {
-                match send(&waiting.partition, &point) {
-                    Ok(()) => {
+            } else {
+                let sent = waiting.point().and_then(|point| {
+                    debug_assert!(waiting.may_send(&point), "{point:?} passes a message");
+                    send(&waiting.partition, &point).map_err(CommitResult::Failed)?;
+                    Ok(point)
+                });
+                match sent {
+                    Ok(point) => {
                         self.news |= matches!(waiting.wanted, Wanted::Message(_));
                         waiting.partition.set_committing(true);
                         waiting.state = State::Sent(point);
                         place += 1;
                     }
-                    Err(reason) => self.reply(place, CommitResult::Failed(reason)),
+                    Err(result) => self.reply(place, result),
                 }
-            } else {
-                // The one before it was as far already.
-                self.reply(place, CommitResult::Committed);
             }
         }
     }
@@ -252,12 +256,37 @@ impl Waiting {
         self.due().is_some_and(|at| at <= Instant::now())
     }
 
-    /// What to send; `None` if the brokers have it.
-    fn point(&self) -> Option<CommitPoint> {
+    /// Returns what to send, or the reply where nothing is to be sent.
+    fn point(&self) -> Result<CommitPoint, CommitResult> {
         match self.wanted {
-            Wanted::Message(message) => Some(self.partition.commit_point_behind(message)),
-            Wanted::Handled { .. } => self.partition.uncommitted(),
+            Wanted::Message(message) => self
+                .partition
+                .commit_point_behind(message)
+                .ok_or_else(|| self.refuse(message)),
+            // Without a point, the commit before it was as far already.
+            Wanted::Handled { .. } => self.partition.uncommitted().ok_or(CommitResult::Committed),
         }
+    }
+
+    /// Returns the reply to a commit that would pass an unsettled message.
+    fn refuse(&self, message: i64) -> CommitResult {
+        let partition = &self.partition;
+        match partition.lowest_unsettled() {
+            Some(lowest) if partition.may_begin() && partition.is_in_flight(message) => {
+                CommitResult::Failed(format!("offset {lowest} before it is unsettled"))
+            }
+            // It comes again, or the client was sent back and it is no longer known.
+            _ => CommitResult::Revoked,
+        }
+    }
+
+    /// Returns `true` if the point passes nothing but what the commit itself settles.
+    fn may_send(&self, point: &CommitPoint) -> bool {
+        let but = match self.wanted {
+            Wanted::Message(message) => Some(message),
+            Wanted::Handled { .. } => None,
+        };
+        self.partition.may_commit(point.offset, but)
     }
 
     fn has_metadata(&self) -> bool {

@@ -109,7 +109,7 @@ impl OffsetTracker {
     /// Notes that an attempt at a message failed; `made` counts it and those
     /// before it.
     pub fn fail(&mut self, offset: i64, made: u32) {
-        if self.in_flight.binary_search(&offset).is_ok() {
+        if self.is_in_flight(offset) {
             self.attempts.insert(offset, made);
         }
     }
@@ -129,11 +129,37 @@ impl OffsetTracker {
     /// The offset that may be committed: one past the settled prefix. Absent
     /// before the first delivery. Never falls unless the client is sent back.
     pub fn committable(&self) -> Option<i64> {
+        self.lowest_unsettled().or(self.next)
+    }
+
+    /// Returns the offset that may be committed once `message`, which is in flight, is
+    /// settled too: one past it. `None` if an earlier message is unsettled, or if
+    /// `message` is not in flight.
+    pub fn committable_behind(&self, message: i64) -> Option<i64> {
+        let is_first = self.in_flight.front() == Some(&message);
+        let none_abandoned = self.abandoned.first().is_none_or(|first| *first > message);
+        (is_first && none_abandoned).then_some(message + 1)
+    }
+
+    /// Returns the lowest offset that was delivered and is not settled, in flight or
+    /// abandoned.
+    pub fn lowest_unsettled(&self) -> Option<i64> {
         let oldest = self.in_flight.front().copied();
-        [oldest, self.abandoned.first().copied(), self.next]
-            .into_iter()
-            .flatten()
-            .min()
+        let abandoned = self.abandoned.first().copied();
+        oldest.into_iter().chain(abandoned).min()
+    }
+
+    /// Returns `true` if a commit of `offset` passes no unsettled message, other than
+    /// `but`.
+    pub fn may_commit(&self, offset: i64, but: Option<i64>) -> bool {
+        let mut unsettled = self.in_flight.iter().chain(&self.abandoned);
+        let passed = unsettled.any(|it| *it < offset && Some(*it) != but);
+        !passed && self.next.is_some_and(|next| offset <= next)
+    }
+
+    /// Returns `true` if the message was delivered and is neither settled nor abandoned.
+    pub fn is_in_flight(&self, offset: i64) -> bool {
+        self.in_flight.binary_search(&offset).is_ok()
     }
 
     /// What is known beyond `base`, an offset that is about to be committed with it.
@@ -227,6 +253,46 @@ mod tests {
         assert_eq!(resumed.deliver(4), Delivered::SentBack);
         assert_eq!(resumed.deliver(8), Delivered::New);
         assert_eq!(resumed.attempts(6), 0);
+    }
+
+    #[test]
+    fn a_commit_behind_a_message_is_refused_while_an_earlier_one_is_unsettled() {
+        let mut tracker = delivered(0..4);
+        assert_eq!(tracker.committable_behind(0), Some(1));
+        assert_eq!(tracker.committable_behind(1), None, "0 is in flight");
+        tracker.abandon(0);
+        assert_eq!(tracker.committable_behind(0), None, "0 is abandoned");
+        assert_eq!(tracker.committable_behind(1), None, "0 is abandoned");
+        let mut tracker = delivered(0..4);
+        tracker.settle(0..1);
+        tracker.abandon(2);
+        assert_eq!(tracker.committable_behind(1), Some(2));
+        assert!(tracker.may_commit(2, Some(1)));
+        assert!(!tracker.may_commit(2, None));
+        assert!(!tracker.may_commit(3, Some(1)), "2 is abandoned");
+        assert_eq!(tracker.committable_behind(9), None, "9 was not delivered");
+    }
+
+    #[test]
+    fn a_commit_behind_a_message_is_refused_after_the_client_was_sent_back() {
+        let mut tracker = delivered(100..101);
+        tracker.deliver(3);
+        assert_eq!(tracker.committable_behind(100), None);
+        assert_eq!(tracker.committable_behind(3), Some(4));
+    }
+
+    #[test]
+    fn the_lowest_unsettled_message_is_in_flight_or_abandoned() {
+        let mut tracker = delivered(0..4);
+        assert_eq!(tracker.lowest_unsettled(), Some(0));
+        tracker.settle(0..1);
+        tracker.abandon(2);
+        assert_eq!(tracker.lowest_unsettled(), Some(1));
+        tracker.settle(1..2);
+        assert_eq!(tracker.lowest_unsettled(), Some(2));
+        let mut tracker = delivered(0..2);
+        tracker.settle(0..2);
+        assert_eq!(tracker.lowest_unsettled(), None);
     }
 
     #[test]

@@ -22,9 +22,14 @@ use crate::outbox::Outbox;
 use crate::produce::ProducerRecord;
 use crate::strategy::Strategy;
 
+/// Messages are handed out.
 const ACTIVE: u8 = 0;
-const DRAINING: u8 = 1;
-const REVOKED: u8 = 2;
+/// The partition is about to be revoked; what was read is still handled.
+const FINISHING: u8 = 1;
+/// The partition is about to be revoked; no attempt begins.
+const DRAINING: u8 = 2;
+/// The partition is revoked; no attempt begins, and verdicts are void.
+const REVOKED: u8 = 3;
 
 /// What a commit says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -262,16 +267,35 @@ impl Partition {
         Some(self.point(&gaps))
     }
 
-    /// What may be committed once a message and all before it are handled, as
-    /// happens in order.
-    pub(crate) fn commit_point_behind(&self, message: i64) -> CommitPoint {
+    /// Returns what may be committed once a message in flight is settled too, as happens
+    /// in InOrder mode. `None` if an earlier message is unsettled, or if the message is
+    /// not in flight.
+    pub(crate) fn commit_point_behind(&self, message: i64) -> Option<CommitPoint> {
         let offsets = self.offsets.lock();
-        let gaps = match offsets.knows_more() {
-            true => offsets.gaps(message + 1),
-            false => Gaps::new(message + 1, message + 1, [], []),
+        let offset = offsets.committable_behind(message)?;
+        let gaps = if offsets.knows_more() {
+            offsets.gaps(offset)
+        } else {
+            Gaps::new(offset, offset, [], [])
         };
         drop(offsets);
-        self.point(&gaps)
+        Some(self.point(&gaps))
+    }
+
+    /// Returns the lowest offset that was delivered and is not settled.
+    pub(crate) fn lowest_unsettled(&self) -> Option<i64> {
+        self.offsets.lock().lowest_unsettled()
+    }
+
+    /// Returns `true` if a commit of this offset passes no unsettled message, other than
+    /// `but`, which is settled by the commit itself.
+    pub(crate) fn may_commit(&self, offset: i64, but: Option<i64>) -> bool {
+        self.offsets.lock().may_commit(offset, but)
+    }
+
+    /// Returns `true` if the message was delivered and is neither settled nor abandoned.
+    pub(crate) fn is_in_flight(&self, offset: i64) -> bool {
+        self.offsets.lock().is_in_flight(offset)
     }
 
     fn point(&self, gaps: &Gaps) -> CommitPoint {
@@ -392,18 +416,27 @@ impl Partition {
         self.state.load(Ordering::Acquire) == ACTIVE
     }
 
+    /// Returns `true` if an attempt at a message may begin. Every attempt asks here right
+    /// before it begins, whether single or in a batch: what waits in the queue, in hand or
+    /// in a lane may have been taken from there before the pump looked for it.
+    pub(crate) fn may_begin(&self) -> bool {
+        self.state.load(Ordering::Acquire) < DRAINING
+    }
+
     /// Whether the partition was given up.
     pub(crate) fn is_revoked(&self) -> bool {
         self.state.load(Ordering::Acquire) == REVOKED
     }
 
-    /// The partition is about to be given up: no new messages. `end_waits`
-    /// gives up messages that wait for another attempt; right where they will
-    /// come again.
-    pub(crate) fn drain(&self, end_waits: bool) {
-        self.state.fetch_max(DRAINING, Ordering::AcqRel);
-        if end_waits {
+    /// The partition is about to be revoked: no new messages are handed out. With
+    /// `ends_attempts` no attempt begins any more, and waits between attempts end; right
+    /// where messages come again.
+    pub(crate) fn drain(&self, ends_attempts: bool) {
+        if ends_attempts {
+            self.state.fetch_max(DRAINING, Ordering::AcqRel);
             self.draining.cancel();
+        } else {
+            self.state.fetch_max(FINISHING, Ordering::AcqRel);
         }
     }
 

@@ -163,15 +163,23 @@ impl<T: Queued> WorkQueue<T> {
         }
     }
 
-    /// Puts items back to the front, for whoever takes them next, and wakes another
-    /// handler if there is something to take: the one that calls will not take it soon.
-    pub(crate) fn give_back(&self, items: &mut VecDeque<T>) {
+    /// Puts items, which have no lane, back to the front, and wakes another handler if
+    /// there is something to take: the one that calls will not take it soon. Returns
+    /// those that `may` does not want: `retain` may have looked for them already.
+    pub(crate) fn give_back(&self, items: &mut VecDeque<T>, may: impl Fn(&T) -> bool) -> Vec<T> {
         let mut state = self.state.lock();
+        let mut refused = Vec::new();
         while let Some(item) = items.pop_back() {
-            state.bytes += item.weight();
-            state.items.push_front(item);
+            debug_assert!(item.lane().is_none(), "an item in hand has no lane");
+            if may(&item) {
+                state.bytes += item.weight();
+                state.items.push_front(item);
+            } else {
+                refused.push(item);
+            }
         }
         self.wake_one(&mut state);
+        refused
     }
 
     /// Wakes another handler if there is something to take. To be called by one

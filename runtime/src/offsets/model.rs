@@ -240,6 +240,19 @@ impl World {
         self.holes = self.holes.split_off(&commit.offset);
     }
 
+    /// A commit that one message asks for passes no other that is open.
+    fn check_commit_behind(&self, context: &str) {
+        let oldest = self.in_flight.first().copied();
+        for message in oldest.into_iter().chain(self.in_flight.last().copied()) {
+            let expected = (oldest == Some(message)).then_some(message + 1);
+            let found = self.tracker.committable_behind(message);
+            // Held back by one that was abandoned, which is open and not in flight.
+            let first_open = self.open.range(..message).next().is_none();
+            let expected = expected.filter(|_| first_open);
+            assert_eq!(found, expected, "{context}, message {message}");
+        }
+    }
+
     fn check(&mut self, step: usize) {
         let context = || format!("seed {}, step {step}", self.seed);
         let committable = self.committable();
@@ -250,6 +263,7 @@ impl World {
             "{}",
             context()
         );
+        self.check_commit_behind(&context());
         // What lies before is of no more interest.
         if let Some(committable) = committable
             && step.is_multiple_of(512)

@@ -85,9 +85,9 @@ async fn several_are_taken_together_up_to_a_number_and_their_bytes() {
 #[tokio::test]
 async fn what_is_given_back_comes_first_in_its_order_and_wakes_another() {
     let queue = queue(100, 1000);
-    queue.put(&mut items(0..4));
+    queue.put(&mut items(0..5));
     let mut rest = VecDeque::new();
-    let first = queue.take_together(3, 1000, &mut rest).await;
+    let first = queue.take_together(4, 1000, &mut rest).await;
     let other = tokio::spawn({
         let queue = Arc::clone(&queue);
         async move {
@@ -101,11 +101,12 @@ async fn what_is_given_back_comes_first_in_its_order_and_wakes_another() {
     while queue.state.lock().idle == 0 {
         tokio::task::yield_now().await;
     }
-    queue.give_back(&mut rest);
+    let refused = queue.give_back(&mut rest, |item| item.0 != 2);
     assert!(rest.is_empty());
+    assert_eq!(refused, [Item(2, 1)]);
     queue.close();
     assert_eq!(first, Some(Item(0, 1)));
-    assert_eq!(other.await.unwrap(), [3, 1, 2]);
+    assert_eq!(other.await.unwrap(), [4, 1, 3]);
     assert_eq!(queue.load(), (0, 0));
 }
 

@@ -58,7 +58,8 @@ impl Hand {
     pub(super) fn pass_on(&mut self, seat: &Seat) {
         self.at_once = false;
         self.settled.note();
-        seat.queue.give_back(&mut self.waiting);
+        let refused = seat.queue.give_back(&mut self.waiting, Delivery::may_begin);
+        refused.into_iter().for_each(Delivery::abandon);
     }
 
     /// Where to put what is done with.

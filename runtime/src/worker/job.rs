@@ -50,6 +50,12 @@ impl Job {
         }
     }
 
+    /// Returns `true` if an attempt may begin. If not, it may wait in the queue no more
+    /// either.
+    pub(super) fn may_begin(&self) -> bool {
+        self.record.assignment().may_begin()
+    }
+
     /// Leaves the message to whoever is assigned its partition next.
     pub(crate) fn abandon(self) {
         let partition = self.record.assignment();
@@ -61,10 +67,10 @@ impl Job {
 }
 
 impl Delivery {
-    /// Whether it may wait in the queue: its partition is not about to go.
-    pub(super) fn is_active(&self) -> bool {
+    /// As [`Job::may_begin`].
+    pub(super) fn may_begin(&self) -> bool {
         match self {
-            Self::Message(job) => job.record.assignment().is_active(),
+            Self::Message(job) => job.may_begin(),
             Self::Error(_) => true,
         }
     }

@@ -174,14 +174,19 @@ impl<D: Decoder, H> Shared<D, H> {
         let due = Instant::now() + wait;
         let deferred = seat
             .queue
-            .defer(Delivery::Message(job), due, Delivery::is_active);
+            .defer(Delivery::Message(job), due, Delivery::may_begin);
         if let Err(Delivery::Message(job)) = deferred {
-            let lane = job.lane;
-            job.abandon();
-            // It will come again elsewhere, and those behind it only then.
-            let behind = lane.map(|lane| seat.queue.forsake(lane, Delivery::is_active));
-            behind.into_iter().flatten().for_each(Delivery::abandon);
+            self.refuse(job, seat);
         }
+    }
+
+    /// Abandons a message at which no attempt may begin, and what is held behind it in
+    /// its lane: that comes again behind it.
+    fn refuse(&self, job: Job, seat: &Seat) {
+        let lane = job.lane;
+        job.abandon();
+        let behind = lane.map(|lane| seat.queue.forsake(lane, Delivery::may_begin));
+        behind.into_iter().flatten().for_each(Delivery::abandon);
     }
 
     /// What follows the last attempt. (A wish for the dead-letter topic is what

@@ -56,6 +56,11 @@ where
             Delivery::Message(job) => job,
             Delivery::Error(error) => return Err(self.fail(error)),
         };
+        if !job.may_begin() {
+            // It was taken before the pump looked for it, and counts as if it had not been.
+            self.refuse(job, seat);
+            return Ok(());
+        }
         let record = &job.record;
         let began = job.began.unwrap_or_else(Instant::now);
         let observation = Observation::start(&record.assignment().topic_metrics, began);
@@ -112,7 +117,8 @@ where
     ) -> Result<Ended, Failure> {
         let record = &job.record;
         let mut attempts = Attempts::after(&self.policy, job.failed);
-        loop {
+        // Each attempt asks, and nothing is awaited between this and the call.
+        while job.may_begin() {
             let attempt = attempts.number();
             let message = Message {
                 record,
@@ -136,8 +142,9 @@ where
                     }
                     hand.pass_on(seat);
                     tokio::select! {
+                        biased;
+                        () = record.assignment().when_draining() => {}
                         () = tokio::time::sleep(wait) => {}
-                        () = record.assignment().when_draining() => return Ok(Ended::Abandoned),
                     }
                 }
                 Next::GiveUp => {
@@ -146,6 +153,7 @@ where
                 }
             }
         }
+        Ok(Ended::Abandoned)
     }
 
     /// One attempt, at most as long as the timeout. `None`: the partition was
@@ -168,6 +176,7 @@ where
             None => {
                 hand.pass_on(seat);
                 tokio::select! {
+                    biased;
                     outcome = tokio::time::timeout(self.timeout, call) => outcome,
                     () = partition.when_revoked() => return None,
                 }

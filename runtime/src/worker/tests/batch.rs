@@ -107,35 +107,9 @@ impl BatchHandler<Value> for Slow {
 /// A handler in place of the one that takes notes, and what the liveness probe looks at.
 fn handled_by<H>(handler: H) -> (Fixture<H>, Arc<Progress>) {
     let policy = attempts(1, FailureAction::Skip);
-    let Fixture {
-        shared,
-        partition,
-        steps,
-        ..
-    } = fixture("", policy, |_| Ok(()));
     let progress = Progress::new(1);
-    let fixture = Fixture {
-        shared: Shared {
-            span: shared.span,
-            decoder: shared.decoder,
-            handler,
-            policy: shared.policy,
-            timeout: shared.timeout,
-            metrics: shared.metrics,
-            dead_letters: None,
-            in_order: false,
-            committer: None,
-            produces: false,
-            defers: false,
-            gathering: Gathering::default(),
-        },
-        partition,
-        steps,
-        seat: Seat {
-            queue: Arc::new(WorkQueue::new(1, 1, Arc::default())),
-            busy: Busy::new(Arc::clone(&progress), 0),
-        },
-    };
+    let mut fixture = fixture("", policy, |_| Ok(())).with_handler(handler);
+    fixture.seat.busy = Busy::new(Arc::clone(&progress), 0);
     (fixture, progress)
 }
 

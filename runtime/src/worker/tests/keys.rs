@@ -20,6 +20,12 @@ fn put(fixture: &mut Fixture<impl Send>, keys: &[&str]) {
     fixture.seat.queue.put(&mut jobs.collect::<VecDeque<_>>());
 }
 
+/// Fails, and meanwhile the partition begins to drain.
+fn fail_and_drain(message: &Message<'_, Value>) -> Result<(), HandlerError> {
+    message.assignment().drain(true);
+    Err(HandlerError::retryable("never"))
+}
+
 /// Works until nothing is ready, waits until what is deferred is due, and so on.
 async fn work_off<H: Handler<Value>>(fixture: &Fixture<H>) {
     let queue = &fixture.seat.queue;
@@ -86,10 +92,8 @@ async fn a_key_that_is_given_up_lets_its_next_message_go() {
 
 #[tokio::test]
 async fn a_deferred_message_is_abandoned_when_its_partition_is_about_to_go() {
-    let never = |_: &Message<'_, Value>| Err(HandlerError::retryable("never"));
-    let mut fixture = fixture("", attempts(3, FailureAction::Stop), never);
+    let mut fixture = fixture("", attempts(3, FailureAction::Stop), fail_and_drain);
     put(&mut fixture, &["a"]);
-    fixture.partition.drain(true);
     let mut ready = Vec::new();
     fixture.seat.queue.take_more(1, &mut ready);
     let ready = ready.pop().unwrap();
@@ -252,14 +256,12 @@ async fn nothing_of_a_key_goes_on_behind_a_message_that_ends_the_consumer() {
 
 #[tokio::test]
 async fn a_key_is_left_to_the_next_owner_as_a_whole() {
-    let never = |_: &Message<'_, Value>| Err(HandlerError::retryable("never"));
-    let mut fixture = fixture("", attempts(3, FailureAction::Stop), never);
+    let mut fixture = fixture("", attempts(3, FailureAction::Stop), fail_and_drain);
     put(&mut fixture, &["a", "a", "a"]);
     let mut first = Vec::new();
+    // The pump will look for what is held only later.
     fixture.seat.queue.take_more(1, &mut first);
     fixture.seat.queue.take_behind(2, &mut first);
-    // The pump will look for what is held only now.
-    fixture.partition.drain(true);
     let work = fixture.shared.process_batch(first, &fixture.seat);
     work.await.unwrap();
     assert!(batch(&fixture).is_empty());
@@ -292,21 +294,8 @@ async fn whoever_gathers_is_woken_when_keys_are_let_go() {
         partition,
         seat,
         ..
-    } = fixture;
-    let shared = Arc::new(Shared {
-        handler: Yielding,
-        span: shared.span,
-        decoder: shared.decoder,
-        policy: shared.policy,
-        timeout: shared.timeout,
-        metrics: shared.metrics,
-        dead_letters: None,
-        in_order: false,
-        committer: None,
-        produces: false,
-        defers: true,
-        gathering: Gathering::default(),
-    });
+    } = fixture.with_handler(Yielding);
+    let shared = Arc::new(shared);
     let workers: Vec<_> = (0..2)
         .map(|number| {
             let seat = Seat {

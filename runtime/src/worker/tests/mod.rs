@@ -1,7 +1,9 @@
 //! What is done with messages, without Kafka.
 
 mod batch;
+mod drains;
 mod hand;
+mod histories;
 mod keys;
 mod order;
 mod single;
@@ -87,14 +89,7 @@ where
     let metrics = Metrics::new(client_name, "kafka_consumer.test").unwrap();
     let steps = Steps::default();
     Fixture {
-        partition: Arc::new(Partition::new(
-            "orders",
-            1,
-            1,
-            &metrics,
-            Arc::default(),
-            None,
-        )),
+        partition: partition(&metrics, 1),
         seat: Seat {
             queue: Arc::new(WorkQueue::new(1, 1, Arc::default())),
             busy: Busy::new(Progress::new(1), 0),
@@ -121,7 +116,36 @@ where
     }
 }
 
+fn partition(metrics: &Metrics, number: i32) -> Arc<Partition> {
+    let pump = Arc::default();
+    Arc::new(Partition::new("orders", number, 1, metrics, pump, None))
+}
+
 impl<H> Fixture<H> {
+    /// The same with another handler.
+    fn with_handler<G>(self, handler: G) -> Fixture<G> {
+        let shared = self.shared;
+        Fixture {
+            partition: self.partition,
+            steps: self.steps,
+            seat: self.seat,
+            shared: Shared {
+                handler,
+                span: shared.span,
+                decoder: shared.decoder,
+                policy: shared.policy,
+                timeout: shared.timeout,
+                metrics: shared.metrics,
+                dead_letters: shared.dead_letters,
+                in_order: shared.in_order,
+                committer: shared.committer,
+                produces: shared.produces,
+                defers: shared.defers,
+                gathering: shared.gathering,
+            },
+        }
+    }
+
     /// Commits in order from now on, with this result.
     fn in_order(mut self, result: CommitResult) -> Self {
         let (committer, requests) = Committer::new(Arc::new(Notify::new()));
@@ -132,13 +156,17 @@ impl<H> Fixture<H> {
     }
 
     fn message(&self, offset: i64, payload: &str) -> Delivery {
+        self.message_of(&self.partition, offset, payload)
+    }
+
+    fn message_of(&self, partition: &Arc<Partition>, offset: i64, payload: &str) -> Delivery {
         let record = Record::owned(
             OwnedRecord {
                 offset,
                 payload: Some(payload.into()),
                 ..OwnedRecord::default()
             },
-            Arc::clone(&self.partition),
+            Arc::clone(partition),
         );
         let mut read = VecDeque::from([Delivery::Message(Job::new(record, None))]);
         arrive(&mut read);

@@ -242,17 +242,23 @@ async fn a_drain_ends_the_wait_between_attempts() {
     let mut policy = attempts(3, FailureAction::Stop);
     policy.initial = Duration::from_secs(3600);
     policy.max = policy.initial;
-    let fixture = fixture("", policy, |_| Err(HandlerError::retryable("down")));
-    fixture.partition.drain(true);
+    let fixture = fixture("", policy, |message| {
+        message.assignment().drain(true);
+        Err(HandlerError::retryable("down"))
+    });
     fixture.process(7, "{}").await.unwrap();
+    assert_eq!(fixture.steps().len(), 1);
     assert_eq!(fixture.partition.committable(), Some(7));
     assert_eq!(fixture.partition.in_flight(), 0);
 }
 
 #[tokio::test]
 async fn a_verdict_after_the_revocation_changes_nothing() {
-    let fixture = fixture("", stop_at_once(), |_| Ok(())).in_order(CommitResult::Committed);
-    fixture.partition.revoke();
+    let fixture = fixture("", stop_at_once(), |message| {
+        message.assignment().revoke();
+        Ok(())
+    })
+    .in_order(CommitResult::Committed);
     fixture.process(7, "{}").await.unwrap();
     assert_eq!(fixture.steps(), ["handle 7#1 active 1"]);
     assert_eq!(fixture.processed("", "orders", false), (1.0, 1.0));
@@ -270,31 +276,9 @@ impl Handler<Value> for Hanging {
 
 /// A fixture whose attempts never end by themselves.
 fn hanging(timeout: Duration) -> Fixture<Hanging> {
-    let Fixture {
-        shared,
-        partition,
-        steps,
-        seat,
-    } = fixture("", stop_at_once(), |_| Ok(()));
-    Fixture {
-        shared: Shared {
-            handler: Hanging,
-            timeout,
-            span: shared.span,
-            decoder: shared.decoder,
-            policy: shared.policy,
-            metrics: shared.metrics,
-            dead_letters: shared.dead_letters,
-            in_order: false,
-            committer: shared.committer,
-            produces: false,
-            defers: shared.defers,
-            gathering: Gathering::default(),
-        },
-        partition,
-        steps,
-        seat,
-    }
+    let mut fixture = fixture("", stop_at_once(), |_| Ok(())).with_handler(Hanging);
+    fixture.shared.timeout = timeout;
+    fixture
 }
 
 #[tokio::test]

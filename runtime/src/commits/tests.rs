@@ -1,0 +1,74 @@
+//! What is sent for a commit, and what is not.
+
+use std::iter;
+
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::metrics::Metrics;
+
+/// A partition with these offsets in flight, and a commit behind one of them.
+fn asked(
+    delivered: usize,
+    message: i64,
+) -> (Commits, Arc<Partition>, oneshot::Receiver<CommitResult>) {
+    let metrics = Metrics::new("", "kafka_consumer.test").unwrap();
+    let partition = Arc::new(Partition::new(
+        "orders",
+        0,
+        1,
+        &metrics,
+        Arc::default(),
+        None,
+    ));
+    let mut failed = vec![0; delivered];
+    partition.deliver((0..).zip(&mut failed));
+    let (_, requests) = mpsc::unbounded_channel();
+    let mut commits = Commits::new(requests, Duration::from_secs(30), None);
+    let (reply, result) = oneshot::channel();
+    commits.add(Arc::clone(&partition), Wanted::Message(message), reply);
+    (commits, partition, result)
+}
+
+fn sent(commits: &mut Commits) -> Vec<i64> {
+    let mut sent = Vec::new();
+    commits.send_due(|_, point| {
+        sent.push(point.offset);
+        Ok(())
+    });
+    sent
+}
+
+#[tokio::test]
+async fn a_commit_that_would_pass_an_unsettled_message_fails() {
+    let (mut commits, _partition, mut result) = asked(3, 1);
+    assert!(sent(&mut commits).is_empty());
+    let expected = CommitResult::Failed("offset 0 before it is unsettled".into());
+    assert_eq!(result.try_recv(), Ok(expected));
+}
+
+#[tokio::test]
+async fn a_commit_that_would_pass_a_message_which_a_drain_abandoned_is_void() {
+    let (mut commits, partition, mut result) = asked(3, 1);
+    partition.drain(true);
+    partition.abandon(0);
+    assert!(sent(&mut commits).is_empty());
+    assert_eq!(result.try_recv(), Ok(CommitResult::Revoked));
+}
+
+#[tokio::test]
+async fn a_commit_behind_the_first_unsettled_message_is_sent_though_the_partition_drains() {
+    let (mut commits, partition, _result) = asked(3, 1);
+    partition.settle(iter::once(0..1));
+    partition.drain(true);
+    partition.abandon(2);
+    assert_eq!(sent(&mut commits), [2]);
+}
+
+#[tokio::test]
+async fn a_commit_of_a_message_from_before_the_client_was_sent_back_is_void() {
+    let (mut commits, partition, mut result) = asked(3, 1);
+    partition.deliver([(0, &mut 0)]);
+    assert!(sent(&mut commits).is_empty());
+    assert_eq!(result.try_recv(), Ok(CommitResult::Revoked));
+}
