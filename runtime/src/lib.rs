@@ -45,6 +45,7 @@ mod read_ahead;
 mod read_size;
 mod rebalance;
 pub mod record;
+mod rewind;
 mod running;
 mod server;
 mod share;
