@@ -5,13 +5,18 @@ use std::iter;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::kafka::Consumer;
 use crate::metrics::Metrics;
 
 /// A partition with these offsets in flight, and a commit behind one of them.
 fn asked(
     delivered: usize,
     message: i64,
-) -> (Commits, Arc<Partition>, oneshot::Receiver<CommitResult>) {
+) -> (
+    Commits<Consumer>,
+    Arc<Partition>,
+    oneshot::Receiver<CommitResult>,
+) {
     let metrics = Metrics::new("", "kafka_consumer.test").unwrap();
     let partition = Arc::new(Partition::new(
         "orders",
@@ -30,7 +35,7 @@ fn asked(
     (commits, partition, result)
 }
 
-fn sent(commits: &mut Commits) -> Vec<i64> {
+fn sent(commits: &mut Commits<Consumer>) -> Vec<i64> {
     let mut sent = Vec::new();
     commits.send_due(|_, point| {
         sent.push(point.offset);
