@@ -279,7 +279,7 @@ mod tests {
     use bytes::BufMut as _;
     use futures_util::FutureExt as _;
     use http_body::Body as _;
-    use tokio::time::advance;
+    use tokio::time::{advance, timeout};
 
     use super::super::outgoing::{MOST, OutgoingBody};
     use super::*;
@@ -316,7 +316,8 @@ mod tests {
         fill(&session);
         advance(PATIENCE * 100).await;
         let began = Instant::now();
-        let credits = session.take_credits(5, PATIENCE, &|| {}).await;
+        let credits = session.take_credits(5, PATIENCE, &|| {});
+        let credits = timeout(PATIENCE * 2, credits).await.expect("no hang");
         assert_eq!(credits, Err(NoCredit::Unread));
         assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
         assert_eq!(session.credits(), 10);
