@@ -14,7 +14,6 @@ use penstock_crds::spec::OffsetReset;
 use penstock_runtime::decode::Json;
 use penstock_runtime::handler::HandlerError;
 use penstock_runtime::{ConnectError, RunError, Runtime};
-use rdkafka::mocking::MockCluster;
 use rdkafka::types::RDKafkaRespErr;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -259,32 +258,6 @@ async fn brokers_that_do_not_answer_end_it_within_the_time_for_metadata() {
     assert!(
         cause.contains("See whether a broker listens there"),
         "{cause}"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn brokers_that_advertise_an_address_which_refuses_end_it_with_the_remedy() {
-    let mock = Mock {
-        cluster: MockCluster::new(2).expect("a mock cluster starts"),
-        topic: "orders".into(),
-    };
-    mock.cluster.create_topic("orders", 1, 1).expect("a topic");
-    mock.cluster
-        .partition_leader("orders", 0, Some(2))
-        .expect("a leader");
-    mock.cluster.broker_down(2).expect("a broker goes");
-    let mut consumer = mock.consumer("InOrder", "");
-    let brokers = mock.brokers();
-    let (first, second) = brokers.split_once(',').expect("two brokers");
-    first.clone_into(&mut consumer.kafka.bootstrap_servers);
-    let ended = Running::start(consumer, &Recorder::new()).ended().await;
-    let error = ended.expect_err("nothing can be read").to_string();
-    let begin = "no broker can be reached by the address that it advertises: ";
-    assert!(error.starts_with(begin), "{error}");
-    assert!(error.contains(second), "{error}");
-    assert!(
-        error.contains("correct their advertised.listeners"),
-        "{error}"
     );
 }
 
