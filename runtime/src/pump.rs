@@ -225,7 +225,7 @@ impl<C: Client> Pump<C> {
                     });
                     pending.push_back(Delivery::Message(Job::new(record, lane)));
                 }
-                Fetched::End(..) => {}
+                Fetched::End(..) | Fetched::OutOfRange(..) => {}
                 Fetched::Error(error) => pending.push_back(Delivery::Error(error)),
             },
         );

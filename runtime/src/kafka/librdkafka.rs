@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::native::{self, MessageQueue};
 use super::seam::{
     Client, CommitEntry, Committed, Edge, Event, FoundEdges, LookUpError, PollError, Polled,
-    StartOffset, TopicPartition,
+    StartOffset, TopicId, TopicPartition,
 };
 use super::{Consumer, metadata};
 use crate::partition::Partition;
@@ -79,6 +79,27 @@ impl Client for Consumer {
         native::seek(self, to).map_err(|code| code.to_string())
     }
 
+    /// librdkafka's seek fails in a partition that it stopped reading: only an assignment
+    /// starts one. Should a rebalance be announced at this moment, this may be taken for
+    /// its answer; the pump's own answer follows, and partitions without an owner are not
+    /// handed out.
+    fn restart(&self, to: &[StartOffset], others: &[StartOffset]) -> Result<(), String> {
+        let started = match self.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => {
+                let stopped: Vec<_> = to.iter().map(|it| it.partition.clone()).collect();
+                self.incremental_unassign(&list(&stopped))
+                    .map_err(describe)?;
+                self.incremental_assign(&start_list(to).map_err(describe)?)
+            }
+            _ => {
+                let all: Vec<_> = to.iter().chain(others).cloned().collect();
+                let list = start_list(&all).map_err(describe)?;
+                rdkafka::consumer::Consumer::assign(self, &list)
+            }
+        };
+        started.map_err(describe)
+    }
+
     fn pause(&self, partition: &TopicPartition) -> Result<(), String> {
         let list = list(std::slice::from_ref(partition));
         rdkafka::consumer::Consumer::pause(self, &list).map_err(describe)
@@ -95,7 +116,15 @@ impl Client for Consumer {
     }
 
     fn high_watermark(&self, partition: &Partition) -> Option<i64> {
-        native::high_watermark(self, &partition.topic_c, partition.number)
+        native::watermarks(self, &partition.topic_c, partition.number).1
+    }
+
+    fn low_watermark(&self, partition: &Partition) -> Option<i64> {
+        native::watermarks(self, &partition.topic_c, partition.number).0
+    }
+
+    fn generation(&self) -> Option<i32> {
+        native::generation(self)
     }
 
     /// Brokers take a transaction's offsets from a client that names no member, without a
@@ -172,6 +201,19 @@ impl Client for Consumer {
             let found = metadata.topics().iter().find(|it| it.name() == topic);
             let count = found.map_or(0, |found| found.partitions().len());
             Ok(i32::try_from(count).unwrap_or(i32::MAX))
+        })
+        .await
+    }
+
+    async fn topic_ids(
+        self: &Arc<Self>,
+        topics: Vec<String>,
+        limit: Duration,
+    ) -> Result<Vec<(String, TopicId)>, LookUpError> {
+        let limit = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
+        self.ask(move |client| {
+            let found = native::topic_ids(client, &topics, limit);
+            found.map_err(KafkaError::AdminOp)
         })
         .await
     }

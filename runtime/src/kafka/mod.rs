@@ -22,7 +22,8 @@ use native::metadata;
 pub(crate) use native::{NativeMessage, c_name};
 pub(crate) use seam::{
     Client, CommitEntry, CommitOutcome, Committed, ConsumeError, Edge, Event, Fetched, Fetcher,
-    LookUpError, PartitionHandle, PollError, StartOffset, TopicPartition, Transactional,
+    LookUpError, OutOfRange, PartitionHandle, PollError, StartOffset, TopicId, TopicPartition,
+    Transactional,
 };
 
 /// The librdkafka consumer with our callbacks.

@@ -19,7 +19,9 @@ use rdkafka_sys::bindings as sys;
 use rdkafka_sys::types::RDKafkaErrorCode;
 
 use super::Consumer;
-use super::seam::{ConsumeError, Fetched, Fetcher, PartitionHandle, StartOffset};
+use super::seam::{
+    ConsumeError, Fetched, Fetcher, OutOfRange, PartitionHandle, StartOffset, TopicId,
+};
 use crate::partition::Partition;
 use crate::record::Record;
 
@@ -248,6 +250,21 @@ impl Fetcher for MessageQueue {
                         sink(Fetched::End(partition, end));
                     }
                 }
+                sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET => {
+                    // SAFETY: as above; all is copied before the message is freed.
+                    let found = unsafe {
+                        let text = CStr::from_ptr(sys::rd_kafka_message_errstr(raw));
+                        let found = OutOfRange {
+                            position: Some((*raw).offset).filter(|offset| *offset >= 0),
+                            departs_at: departure(&text.to_string_lossy()),
+                        };
+                        sys::rd_kafka_message_destroy(raw);
+                        found
+                    };
+                    if let Some(partition) = owner(handle, &topic_name) {
+                        sink(Fetched::OutOfRange(partition, found));
+                    }
+                }
                 // SAFETY: as above; the text is copied before the message is freed.
                 error => unsafe {
                     let text = CStr::from_ptr(sys::rd_kafka_message_errstr(raw));
@@ -375,9 +392,115 @@ pub(crate) fn seek(consumer: &Consumer, to: &StartOffset) -> Result<(), RDKafkaE
     }
 }
 
-/// The partition's high watermark as of the last fetch: the offset that the
-/// next message produced will get. Asks no broker; absent before a fetch.
-pub(crate) fn high_watermark(consumer: &Consumer, topic: &CStr, partition: i32) -> Option<i64> {
+/// Returns where a log departs from the messages that were read, from librdkafka's text
+/// about a truncation: it has no other place for it.
+fn departure(text: &str) -> Option<i64> {
+    let (_, after) = text.split_once("log truncation detected at ")?;
+    let (_, after) = after.split_once("broker end offset is ")?;
+    let end = after.split(|it: char| !it.is_ascii_digit()).next()?;
+    end.parse().ok()
+}
+
+/// Returns the group's generation in which this client takes part; `None` while it is no
+/// member.
+pub(crate) fn generation(consumer: &Consumer) -> Option<i32> {
+    // SAFETY: the metadata, if there is any, is ours until it is given back.
+    unsafe {
+        let group = NonNull::new(sys::rd_kafka_consumer_group_metadata(
+            consumer.client().native_ptr(),
+        ))?;
+        let generation = sys::rd_kafka_consumer_group_metadata_generation_id(group.as_ptr());
+        sys::rd_kafka_consumer_group_metadata_destroy(group.as_ptr());
+        (generation >= 0).then_some(generation)
+    }
+}
+
+/// Asks the brokers for the ids of topics, and blocks for at most `limit_ms`. Topics
+/// without a known id are left out.
+pub(crate) fn topic_ids(
+    consumer: &Consumer,
+    topics: &[String],
+    limit_ms: i32,
+) -> Result<Vec<(String, TopicId)>, RDKafkaErrorCode> {
+    let client = consumer.client().native_ptr();
+    let names: Vec<_> = topics.iter().map(|topic| c_name(topic)).collect();
+    let mut pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
+    // SAFETY: the names live through the call that copies them; what is created here is
+    // destroyed here, the event after the last look at its contents.
+    unsafe {
+        let queue = sys::rd_kafka_queue_new(client);
+        let options = sys::rd_kafka_AdminOptions_new(
+            client,
+            sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
+        );
+        sys::rd_kafka_AdminOptions_set_request_timeout(options, limit_ms, ptr::null_mut(), 0);
+        let wanted =
+            sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
+        sys::rd_kafka_DescribeTopics(client, wanted, options, queue);
+        sys::rd_kafka_TopicCollection_destroy(wanted);
+        sys::rd_kafka_AdminOptions_destroy(options);
+        let event = sys::rd_kafka_queue_poll(queue, limit_ms);
+        let found = if event.is_null() {
+            Err(RDKafkaErrorCode::OperationTimedOut)
+        } else {
+            described(event)
+        };
+        if !event.is_null() {
+            sys::rd_kafka_event_destroy(event);
+        }
+        sys::rd_kafka_queue_destroy(queue);
+        found
+    }
+}
+
+/// SAFETY: `event` must be valid for the call.
+unsafe fn described(
+    event: *mut sys::rd_kafka_event_t,
+) -> Result<Vec<(String, TopicId)>, RDKafkaErrorCode> {
+    // SAFETY: the descriptions, their names and ids belong to the event.
+    unsafe {
+        let error = sys::rd_kafka_event_error(event);
+        if error != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(error.into());
+        }
+        let result = sys::rd_kafka_event_DescribeTopics_result(event);
+        if result.is_null() {
+            return Err(RDKafkaErrorCode::BadMessage);
+        }
+        let mut count = 0;
+        let topics = sys::rd_kafka_DescribeTopics_result_topics(result, &mut count);
+        let mut found = Vec::with_capacity(count);
+        for index in 0..count {
+            let topic = *topics.add(index);
+            let error = sys::rd_kafka_TopicDescription_error(topic);
+            let id = sys::rd_kafka_TopicDescription_topic_id(topic);
+            let failed = !error.is_null()
+                && sys::rd_kafka_error_code(error)
+                    != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+            if failed || id.is_null() {
+                continue;
+            }
+            let name = CStr::from_ptr(sys::rd_kafka_TopicDescription_name(topic));
+            let most = sys::rd_kafka_Uuid_most_significant_bits(id).cast_unsigned();
+            let least = sys::rd_kafka_Uuid_least_significant_bits(id).cast_unsigned();
+            let id = (u128::from(most) << 64) | u128::from(least);
+            // Brokers before 2.8 have no ids.
+            if id != 0 {
+                found.push((name.to_string_lossy().into_owned(), TopicId(id)));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Returns the partition's log start and high watermark as of the last fetch: the first
+/// offset that is retained, and the offset that the next message produced will get. Asks
+/// no broker; absent before a fetch.
+pub(crate) fn watermarks(
+    consumer: &Consumer,
+    topic: &CStr,
+    partition: i32,
+) -> (Option<i64>, Option<i64>) {
     let (mut low, mut high) = (-1, -1);
     // SAFETY: all pointers are valid for the call.
     let error = unsafe {
@@ -389,10 +512,29 @@ pub(crate) fn high_watermark(consumer: &Consumer, topic: &CStr, partition: i32) 
             &mut high,
         )
     };
-    (error == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
+    if error != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+        return (None, None);
+    }
+    let known = |offset: i64| (offset >= 0).then_some(offset);
+    (known(low), known(high))
 }
 
 /// A topic's name for the C interface. Kafka allows no zero byte in it.
 pub(crate) fn c_name(topic: &str) -> CString {
     CString::new(topic).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::departure;
+
+    #[test]
+    fn librdkafkas_text_names_where_a_truncated_log_departs() {
+        let truncated = "Partition log truncation detected at offset 120 (leader epoch 3): broker end offset is 100 (offset leader epoch 2). Reset to INVALID.: Local: Partition log truncation detected";
+        assert_eq!(departure(truncated), Some(100));
+        let unknown = "No epoch found less or equal to offset 120 (leader epoch 3): broker end offset is -1 (offset leader epoch -1). Reset using configured policy.";
+        assert_eq!(departure(unknown), None);
+        let retention = "fetch failed due to requested offset not available on the broker: Broker: Offset out of range (broker 1)";
+        assert_eq!(departure(retention), None);
+    }
 }

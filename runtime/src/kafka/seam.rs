@@ -123,12 +123,30 @@ pub(crate) struct ConsumeError {
     pub(crate) partition: Option<i32>,
 }
 
+/// Why a client cannot read on in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OutOfRange {
+    /// The offset that the brokers do not have; absent where the client does not name it.
+    pub(crate) position: Option<i64>,
+    /// Where the partition's log departs from the messages that were read, if the client
+    /// noticed it by the leader epoch: the log was truncated to this offset.
+    pub(crate) departs_at: Option<i64>,
+}
+
+/// Names one incarnation of a topic: a topic that is deleted and created again has
+/// another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TopicId(pub(crate) u128);
+
 /// What was read from a partition.
 pub(crate) enum Fetched {
     /// A message.
     Record(Record),
     /// The partition was read up to its end, which is this offset.
     End(Arc<Partition>, i64),
+    /// The brokers have nothing at the position: the client reads nothing more of the
+    /// partition until [`Client::restart`].
+    OutOfRange(Arc<Partition>, OutOfRange),
     /// An error in the place of a message.
     Error(ConsumeError),
 }
@@ -192,6 +210,13 @@ pub(crate) trait Client: Send + Sync + Sized + 'static {
     /// Continues reading at another offset.
     fn seek(&self, to: &StartOffset) -> Result<(), String>;
 
+    /// Reads on at these offsets in partitions that the client stopped reading, see
+    /// [`Fetched::OutOfRange`]. `others` are all other assigned partitions with their
+    /// positions, for clients that can only replace the assignment as a whole.
+    fn restart(&self, to: &[StartOffset], _others: &[StartOffset]) -> Result<(), String> {
+        to.iter().try_for_each(|start| self.seek(start))
+    }
+
     fn pause(&self, partition: &TopicPartition) -> Result<(), String>;
 
     fn resume(&self, partition: &TopicPartition) -> Result<(), String>;
@@ -201,6 +226,18 @@ pub(crate) trait Client: Send + Sync + Sized + 'static {
 
     /// The end of a partition as of the last fetch. Asks no broker.
     fn high_watermark(&self, partition: &Partition) -> Option<i64>;
+
+    /// The first offset of a partition that was retained as of the last fetch. Asks no
+    /// broker.
+    fn low_watermark(&self, _partition: &Partition) -> Option<i64> {
+        None
+    }
+
+    /// The group's generation in which this member takes part; a new group's first is 1.
+    /// `None` where it is not known.
+    fn generation(&self) -> Option<i32> {
+        None
+    }
 
     /// By what the group knows this member; `None` while it is none.
     fn membership(&self) -> Option<Self::Membership>;
@@ -225,6 +262,15 @@ pub(crate) trait Client: Send + Sync + Sized + 'static {
         topic: String,
         limit: Duration,
     ) -> impl Future<Output = Result<i32, LookUpError>> + Send;
+
+    /// Asks for the ids of topics. Topics without a known id are left out.
+    fn topic_ids(
+        self: &Arc<Self>,
+        _topics: Vec<String>,
+        _limit: Duration,
+    ) -> impl Future<Output = Result<Vec<(String, TopicId)>, LookUpError>> + Send {
+        std::future::ready(Ok(Vec::new()))
+    }
 
     /// Leaves the group and closes the client.
     fn leave(self: Arc<Self>) -> impl Future<Output = ()> + Send;
