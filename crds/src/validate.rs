@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::names::{ConsumerName, GroupId, TopicName};
-use crate::spec::{Commit, Format, Handler, Kafka, OffsetReset, Pod};
+use crate::spec::{Commit, Format, Handler, Kafka, OffsetReset, OnOffsetLost, Pod};
 
 /// A `KafkaConsumer` that has passed every rule.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +32,8 @@ pub struct ValidatedConsumer {
     pub consume_batch_size: NonZeroU32,
     /// Where a group without a committed offset begins.
     pub offset_reset: OffsetReset,
+    /// Where a group continues whose offsets are lost.
+    pub on_offset_lost: OnOffsetLost,
     /// How values are read.
     pub format: Format,
     /// The label `kafka_client_name`; may be blank.

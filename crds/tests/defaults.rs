@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::{base, crd_schema, validated, with_spec};
 use kube::core::cel::apply_defaults;
-use penstock_crds::spec::{Commit, Format, KafkaConsumer, OffsetReset};
+use penstock_crds::spec::{Commit, Format, KafkaConsumer, OffsetReset, OnOffsetLost};
 use penstock_crds::validate::{Address, ConsumeMode, Endpoint, FailureAction, Transport, validate};
 use serde_json::json;
 
@@ -30,6 +30,7 @@ fn a_fast_consumer_has_the_documented_defaults() {
     assert_eq!(consumer.replicas(), 1);
     assert_eq!(consumer.consume_batch_size.get(), 1);
     assert_eq!(consumer.offset_reset, OffsetReset::Latest);
+    assert_eq!(consumer.on_offset_lost, OnOffsetLost::Earliest);
     assert_eq!(consumer.format, Format::Json);
     assert_eq!(consumer.prometheus_client_name, "");
     assert_eq!(consumer.stop_timeout, Duration::from_secs(30));

@@ -148,6 +148,12 @@ pub struct KafkaConsumerSpec {
     #[serde(default)]
     pub offset_reset: OffsetReset,
 
+    /// Where a group continues whose offsets are lost, because retention passed them,
+    /// or the topic was truncated or created again: Earliest at the oldest message that
+    /// is kept, Latest at the end, Fail stops with an error.
+    #[serde(default, skip_serializing_if = "OnOffsetLost::is_default")]
+    pub on_offset_lost: OnOffsetLost,
+
     /// How a message's value is read. Json skips and counts values that are not
     /// valid JSON, tombstones among them; Raw hands over any bytes, and
     /// tombstones as such.
@@ -215,6 +221,25 @@ pub enum OffsetReset {
     Earliest,
     /// Nowhere: stop with an error.
     Fail,
+}
+
+/// Where a group continues whose offsets are lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum OnOffsetLost {
+    /// At the oldest message that is kept.
+    #[default]
+    Earliest,
+    /// At the end: only new messages.
+    Latest,
+    /// Nowhere: stop with an error.
+    Fail,
+}
+
+impl OnOffsetLost {
+    /// Returns `true` for the default, which manifests need not mention.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How a message's value is read.

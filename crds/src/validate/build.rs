@@ -58,6 +58,7 @@ fn build(spec: &KafkaConsumerSpec) -> Result<ValidatedConsumer, Violations> {
         paused: spec.replicas == 0,
         consume_batch_size: positive("spec.consumeBatchSize", spec.consume_batch_size)?,
         offset_reset: spec.offset_reset,
+        on_offset_lost: spec.on_offset_lost,
         format: spec.format,
         prometheus_client_name: spec.prometheus_client_name.clone(),
         stop_timeout: spec.stop_timeout.get(),
