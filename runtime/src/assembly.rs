@@ -15,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 use crate::commit::Committer;
 use crate::commits::Commits;
 use crate::dead_letter::DeadLetters;
-use crate::kafka::{Client, Edge, Transactional};
+use crate::kafka::{Client, Transactional};
 use crate::lanes::LaneFinder;
 use crate::memory::Budget;
 use crate::metrics::Metrics;
+use crate::positions::Policy;
 use crate::progress::{Busy, Progress};
 use crate::pump::{Pump, PumpParts};
 use crate::queue::{WorkQueue, places_for};
@@ -62,8 +63,8 @@ pub(crate) struct Assembly<'a, C: Client> {
     pub(crate) budget: Budget,
     /// How often handled offsets are committed, where that happens periodically.
     pub(crate) commit_interval: Duration,
-    /// Where a partition without a committed offset begins.
-    pub(crate) reset: Option<Edge>,
+    /// Where reading starts when there is no offset to continue from.
+    pub(crate) policy: Policy,
     /// How long a refused commit is sent again in InOrder mode.
     pub(crate) commit_retry_limit: Duration,
 }
@@ -125,7 +126,7 @@ impl<C: Client> Assembly<'_, C> {
             commits: Commits::new(requests, self.commit_retry_limit, self.transactions),
             held_bytes: self.budget.held,
             commit_interval: self.commit_interval,
-            reset: self.reset,
+            policy: self.policy,
             batch_size,
             drain_limit: consumer.stop_timeout,
             metrics: self.metrics,

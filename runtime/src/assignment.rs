@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
+use crate::gaps::Gaps;
 use crate::kafka::{PartitionHandle, TopicPartition};
 use crate::metrics::Metrics;
 use crate::partition::{Keeper, Partition};
@@ -46,27 +47,45 @@ impl Assignment {
         self.forget_handles();
         let added: Vec<_> = partitions
             .iter()
-            .map(|named| {
-                let new = Partition::new(
-                    &named.topic,
-                    named.partition,
-                    self.epoch,
-                    &self.metrics,
-                    Arc::clone(&self.pump),
-                    client.cloned(),
-                );
-                Arc::new(match inherited.remove(named) {
-                    Some(gaps) => new.resume(gaps),
-                    None => new,
-                })
-            })
+            .map(|named| self.insert(named, inherited.remove(named), client))
             .collect();
-        for partition in &added {
-            self.partitions
-                .insert(partition.name(), Arc::clone(partition));
-        }
         self.publish();
         added
+    }
+
+    /// Has a partition begin again, under an epoch of its own.
+    pub(crate) fn replace(&mut self, partition: &Partition, client: &Keeper) -> Arc<Partition> {
+        self.epoch += 1;
+        self.forget_handles();
+        self.insert(&partition.name(), None, Some(client))
+    }
+
+    fn insert(
+        &mut self,
+        named: &TopicPartition,
+        gaps: Option<Gaps>,
+        client: Option<&Keeper>,
+    ) -> Arc<Partition> {
+        let new = Partition::new(
+            &named.topic,
+            named.partition,
+            self.epoch,
+            &self.metrics,
+            Arc::clone(&self.pump),
+            client.cloned(),
+        );
+        let new = Arc::new(match gaps {
+            Some(gaps) => new.resume(gaps),
+            None => new,
+        });
+        self.partitions.insert(named.clone(), Arc::clone(&new));
+        new
+    }
+
+    /// Returns `true` if a partition is assigned by just this assignment.
+    pub(crate) fn has(&self, partition: &Arc<Partition>) -> bool {
+        let current = self.get(&partition.topic, partition.number);
+        current.is_some_and(|current| Arc::ptr_eq(current, partition))
     }
 
     /// Lets partitions go. Their messages find no owner from now on.

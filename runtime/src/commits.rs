@@ -300,16 +300,6 @@ impl Waiting {
     }
 }
 
-/// Sends a commit of an offset of which nothing more is known. Nobody waits for it.
-pub(crate) fn send_offset(
-    client: &impl Client,
-    partition: &Partition,
-    offset: i64,
-) -> Result<(), String> {
-    let metadata = String::new();
-    send(client, partition, &CommitPoint { offset, metadata })
-}
-
 fn send(client: &impl Client, partition: &Partition, point: &CommitPoint) -> Result<(), String> {
     let sent = client.commit(entry(partition, point));
     sent.map_err(|code| code.to_string())
@@ -321,7 +311,7 @@ pub(crate) fn entry<'a>(partition: &'a Partition, point: &'a CommitPoint) -> Com
         topic: &partition.topic,
         partition: partition.number,
         offset: point.offset,
-        leader_epoch: None,
+        leader_epoch: partition.epoch_before(point.offset),
         metadata: &point.metadata,
     }
 }

@@ -1,19 +1,25 @@
-//! How far each partition's commits are behind its end.
+//! How far each partition's commits are behind its end, in messages and in time.
 //!
 //! librdkafka knows the end of a partition by the last fetch from it. While the client is
 //! full of messages it fetches nothing, perhaps for long, and of a partition that was
-//! taken on meanwhile it knows nothing, or what it knew long ago. So the brokers are asked
+//! assigned meanwhile it knows nothing, or what it knew long ago. So the brokers are asked
 //! for the ends that librdkafka has not seen move.
+//!
+//! A value that is not known is absent, and never the last one that was: see [`Known`].
+
+mod end;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::time::Instant;
 
 use crate::kafka::{Client, Edge, TopicPartition};
+use crate::metrics::PartitionMetrics;
 use crate::partition::Partition;
+use end::{Blocked, End};
 
 /// How often the lag is measured.
 const MEASURE_INTERVAL: Duration = Duration::from_millis(500);
@@ -24,23 +30,38 @@ const ASK_INTERVAL: Duration = Duration::from_secs(5);
 /// Longest wait for their answer. The client can't be closed meanwhile.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
+/// For how long an end counts as known after it was fetched or looked up.
+const STALE_AFTER: Duration = Duration::from_secs(30);
+
+/// How often a partition that an open transaction blocks is warned of.
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A measurement.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Known<T> {
+    Value(T),
+    Unknown(Unknown),
+}
+
+/// Why there is no measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unknown {
+    /// Nothing is committed, and it is not known where reading begins.
+    Position,
+    /// The end was never fetched nor looked up.
+    End,
+    /// The end was not fetched nor looked up for [`STALE_AFTER`].
+    Stale,
+    /// Messages are not read yet, or have no time.
+    Time,
+}
+
 /// Measures the lag of partitions.
 pub(crate) struct Lag {
     measured: Instant,
     asked: Instant,
     ends: BTreeMap<TopicPartition, End>,
     question: Option<oneshot::Receiver<BTreeMap<TopicPartition, i64>>>,
-}
-
-/// The end of a partition.
-#[derive(Default)]
-struct End {
-    /// By the last fetch.
-    fetched: Option<i64>,
-    /// By the brokers' answer since then.
-    told: Option<i64>,
-    /// The same fetch was the last when the brokers were asked before.
-    is_old: bool,
 }
 
 impl Lag {
@@ -67,11 +88,13 @@ impl Lag {
         let mut before = std::mem::take(&mut self.ends);
         for partition in partitions {
             let name = partition.name();
-            let fetched = client.high_watermark(partition);
-            let end = before.remove(&name).unwrap_or_default().fetched(fetched);
-            if let (Some(end), Some(position)) = (end.latest(), partition.position()) {
-                partition.metrics.lag.set((end - position).max(0));
-            }
+            let mut end = before.remove(&name).unwrap_or_default();
+            let seen = end.see(
+                client.high_watermark(partition),
+                partition.read_position(),
+                Instant::now(),
+            );
+            publish(partition, &mut end, client.low_watermark(partition), seen);
             self.ends.insert(name, end);
         }
         if self.question.is_none() && self.asked.elapsed() >= ASK_INTERVAL {
@@ -97,21 +120,20 @@ impl Lag {
             return;
         }
         self.question = None;
-        for (name, end) in answer.unwrap_or_default() {
-            if let Some(known) = self.ends.get_mut(&name) {
-                known.told = Some(end);
+        for (name, offset) in answer.unwrap_or_default() {
+            if let Some(end) = self.ends.get_mut(&name) {
+                end.look_up(offset, Instant::now());
             }
         }
     }
 
     /// Asks for the ends that have not moved since this was done last.
     fn ask(&mut self, client: &Arc<impl Client>) {
-        let mut wanted = Vec::new();
-        for (partition, end) in &mut self.ends {
-            if std::mem::replace(&mut end.is_old, true) {
-                wanted.push((partition.clone(), Edge::End));
-            }
-        }
+        let wanted: Vec<_> = self
+            .ends
+            .iter_mut()
+            .filter_map(|(partition, end)| end.is_to_ask().then(|| (partition.clone(), Edge::End)))
+            .collect();
         if wanted.is_empty() {
             return;
         }
@@ -128,19 +150,87 @@ impl Lag {
     }
 }
 
-impl End {
-    fn fetched(self, fetched: Option<i64>) -> Self {
-        match self.fetched == fetched {
-            true => self,
-            false => Self {
-                fetched,
-                ..Self::default()
-            },
+/// Publishes what is known of a partition. `has_seen`: its end was fetched or looked up
+/// since the last time.
+fn publish(partition: &Partition, end: &mut End, log_start: Option<i64>, has_seen: bool) {
+    let metrics = &partition.metrics;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.unwrap_or_default();
+    if has_seen {
+        metrics.last_fetch.set(now.as_secs_f64());
+    }
+    let latest = end.latest(Instant::now());
+    let lag = lag(partition.position(), latest, log_start);
+    publish_or_remove(lag, |lag| metrics.lag.set(lag), || metrics.lag.remove());
+    let time = time_lag(
+        partition.oldest_time(),
+        partition.in_flight(),
+        partition.read_position(),
+        latest,
+        i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
+    );
+    let remove = || metrics.time_lag.remove();
+    publish_or_remove(time, |time| metrics.time_lag.set(time), remove);
+    publish_blocked(partition, metrics, end);
+}
+
+fn publish_or_remove<T>(value: Known<T>, set: impl FnOnce(T), remove: impl FnOnce()) {
+    match value {
+        Known::Value(value) => set(value),
+        Known::Unknown(_) => remove(),
+    }
+}
+
+fn publish_blocked(partition: &Partition, metrics: &PartitionMetrics, end: &mut End) {
+    let Some(Blocked { offset, since }) = end.blocked() else {
+        return metrics.blocked.remove();
+    };
+    metrics.blocked.set(since.elapsed().as_secs_f64());
+    if end.warns(Instant::now(), WARN_INTERVAL) {
+        tracing::warn!(
+            topic = partition.topic,
+            partition = partition.number,
+            offset,
+            seconds = since.elapsed().as_secs(),
+            "an open transaction of a producer keeps the messages from this offset on from being read. If it does not end, find it with kafka-transactions.sh find-hanging, and abort it"
+        );
+    }
+}
+
+/// Returns the messages between the committed offset and the end. What retention has
+/// deleted is none of them.
+fn lag(position: Option<i64>, end: Known<i64>, log_start: Option<i64>) -> Known<i64> {
+    match (position, end) {
+        (_, Known::Unknown(why)) => Known::Unknown(why),
+        (None, _) => Known::Unknown(Unknown::Position),
+        (Some(position), Known::Value(end)) => {
+            let position = position.max(log_start.unwrap_or(0));
+            Known::Value((end - position).max(0))
         }
     }
+}
 
-    fn latest(&self) -> Option<i64> {
-        self.told.max(self.fetched)
+/// Returns the age of the oldest message that is not settled, in seconds: exactly while
+/// it is in flight, and 0 where there is none. A backlog of which nothing is read has an
+/// age that nobody knows.
+fn time_lag(
+    oldest: Option<i64>,
+    in_flight: usize,
+    position: Option<i64>,
+    end: Known<i64>,
+    now: i64,
+) -> Known<f64> {
+    if let Some(oldest) = oldest {
+        // Exact up to the millisecond for the next 285,000 years.
+        #[allow(clippy::cast_precision_loss)]
+        return Known::Value((now - oldest).max(0) as f64 / 1000.0);
+    }
+    match (position, end) {
+        (_, Known::Unknown(why)) => Known::Unknown(why),
+        (Some(position), Known::Value(end)) if in_flight == 0 && position >= end => {
+            Known::Value(0.0)
+        }
+        _ => Known::Unknown(Unknown::Time),
     }
 }
 
@@ -158,5 +248,46 @@ async fn ends(
             tracing::debug!("asking for the ends of partitions failed: {error}");
             BTreeMap::new()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lag_counts_what_is_retained_and_not_committed() {
+        let end = Known::Value(100);
+        assert_eq!(lag(Some(92), end, Some(10)), Known::Value(8));
+        assert_eq!(lag(Some(92), end, Some(100)), Known::Value(0));
+        assert_eq!(lag(Some(120), end, None), Known::Value(0));
+        assert_eq!(lag(None, end, None), Known::Unknown(Unknown::Position));
+        let stale = Known::Unknown(Unknown::Stale);
+        assert_eq!(lag(Some(92), stale, None), stale);
+    }
+
+    #[test]
+    fn time_lag_is_the_age_of_the_oldest_message_in_flight() {
+        let (end, stale) = (Known::Value(100), Known::Unknown(Unknown::Stale));
+        assert_eq!(
+            time_lag(Some(1_000), 3, Some(50), end, 3_500),
+            Known::Value(2.5)
+        );
+        // Whatever is known of the end.
+        assert_eq!(
+            time_lag(Some(1_000), 3, None, stale, 3_500),
+            Known::Value(2.5)
+        );
+        // A producer's clock that is ahead.
+        assert_eq!(
+            time_lag(Some(9_000), 1, Some(100), end, 3_500),
+            Known::Value(0.0)
+        );
+        assert_eq!(time_lag(None, 0, Some(100), end, 3_500), Known::Value(0.0));
+        let unknown = Known::Unknown(Unknown::Time);
+        assert_eq!(time_lag(None, 0, Some(99), end, 3_500), unknown);
+        assert_eq!(time_lag(None, 2, Some(100), end, 3_500), unknown);
+        let expected = Known::Unknown(Unknown::Stale);
+        assert_eq!(time_lag(None, 0, Some(100), stale, 3_500), expected);
     }
 }

@@ -1,18 +1,21 @@
 //! The Prometheus series. Names, labels and help of the first three are the
 //! source's and an interface; the others carry on its statsd series or are ours.
 
+mod gauges;
+
 use std::cell::RefCell;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
-use prometheus::core::Collector;
+use prometheus::core::{AtomicF64, AtomicI64, Collector};
 use prometheus::{
-    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder as _, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use rdkafka::error::RDKafkaErrorCode;
 
 use crate::commits::TransactionEnd;
+use gauges::{LazyGauge, RemovableGauge};
 
 /// Upper bounds of the processing-time buckets in seconds, the source's.
 pub const PROCESSING_BUCKETS: [f64; 15] = [
@@ -30,6 +33,7 @@ const OUTCOME_LABELS: [&str; 3] = ["kafka_client_name", "kafka_topic", "kafka_su
 const CONSUMER_LABELS: [&str; 2] = ["consumer", "kafka_topic"];
 const TRANSACTION_LABELS: [&str; 2] = ["consumer", "outcome"];
 const ERROR_LABELS: [&str; 2] = ["consumer", "error"];
+const LOSS_LABELS: [&str; 3] = ["consumer", "kafka_topic", "reason"];
 const PARTITION_LABELS: [&str; 3] = ["consumer", "kafka_topic", "kafka_partition"];
 
 /// Every series of one consumer.
@@ -52,6 +56,11 @@ pub struct Metrics {
     already_handled: IntCounterVec,
     committed: IntGaugeVec,
     lag: IntGaugeVec,
+    time_lag: GaugeVec,
+    last_fetch: GaugeVec,
+    blocked: GaugeVec,
+    lost: IntCounterVec,
+    offsets_lost: IntCounterVec,
     /// Partitions that this process has now.
     pub(crate) assigned: IntGauge,
     /// Assignments and revocations.
@@ -146,8 +155,30 @@ impl Metrics {
             )?,
             lag: register.gauges(
                 "penstock_lag",
-                "messages between the committed offset and the end of the partition",
+                "messages between the committed offset and the end of the partition; absent while that is not known",
                 &PARTITION_LABELS,
+            )?,
+            time_lag: register.seconds(
+                "penstock_time_lag_seconds",
+                "age of the oldest message that is read and not settled, 0 where all are settled; absent while that is not known",
+            )?,
+            last_fetch: register.seconds(
+                "penstock_last_fetch_timestamp_seconds",
+                "when the partition's end was last fetched or looked up",
+            )?,
+            blocked: register.seconds(
+                "penstock_open_transaction_seconds",
+                "for how long an open transaction of a producer has kept the partition from being read on; absent where none does",
+            )?,
+            lost: register.counters(
+                "penstock_lost_messages_total",
+                "offsets that were skipped, or whose messages were in flight, because the brokers no longer have them, by reason: retention, truncation (the log became shorter) or recreation (the topic was created again)",
+                &LOSS_LABELS,
+            )?,
+            offsets_lost: register.counters(
+                "penstock_lost_positions_total",
+                "how often the brokers no longer had a partition's position, by reason as in penstock_lost_messages_total",
+                &LOSS_LABELS,
             )?,
             assigned: register.add(
                 "gauge",
@@ -238,6 +269,13 @@ impl Metrics {
             .inc();
     }
 
+    /// Counts messages that are lost because the brokers no longer have a position.
+    pub(crate) fn count_lost(&self, topic: &str, reason: &str, messages: u64) {
+        let labels = [&*self.consumer, topic, reason];
+        self.lost.with_label_values(&labels).inc_by(messages);
+        self.offsets_lost.with_label_values(&labels).inc();
+    }
+
     /// The registry, for series of your own beside these.
     pub fn registry(&self) -> &Registry {
         &self.registry
@@ -293,15 +331,14 @@ impl Metrics {
     /// The series of one partition, looked up once.
     pub(crate) fn partition(&self, topic: &str, partition: i32) -> PartitionMetrics {
         let labels = [&*self.consumer, topic, &partition.to_string()].map(str::to_owned);
-        let gauge = |series: &IntGaugeVec| LazyGauge {
-            series: series.clone(),
-            labels: labels.clone(),
-            gauge: OnceLock::new(),
-        };
+        let gauge = |series: &IntGaugeVec| LazyGauge::new(series, &labels);
         PartitionMetrics {
             offset: gauge(&self.offset),
             committed: gauge(&self.committed),
-            lag: gauge(&self.lag),
+            lag: RemovableGauge::new(&self.lag, &labels),
+            time_lag: RemovableGauge::new(&self.time_lag, &labels),
+            last_fetch: RemovableGauge::new(&self.last_fetch, &labels),
+            blocked: RemovableGauge::new(&self.blocked, &labels),
         }
     }
 
@@ -312,6 +349,9 @@ impl Metrics {
         let labels = [&*self.consumer, topic, &number];
         for series in [&self.offset, &self.committed, &self.lag] {
             // Fails only where the series is gone already.
+            let _ = series.remove_label_values(&labels);
+        }
+        for series in [&self.time_lag, &self.last_fetch, &self.blocked] {
             let _ = series.remove_label_values(&labels);
         }
     }
@@ -343,23 +383,10 @@ pub(crate) struct Outcome {
 pub(crate) struct PartitionMetrics {
     pub(crate) offset: LazyGauge,
     pub(crate) committed: LazyGauge,
-    pub(crate) lag: LazyGauge,
-}
-
-/// A gauge that appears with its first value: what is not known yet is absent,
-/// not zero.
-pub(crate) struct LazyGauge {
-    series: IntGaugeVec,
-    labels: [String; 3],
-    gauge: OnceLock<IntGauge>,
-}
-
-impl LazyGauge {
-    pub(crate) fn set(&self, value: i64) {
-        self.gauge
-            .get_or_init(|| self.series.with_label_values(&self.labels))
-            .set(value);
-    }
+    pub(crate) lag: RemovableGauge<AtomicI64>,
+    pub(crate) time_lag: RemovableGauge<AtomicF64>,
+    pub(crate) last_fetch: RemovableGauge<AtomicF64>,
+    pub(crate) blocked: RemovableGauge<AtomicF64>,
 }
 
 /// What a series is.
@@ -422,6 +449,12 @@ impl Register<'_> {
         labels: &[&str],
     ) -> Result<IntGaugeVec, prometheus::Error> {
         self.add("gauge", IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    /// Gauges of partitions, in seconds.
+    fn seconds(&self, name: &str, help: &str) -> Result<GaugeVec, prometheus::Error> {
+        let labels = &PARTITION_LABELS;
+        self.add("gauge", GaugeVec::new(Opts::new(name, help), labels)?)
     }
 
     fn histograms(

@@ -23,10 +23,14 @@ use crate::gaps::Gaps;
 pub struct OffsetTracker {
     /// Delivered and not settled, rising.
     in_flight: VecDeque<i64>,
+    /// The times of the messages in flight, each at the place of its offset.
+    times: VecDeque<Option<i64>>,
     /// Given up. The lowest holds the commit back for good.
     abandoned: BTreeSet<i64>,
-    /// One past the highest offset delivered.
+    /// The position: one past the highest offset delivered, or reached without.
     next: Option<i64>,
+    /// The position that was reached without a message before it.
+    reached: Option<i64>,
     /// Attempts that failed, of messages that are not settled.
     attempts: BTreeMap<i64, u32>,
     /// What an earlier owner knew; gone once all of it was delivered.
@@ -55,8 +59,23 @@ impl OffsetTracker {
         }
     }
 
-    /// Notes that a message was taken from Kafka.
-    pub fn deliver(&mut self, offset: i64) -> Delivered {
+    /// Notes that all below this offset was read, messages or not: it is where reading
+    /// begins, or the end of the partition.
+    pub fn reach(&mut self, offset: i64) {
+        if self.next.is_some_and(|next| offset < next) {
+            return;
+        }
+        self.next = Some(offset);
+        self.reached = Some(offset);
+        let known = self.inherited.as_ref();
+        if known.is_some_and(|gaps| gaps.horizon() <= offset) {
+            self.inherited = None;
+        }
+    }
+
+    /// Notes that a message was taken from Kafka. `time` is the message's own, in
+    /// milliseconds since the epoch.
+    pub fn deliver(&mut self, offset: i64, time: Option<i64>) -> Delivered {
         let lowest = self.next.or(self.inherited.as_ref().map(Gaps::base));
         let sent_back = lowest.is_some_and(|lowest| offset < lowest);
         if sent_back {
@@ -67,6 +86,7 @@ impl OffsetTracker {
             return Delivered::AlreadyHandled;
         }
         self.in_flight.push_back(offset);
+        self.times.push_back(time);
         match sent_back {
             true => Delivered::SentBack,
             false => Delivered::New,
@@ -92,6 +112,7 @@ impl OffsetTracker {
         let rest = self.in_flight.range(begin..);
         let count = rest.take_while(|it| offsets.contains(it)).count();
         self.in_flight.drain(begin..begin + count);
+        self.times.drain(begin..begin + count);
         while let Some((&offset, _)) = self.attempts.range(offsets.clone()).next() {
             self.attempts.remove(&offset);
         }
@@ -102,6 +123,7 @@ impl OffsetTracker {
     pub fn abandon(&mut self, offset: i64) {
         if let Ok(place) = self.in_flight.binary_search(&offset) {
             self.in_flight.remove(place);
+            self.times.remove(place);
             self.abandoned.insert(offset);
         }
     }
@@ -191,6 +213,22 @@ impl OffsetTracker {
         self.inherited.is_some() || !self.attempts.is_empty()
     }
 
+    /// The offset that is read next; absent before anything was read.
+    pub fn position(&self) -> Option<i64> {
+        self.next
+    }
+
+    /// Returns `true` if all that was read is settled, and the position was reached
+    /// without a message before it: no message's commit tells of it.
+    pub fn is_at_reached(&self) -> bool {
+        self.in_flight.is_empty() && self.abandoned.is_empty() && self.reached == self.next
+    }
+
+    /// The time of the oldest message in flight, where there is one that has a time.
+    pub fn oldest_time(&self) -> Option<i64> {
+        self.times.front().copied().flatten()
+    }
+
     /// Number of messages delivered and not settled.
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
@@ -206,7 +244,7 @@ mod tests {
     fn delivered(offsets: Range<i64>) -> OffsetTracker {
         let mut tracker = OffsetTracker::default();
         for offset in offsets {
-            assert_eq!(tracker.deliver(offset), Delivered::New);
+            assert_eq!(tracker.deliver(offset, None), Delivered::New);
         }
         tracker
     }
@@ -245,13 +283,13 @@ mod tests {
     fn a_client_that_is_sent_back_starts_over() {
         let mut tracker = delivered(100..101);
         tracker.settle(100..101);
-        assert_eq!(tracker.deliver(3), Delivered::SentBack);
+        assert_eq!(tracker.deliver(3, None), Delivered::SentBack);
         assert_eq!(tracker.committable(), Some(3));
         tracker.settle(3..4);
         assert_eq!(tracker.committable(), Some(4));
         let mut resumed = OffsetTracker::resume(Gaps::new(5, 9, [5..7], [(6, 2)]));
-        assert_eq!(resumed.deliver(4), Delivered::SentBack);
-        assert_eq!(resumed.deliver(8), Delivered::New);
+        assert_eq!(resumed.deliver(4, None), Delivered::SentBack);
+        assert_eq!(resumed.deliver(8, None), Delivered::New);
         assert_eq!(resumed.attempts(6), 0);
     }
 
@@ -309,7 +347,9 @@ mod tests {
     #[test]
     fn what_an_earlier_owner_settled_is_not_handed_out_again() {
         let mut tracker = OffsetTracker::resume(Gaps::new(5, 9, [5..6, 7..8], [(7, 4)]));
-        let found: Vec<_> = (5..11).map(|offset| tracker.deliver(offset)).collect();
+        let found: Vec<_> = (5..11)
+            .map(|offset| tracker.deliver(offset, None))
+            .collect();
         use Delivered::{AlreadyHandled, New};
         assert_eq!(found, [New, AlreadyHandled, New, AlreadyHandled, New, New]);
         assert_eq!(tracker.attempts(7), 4);
@@ -322,11 +362,60 @@ mod tests {
     fn what_an_earlier_owner_knew_is_passed_on_before_it_was_delivered() {
         let gaps = Gaps::new(5, 20, [5..6, 7..8, 12..13], [(12, 4)]);
         let mut tracker = OffsetTracker::resume(gaps);
-        tracker.deliver(5);
+        tracker.deliver(5, None);
         tracker.settle(5..6);
-        tracker.deliver(6);
+        tracker.deliver(6, None);
         assert_eq!(tracker.committable(), Some(7));
         assert_eq!(tracker.gaps(7), Gaps::new(7, 20, [7..8, 12..13], [(12, 4)]));
+    }
+
+    #[test]
+    fn the_end_is_committable_once_nothing_is_in_flight() {
+        let mut tracker = delivered(0..3);
+        // Markers and holes up to 7, and nothing behind them.
+        tracker.reach(7);
+        assert_eq!(tracker.committable(), Some(0));
+        tracker.settle(1..3);
+        assert!(!tracker.is_at_reached());
+        assert_eq!(tracker.gaps(0), Gaps::new(0, 7, [0..1], []));
+        tracker.settle(0..1);
+        assert_eq!(tracker.committable(), Some(7));
+        assert!(tracker.is_at_reached());
+        // An end of which messages came since.
+        tracker.deliver(7, None);
+        tracker.reach(7);
+        assert_eq!(tracker.position(), Some(8));
+        tracker.settle(7..8);
+        assert!(!tracker.is_at_reached());
+        assert_eq!(tracker.committable(), Some(8));
+    }
+
+    #[test]
+    fn the_end_is_committable_where_no_message_ever_came() {
+        let mut tracker = OffsetTracker::default();
+        tracker.reach(40);
+        tracker.reach(43);
+        assert_eq!(tracker.committable(), Some(43));
+        assert!(tracker.is_at_reached());
+        let mut resumed = OffsetTracker::resume(Gaps::new(5, 9, [5..6], [(5, 1)]));
+        resumed.reach(9);
+        assert_eq!(resumed.committable(), Some(9));
+        assert!(resumed.gaps(9).is_empty());
+    }
+
+    #[test]
+    fn the_oldest_message_in_flight_has_its_own_time() {
+        let mut tracker = OffsetTracker::default();
+        for (offset, time) in [(0, 100), (1, 90), (2, 300)] {
+            tracker.deliver(offset, Some(time));
+        }
+        assert_eq!(tracker.oldest_time(), Some(100));
+        tracker.settle(1..2);
+        assert_eq!(tracker.oldest_time(), Some(100));
+        tracker.settle(0..1);
+        assert_eq!(tracker.oldest_time(), Some(300));
+        tracker.abandon(2);
+        assert_eq!(tracker.oldest_time(), None);
     }
 
     #[test]

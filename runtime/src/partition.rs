@@ -7,15 +7,16 @@
 use std::any::Any;
 use std::ffi::CString;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::epochs::{Epochs, NO_EPOCH};
 use crate::gaps::{Gaps, METADATA_LIMIT};
-use crate::kafka::{TopicPartition, c_name};
+use crate::kafka::{TopicId, TopicPartition, c_name};
 use crate::metrics::{Metrics, PartitionMetrics, TopicMetrics};
 use crate::offsets::{Delivered, OffsetTracker};
 use crate::outbox::Outbox;
@@ -69,6 +70,8 @@ pub(crate) struct Partition {
     pub(crate) epoch: u64,
     pub(crate) topic_metrics: TopicMetrics,
     pub(crate) metrics: PartitionMetrics,
+    /// The topic's id when it was assigned, once that is known.
+    topic_id: OnceLock<TopicId>,
     state: AtomicU8,
     offsets: Mutex<OffsetTracker>,
     /// What is to be produced for messages that are handled and not committed.
@@ -77,10 +80,9 @@ pub(crate) struct Partition {
     draining: CancellationToken,
     /// Ends attempts: the partition is given up.
     revoked: CancellationToken,
-    /// A message has come by this assignment.
-    begun: AtomicBool,
-    /// Where this assignment began, as far as it was looked up.
-    beginning: OnceLock<i64>,
+    /// The leader epoch of the message read last; [`NO_EPOCH`] where it is not known.
+    last_epoch: AtomicI32,
+    epochs: Mutex<Epochs>,
     /// What the brokers have, as far as is known.
     committed: Mutex<Option<CommitPoint>>,
     /// A commit is with the brokers.
@@ -113,13 +115,14 @@ impl Partition {
             epoch,
             topic_metrics: metrics.topic(topic),
             metrics: metrics.partition(topic, number),
+            topic_id: OnceLock::new(),
             state: AtomicU8::new(ACTIVE),
             offsets: Mutex::default(),
             outbox: Mutex::default(),
             draining: CancellationToken::new(),
             revoked: CancellationToken::new(),
-            begun: AtomicBool::new(false),
-            beginning: OnceLock::new(),
+            last_epoch: AtomicI32::new(NO_EPOCH),
+            epochs: Mutex::default(),
             committed: Mutex::default(),
             committing: AtomicBool::new(false),
             metadata_limit: AtomicUsize::new(METADATA_LIMIT),
@@ -140,16 +143,62 @@ impl Partition {
         Self {
             offsets: Mutex::new(OffsetTracker::resume(gaps)),
             committed: Mutex::new(Some(committed)),
-            // Something was committed, so the place is known.
-            begun: AtomicBool::new(true),
             ..self
         }
     }
 
-    /// Notes where reading begins.
-    pub(crate) fn begin_at(&self, offset: i64) {
-        // It is noted once.
-        let _ = self.beginning.set(offset);
+    /// Notes where reading begins, at an offset that the group has committed or has yet to
+    /// commit. `leader_epoch` is that of the message before.
+    pub(crate) fn begin_at(&self, offset: i64, leader_epoch: Option<i32>, is_committed: bool) {
+        self.note_epoch(offset - 1, leader_epoch);
+        self.offsets.lock().reach(offset);
+        if is_committed {
+            let mut committed = self.committed.lock();
+            committed.get_or_insert_with(|| CommitPoint {
+                offset,
+                metadata: String::new(),
+            });
+        }
+    }
+
+    /// Notes that all below this offset was read, messages or not.
+    pub(crate) fn reach(&self, offset: i64) {
+        let idle = {
+            let mut offsets = self.offsets.lock();
+            offsets.reach(offset);
+            offsets.in_flight() == 0
+        };
+        self.tell_pump(idle);
+    }
+
+    /// The offset that is read next; absent where the client found the first by itself
+    /// and nothing has come yet.
+    pub(crate) fn read_position(&self) -> Option<i64> {
+        self.offsets.lock().position()
+    }
+
+    /// The time of the oldest message in flight, if there is any, in milliseconds since
+    /// the epoch.
+    pub(crate) fn oldest_time(&self) -> Option<i64> {
+        self.offsets.lock().oldest_time()
+    }
+
+    /// Notes the leader epoch of a message that was read.
+    pub(crate) fn note_epoch(&self, offset: i64, epoch: Option<i32>) {
+        let Some(epoch) = epoch else {
+            return;
+        };
+        // Only the pump notes epochs, and they seldom change.
+        if self.last_epoch.load(Ordering::Relaxed) != epoch {
+            self.last_epoch.store(epoch, Ordering::Relaxed);
+            let settled = self.committable().unwrap_or(offset);
+            self.epochs.lock().note(offset, epoch, settled);
+        }
+    }
+
+    /// The leader epoch of the last message before an offset, where it is known.
+    pub(crate) fn epoch_before(&self, offset: i64) -> Option<i32> {
+        self.epochs.lock().before(offset)
     }
 
     /// The partition's name.
@@ -160,24 +209,28 @@ impl Partition {
         }
     }
 
-    /// Whether this is called for the first time: at the first message of an
-    /// assignment that goes on from no other.
-    pub(crate) fn begin(&self) -> bool {
-        !self.begun.swap(true, Ordering::Relaxed)
+    /// Notes the topic's id unless one is known. Returns the one known first.
+    pub(crate) fn identify(&self, id: TopicId) -> TopicId {
+        *self.topic_id.get_or_init(|| id)
     }
 
-    /// Notes messages that were taken from Kafka, by their offsets, and fills in how
-    /// often attempts at each have failed. The places of those that an earlier owner
+    /// The topic's id when it was assigned, once that is known.
+    pub(crate) fn topic_id(&self) -> Option<TopicId> {
+        self.topic_id.get().copied()
+    }
+
+    /// Notes messages that were taken from Kafka, by their offsets and times, and fills in
+    /// how often attempts at each have failed. The places of those that an earlier owner
     /// handled.
     pub(crate) fn deliver<'a>(
         &self,
-        messages: impl IntoIterator<Item = (i64, &'a mut u32)>,
+        messages: impl IntoIterator<Item = (i64, Option<i64>, &'a mut u32)>,
     ) -> Vec<usize> {
         let (mut handled, mut sent_back) = (Vec::new(), false);
         {
             let mut offsets = self.offsets.lock();
-            for (place, (offset, failed)) in messages.into_iter().enumerate() {
-                match offsets.deliver(offset) {
+            for (place, (offset, time, failed)) in messages.into_iter().enumerate() {
+                match offsets.deliver(offset, time) {
                     Delivered::New => {}
                     Delivered::SentBack => sent_back = true,
                     Delivered::AlreadyHandled => handled.push(place),
@@ -315,16 +368,19 @@ impl Partition {
         is_news.then_some(point)
     }
 
-    /// Whether the pump has something to commit by itself. In order it has only
-    /// what the commit after each message does not say: attempts.
+    /// Whether the pump has something to commit by itself. Where others commit messages,
+    /// it has only what they do not say: attempts in order, and a position that was
+    /// reached without a message.
     pub(crate) fn needs_commit(&self, strategy: Strategy) -> bool {
         let concerned = match strategy {
-            Strategy::Read => false,
+            Strategy::Read => self.offsets.lock().is_at_reached(),
             Strategy::Handled | Strategy::Transaction => true,
             Strategy::EachMessage => {
                 let committed = self.committed.lock();
                 let told = committed.as_ref().is_some_and(|it| !it.metadata.is_empty());
-                told || self.offsets.lock().knows_more()
+                drop(committed);
+                let offsets = self.offsets.lock();
+                told || offsets.knows_more() || offsets.is_at_reached()
             }
         };
         concerned && self.uncommitted().is_some()
@@ -362,9 +418,7 @@ impl Partition {
     /// last, or where this assignment began.
     pub(crate) fn position(&self) -> Option<i64> {
         let committed = self.committed.lock().as_ref().map(|point| point.offset);
-        committed
-            .or_else(|| self.committable())
-            .or_else(|| self.beginning.get().copied())
+        committed.or_else(|| self.committable())
     }
 
     /// Notes that a message of this many bytes is held behind another of its key, or

@@ -13,8 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::assignment::Assignment;
 use crate::commits::{Commits, TransactionEnd};
 use crate::kafka::{
-    Client, CommitOutcome, ConsumeError, Edge, Event, Fetched, Fetcher as _, PollError,
-    mends_itself,
+    Client, CommitOutcome, ConsumeError, Event, Fetched, Fetcher as _, PollError, mends_itself,
 };
 use crate::lag::Lag;
 use crate::lanes::LaneFinder;
@@ -23,18 +22,23 @@ use crate::metrics::Metrics;
 use crate::partition::{CommitPoint, Held};
 use crate::pauses::Pauses;
 use crate::pins::Pins;
+use crate::positions::Policy;
 use crate::progress::Progress;
 use crate::queue::{Queued as _, WorkQueue};
 use crate::read_ahead::ReadAhead;
 use crate::read_size::ReadSize;
 use crate::rebalance::Revocation;
 use crate::record::Record;
+use crate::recovery::Recovery;
 use crate::start::Joining;
 use crate::strategy::Strategy;
 use crate::telemetry::SPANS;
 use crate::worker::{Delivery, Job, arrive};
 
 mod membership;
+mod positions;
+#[cfg(test)]
+mod tests;
 
 /// Longest wait when there is nothing to do, as in the source.
 const IDLE_WAIT: Duration = Duration::from_secs(1);
@@ -65,8 +69,8 @@ pub(crate) struct PumpParts<C: Client> {
     pub(crate) held_bytes: usize,
     /// How often what is handled is committed, where that goes by the clock.
     pub(crate) commit_interval: Duration,
-    /// Where a partition without a committed offset begins.
-    pub(crate) reset: Option<Edge>,
+    /// Where reading starts when there is no offset to continue from.
+    pub(crate) policy: Policy,
     /// Most messages in one read.
     pub(crate) batch_size: usize,
     /// Longest wait for messages in flight at a revocation, and at a stop.
@@ -88,6 +92,7 @@ pub(crate) struct Pump<C: Client> {
     joining: Option<Joining>,
     revocation: Option<Revocation>,
     pins: Pins,
+    recovery: Recovery,
     ahead: ReadAhead,
     pauses: Pauses,
     read_size: ReadSize,
@@ -123,7 +128,8 @@ impl<C: Client> Pump<C> {
             assignment: Assignment::new(parts.metrics.clone(), Arc::clone(&parts.wake)),
             joining: None,
             revocation: None,
-            pins: Pins::new(parts.strategy.redelivers() && parts.reset == Some(Edge::End)),
+            pins: Pins::default(),
+            recovery: Recovery::new(parts.policy, Arc::clone(&parts.wake)),
             ahead: ReadAhead::new(parts.held_bytes),
             pauses: Pauses::new(parts.held_bytes, parts.metrics.paused.clone()),
             read_size: ReadSize::new(parts.batch_size),
@@ -142,16 +148,7 @@ impl<C: Client> Pump<C> {
     pub(crate) async fn run(mut self) -> Arc<C> {
         tracing::debug!("Starting the pump.");
         loop {
-            self.parts.progress.pumped();
-            self.serve_events();
-            self.advance_joining();
-            self.advance_revocation();
-            self.end_transaction();
-            self.save_handled();
-            self.parts.commits.serve(&self.parts.client);
-            let partitions = self.assignment.iter();
-            self.lag.measure(&self.parts.client, partitions);
-            let next_attempt = self.advance_keys();
+            let next_attempt = self.advance();
             if self.parts.stop.is_cancelled() && self.stopped.is_none() {
                 self.begin_stop();
             }
@@ -163,6 +160,21 @@ impl<C: Client> Pump<C> {
             }
         }
         self.end().await
+    }
+
+    /// Advances everything but the messages. Returns when the next attempt is due.
+    fn advance(&mut self) -> Option<Instant> {
+        self.parts.progress.pumped();
+        self.serve_events();
+        self.advance_joining();
+        self.advance_revocation();
+        self.advance_recovery();
+        self.end_transaction();
+        self.save_handled();
+        self.parts.commits.serve(&self.parts.client);
+        let partitions = self.assignment.iter();
+        self.lag.measure(&self.parts.client, partitions);
+        self.advance_keys()
     }
 
     /// Moves messages from Kafka to the queue: one read, one put. Whether there
@@ -206,30 +218,43 @@ impl<C: Client> Pump<C> {
             messages,
             assignment,
             pending,
-            pins,
+            recovery,
             pauses,
             parts,
             read_size,
             ..
         } = self;
+        // Noted once the messages before them have arrived.
+        let (mut ends, mut refused) = (Vec::new(), Vec::new());
         let read = messages.read(
             read_size.messages(),
             |handle, topic| assignment.owner(handle, topic),
             |fetched| match fetched {
                 Fetched::Record(record) => {
                     let partition = record.assignment();
-                    pins.note(&*parts.client, partition, record.offset());
+                    partition.note_epoch(record.offset(), record.leader_epoch());
+                    recovery.note_arrival(partition);
                     let lane = parts.lanes.as_ref().and_then(|lanes| {
                         pauses.note(partition);
                         Some(lanes.find(&partition.topic, partition.number, record.key()?))
                     });
                     pending.push_back(Delivery::Message(Job::new(record, lane)));
                 }
-                Fetched::End(..) | Fetched::OutOfRange(..) => {}
+                Fetched::End(partition, end) => {
+                    recovery.note_arrival(&partition);
+                    ends.push((partition, end));
+                }
+                Fetched::OutOfRange(partition, range) => refused.push((partition, range)),
                 Fetched::Error(error) => pending.push_back(Delivery::Error(error)),
             },
         );
         arrive(pending);
+        for (partition, end) in ends {
+            partition.reach(end);
+        }
+        for (partition, range) in refused {
+            recovery.note(partition, range);
+        }
         if let Some(newest) = pending.back() {
             read_size.note(newest.weight());
         }
@@ -256,6 +281,7 @@ impl<C: Client> Pump<C> {
             .ahead
             .look_again()
             .map_or(limit, |wait| limit.min(wait));
+        let limit = self.recovery.wait().map_or(limit, |wait| limit.min(wait));
         let limit = until_attempt.map_or(limit, |wait| limit.min(wait)).min(
             match (&self.revocation, self.parts.strategy) {
                 (None, Strategy::Read | Strategy::EachMessage) => IDLE_WAIT,
@@ -314,7 +340,10 @@ impl<C: Client> Pump<C> {
             let success = outcome.result.is_ok();
             self.parts.progress.committed(success);
             if success {
-                if let Some(partition) = self.assignment.get(&outcome.topic, outcome.partition) {
+                // One above what was read is of an assignment before.
+                if let Some(partition) = self.assignment.get(&outcome.topic, outcome.partition)
+                    && partition.read_position().is_none_or(|next| offset <= next)
+                {
                     let metadata = outcome.metadata.clone();
                     partition.committed(CommitPoint { offset, metadata });
                 }
@@ -322,7 +351,6 @@ impl<C: Client> Pump<C> {
                 self.parts.metrics.commit_failures.inc();
             }
             self.parts.commits.answer(&outcome);
-            self.pins.answer(&outcome);
         }
     }
 
@@ -331,7 +359,7 @@ impl<C: Client> Pump<C> {
         let interval = self.parts.commit_interval;
         let is_due = self.last_save.elapsed() >= interval || self.is_outbox_full();
         let parts = &mut self.parts;
-        if parts.strategy == Strategy::Read || !is_due || self.last_commit.is_some() {
+        if !is_due || self.last_commit.is_some() {
             return;
         }
         self.last_save = Instant::now();
@@ -436,6 +464,7 @@ impl<C: Client> Pump<C> {
             self.assign(beginning);
         }
         self.lag.finish().await;
+        self.recovery.finish().await;
         for partition in self.assignment.iter() {
             partition.revoke();
         }

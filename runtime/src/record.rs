@@ -108,6 +108,14 @@ impl Record {
         }
     }
 
+    /// The leader epoch by which it was written, where the brokers tell it.
+    pub(crate) fn leader_epoch(&self) -> Option<i32> {
+        match &self.0 {
+            Source::Native(message) => message.leader_epoch(),
+            Source::Owned(_) => None,
+        }
+    }
+
     /// The headers in their order; a value may be null.
     pub fn headers(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
         (0..).map_while(|index| match &self.0 {

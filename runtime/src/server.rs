@@ -28,6 +28,7 @@ use crate::http::{Health, HealthCheck, ListenError, Place, Server, health_pages,
 use crate::kafka::{ConnectError, Edge, Target, Transactional, connect};
 use crate::memory::Budget;
 use crate::metrics::Metrics;
+use crate::positions::Policy;
 use crate::progress::Progress;
 use crate::strategy::Strategy;
 use crate::transactions::{Identity, Transactions, TransactionsError};
@@ -255,7 +256,10 @@ impl Runtime {
             metrics: metrics.clone(),
             budget,
             commit_interval: connection.commit_interval(),
-            reset: connection.reset(),
+            policy: Policy {
+                reset: connection.reset(),
+                lost: self.consumer.on_offset_lost,
+            },
             commit_retry_limit: self.commit_retry_limit,
         };
         let (running, progress) = assembly.start(decoder, handler, work, &Plain);

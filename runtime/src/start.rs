@@ -1,13 +1,18 @@
-//! Where reading begins in partitions that are taken on.
+//! Looks up where reading starts in partitions that are assigned; `positions` decides.
 //!
-//! Looked up here rather than by librdkafka, which has a defect (2.12): where it
+//! The client is given a number to begin at. librdkafka has a defect (2.12): where it
 //! must look up the beginning or the end of a partition, and the partition is given
 //! away before the answer, the answer starts another look-up. That one ends when the
 //! partition may be ours again, and sends its reading back to the beginning, or on
-//! to the end past messages that nobody handled. Given a number to begin at, it has
-//! nothing to look up.
+//! to the end past messages that nobody handled. Given a number, it has nothing to look
+//! up. Where the look-up fails the client gets none, takes what is committed, and reports
+//! a partition without an offset as [`Fetched::OutOfRange`](crate::kafka::Fetched), which
+//! `recovery` then looks up until it is found.
 
-use std::collections::HashMap;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,15 +24,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::gaps::Gaps;
 use crate::kafka::{Client, Committed, Edge, LookUpError, StartOffset, TopicPartition};
+use crate::positions::{self, Policy};
 use crate::strategy::Strategy;
 
-/// Longest time for one request. Without an answer librdkafka looks it up after all,
+/// Longest time for one request. Without an answer the client takes what is committed,
 /// unless an open transaction has to be waited for.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long who commits in transactions looks it up. Brokers abort within 20 s what a
 /// process leaves open; what covers these offsets for longer has no end any more.
 const OPEN_LIMIT: Duration = Duration::from_secs(120);
+
+/// The first generation of a group.
+const FIRST_GENERATION: i32 = 1;
 
 /// Wait before the next request.
 const REPEAT_WAIT: Duration = Duration::from_millis(100);
@@ -39,6 +48,10 @@ pub(crate) type Inherited = HashMap<TopicPartition, Gaps>;
 pub(crate) struct Beginning {
     pub(crate) starts: Vec<StartOffset>,
     pub(crate) inherited: Inherited,
+    /// Partitions whose start is to be committed before anything else.
+    pub(crate) uncommitted: BTreeSet<TopicPartition>,
+    /// Why the consumer is to end.
+    pub(crate) refused: Option<String>,
 }
 
 impl Beginning {
@@ -52,6 +65,8 @@ impl Beginning {
         Self {
             starts: starts.collect(),
             inherited: Inherited::new(),
+            uncommitted: BTreeSet::new(),
+            refused: None,
         }
     }
 }
@@ -64,13 +79,12 @@ pub(crate) struct Joining {
 }
 
 impl Joining {
-    /// Begins to look up where to begin; `wake` is notified of the end. `reset`
-    /// says where a partition without a committed offset begins. With `stop` there is
-    /// no more waiting.
+    /// Begins to look up where to begin; `wake` is notified of the end. With `stop` there
+    /// is no more waiting.
     pub(crate) fn start<C: Client>(
         client: &Arc<C>,
         partitions: Vec<TopicPartition>,
-        reset: Option<Edge>,
+        policy: Policy,
         strategy: Strategy,
         stop: CancellationToken,
         wake: Arc<Notify>,
@@ -83,7 +97,7 @@ impl Joining {
             let began = Instant::now();
             let mut overdue = Some(overdue);
             let beginning = loop {
-                let error = match look_up(&client, &named, reset, strategy.redelivers()).await {
+                let error = match look_up(&client, &named, policy, strategy.redelivers()).await {
                     Ok(beginning) => break beginning,
                     Err(error) => error,
                 };
@@ -95,7 +109,7 @@ impl Joining {
                     let _ = overdue.send(give_up(&named, &error));
                     wake.notify_one();
                 }
-                // librdkafka would begin at the offset without what was handled beyond.
+                // The client would begin at the offset without what was handled beyond.
                 if strategy != Strategy::Transaction || stop.is_cancelled() {
                     break Beginning::unknown(&named);
                 }
@@ -124,7 +138,7 @@ impl Joining {
         match self.found.try_recv() {
             Ok(beginning) => Some(beginning),
             Err(TryRecvError::Empty) => None,
-            // It panicked: librdkafka looks it up after all.
+            // It panicked: the client takes what is committed.
             Err(TryRecvError::Closed) => Some(Beginning::unknown(&self.partitions)),
         }
     }
@@ -158,10 +172,11 @@ fn give_up(partitions: &[TopicPartition], error: &LookUpError) -> String {
     )
 }
 
-async fn look_up<C: Client>(
+/// Looks up where reading begins. Partitions may be of several topics.
+pub(crate) async fn look_up<C: Client>(
     client: &Arc<C>,
     partitions: &[TopicPartition],
-    reset: Option<Edge>,
+    policy: Policy,
     inherits: bool,
 ) -> Result<Beginning, LookUpError> {
     let committed = client.committed(partitions.to_vec(), REQUEST_LIMIT).await?;
@@ -169,18 +184,83 @@ async fn look_up<C: Client>(
         true => inherited(&committed),
         false => Inherited::new(),
     };
-    let mut starts: Vec<_> = committed
-        .into_iter()
-        .map(|committed| StartOffset {
-            partition: committed.partition,
-            offset: committed.offset,
-            leader_epoch: None,
-        })
-        .collect();
-    if let Some(edge) = reset {
-        begin_at_edges(client, &mut starts, edge).await?;
+    let used = match policy.reset {
+        // It begins there anyway.
+        Some(Edge::Start) => BTreeSet::new(),
+        _ => topics_with_offsets(client, &committed).await?,
+    };
+    let mut beginning = Beginning {
+        starts: Vec::with_capacity(committed.len()),
+        inherited,
+        uncommitted: BTreeSet::new(),
+        refused: None,
+    };
+    let mut wanted = Vec::new();
+    for found in committed {
+        if found.offset.is_none() {
+            let is_new = used.contains(&found.partition.topic);
+            match positions::begin(policy, is_new) {
+                Some(edge) => wanted.push((found.partition.clone(), edge)),
+                None => beginning.refused = Some(without_offset(&found.partition)),
+            }
+        }
+        beginning.starts.push(StartOffset {
+            partition: found.partition,
+            offset: found.offset,
+            leader_epoch: found.leader_epoch,
+        });
     }
-    Ok(Beginning { starts, inherited })
+    if !wanted.is_empty() && beginning.refused.is_none() {
+        // Where every group begins at the log start, that needs no commit.
+        let is_pinned = policy.reset != Some(Edge::Start);
+        begin_at_edges(client, &mut beginning, wanted, is_pinned).await?;
+    }
+    Ok(beginning)
+}
+
+/// Returns the topics on which the group has offsets, among those of partitions without
+/// one. Partitions of other topics are not new, see `positions`.
+async fn topics_with_offsets<C: Client>(
+    client: &Arc<C>,
+    committed: &[Committed],
+) -> Result<BTreeSet<String>, LookUpError> {
+    let mut used = BTreeSet::new();
+    if client.generation() == Some(FIRST_GENERATION) {
+        return Ok(used);
+    }
+    let mut topics: BTreeMap<&str, bool> = BTreeMap::new();
+    for found in committed {
+        let misses = topics.entry(&found.partition.topic).or_default();
+        *misses |= found.offset.is_none();
+    }
+    for (topic, _) in topics.into_iter().filter(|(_, misses)| *misses) {
+        let of_topic = |it: &&Committed| it.partition.topic == topic;
+        let mut known = committed.iter().filter(of_topic);
+        if known.any(|it| it.offset.is_some()) || has_offsets(client, topic).await? {
+            used.insert(topic.to_owned());
+        }
+    }
+    Ok(used)
+}
+
+/// Returns `true` if the group has committed an offset of any partition of a topic.
+async fn has_offsets<C: Client>(client: &Arc<C>, topic: &str) -> Result<bool, LookUpError> {
+    let count = client
+        .partition_count(topic.to_owned(), REQUEST_LIMIT)
+        .await?;
+    let all = (0..count).map(|partition| TopicPartition {
+        topic: topic.to_owned(),
+        partition,
+    });
+    let committed = client.committed(all.collect(), REQUEST_LIMIT).await?;
+    Ok(committed.iter().any(|it| it.offset.is_some()))
+}
+
+/// Explains why a consumer ends with `offsetReset: Fail`.
+fn without_offset(partition: &TopicPartition) -> String {
+    format!(
+        "the group has no offset of {partition}, and offsetReset is Fail. Set the group's offsets, or choose Earliest or Latest"
+    )
 }
 
 /// Reads the metadata of committed offsets.
@@ -204,25 +284,24 @@ fn inherited(committed: &[Committed]) -> Inherited {
     inherited
 }
 
-/// Has partitions without a committed offset begin at an end of their log.
+/// Has partitions begin at edges of their logs.
 async fn begin_at_edges<C: Client>(
     client: &Arc<C>,
-    starts: &mut [StartOffset],
-    edge: Edge,
+    beginning: &mut Beginning,
+    wanted: Vec<(TopicPartition, Edge)>,
+    is_pinned: bool,
 ) -> Result<(), LookUpError> {
-    let missing = starts.iter().filter(|start| start.offset.is_none());
-    let wanted: Vec<_> = missing.map(|it| (it.partition.clone(), edge)).collect();
-    if wanted.is_empty() {
-        return Ok(());
-    }
     for (partition, found) in client.edges(wanted, REQUEST_LIMIT).await? {
         let offset = found.map_err(|code| LookUpError {
             code,
             text: format!("{partition}: {code}"),
         })?;
-        let start = starts.iter_mut().find(|start| start.partition == partition);
-        if let Some(start) = start {
+        let mut starts = beginning.starts.iter_mut();
+        if let Some(start) = starts.find(|start| start.partition == partition) {
             start.offset = Some(offset);
+            if is_pinned {
+                beginning.uncommitted.insert(partition);
+            }
         }
     }
     Ok(())

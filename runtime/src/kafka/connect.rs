@@ -121,6 +121,10 @@ pub(crate) async fn connect(
 fn create(target: &Target<'_>, wake: Arc<Notify>) -> Result<Consumer, ConnectError> {
     let mut config = ClientConfig::new();
     config.extend(target.config.clone());
+    // The engine decides where reading starts, see `positions`, and commits the end of a
+    // partition once it is reached.
+    config.set("auto.offset.reset", "error");
+    config.set("enable.partition.eof", "true");
     // What the property `debug` adds comes only at the lowest level.
     config.set_log_level(match tracing::enabled!(target: LOG, Level::DEBUG) {
         true => RDKafkaLogLevel::Debug,

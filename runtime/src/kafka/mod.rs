@@ -8,6 +8,8 @@ mod errors;
 mod fetch_errors;
 mod librdkafka;
 mod native;
+#[cfg(test)]
+pub(crate) mod scripted;
 mod seam;
 
 pub use causes::ConnectCause;
@@ -22,8 +24,8 @@ use native::metadata;
 pub(crate) use native::{NativeMessage, c_name};
 pub(crate) use seam::{
     Client, CommitEntry, CommitOutcome, Committed, ConsumeError, Edge, Event, Fetched, Fetcher,
-    LookUpError, OutOfRange, PartitionHandle, PollError, StartOffset, TopicId, TopicPartition,
-    Transactional,
+    FoundEdges, LookUpError, OutOfRange, PartitionHandle, PollError, StartOffset, TopicId,
+    TopicPartition, Transactional,
 };
 
 /// The librdkafka consumer with our callbacks.

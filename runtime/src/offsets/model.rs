@@ -122,7 +122,7 @@ impl World {
         };
         let seed = self.seed;
         assert_eq!(
-            self.tracker.deliver(offset),
+            self.tracker.deliver(offset, Some(offset)),
             expected,
             "seed {seed}, offset {offset}"
         );

@@ -19,7 +19,7 @@ impl<C: Client> Pump<C> {
         self.joining = Some(Joining::start(
             &parts.client,
             partitions,
-            parts.reset,
+            parts.policy,
             parts.strategy,
             parts.stop.clone(),
             Arc::clone(&parts.wake),
@@ -39,20 +39,28 @@ impl<C: Client> Pump<C> {
     }
 
     pub(super) fn assign(&mut self, beginning: Beginning) {
-        let Beginning { starts, inherited } = beginning;
+        let Beginning {
+            starts,
+            inherited,
+            uncommitted,
+            refused,
+        } = beginning;
+        if let Some(text) = refused {
+            self.fail(RDKafkaErrorCode::AutoOffsetReset, text);
+        }
         let client: Keeper = Arc::clone(&self.parts.client) as Keeper;
         let named: Vec<_> = starts.iter().map(|start| start.partition.clone()).collect();
         let added = self.assignment.add(&named, inherited, Some(&client));
         for (partition, start) in added.iter().zip(&starts) {
-            if let Some(offset) = start.offset {
-                partition.begin_at(offset);
-            }
+            let is_committed = !uncommitted.contains(&start.partition);
+            self.begin(partition, start, is_committed);
             self.messages.attach(partition);
             if self.stopped.is_some() {
                 partition.drain(self.parts.strategy.redelivers());
             }
         }
         rebalance::confirm(&*self.parts.client, &starts);
+        self.recovery.compare_soon();
         self.parts.progress.set_assigned(true);
     }
 

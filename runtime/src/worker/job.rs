@@ -108,7 +108,10 @@ pub(crate) fn arrive(read: &mut VecDeque<Delivery>) {
     for run in runs {
         if let Some(partition) = run[0].partition().cloned() {
             let jobs = run.iter_mut().filter_map(Delivery::job);
-            let already = partition.deliver(jobs.map(|job| (job.record.offset(), &mut job.failed)));
+            let already = partition.deliver(jobs.map(|job| {
+                let (offset, time) = (job.record.offset(), job.record.timestamp());
+                (offset, time, &mut job.failed)
+            }));
             handled.extend(already.into_iter().map(|at| place + at));
         }
         place += run.len();

@@ -1,0 +1,378 @@
+//! Looks up where to continue in partitions whose position the brokers refuse.
+//!
+//! A client stops reading such a partition. Here the log's bounds are looked up, again and
+//! again until they are found, and `positions` decides; the pump restarts the partition.
+//! The ids of the topics are compared too: a topic that was created again may have grown
+//! beyond the position, and then nothing is refused.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::time::Instant;
+
+use crate::assignment::Assignment;
+use crate::kafka::{Client, Edge, FoundEdges, LookUpError, OutOfRange, TopicId, TopicPartition};
+use crate::partition::Partition;
+use crate::positions::{self, Bounds, Incarnation, Lost, Policy, Resumption};
+use crate::start::{self, Beginning};
+
+/// The maximum time for one request.
+const REQUEST_LIMIT: Duration = Duration::from_secs(5);
+
+/// The wait after a look-up that failed, doubled up to the maximum.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const MAX_WAIT: Duration = Duration::from_secs(5);
+
+/// How often partitions that were restarted are attached until something comes.
+const ATTACH_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How often the ids of the topics are compared.
+const COMPARE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Partitions that wait for a decision on where to continue.
+pub(crate) struct Recovery {
+    policy: Policy,
+    wake: Arc<Notify>,
+    stopped: BTreeMap<TopicPartition, Stopped>,
+    look_up: Option<oneshot::Receiver<Vec<Answer>>>,
+    wait: Duration,
+    retry_at: Instant,
+    comparison: Option<oneshot::Receiver<Ids>>,
+    compare_at: Instant,
+    /// Restarted, and nothing has come since.
+    restarted: Vec<Arc<Partition>>,
+    attach_at: Instant,
+}
+
+type Ids = Vec<(String, TopicId)>;
+
+struct Stopped {
+    partition: Arc<Partition>,
+    refused: OutOfRange,
+}
+
+/// What the look-up of one partition needs. It holds no partition: those keep the client
+/// from closing.
+struct Question {
+    partition: TopicPartition,
+    position: Option<i64>,
+    refused: OutOfRange,
+    topic_id: Option<TopicId>,
+}
+
+/// What the look-up of one partition found.
+struct Answer {
+    partition: TopicPartition,
+    found: Result<Found, LookUpError>,
+}
+
+/// Where a partition continues.
+pub(crate) enum Found {
+    /// It had a position.
+    Resumed(Resumption, Incarnation),
+    /// It had none, and begins.
+    Begun(Beginning),
+    /// The consumer is to end.
+    Refused(Lost),
+}
+
+impl Recovery {
+    pub(crate) fn new(policy: Policy, wake: Arc<Notify>) -> Self {
+        let now = Instant::now();
+        Self {
+            policy,
+            wake,
+            stopped: BTreeMap::new(),
+            look_up: None,
+            wait: FIRST_WAIT,
+            retry_at: now,
+            comparison: None,
+            compare_at: now,
+            restarted: Vec::new(),
+            attach_at: now,
+        }
+    }
+
+    /// Notes a partition that is not read any more.
+    pub(crate) fn note(&mut self, partition: Arc<Partition>, refused: OutOfRange) {
+        let name = partition.name();
+        self.stopped.insert(name, Stopped { partition, refused });
+        self.wake.notify_one();
+    }
+
+    /// Has partitions restarted at their positions later: the client did not do it now.
+    pub(crate) fn retry(&mut self, partitions: impl Iterator<Item = Arc<Partition>>) {
+        self.retry_at = Instant::now() + self.wait;
+        self.wait = (self.wait * 2).min(MAX_WAIT);
+        let refused = OutOfRange {
+            // Before all positions, so none is lost.
+            position: Some(-1),
+            departs_at: None,
+        };
+        for partition in partitions {
+            self.note(partition, refused);
+        }
+    }
+
+    /// Has the ids of the topics compared soon: partitions were assigned.
+    pub(crate) fn compare_soon(&mut self) {
+        self.compare_at = Instant::now();
+    }
+
+    /// Notes partitions that are being restarted.
+    pub(crate) fn note_restart<'a>(
+        &mut self,
+        partitions: impl Iterator<Item = &'a Arc<Partition>>,
+    ) {
+        self.restarted = partitions.cloned().collect();
+        self.attach_at = Instant::now();
+    }
+
+    /// Notes that something of a partition has come.
+    pub(crate) fn note_arrival(&mut self, partition: &Arc<Partition>) {
+        if !self.restarted.is_empty() {
+            self.restarted.retain(|it| !Arc::ptr_eq(it, partition));
+        }
+    }
+
+    /// Returns the partitions whose messages are to be sent to the fetcher again.
+    /// librdkafka (2.12) forgets where to send them at some moment after a restart.
+    pub(crate) fn to_attach(&mut self, assignment: &Assignment) -> &[Arc<Partition>] {
+        if self.restarted.is_empty() || Instant::now() < self.attach_at {
+            return &[];
+        }
+        self.attach_at = Instant::now() + ATTACH_INTERVAL;
+        self.restarted.retain(|it| assignment.has(it));
+        &self.restarted
+    }
+
+    /// Returns how soon there is something to do again.
+    pub(crate) fn wait(&self) -> Option<Duration> {
+        (!self.restarted.is_empty()).then_some(ATTACH_INTERVAL)
+    }
+
+    /// Returns the partitions for which it is known where they continue.
+    pub(crate) fn advance<C: Client>(
+        &mut self,
+        client: &Arc<C>,
+        assignment: &Assignment,
+    ) -> Vec<(Arc<Partition>, Found)> {
+        self.compare(client, assignment);
+        self.stopped
+            .retain(|_, it| it.partition.is_active() && assignment.has(&it.partition));
+        let found = self.take_answers();
+        let is_due = self.look_up.is_none() && Instant::now() >= self.retry_at;
+        if is_due && !self.stopped.is_empty() {
+            self.ask(client);
+        }
+        found
+    }
+
+    /// Waits for answers on their way, which have the client.
+    pub(crate) async fn finish(self) {
+        // Nobody wants to know any more.
+        if let Some(look_up) = self.look_up {
+            let _ = look_up.await;
+        }
+        if let Some(comparison) = self.comparison {
+            let _ = comparison.await;
+        }
+    }
+
+    fn take_answers(&mut self) -> Vec<(Arc<Partition>, Found)> {
+        let Some(look_up) = &mut self.look_up else {
+            return Vec::new();
+        };
+        let answers = match look_up.try_recv() {
+            Err(TryRecvError::Empty) => return Vec::new(),
+            answers => answers.unwrap_or_default(),
+        };
+        self.look_up = None;
+        let mut known = Vec::new();
+        let mut has_failed = answers.is_empty();
+        for Answer { partition, found } in answers {
+            match found {
+                Ok(found) => {
+                    if let Some(stopped) = self.stopped.remove(&partition) {
+                        known.push((stopped.partition, found));
+                    }
+                }
+                Err(error) => {
+                    has_failed = true;
+                    tracing::warn!(
+                        topic = partition.topic,
+                        partition = partition.partition,
+                        %error,
+                        "looking up where to continue failed, and is tried again"
+                    );
+                }
+            }
+        }
+        if has_failed {
+            self.retry_at = Instant::now() + self.wait;
+            self.wait = (self.wait * 2).min(MAX_WAIT);
+        } else {
+            self.wait = FIRST_WAIT;
+        }
+        known
+    }
+
+    fn ask<C: Client>(&mut self, client: &Arc<C>) {
+        let questions: Vec<_> = self
+            .stopped
+            .iter()
+            .map(|(name, stopped)| Question {
+                partition: name.clone(),
+                position: stopped.partition.read_position(),
+                refused: stopped.refused,
+                topic_id: stopped.partition.topic_id(),
+            })
+            .collect();
+        let (client, policy, wake) = (Arc::clone(client), self.policy, Arc::clone(&self.wake));
+        let (sender, answer) = oneshot::channel();
+        tokio::spawn(async move {
+            let answers = look_up(&client, questions, policy).await;
+            // Before the pump is told: closing needs the only reference.
+            drop(client);
+            // Fails only when the pump is gone.
+            let _ = sender.send(answers);
+            wake.notify_one();
+        });
+        self.look_up = Some(answer);
+    }
+
+    /// Compares the ids of the topics with those that partitions were assigned by.
+    fn compare<C: Client>(&mut self, client: &Arc<C>, assignment: &Assignment) {
+        if let Some(comparison) = &mut self.comparison {
+            let ids = match comparison.try_recv() {
+                Err(TryRecvError::Empty) => return,
+                ids => ids.unwrap_or_default(),
+            };
+            self.comparison = None;
+            self.note_recreated(&ids, assignment);
+        }
+        if Instant::now() < self.compare_at || assignment.len() == 0 {
+            return;
+        }
+        self.compare_at = Instant::now() + COMPARE_INTERVAL;
+        let topics: BTreeSet<_> = assignment.iter().map(|it| it.topic.clone()).collect();
+        let (client, wake) = (Arc::clone(client), Arc::clone(&self.wake));
+        let (sender, answer) = oneshot::channel();
+        tokio::spawn(async move {
+            let ids = topic_ids(&client, topics).await;
+            drop(client);
+            // Fails only when the pump is gone.
+            let _ = sender.send(ids);
+            wake.notify_one();
+        });
+        self.comparison = Some(answer);
+    }
+
+    fn note_recreated(&mut self, ids: &Ids, assignment: &Assignment) {
+        for partition in assignment.iter() {
+            let id = ids.iter().find(|(topic, _)| *topic == partition.topic);
+            if let Some((_, id)) = id
+                && partition.identify(*id) != *id
+                && !self.stopped.contains_key(&partition.name())
+            {
+                let refused = OutOfRange {
+                    position: None,
+                    departs_at: None,
+                };
+                self.note(Arc::clone(partition), refused);
+            }
+        }
+    }
+}
+
+async fn topic_ids<C: Client>(client: &Arc<C>, topics: BTreeSet<String>) -> Ids {
+    let found = client.topic_ids(topics.into_iter().collect(), REQUEST_LIMIT);
+    found.await.unwrap_or_else(|error| {
+        tracing::debug!(%error, "asking for the ids of the topics failed");
+        Ids::new()
+    })
+}
+
+async fn look_up<C: Client>(
+    client: &Arc<C>,
+    questions: Vec<Question>,
+    policy: Policy,
+) -> Vec<Answer> {
+    let (known, unknown): (Vec<_>, Vec<_>) =
+        questions.into_iter().partition(|it| it.position.is_some());
+    let mut answers = Vec::with_capacity(known.len() + unknown.len());
+    for question in unknown {
+        let partition = question.partition;
+        let found = start::look_up(client, std::slice::from_ref(&partition), policy, false).await;
+        answers.push(Answer {
+            partition,
+            found: found.map(Found::Begun),
+        });
+    }
+    if known.is_empty() {
+        return answers;
+    }
+    let topics = known.iter().map(|it| it.partition.topic.clone());
+    let ids: HashMap<_, _> = topic_ids(client, topics.collect())
+        .await
+        .into_iter()
+        .collect();
+    let starts = edges(client, &known, Edge::Start).await;
+    let ends = edges(client, &known, Edge::End).await;
+    answers.extend(known.into_iter().map(|question| {
+        let bounds = bounds(&question.partition, &starts, &ends);
+        let incarnation = match (question.topic_id, ids.get(&question.partition.topic)) {
+            (Some(before), Some(now)) if before == *now => Incarnation::Same,
+            (Some(_), Some(_)) => Incarnation::Other,
+            _ => Incarnation::Unknown,
+        };
+        let position = question.position.unwrap_or_default();
+        let found = bounds.map(|bounds| {
+            let lost = policy.lost;
+            match positions::resume(position, question.refused, bounds, incarnation, lost) {
+                Ok(resumption) => Found::Resumed(resumption, incarnation),
+                Err(lost) => Found::Refused(lost),
+            }
+        });
+        Answer {
+            partition: question.partition,
+            found,
+        }
+    }));
+    answers
+}
+
+async fn edges<C: Client>(
+    client: &Arc<C>,
+    questions: &[Question],
+    edge: Edge,
+) -> Result<FoundEdges, LookUpError> {
+    let wanted = questions.iter().map(|it| (it.partition.clone(), edge));
+    client.edges(wanted.collect(), REQUEST_LIMIT).await
+}
+
+fn bounds(
+    partition: &TopicPartition,
+    starts: &Result<FoundEdges, LookUpError>,
+    ends: &Result<FoundEdges, LookUpError>,
+) -> Result<Bounds, LookUpError> {
+    let edge = |found: &Result<FoundEdges, LookUpError>| {
+        let found = found.as_ref().map_err(LookUpError::clone)?;
+        let edge = found.iter().find(|(name, _)| name == partition);
+        let edge = edge.map_or(Err(rdkafka::error::RDKafkaErrorCode::NoOffset), |it| it.1);
+        edge.map_err(|code| LookUpError {
+            code,
+            text: code.to_string(),
+        })
+    };
+    Ok(Bounds {
+        start: edge(starts)?,
+        end: edge(ends)?,
+    })
+}
