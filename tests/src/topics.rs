@@ -4,7 +4,7 @@ use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -164,6 +164,65 @@ pub async fn delete(bootstrap: &str, topic: &str) -> Result<(), TopicError> {
     Ok(())
 }
 
+/// Has the topic `topic` have so many partitions, and waits until they can be used.
+///
+/// # Errors
+/// [`TopicError`] when it has more, or the broker refuses or does not answer.
+pub async fn add_partitions(
+    bootstrap: &str,
+    topic: &str,
+    partitions: i32,
+) -> Result<(), TopicError> {
+    let admin: AdminClient<DefaultClientContext> = client(bootstrap)
+        .create()
+        .map_err(failed("an admin client", bootstrap))?;
+    let what = || failed(format!("adding partitions to {topic}"), bootstrap);
+    let wanted = usize::try_from(partitions).unwrap_or_default();
+    let new = NewPartitions::new(topic, wanted);
+    let options = AdminOptions::new().operation_timeout(Some(REQUEST_LIMIT));
+    let results = admin.create_partitions([&new], &options).await;
+    for result in results.map_err(what())? {
+        result.map_err(|(_, code)| what()(KafkaError::AdminOp(code)))?;
+    }
+    wait_for_partitions(bootstrap, topic, partitions).await
+}
+
+/// Deletes the messages of a partition before an offset, as retention does.
+///
+/// # Errors
+/// [`TopicError`] when the broker refuses or does not answer.
+pub async fn delete_records(
+    bootstrap: &str,
+    topic: &str,
+    partition: i32,
+    before: i64,
+) -> Result<(), TopicError> {
+    let admin: AdminClient<DefaultClientContext> = client(bootstrap)
+        .create()
+        .map_err(failed("an admin client", bootstrap))?;
+    let what = || failed(format!("deleting records of {topic}"), bootstrap);
+    let mut offsets = TopicPartitionList::new();
+    offsets
+        .add_partition_offset(topic, partition, Offset::Offset(before))
+        .map_err(what())?;
+    let options = AdminOptions::new().operation_timeout(Some(REQUEST_LIMIT));
+    let deleted = admin.delete_records(&offsets, &options).await;
+    for element in deleted.map_err(what())?.elements() {
+        element.error().map_err(what())?;
+    }
+    Ok(())
+}
+
+/// Where each partition of `topic` ends for who reads with this isolation level.
+///
+/// # Errors
+/// [`TopicError`] when the broker does not answer.
+pub async fn ends(bootstrap: &str, topic: &str, isolation: &str) -> Result<Vec<i64>, TopicError> {
+    let (bootstrap, topic, isolation) =
+        (bootstrap.to_owned(), topic.to_owned(), isolation.to_owned());
+    spawn_blocking(move || ends_blocking(&bootstrap, &topic, &isolation)).await?
+}
+
 /// One message of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
@@ -239,7 +298,7 @@ pub async fn wait_for_transactions(
     wait::value(what, limit, async || {
         let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
         let looked = spawn_blocking(move || {
-            let ends = |isolation| ends(&bootstrap, &topic, isolation);
+            let ends = |isolation| ends_blocking(&bootstrap, &topic, isolation);
             Ok::<_, TopicError>((ends("read_committed")?, ends("read_uncommitted")?))
         });
         match looked.await.map_err(|error| error.to_string())? {
@@ -253,7 +312,7 @@ pub async fn wait_for_transactions(
 }
 
 /// Where each partition ends for who reads with this isolation level.
-fn ends(bootstrap: &str, topic: &str, isolation: &str) -> Result<Vec<i64>, TopicError> {
+fn ends_blocking(bootstrap: &str, topic: &str, isolation: &str) -> Result<Vec<i64>, TopicError> {
     let what = || failed(format!("asking for the ends of {topic}"), bootstrap);
     let consumer: BaseConsumer = client(bootstrap)
         .set("isolation.level", isolation)

@@ -71,6 +71,13 @@ const SERIES: [(&str, Kind, &[&str], &str); 20] = [
     ("penstock_already_handled_total", Kind::Counter, &TOPIC, ""),
     ("penstock_committed_offset", Kind::Gauge, &PARTITION, ""),
     ("penstock_lag", Kind::Gauge, &PARTITION, ""),
+    ("penstock_time_lag_seconds", Kind::Gauge, &PARTITION, ""),
+    (
+        "penstock_last_fetch_timestamp_seconds",
+        Kind::Gauge,
+        &PARTITION,
+        "",
+    ),
     (
         "penstock_assigned_partitions",
         Kind::Gauge,
