@@ -11,6 +11,8 @@ mod native;
 #[cfg(test)]
 pub(crate) mod scripted;
 mod seam;
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) mod simulated;
 
 pub use causes::ConnectCause;
 pub use connect::{ConnectError, METADATA_TIMEOUT, unknown_topic};

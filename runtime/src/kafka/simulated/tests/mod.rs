@@ -1,0 +1,7 @@
+//! The rules of the model, one test each.
+
+mod commits;
+mod groups;
+mod reader;
+mod reading;
+mod transactions;
