@@ -1,6 +1,7 @@
 //! The rules of the model, one test each.
 
 mod commits;
+mod engine;
 mod groups;
 mod reader;
 mod reading;

@@ -23,7 +23,7 @@ use crate::partition::Partition;
 const LIMIT: Duration = Duration::from_secs(600);
 
 pub(super) const TOPIC: &str = "orders";
-pub(super) const GROUP: &str = "group";
+pub(super) const GROUP: &str = "test.orders";
 
 pub(super) struct Reader {
     pub(super) client: Arc<SimulatedClient>,
