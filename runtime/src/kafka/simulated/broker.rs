@@ -272,7 +272,7 @@ impl Cluster {
 
     /// Has an action run at a client once an answer has reached it. A client that is
     /// frozen acts when it thaws; a dead one never does.
-    pub(super) fn to_client(
+    pub(super) fn reply_to(
         &mut self,
         client: ClientId,
         action: impl FnOnce(&mut Self) + Send + 'static,

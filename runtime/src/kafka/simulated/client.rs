@@ -1,6 +1,5 @@
 //! The engine's client of the simulated cluster.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -324,20 +323,17 @@ impl Client for SimulatedClient {
         .await
     }
 
-    fn leave(self: Arc<Self>) -> impl Future<Output = ()> + Send {
-        async move {
-            let closed = self.with(|session| Arc::clone(&session.closed));
-            let Some(closed) = closed else {
-                return;
-            };
-            let closing = closed.notified();
-            self.cluster.lock().begin_close(self.client);
-            if self.with(|session| session.is_gone()) != Some(false) {
-                return;
-            }
-            if tokio::time::timeout(LEAVE_LIMIT, closing).await.is_err() {
-                tracing::warn!("the group was not left within {LEAVE_LIMIT:?}");
-            }
+    async fn leave(self: Arc<Self>) {
+        let Some(closed) = self.with(|session| Arc::clone(&session.closed)) else {
+            return;
+        };
+        let closing = closed.notified();
+        self.cluster.lock().begin_close(self.client);
+        if self.with(|session| session.is_gone()) != Some(false) {
+            return;
+        }
+        if tokio::time::timeout(LEAVE_LIMIT, closing).await.is_err() {
+            tracing::warn!("the group was not left within {LEAVE_LIMIT:?}");
         }
     }
 }
@@ -441,7 +437,7 @@ impl Cluster {
                 false => question(cluster),
             };
             match answer {
-                Some(answer) => cluster.to_client(client, move |_| {
+                Some(answer) => cluster.reply_to(client, move |_| {
                     // Fails only when nobody waits any more.
                     let _ = sender.send(answer);
                 }),

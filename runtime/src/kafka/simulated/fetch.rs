@@ -69,7 +69,7 @@ impl Cluster {
         let answer = match self.answer_fetch(client, &request) {
             Ok(answer) => answer,
             Err(code) => {
-                return self.to_client(client, move |cluster| {
+                return self.reply_to(client, move |cluster| {
                     cluster.fetch_failed(client, &partition, version, code);
                 });
             }
@@ -78,7 +78,7 @@ impl Cluster {
             || answer.batch.next.offset != request.position
             || again == Some(false);
         if has_news {
-            return self.to_client(client, move |cluster| {
+            return self.reply_to(client, move |cluster| {
                 cluster.fetched(client, &partition, version, answer);
             });
         }
@@ -321,7 +321,7 @@ impl Cluster {
                 let end = epoch.map(|epoch| log.end_of_epoch(epoch));
                 (topic, log.epoch, end)
             });
-            cluster.to_client(client, move |cluster| {
+            cluster.reply_to(client, move |cluster| {
                 cluster.validated(client, &partition, version, found);
             });
         });
@@ -393,7 +393,7 @@ impl Cluster {
                 Edge::Start => log.start,
                 Edge::End => log.readable_end(isolation),
             });
-            cluster.to_client(client, move |cluster| match found {
+            cluster.reply_to(client, move |cluster| match found {
                 Some(offset) => cluster.reset_to(client, &partition, version, offset),
                 None => cluster.reset_position(client, &partition, &reason, code),
             });

@@ -162,6 +162,8 @@ pub(crate) enum Fault {
     TransactionAborted(RDKafkaErrorCode),
     /// A transaction's producer is fenced.
     TransactionFenced,
+    /// A call of a transaction does not come back.
+    TransactionHangs,
     /// The end of a transaction gets no answer.
     TransactionTimesOut { committed: bool },
 }

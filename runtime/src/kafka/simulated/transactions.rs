@@ -24,6 +24,9 @@ const TOPIC_LIMIT: Duration = Duration::from_secs(2);
 const DELIVERY_LIMIT: Duration = Duration::from_secs(5);
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
+/// How long a step may take before whoever watches gives the transaction up.
+const STEP_LIMIT: Duration = Duration::from_secs(90);
+
 /// Wait before a request is sent again.
 const RETRY_WAIT: Duration = Duration::from_millis(100);
 
@@ -72,7 +75,6 @@ impl Transactional<Membership> for SimulatedTransactions {
         let (reply, outcome) = oneshot::channel();
         let inner = Arc::clone(&self.inner);
         tokio::spawn(async move {
-            *inner.step.lock() = Some(Instant::now());
             let result = inner.run(&transaction).await;
             *inner.step.lock() = None;
             let records = transaction.records;
@@ -85,8 +87,7 @@ impl Transactional<Membership> for SimulatedTransactions {
 
     fn watch(&self) -> Option<String> {
         let since = (*self.inner.step.lock())?;
-        let limit = ANSWER_LIMIT + Duration::from_secs(30);
-        let is_overdue = since.elapsed() > limit * 2;
+        let is_overdue = since.elapsed() > STEP_LIMIT;
         is_overdue.then(|| "the transactional producer has waited for too long".into())
     }
 }
@@ -99,6 +100,11 @@ impl Inner {
             // As if another process had begun with the same id.
             let id = self.identity().id;
             self.cluster.lock().init_producer(&id);
+        }
+        if fault == Some(Fault::TransactionHangs) {
+            // `rd_kafka_send_offsets_to_transaction` may look for a coordinator for good.
+            *self.step.lock() = Some(Instant::now());
+            return std::future::pending().await;
         }
         let mut filled = self.fill(transaction).await;
         if let (Ok(()), Some(Fault::TransactionAborted(code))) = (&filled, &fault) {
@@ -241,6 +247,7 @@ impl Inner {
     ) -> Result<T, RDKafkaErrorCode> {
         let request = Arc::new(request);
         let began = Instant::now();
+        *self.step.lock() = Some(began);
         loop {
             let (sender, answer) = oneshot::channel();
             {
@@ -251,7 +258,7 @@ impl Inner {
                         true => Err(RDKafkaErrorCode::BrokerTransportFailure),
                         false => request(cluster),
                     };
-                    cluster.to_client(client, move |_| {
+                    cluster.reply_to(client, move |_| {
                         // Fails only when the process is gone.
                         let _ = sender.send(result);
                     });
@@ -301,7 +308,10 @@ impl Cluster {
 fn transaction_fault(fault: &Fault) -> Option<Fault> {
     let is_one = matches!(
         fault,
-        Fault::TransactionAborted(_) | Fault::TransactionFenced | Fault::TransactionTimesOut { .. }
+        Fault::TransactionAborted(_)
+            | Fault::TransactionFenced
+            | Fault::TransactionHangs
+            | Fault::TransactionTimesOut { .. }
     );
     is_one.then(|| fault.clone())
 }

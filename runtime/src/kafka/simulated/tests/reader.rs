@@ -219,7 +219,7 @@ impl Reader {
 
     /// Serves until a condition holds.
     pub(super) async fn until(&mut self, what: &str, is_met: impl Fn(&Self) -> bool) {
-        until(what, &mut [self], |readers| is_met(&readers[0])).await;
+        until(what, &mut [self], |readers| is_met(readers[0])).await;
     }
 }
 

@@ -244,6 +244,19 @@ async fn the_end_of_a_transaction_may_stay_unknown() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_transaction_that_hangs_is_noticed_by_whoever_watches() {
+    let (kafka, reader) = setup(9, GroupProtocol::Eager).await;
+    let producer = producer(&kafka, &reader, "id");
+    kafka.fail(Fault::TransactionHangs);
+    let mut outcome = producer.begin(transaction(&reader, OUTPUT, 3));
+    tokio::time::sleep(Duration::from_secs(85)).await;
+    assert_eq!(producer.watch(), None);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(producer.watch().is_some());
+    assert!(outcome.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn dead_letters_are_written_or_refused() {
     let (kafka, _reader) = setup(8, GroupProtocol::Eager).await;
     let letters = kafka.letters();
