@@ -15,6 +15,7 @@ use crate::Position;
 use crate::sync::lock;
 use crate::topics::{REQUEST_LIMIT, TopicError, client, failed, partitions};
 use crate::wait;
+use crate::wire::{Broker, WireError};
 
 /// Pause between two samples of committed offsets.
 const SAMPLE_PAUSE: Duration = Duration::from_millis(10);
@@ -233,12 +234,12 @@ pub struct Member {
     pub client_id: String,
 }
 
-/// State and members of a group, as the classic group protocol tells them: members
-/// that use the newer one (KIP-848) are not seen.
+/// State and members of a group, of either group protocol.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Group {
-    /// `Stable`, `PreparingRebalance`, `CompletingRebalance`, `Empty`, `Dead`; or
-    /// nothing for a group that the broker does not know.
+    /// `Stable`, `PreparingRebalance`, `CompletingRebalance`, `Empty`, `Dead`; with
+    /// KIP-848 also `Assigning` and `Reconciling`; or nothing for a group that the
+    /// broker does not know.
     pub state: String,
     /// Members.
     pub members: Vec<Member>,
@@ -251,9 +252,40 @@ pub struct Group {
 pub async fn describe(bootstrap: &str, group: &str) -> Result<Group, TopicError> {
     let asker = Asker::new(bootstrap, group);
     spawn_blocking(move || {
-        let what = || failed(format!("describing {}", asker.group), &asker.bootstrap);
-        let consumer: BaseConsumer = client(&asker.bootstrap).create().map_err(what())?;
-        asker.group(&consumer).map_err(what())
+        let what = failed(format!("describing {}", asker.group), &asker.bootstrap);
+        let consumer: BaseConsumer = client(&asker.bootstrap).create().map_err(what)?;
+        asker.group(&consumer)
+    })
+    .await?
+}
+
+/// The times of a session of KIP-848, which the broker keeps for each group.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionLimits {
+    /// After how long a silent member is gone.
+    pub session: Duration,
+    /// How often a member speaks.
+    pub heartbeat: Duration,
+}
+
+/// Sets the session's times of a group of KIP-848.
+///
+/// # Errors
+/// [`TopicError`] when the broker refuses.
+pub async fn limit_session(
+    bootstrap: &str,
+    group: &str,
+    limits: SessionLimits,
+) -> Result<(), TopicError> {
+    let (broker, group) = (Broker::at(bootstrap), group.to_owned());
+    spawn_blocking(move || {
+        let milliseconds = |time: Duration| time.as_millis().to_string();
+        let (session, heartbeat) = (milliseconds(limits.session), milliseconds(limits.heartbeat));
+        let properties = [
+            ("consumer.session.timeout.ms", session.as_str()),
+            ("consumer.heartbeat.interval.ms", heartbeat.as_str()),
+        ];
+        Ok(broker.configure_group(&group, &properties)?)
     })
     .await?
 }
@@ -371,7 +403,30 @@ impl Asker {
         })
     }
 
-    fn group(&self, consumer: &BaseConsumer) -> Result<Group, KafkaError> {
+    fn group(&self, consumer: &BaseConsumer) -> Result<Group, TopicError> {
+        let what = failed(format!("describing {}", self.group), &self.bootstrap);
+        let classic = self.classic_group(consumer).map_err(what)?;
+        match classic.members.is_empty() {
+            true => Ok(self.consumer_group()?.unwrap_or(classic)),
+            false => Ok(classic),
+        }
+    }
+
+    /// The group if it is one of KIP-848.
+    fn consumer_group(&self) -> Result<Option<Group>, WireError> {
+        let (_, coordinator) = Broker::at(&self.bootstrap).coordinator(&self.group)?;
+        let group = Broker::at(&coordinator).consumer_group(&self.group)?;
+        Ok(group.map(|group| Group {
+            state: group.state,
+            members: group
+                .members
+                .into_iter()
+                .map(|(id, client_id)| Member { id, client_id })
+                .collect(),
+        }))
+    }
+
+    fn classic_group(&self, consumer: &BaseConsumer) -> Result<Group, KafkaError> {
         let list = consumer.fetch_group_list(Some(&self.group), REQUEST_LIMIT)?;
         let found = list
             .groups()

@@ -2,6 +2,7 @@
 //!
 //! It needs Java 17 or newer, and Maven for the first run on a machine.
 
+mod cluster;
 mod config;
 mod error;
 mod jars;
@@ -10,6 +11,7 @@ mod security;
 mod token;
 mod users;
 
+pub use cluster::{Cluster, ClusterError, Placed};
 pub use error::KafkaError;
 pub use security::{Scram, TlsFiles};
 pub use token::unsecured_token;
@@ -30,7 +32,7 @@ use crate::guard::Guard;
 use crate::process::{Process, ProcessError, Program};
 use crate::sync::lock;
 use crate::wait;
-use config::Listeners;
+use config::{Listeners, Node};
 use losses::Losses;
 
 /// Variable with the bootstrap address of a running broker for [`Kafka::shared`].
@@ -79,6 +81,8 @@ pub struct Builder {
     users: Vec<Scram>,
     properties: Vec<(String, String)>,
     java_options: Vec<String>,
+    /// Its place in a cluster; alone where there is none.
+    place: Option<(Node, Listeners)>,
 }
 
 impl Builder {
@@ -154,14 +158,19 @@ impl Builder {
     }
 
     async fn start_once(self) -> Result<Kafka, KafkaError> {
-        let prepared = spawn_blocking(move || self.prepare()).await;
-        let own = prepared.map_err(|error| KafkaError::io("preparing")(error.into()))??;
-        let kafka = Kafka {
-            bootstrap: own.listeners.plaintext(),
-            own: Some(own),
-        };
+        let kafka = self.format().await?;
         kafka.start_again().await?;
         Ok(kafka)
+    }
+
+    /// A broker whose storage is formatted, and that is not started.
+    async fn format(self) -> Result<Kafka, KafkaError> {
+        let prepared = spawn_blocking(move || self.prepare()).await;
+        let own = prepared.map_err(|error| KafkaError::io("preparing")(error.into()))??;
+        Ok(Kafka {
+            bootstrap: own.listeners.plaintext(),
+            own: Some(own),
+        })
     }
 
     /// Everything up to the start of the broker.
@@ -177,11 +186,19 @@ impl Builder {
             true => Some(security::make_certificates(dir.path(), &host)?),
             false => None,
         };
-        let listeners = Listeners::choose(host, tls.is_some(), !self.users.is_empty())
-            .map_err(KafkaError::io("a free port"))?;
+        let (node, listeners) = match self.place {
+            Some(place) => place,
+            None => {
+                let listeners = Listeners::choose(host, tls.is_some(), !self.users.is_empty())
+                    .map_err(KafkaError::io("a free port"))?;
+                let nodes = Node::cluster(std::slice::from_ref(&listeners));
+                (nodes[0].clone(), listeners)
+            }
+        };
 
         let settings = config::Settings {
             data: &dir.path().join("data"),
+            node: &node,
             listeners: &listeners,
             tls: tls.as_ref(),
             users: &self.users,
@@ -195,7 +212,7 @@ impl Builder {
             include_str!("../kafka/log4j2.properties"),
         )
         .map_err(KafkaError::io("writing log4j2.properties"))?;
-        format_storage(&jars, &path, &self.users)?;
+        format_storage(&jars, &path, &node, &self.users)?;
 
         Ok(Own {
             process: Mutex::new(None),
@@ -305,6 +322,11 @@ impl Kafka {
     /// # Errors
     /// [`KafkaError::NotOurs`], [`KafkaError::Ended`], [`KafkaError::Silent`].
     pub async fn start_again(&self) -> Result<(), KafkaError> {
+        self.start_process()?;
+        self.wait_until_ready().await
+    }
+
+    fn start_process(&self) -> Result<(), KafkaError> {
         let own = self.own.as_ref().ok_or(KafkaError::NotOurs)?;
         let process = java(&own.jars, own.dir.path())
             .args(&own.java_options)
@@ -312,7 +334,7 @@ impl Kafka {
             .arg(own.dir.path().join("server.properties"))
             .start()?;
         *lock(&own.process) = Some(process);
-        self.wait_until_ready().await
+        Ok(())
     }
 
     /// Freezes the broker: its connections stay open and nothing is answered.
@@ -418,7 +440,12 @@ fn java(jars: &Path, dir: &Path) -> Program {
         .env_remove("KAFKA_OPTS")
 }
 
-fn format_storage(jars: &Path, properties: &Path, users: &[Scram]) -> Result<(), KafkaError> {
+fn format_storage(
+    jars: &Path,
+    properties: &Path,
+    node: &Node,
+    users: &[Scram],
+) -> Result<(), KafkaError> {
     let dir = properties.parent().unwrap_or(properties);
     let mut program = std::process::Command::new("java");
     program
@@ -431,7 +458,7 @@ fn format_storage(jars: &Path, properties: &Path, users: &[Scram]) -> Result<(),
         .arg(format!("{}/*", jars.display()))
         .args(["kafka.tools.StorageTool", "format", "--config"])
         .arg(properties)
-        .args(["--cluster-id", &config::cluster_id()]);
+        .args(["--cluster-id", &node.cluster]);
     for user in users {
         for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
             program.args(["--add-scram", &user.as_argument(mechanism)]);

@@ -1,5 +1,12 @@
 //! The ways to consume that a group is put through.
 
+mod behaviour;
+mod combination;
+mod covering;
+
+pub use behaviour::{Behaviour, Odd};
+pub use combination::{Assignor, Combination, recipe};
+
 use std::io;
 
 use tempfile::NamedTempFile;

@@ -2,7 +2,8 @@
 //! it, a handler that records what it is given, the programs under test as child
 //! processes, the rules that their behaviour must keep, and a real Kubernetes.
 //!
-//! A test takes [`kafka::Kafka::shared`] unless it stops the broker or needs TLS,
+//! A test takes [`kafka::Kafka::shared`] unless it stops the broker or needs TLS, and
+//! [`kafka::Cluster`] where replicas matter,
 //! makes a topic of its own with [`topics::create`], fills it with
 //! [`produce::Produce`], starts a [`recorder::Recorder`] and a
 //! [`consumer::Consumer`] on a [`manifest::Manifest`], waits with [`wait`], and judges with [`oracle`].
@@ -24,6 +25,7 @@ pub mod lane;
 pub mod languages;
 pub mod load;
 pub mod manifest;
+pub mod once;
 pub mod operator;
 pub mod oracle;
 pub mod page;
@@ -40,6 +42,7 @@ pub mod topics;
 pub mod usage;
 pub mod variable;
 pub mod wait;
+pub mod wire;
 
 pub use consumer::{Consumer, Launch};
 pub use manifest::Manifest;

@@ -74,6 +74,15 @@ impl Manifest {
         self
     }
 
+    /// Takes a librdkafka property away.
+    #[must_use]
+    pub fn without_kafka(mut self, property: &str) -> Self {
+        if let Some(config) = self.spec["kafka"]["config"].as_object_mut() {
+            config.remove(property);
+        }
+        self
+    }
+
     /// Has the group notice after a second that this member is gone.
     #[must_use]
     pub fn short_session(self) -> Self {

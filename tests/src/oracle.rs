@@ -7,7 +7,7 @@ mod story;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::Position;
 use crate::groups::CommitSample;
@@ -44,6 +44,9 @@ pub enum Rule {
     AttemptsWithin(u32),
     /// A message that was settled is delivered again only after a disruption.
     DuplicatesExplained,
+    /// After an answer that a message failed, its next attempt begins no sooner than
+    /// after this time, whoever makes it.
+    BackedOff(Duration),
     /// No message is with two handlers at once, unless a disruption lies between.
     NeverTwiceAtOnce,
 }
@@ -98,6 +101,7 @@ pub struct Evidence {
     commits: Vec<CommitSample>,
     disruptions: Vec<Disruption>,
     settles: Box<dyn Fn(&Delivery) -> bool>,
+    answers_may_be_late: bool,
 }
 
 impl Evidence {
@@ -111,7 +115,16 @@ impl Evidence {
             commits: Vec::new(),
             disruptions: Vec::new(),
             settles: Box::new(|delivery| delivery.verdict.is_success()),
+            answers_may_be_late: false,
         }
+    }
+
+    /// Says that an answer may have come too late, though the handler gave it: a further
+    /// attempt then explains that a message comes again, and that it comes behind others.
+    #[must_use]
+    pub fn late_answers(mut self) -> Self {
+        self.answers_may_be_late = true;
+        self
     }
 
     /// Adds samples of committed offsets.
@@ -172,6 +185,7 @@ impl Evidence {
             Rule::InOrder => deliveries::in_order(self),
             Rule::KeyOrder => deliveries::key_order(self),
             Rule::AttemptsWithin(limit) => deliveries::attempts_within(self, limit),
+            Rule::BackedOff(shortest) => deliveries::backed_off(self, shortest),
             Rule::DuplicatesExplained => deliveries::duplicates_explained(self),
             Rule::NeverTwiceAtOnce => deliveries::never_twice_at_once(self),
         }
@@ -223,6 +237,11 @@ impl Evidence {
     /// When a delivery settled its message, if it did.
     fn settled_at(&self, delivery: &Delivery) -> Option<Instant> {
         delivery.end.filter(|_| (self.settles)(delivery))
+    }
+
+    /// Returns `true` if `again` is a further attempt because an answer came too late.
+    fn was_late(&self, again: &Delivery) -> bool {
+        self.answers_may_be_late && again.attempt > 1
     }
 
     fn disrupted(&self, earlier: &Delivery, later: &Delivery) -> bool {
@@ -297,6 +316,16 @@ pub enum Violation {
         /// How many there may be.
         allowed: usize,
     },
+    /// Of [`Rule::BackedOff`].
+    #[error("attempt {attempt} at {position} began {waited:?} after the one before had failed")]
+    TooSoon {
+        /// The message.
+        position: Position,
+        /// The attempt that came too soon.
+        attempt: u32,
+        /// The time between them.
+        waited: Duration,
+    },
     /// Of [`Rule::DuplicatesExplained`].
     #[error("{0} was settled, and delivered again without a disruption")]
     UnexplainedDuplicate(Position),
@@ -316,6 +345,7 @@ impl Violation {
             | Self::TwiceAtOnce(position)
             | Self::WentBack { from: position, .. }
             | Self::TooManyAttempts { position, .. }
+            | Self::TooSoon { position, .. }
             | Self::CommittedUnsettled {
                 unsettled: position,
                 ..
@@ -361,8 +391,6 @@ impl std::error::Error for Violations {}
 /// Logs written by hand, for the rules' own tests.
 #[cfg(test)]
 mod logs {
-    use std::time::Duration;
-
     use super::*;
     use crate::recorder::Verdict;
 

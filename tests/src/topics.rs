@@ -14,6 +14,7 @@ use tokio::task::spawn_blocking;
 
 use crate::Position;
 use crate::wait::{self, TimedOut};
+use crate::wire::WireError;
 
 /// Longest time for one request to a broker.
 pub(crate) const REQUEST_LIMIT: Duration = Duration::from_secs(15);
@@ -45,6 +46,9 @@ pub enum TopicError {
     /// The thread that asked panicked.
     #[error("a background thread ended: {0}")]
     Thread(#[from] tokio::task::JoinError),
+    /// A request failed that librdkafka does not offer.
+    #[error(transparent)]
+    Wire(#[from] WireError),
 }
 
 /// A client of `bootstrap` without other settings.
@@ -87,24 +91,50 @@ pub async fn create(bootstrap: &str, stem: &str, partitions: i32) -> Result<Stri
     Ok(topic)
 }
 
+/// Creates a topic as [`create`] does, with so many replicas of each partition and these
+/// properties.
+///
+/// # Errors
+/// [`TopicError`] when the broker refuses or does not answer.
+pub async fn create_replicated(
+    bootstrap: &str,
+    stem: &str,
+    partitions: i32,
+    replicas: i32,
+    properties: &[(&str, &str)],
+) -> Result<String, TopicError> {
+    let topic = unique(stem);
+    let new = NewTopic::new(&topic, partitions, TopicReplication::Fixed(replicas));
+    let new = properties
+        .iter()
+        .fold(new, |new, (name, value)| new.set(name, value));
+    create_new(bootstrap, &new).await?;
+    Ok(topic)
+}
+
 /// Creates the topic `topic` and waits until it can be used.
 ///
 /// # Errors
 /// [`TopicError`] when it exists, or the broker refuses or does not answer.
 pub async fn create_named(bootstrap: &str, topic: &str, partitions: i32) -> Result<(), TopicError> {
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+    create_new(bootstrap, &new).await
+}
+
+async fn create_new(bootstrap: &str, new: &NewTopic<'_>) -> Result<(), TopicError> {
+    let topic = new.name;
     let admin: AdminClient<DefaultClientContext> = client(bootstrap)
         .create()
         .map_err(failed("an admin client", bootstrap))?;
-    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
     let options = AdminOptions::new().operation_timeout(Some(REQUEST_LIMIT));
     let results = admin
-        .create_topics([&new], &options)
+        .create_topics([new], &options)
         .await
         .map_err(failed(format!("creating {topic}"), bootstrap))?;
     for result in results {
         result.map_err(|(topic, code)| TopicError::Create { topic, code })?;
     }
-    wait_for_partitions(bootstrap, topic, partitions).await
+    wait_for_partitions(bootstrap, topic, new.num_partitions).await
 }
 
 /// Waits until each partition has a leader.

@@ -17,6 +17,11 @@ pub fn number(name: &str) -> Result<Option<u64>, Box<dyn Error>> {
     }
 }
 
+/// The text in a variable, if it is set to any.
+pub fn text(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|text| !text.is_empty())
+}
+
 /// The seed of a test's random numbers: that in PENSTOCK_TEST_SEED, or a new one.
 ///
 /// # Errors

@@ -7,6 +7,7 @@
 //! - `PENSTOCK_TEST_LONGEST`: below how many milliseconds it waits
 //! - `PENSTOCK_TEST_GATE`: a file; until it exists no message is done; none if absent
 //! - `PENSTOCK_TEST_POISON`: one in so many messages is refused; none if absent
+//! - `PENSTOCK_TEST_BEHAVIOUR`: what it does wrong, see `lane::Behaviour`; nothing if absent
 //! - `PENSTOCK_TEST_PRODUCE`: the topic of a record for each message; none if absent
 
 #![forbid(unsafe_code)]
@@ -25,6 +26,7 @@ use penstock_runtime::handler::{HandlerError, handler_fn};
 use penstock_runtime::record::Message;
 use penstock_runtime::{Done, ProducerRecord};
 use penstock_tests::Position;
+use penstock_tests::lane::{Behaviour, Odd};
 use penstock_tests::recorder::{Begun, Given, Journal};
 use penstock_tests::variable;
 use serde_json::{Value, json};
@@ -32,6 +34,9 @@ use serde_json::{Value, json};
 /// One in so many messages blocks the thread, for so long.
 const BLOCKING: u64 = 50;
 const BLOCKED: Duration = Duration::from_millis(1);
+
+/// The status of a call that was dropped.
+const CUT: u16 = 499;
 
 /// How often a message looks whether the gate is open.
 const LOOK: Duration = Duration::from_millis(5);
@@ -58,6 +63,7 @@ struct Embedded {
     longest: u64,
     gate: Option<PathBuf>,
     poison: Option<u64>,
+    behaviour: Behaviour,
     produce: Option<String>,
 }
 
@@ -65,6 +71,15 @@ struct Embedded {
 struct Call {
     begun: Begun,
     given: Given,
+}
+
+/// What the variable says that it does wrong.
+fn behaviour() -> Result<Behaviour, String> {
+    const NAME: &str = "PENSTOCK_TEST_BEHAVIOUR";
+    let Some(text) = variable::text(NAME) else {
+        return Ok(Behaviour::Steady);
+    };
+    Behaviour::from_env(&text).ok_or_else(|| format!("{NAME} is {text}, which is none"))
 }
 
 impl Embedded {
@@ -76,6 +91,7 @@ impl Embedded {
             longest: variable::number("PENSTOCK_TEST_LONGEST")?.unwrap_or(0),
             gate: env::var_os("PENSTOCK_TEST_GATE").map(PathBuf::from),
             poison: variable::number("PENSTOCK_TEST_POISON")?,
+            behaviour: behaviour()?,
             produce: env::var("PENSTOCK_TEST_PRODUCE").ok(),
         })
     }
@@ -99,6 +115,23 @@ impl Embedded {
         while self.gate.as_ref().is_some_and(|gate| !gate.exists()) {
             tokio::time::sleep(LOOK).await;
         }
+        match self.behaviour.embedded(scatter, given.attempt) {
+            Some(Odd::Fails) => {
+                self.journal.end(begun, 503).map_err(no_journal)?;
+                return Err(HandlerError::retryable("odd"));
+            }
+            Some(Odd::Hangs) => {
+                // Dropped when its time is up.
+                let _cut = Cut(&self.journal, Some(begun));
+                return std::future::pending().await;
+            }
+            Some(Odd::Takes(time)) => {
+                let mut cut = Cut(&self.journal, Some(begun));
+                tokio::time::sleep(time).await;
+                return cut.end(204).map(|()| self.done(given));
+            }
+            None => {}
+        }
         if scatter.is_multiple_of(BLOCKING) {
             thread::sleep(BLOCKED);
         } else if scatter % 2 == 1 && self.longest > 0 {
@@ -112,7 +145,11 @@ impl Embedded {
             return Err(HandlerError::permanent("poison"));
         }
         self.journal.end(begun, 204).map_err(no_journal)?;
-        Ok(self.record(given).map_or_else(Done::default, Done::from))
+        Ok(self.done(given))
+    }
+
+    fn done(&self, given: Given) -> Done {
+        self.record(given).map_or_else(Done::default, Done::from)
     }
 
     fn record(&self, given: Given) -> Option<ProducerRecord> {
@@ -123,6 +160,25 @@ impl Embedded {
         let data = json!({ "partition": partition, "offset": offset });
         let record = ProducerRecord::new(topic.as_str(), data.to_string());
         Some(record.key(given.key.unwrap_or_default()))
+    }
+}
+
+/// A delivery that gets a verdict in any case, even when its call is dropped.
+struct Cut<'a>(&'a Journal, Option<Begun>);
+
+impl Cut<'_> {
+    fn end(&mut self, status: u16) -> Result<(), HandlerError> {
+        let begun = self.1.take();
+        begun.map_or(Ok(()), |begun| {
+            self.0.end(begun, status).map_err(no_journal)
+        })
+    }
+}
+
+impl Drop for Cut<'_> {
+    fn drop(&mut self) {
+        // A journal that can't be written leaves it open, which a test sees.
+        let _ = self.end(CUT);
     }
 }
 

@@ -10,6 +10,38 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::security::{Scram, TlsFiles};
 use crate::ports;
 
+/// A broker among those of its cluster.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    /// Its id, from 1.
+    pub(super) id: i32,
+    /// The cluster's id.
+    pub(super) cluster: String,
+    /// The controllers, as `controller.quorum.voters` has them.
+    pub(super) voters: String,
+    /// The number of brokers.
+    pub(super) brokers: usize,
+}
+
+impl Node {
+    /// The nodes of a new cluster that listen so.
+    pub(super) fn cluster(listeners: &[Listeners]) -> Vec<Self> {
+        let voters = (1..).zip(listeners).map(|(id, one): (i32, _)| {
+            let controller = one.controller();
+            format!("{id}@{controller}")
+        });
+        let voters = voters.collect::<Vec<_>>().join(",");
+        let cluster = cluster_id();
+        let nodes = (1..).zip(listeners).map(|(id, _)| Self {
+            id,
+            cluster: cluster.clone(),
+            voters: voters.clone(),
+            brokers: listeners.len(),
+        });
+        nodes.collect()
+    }
+}
+
 /// Where the broker listens.
 #[derive(Clone, Debug)]
 pub(super) struct Listeners {
@@ -54,6 +86,10 @@ impl Listeners {
         self.has_sasl.then(|| self.address(self.sasl))
     }
 
+    fn controller(&self) -> String {
+        format!("127.0.0.1:{}", self.controller)
+    }
+
     fn address(&self, port: u16) -> String {
         format!("{}:{port}", self.host)
     }
@@ -79,6 +115,7 @@ impl Listeners {
 /// All that server.properties says; it is written by `Display`.
 pub(super) struct Settings<'a> {
     pub(super) data: &'a Path,
+    pub(super) node: &'a Node,
     pub(super) listeners: &'a Listeners,
     pub(super) tls: Option<&'a TlsFiles>,
     pub(super) users: &'a [Scram],
@@ -86,11 +123,10 @@ pub(super) struct Settings<'a> {
     pub(super) extra: &'a [(String, String)],
 }
 
-/// For one node, few partitions, groups that settle at once, and a broker that is let
+/// For few partitions, groups that settle at once, and a broker that is let
 /// in again soon after a crash: it is not before its last session has run out.
 const FIXED: &str = "\
 process.roles=broker,controller
-node.id=1
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAIN
 broker.heartbeat.interval.ms=500
@@ -100,23 +136,21 @@ num.network.threads=2
 num.io.threads=4
 log.index.size.max.bytes=65536
 offsets.topic.num.partitions=4
-offsets.topic.replication.factor=1
 transaction.state.log.num.partitions=4
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
 share.coordinator.state.topic.num.partitions=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=500
 group.max.session.timeout.ms=1800000
 group.consumer.min.session.timeout.ms=500
+group.consumer.session.timeout.ms=4000
 group.consumer.min.heartbeat.interval.ms=100
+group.consumer.heartbeat.interval.ms=200
 ";
 
 impl fmt::Display for Settings<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(FIXED)?;
+        self.write_node(f)?;
         writeln!(f, "log.dirs={}", self.data.display())?;
         self.write_listeners(f)?;
         if let Some(tls) = self.tls {
@@ -133,8 +167,31 @@ impl fmt::Display for Settings<'_> {
 }
 
 impl Settings<'_> {
+    /// Internal topics have as many replicas as there are brokers, and with several one
+    /// may be missing. A leader stays where a test has put it.
+    fn write_node(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Node {
+            id,
+            voters,
+            brokers,
+            ..
+        } = self.node;
+        let in_sync = brokers.saturating_sub(1).max(1);
+        writeln!(f, "node.id={id}")?;
+        writeln!(f, "controller.quorum.voters={voters}")?;
+        writeln!(f, "auto.leader.rebalance.enable=false")?;
+        writeln!(f, "default.replication.factor={brokers}")?;
+        writeln!(f, "min.insync.replicas={in_sync}")?;
+        writeln!(f, "offsets.topic.replication.factor={brokers}")?;
+        for topic in ["transaction.state.log", "share.coordinator.state.topic"] {
+            writeln!(f, "{topic}.replication.factor={brokers}")?;
+            writeln!(f, "{topic}.min.isr={in_sync}")?;
+        }
+        Ok(())
+    }
+
     fn write_listeners(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let controller = format!("127.0.0.1:{}", self.listeners.controller);
+        let controller = self.listeners.controller();
         let clients = self.listeners.for_clients();
         let addresses = clients
             .iter()
@@ -146,7 +203,6 @@ impl Settings<'_> {
             .map(|(name, _, protocol)| format!("{name}:{protocol}"))
             .collect::<Vec<_>>()
             .join(",");
-        writeln!(f, "controller.quorum.voters=1@{controller}")?;
         writeln!(f, "listeners={addresses},CONTROLLER://{controller}")?;
         writeln!(f, "advertised.listeners={addresses}")?;
         writeln!(
@@ -190,7 +246,7 @@ fn write_sasl(f: &mut fmt::Formatter<'_>, users: &[Scram]) -> fmt::Result {
 }
 
 /// A new cluster id: 16 random bytes, as Kafka writes them.
-pub(super) fn cluster_id() -> String {
+fn cluster_id() -> String {
     // A leading dash would be read as an option.
     let bytes: [u8; 15] = rand::random();
     URL_SAFE_NO_PAD.encode([&[0x50], bytes.as_slice()].concat())

@@ -77,7 +77,10 @@ fn in_order_among(evidence: &Evidence, deliveries: &[&Delivery]) -> Vec<Violatio
             });
         }
         let behind = before.filter(|before| before.position.offset > delivery.position.offset);
-        if let Some(earlier) = behind.filter(|earlier| !evidence.disrupted(earlier, delivery)) {
+        let is_explained = |earlier: &Delivery| {
+            evidence.disrupted(earlier, delivery) || evidence.was_late(delivery)
+        };
+        if let Some(earlier) = behind.filter(|earlier| !is_explained(earlier)) {
             violations.push(Violation::Inverted {
                 earlier: earlier.position.clone(),
                 later: position(),
@@ -156,11 +159,37 @@ fn fresh_starts_among(evidence: &Evidence, deliveries: &[&Delivery]) -> usize {
         .count()
 }
 
+pub(super) fn backed_off(evidence: &Evidence, shortest: Duration) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for (position, deliveries) in evidence.by_position() {
+        for two in deliveries.windows(2) {
+            let (failed, next) = (two[0], two[1]);
+            // Counted on, so that it is the next attempt; and the failure was answered.
+            let follows = next.attempt == failed.attempt + 1;
+            let answered = matches!(failed.verdict, Verdict::Answered(300..));
+            let Some(end) = failed.end.filter(|_| follows && answered) else {
+                continue;
+            };
+            let waited = next.start.saturating_duration_since(end);
+            if waited < shortest {
+                violations.push(Violation::TooSoon {
+                    position: position.clone(),
+                    attempt: next.attempt,
+                    waited,
+                });
+            }
+        }
+    }
+    violations
+}
+
 pub(super) fn duplicates_explained(evidence: &Evidence) -> Vec<Violation> {
     let mut violations = Vec::new();
     for (position, deliveries) in evidence.by_position() {
         let unexplained = deliveries.windows(2).any(|two| {
-            evidence.settled_at(two[0]).is_some() && !evidence.disrupted(two[0], two[1])
+            let was_late = evidence.was_late(two[1]) && two[1].attempt > two[0].attempt;
+            let is_explained = was_late || evidence.disrupted(two[0], two[1]);
+            evidence.settled_at(two[0]).is_some() && !is_explained
         });
         if unexplained {
             violations.push(Violation::UnexplainedDuplicate(position.clone()));
@@ -382,6 +411,31 @@ mod tests {
     }
 
     #[test]
+    fn an_attempt_that_comes_too_soon_after_a_failure_is_found() {
+        let clock = Clock::new();
+        let again = |attempt, start| Delivery {
+            attempt,
+            ..clock.delivery(0, start, start + 5, 204)
+        };
+        let rule = Rule::BackedOff(Duration::from_millis(40));
+        let failed = || clock.delivery(0, 0, 10, 503);
+        let too_soon = Violation::TooSoon {
+            position: at(0),
+            attempt: 2,
+            waited: Duration::from_millis(30),
+        };
+        let check_two = |next| check(rule, vec![failed(), next], &[]);
+        assert_eq!(check_two(again(2, 40)), [too_soon]);
+        assert_eq!(check_two(again(2, 50)), []);
+        // After a crash the first attempt is made again.
+        assert_eq!(check_two(again(1, 12)), []);
+        // One that was cut short did not fail.
+        let mut cut = failed();
+        cut.verdict = Verdict::Abandoned;
+        assert_eq!(check(rule, vec![cut, again(2, 12)], &[]), []);
+    }
+
+    #[test]
     fn a_second_delivery_of_a_settled_message_needs_a_disruption() {
         let clock = Clock::new();
         let deliveries = vec![
@@ -395,6 +449,27 @@ mod tests {
             [Violation::UnexplainedDuplicate(at(0))]
         );
         assert_eq!(check(rule, deliveries, &[clock.at(25)]), []);
+    }
+
+    #[test]
+    fn a_further_attempt_explains_what_comes_again_where_answers_may_be_late() {
+        let clock = Clock::new();
+        let again = |attempt| Delivery {
+            attempt,
+            ..clock.delivery(0, 30, 40, 204)
+        };
+        let found_in = |attempt, rule| {
+            let (first, second) = (
+                clock.delivery(0, 0, 10, 204),
+                clock.delivery(1, 10, 20, 204),
+            );
+            let run = Evidence::new(&produced(2), vec![first, second, again(attempt)]);
+            found(&run.late_answers(), rule).len()
+        };
+        for rule in [Rule::DuplicatesExplained, Rule::InOrder] {
+            assert_eq!(found_in(2, rule), 0, "{rule:?}");
+            assert_eq!(found_in(1, rule), 1, "{rule:?}");
+        }
     }
 
     #[test]
