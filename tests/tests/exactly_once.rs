@@ -8,22 +8,23 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use penstock_tests::consumer::Launch;
-use penstock_tests::groups;
+use penstock_tests::groups::{self, SessionLimits};
 use penstock_tests::kafka::Kafka;
-use penstock_tests::lane::{Lane, Mode, Protocol};
+use penstock_tests::lane::{Assignor, Lane, Mode, Protocol};
+use penstock_tests::once::{self, Output};
 use penstock_tests::produce::{Produce, Produced};
 use penstock_tests::recorder::{Recorder, Reply};
-use penstock_tests::{Consumer, Manifest, Position, topics, variable, wait};
+use penstock_tests::{Consumer, Manifest, topics, variable, wait};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
@@ -66,14 +67,16 @@ async fn every_record_is_there_once_and_in_order_through_kills_pauses_and_stops(
     let mut seeds = StdRng::seed_from_u64(seed);
     use Protocol::{BatchHttp, Embedded, Grpc, Http};
     let protocols = [Http, BatchHttp, Grpc, Embedded];
-    let lanes = Lane::all(&protocols).into_iter().map(|lane| {
+    let lanes = Lane::all(&protocols).into_iter().zip(assignors());
+    let lanes = lanes.map(|(lane, assignor)| {
         let random = StdRng::seed_from_u64(seeds.random());
         async move {
-            let outcome = match Run::prepare(lane, kafka.bootstrap(), random).await {
+            let bootstrap = kafka.bootstrap();
+            let outcome = match Run::prepare(lane, assignor, bootstrap, random).await {
                 Ok(run) => run.run(disruptions).await,
                 Err(error) => Err(error),
             };
-            outcome.map_err(|error| format!("{lane:?}: {error}"))
+            outcome.map_err(|error| format!("{lane:?}, {assignor:?}: {error}"))
         }
     });
     let outcomes = join_all(lanes).await;
@@ -101,9 +104,9 @@ async fn every_record_is_there_once_and_in_order_through_restarts_of_the_broker(
 /// Returns early once the broker has lost the end of a transaction.
 async fn go_through_restarts(kafka: &Kafka, mut seeds: StdRng) -> Outcome {
     let mut runs = Vec::new();
-    for lane in Lane::all(&[Protocol::Grpc]) {
+    for (lane, assignor) in Lane::all(&[Protocol::Grpc]).into_iter().zip(assignors()) {
         let random = StdRng::seed_from_u64(seeds.random());
-        let mut run = Run::prepare(lane, kafka.bootstrap(), random).await?;
+        let mut run = Run::prepare(lane, assignor, kafka.bootstrap(), random).await?;
         run.start_all()?;
         runs.push(run);
     }
@@ -177,6 +180,12 @@ async fn records_without_transactions_are_a_failure_and_not_lost_in_silence() ->
     Ok(())
 }
 
+/// The assignors of lanes that follow each other: not always the same with a mode.
+fn assignors() -> impl Iterator<Item = Assignor> {
+    let rounds = (0..).map(|first| Assignor::ALL.into_iter().cycle().skip(first).take(4));
+    rounds.flatten()
+}
+
 /// A lane at work.
 struct Run {
     lane: Lane,
@@ -194,7 +203,12 @@ struct Run {
 }
 
 impl Run {
-    async fn prepare(lane: Lane, bootstrap: &str, random: StdRng) -> Result<Self, Box<dyn Error>> {
+    async fn prepare(
+        lane: Lane,
+        assignor: Assignor,
+        bootstrap: &str,
+        random: StdRng,
+    ) -> Result<Self, Box<dyn Error>> {
         let topic = topics::create(bootstrap, "once", PARTITIONS).await?;
         let out = topics::create(bootstrap, "once-out", 1).await?;
         let dead = topics::create(bootstrap, "once-dead", 1).await?;
@@ -208,17 +222,18 @@ impl Run {
         };
         let to = out.clone();
         recorder.behave(move |delivery| {
-            let Position {
-                partition, offset, ..
-            } = delivery.position;
+            let offset = delivery.position.offset;
             if offset % POISON == POISON - 1 {
                 return Reply::status(422);
             }
-            let key = delivery.key.as_deref().unwrap_or_default();
-            let data = json!({ "partition": partition, "offset": offset });
             let wait = Duration::from_millis((offset % 7) as u64);
-            Reply::produce(&to, key, &data).after(wait)
+            once::reply(&to, delivery).after(wait)
         });
+        let limits = SessionLimits {
+            session: Duration::from_millis(1000),
+            heartbeat: Duration::from_millis(250),
+        };
+        assignor.limit_session(bootstrap, &group, limits).await?;
         let manifest = lane
             .manifest(bootstrap, &group, &topic, HANDLERS, BATCH)
             .set("/commit", "Transactional")
@@ -237,7 +252,7 @@ impl Run {
             topic,
             out,
             dead,
-            manifest,
+            manifest: assignor.apply(manifest),
             recorder,
             produced: Vec::new(),
             members: Vec::new(),
@@ -369,38 +384,31 @@ impl Run {
         for topic in [&self.out, &self.dead] {
             topics::wait_for_transactions(&self.bootstrap, topic, SOON).await?;
         }
-        let records = topics::read_all(&self.bootstrap, &self.out).await?;
-        let mut found = Vec::new();
-        for record in &records {
-            let data: Value = serde_json::from_slice(record.value.as_deref().unwrap_or_default())?;
-            let number = |name: &str| data[name].as_i64().ok_or("no number");
-            let key = String::from_utf8(record.key.clone().unwrap_or_default())?;
-            found.push((number("partition")?, number("offset")?, key));
-        }
-        once(
-            &good,
-            found
-                .iter()
-                .map(|(partition, offset, _)| (*partition, *offset)),
-        )?;
-        let letters = topics::read_all(&self.bootstrap, &self.dead).await?;
-        let origins: Result<Vec<_>, _> = letters.iter().map(origin).collect();
-        once(&poison, origins?.into_iter())?;
+        let found = once::outputs(&self.bootstrap, &self.out).await?;
+        once::each_once(good, found.iter().map(|one| (one.partition, one.offset)))?;
+        let letters = once::origins(&self.bootstrap, &self.dead).await?;
+        let dead = letters.len();
+        once::each_once(poison, letters)?;
         println!(
             "{:?}: {} messages, {} deliveries, {} records and {} dead letters, {} starts anew",
             self.lane,
             self.produced.len(),
             self.recorder.count(),
-            records.len(),
-            letters.len(),
+            found.len(),
+            dead,
             self.restarts,
         );
         self.in_order(&found)
     }
 
-    fn in_order(&self, found: &[(i64, i64, String)]) -> Outcome {
+    fn in_order(&self, found: &[Output]) -> Outcome {
         let mut last: BTreeMap<(i64, &str), i64> = BTreeMap::new();
-        for (partition, offset, key) in found {
+        for Output {
+            partition,
+            offset,
+            key,
+        } in found
+        {
             let lane = match self.lane.mode {
                 Mode::InOrder => (*partition, ""),
                 Mode::KeyOrdered => (*partition, key.as_str()),
@@ -414,36 +422,4 @@ impl Run {
         }
         Ok(())
     }
-}
-
-/// Each message has one, and nothing else has.
-fn once(messages: &[&Produced], found: impl Iterator<Item = (i64, i64)>) -> Outcome {
-    let mut missing: BTreeSet<_> = messages
-        .iter()
-        .map(|one| (i64::from(one.position.partition), one.position.offset))
-        .collect();
-    let mut twice = Vec::new();
-    for one in found {
-        if !missing.remove(&one) {
-            twice.push(one);
-        }
-    }
-    match twice.is_empty() && missing.is_empty() {
-        true => Ok(()),
-        false => Err(format!("twice: {twice:?}, missing: {missing:?}").into()),
-    }
-}
-
-/// Where a dead letter's message lay.
-fn origin(letter: &topics::Stored) -> Result<(i64, i64), Box<dyn Error>> {
-    let number = |name: &str| -> Result<i64, Box<dyn Error>> {
-        let name = format!("penstock.failure.{name}");
-        let mut headers = letter.headers.iter();
-        let header = headers.find(|(known, _)| *known == name);
-        let value = header
-            .and_then(|(_, value)| value.clone())
-            .ok_or("no header")?;
-        Ok(String::from_utf8(value)?.parse()?)
-    };
-    Ok((number("partition")?, number("offset")?))
 }

@@ -2,19 +2,22 @@
 //! handled, and what comes twice is explained by a kill.
 //!
 //! Each lane is a consumer with a topic and a group of its own; all lanes run side
-//! by side. The random numbers follow from a seed, which is printed; the variable
+//! by side. PENSTOCK_TEST_LANES says which, see `lane::Combination`. The random numbers follow from a seed, which is printed; the variable
 //! PENSTOCK_TEST_SEED sets it. PENSTOCK_TEST_KILLS sets the kills of each lane.
 
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::fmt;
+use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use penstock_tests::groups::{self, CommitWatch};
+use penstock_tests::groups::{self, CommitWatch, SessionLimits};
 use penstock_tests::kafka::Kafka;
-use penstock_tests::lane::Mode;
+use penstock_tests::lane::{Assignor, Behaviour, Combination, Protocol, recipe};
 use penstock_tests::oracle::{Disruption, Evidence, Rule};
 use penstock_tests::produce::{Produce, Produced};
 use penstock_tests::recorder::{Delivery, Recorder, Reply, Verdict};
@@ -32,7 +35,7 @@ const SOON: Duration = Duration::from_secs(60);
 const PARTITIONS: i32 = 3;
 
 /// Kills of each lane: the lanes make more than 200.
-const KILLS: usize = 16;
+const KILLS: usize = 10;
 
 /// Messages that must still be ahead when a consumer starts.
 const BACKLOG: usize = 600;
@@ -43,20 +46,8 @@ const BATCH: usize = 20;
 /// One in so many messages is one that the handler refuses, where a lane has such.
 const POISON: u64 = 23;
 
-#[derive(Clone, Copy, PartialEq)]
-enum Transport {
-    Tcp,
-    Unix,
-    /// Over a Unix socket, several a request.
-    Batches,
-    /// Over a Unix socket, in batches too.
-    Grpc,
-    /// None: the handler is in the consumer's process, and is killed with it.
-    Embedded,
-}
-
 /// How the group sees a process that comes after one that was killed.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Membership {
     /// As the same member: it goes on at once.
     Static,
@@ -64,63 +55,66 @@ enum Membership {
     Dynamic,
 }
 
+/// A way to consume, and what else varies from lane to lane.
+#[derive(Clone, Copy)]
 struct Lane {
-    name: &'static str,
-    mode: Mode,
-    transport: Transport,
+    combination: Combination,
     membership: Membership,
+    /// Over a Unix socket, where there is a connection.
+    is_unix: bool,
+    /// With messages that the handler refuses.
     has_poison: bool,
 }
 
 impl Lane {
-    const fn new(
-        name: &'static str,
-        mode: Mode,
-        transport: Transport,
-        membership: Membership,
-    ) -> Self {
-        Self {
-            name,
-            mode,
-            transport,
-            membership,
-            has_poison: false,
-        }
+    fn all(seed: u64) -> Result<Vec<Self>, String> {
+        let combinations = Combination::chosen(seed, BATCH, |_| true)?;
+        let lanes = combinations.into_iter().enumerate();
+        let lanes = lanes.map(|(number, combination)| Self {
+            combination,
+            // With KIP-848 the broker does not let in a static member while one of that
+            // name has a session, and librdkafka ends the client by that.
+            membership: match number % 2 == 0 && combination.assignor != Assignor::Consumer {
+                true => Membership::Static,
+                false => Membership::Dynamic,
+            },
+            is_unix: number % 3 != 0,
+            has_poison: number % 4 == 1 && combination.lane.protocol != Protocol::Embedded,
+        });
+        Ok(lanes.collect())
     }
 
-    /// The same with messages that the handler refuses.
-    const fn with_poison(mut self) -> Self {
-        self.has_poison = true;
-        self
+    fn is_dynamic(self) -> bool {
+        self.membership == Membership::Dynamic
+    }
+
+    fn recorder(self, dir: &Path) -> io::Result<Recorder> {
+        let socket = dir.join("handler.sock");
+        let recorder = match (self.combination.lane.protocol, self.is_unix) {
+            (Protocol::Embedded, _) => Recorder::start_embedded(dir.join("journal"))?,
+            (Protocol::Grpc, true) => Recorder::start_grpc_unix(socket)?,
+            (Protocol::Http | Protocol::BatchHttp, true) => Recorder::start_unix(socket)?,
+            (_, false) => self.combination.lane.recorder()?,
+        };
+        if self.combination.is_in_order() {
+            recorder.handle_one_by_one();
+        }
+        Ok(recorder)
     }
 }
 
-const LANES: [Lane; 19] = {
-    use Membership::{Dynamic, Static};
-    use Mode::{Fast, InOrder, KeyOrdered};
-    use Transport::{Batches, Embedded, Grpc, Tcp, Unix};
-    [
-        Lane::new("in order, TCP", InOrder, Tcp, Static),
-        Lane::new("in order, Unix socket, new members", InOrder, Unix, Dynamic),
-        Lane::new("fast, TCP, new members", Fast, Tcp, Dynamic),
-        Lane::new("fast, Unix socket", Fast, Unix, Static),
-        Lane::new("by key, TCP, new members", KeyOrdered, Tcp, Dynamic),
-        Lane::new("by key, dead letters", KeyOrdered, Unix, Static).with_poison(),
-        Lane::new("in order, dead letters", InOrder, Unix, Static).with_poison(),
-        Lane::new("fast, dead letters", Fast, Tcp, Static).with_poison(),
-        Lane::new("in order, batches", InOrder, Batches, Static),
-        Lane::new("in order, batches, dead letters", InOrder, Batches, Static).with_poison(),
-        Lane::new("fast, batches, new members", Fast, Batches, Dynamic),
-        Lane::new("by key, batches", KeyOrdered, Batches, Static),
-        Lane::new("in order, gRPC", InOrder, Grpc, Static),
-        Lane::new("fast, gRPC, new members", Fast, Grpc, Dynamic),
-        Lane::new("by key, gRPC", KeyOrdered, Grpc, Static),
-        Lane::new("in order, gRPC, dead letters", InOrder, Grpc, Static).with_poison(),
-        Lane::new("in order, embedded", InOrder, Embedded, Static),
-        Lane::new("fast, embedded, new members", Fast, Embedded, Dynamic),
-        Lane::new("by key, embedded", KeyOrdered, Embedded, Static),
-    ]
-};
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let socket = if self.is_unix { "Unix" } else { "TCP" };
+        let poison = if self.has_poison {
+            ", dead letters"
+        } else {
+            ""
+        };
+        let (combination, membership) = (self.combination, self.membership);
+        write!(f, "{combination}, {membership:?}, {socket}{poison}")
+    }
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_kill_loses_a_message_or_commits_one_that_was_not_handled() -> Outcome {
@@ -130,30 +124,29 @@ async fn no_kill_loses_a_message_or_commits_one_that_was_not_handled() -> Outcom
         Some(kills) => usize::try_from(kills)?,
         None => KILLS,
     };
-    println!(
-        "PENSTOCK_TEST_SEED={seed}, {kills} kills in each of {} lanes",
-        LANES.len()
-    );
+    let lanes = Lane::all(seed)?;
+    let (recipe, count) = (recipe(seed), lanes.len());
+    println!("{recipe}, {kills} kills in each of {count} lanes");
     let mut seeds = StdRng::seed_from_u64(seed);
-    let lanes = LANES.iter().map(|lane| {
+    let lanes = lanes.into_iter().map(|lane| {
         let random = StdRng::seed_from_u64(seeds.random());
         async move {
             let outcome = match Run::prepare(lane, kafka.bootstrap(), random).await {
                 Ok(run) => run.run(kills).await,
                 Err(error) => Err(error),
             };
-            outcome.map_err(|error| format!("{}: {error}", lane.name))
+            outcome.map_err(|error| format!("{lane}: {error}"))
         }
     });
     let outcomes = join_all(lanes).await;
     let failures: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
-    assert!(failures.is_empty(), "seed {seed}\n{}", failures.join("\n"));
+    assert!(failures.is_empty(), "{recipe}\n{}", failures.join("\n"));
     Ok(())
 }
 
 /// One lane at work.
 struct Run {
-    lane: &'static Lane,
+    lane: Lane,
     random: StdRng,
     bootstrap: String,
     topic: String,
@@ -167,7 +160,7 @@ struct Run {
 
 impl Run {
     async fn prepare(
-        lane: &'static Lane,
+        lane: Lane,
         bootstrap: &str,
         mut random: StdRng,
     ) -> Result<Self, Box<dyn Error>> {
@@ -175,45 +168,41 @@ impl Run {
         let dead = topics::create(bootstrap, "kills-dead", 1).await?;
         let group = topics::unique("test.kills");
         let dir = TempDir::with_prefix("penstock-kills-")?;
-        let recorder = match lane.transport {
-            Transport::Tcp => Recorder::start()?,
-            Transport::Unix | Transport::Batches => {
-                Recorder::start_unix(dir.path().join("handler.sock"))?
-            }
-            Transport::Grpc => Recorder::start_grpc_unix(dir.path().join("handler.sock"))?,
-            Transport::Embedded => Recorder::start_embedded(dir.path().join("journal"))?,
-        };
-        if lane.mode == Mode::InOrder {
-            recorder.handle_one_by_one();
-        }
+        let recorder = lane.recorder(dir.path())?;
         // Kills are to come before all is handled, and batches are handled fast.
-        let has_batches = matches!(lane.transport, Transport::Batches | Transport::Grpc);
-        let longest = match (lane.mode, has_batches) {
-            (Mode::InOrder, _) => 4,
-            (Mode::KeyOrdered | Mode::Fast, false) => 20,
-            (Mode::KeyOrdered | Mode::Fast, true) => 160,
+        let combination = lane.combination;
+        let longest = match (combination.is_in_order(), combination.has_batches()) {
+            (true, _) => 4,
+            (false, false) => 20,
+            (false, true) => 160,
         };
         let (has_poison, salt) = (lane.has_poison, random.random::<u64>());
         recorder.behave(move |delivery| {
-            let reply = match has_poison && is_poison(delivery) {
-                true => Reply::status(422),
-                false => Reply::ok(),
-            };
-            reply.after(Duration::from_millis(scatter(delivery, salt) % longest))
+            let delay = Duration::from_millis(scatter(delivery, salt) % longest);
+            match has_poison && is_poison(delivery) {
+                true => Reply::status(422).after(delay),
+                false => combination
+                    .behaviour
+                    .reply(delivery, Reply::ok().after(delay)),
+            }
         });
 
-        let manifest = lane.mode.manifest(bootstrap, &group, &topic, 8);
-        let manifest = match lane.transport {
-            Transport::Batches => manifest
-                .set("/handler/protocol", "BatchHttp")
-                .set("/consumeBatchSize", BATCH),
-            Transport::Grpc => manifest.set("/consumeBatchSize", BATCH),
-            Transport::Tcp | Transport::Unix | Transport::Embedded => manifest,
-        };
+        let manifest = combination.manifest(bootstrap, &group, &topic, 8);
         let manifest = match lane.membership {
             Membership::Static => manifest.static_member(),
             Membership::Dynamic => manifest.short_session(),
         };
+        let manifest = combination.assignor.apply(manifest);
+        if lane.is_dynamic() {
+            let limits = SessionLimits {
+                session: Duration::from_millis(1000),
+                heartbeat: Duration::from_millis(250),
+            };
+            combination
+                .assignor
+                .limit_session(bootstrap, &group, limits)
+                .await?;
+        }
         let manifest = match lane.has_poison {
             true => manifest
                 .set("/delivery/onFailure", "DeadLetter")
@@ -246,7 +235,7 @@ impl Run {
             if kill % 12 == 0 {
                 println!(
                     "{}: {kill} kills in {:.0?}, {} messages handled in {} deliveries",
-                    self.lane.name,
+                    self.lane,
                     start.elapsed(),
                     self.recorder.handled(),
                     self.recorder.count(),
@@ -299,9 +288,9 @@ impl Run {
                 .wait_until("a delivery", SOON, async || self.recorder.count() > before)
                 .await?;
             // The others commit by the clock, so they need longer to get on.
-            let longest = match self.lane.mode {
-                Mode::InOrder => 500_000,
-                Mode::KeyOrdered | Mode::Fast => 1_500_000,
+            let longest = match self.lane.combination.is_in_order() {
+                true => 500_000,
+                false => 1_500_000,
             };
             let micros = self.random.random_range(0..longest);
             sleep(Duration::from_micros(micros)).await;
@@ -342,19 +331,18 @@ impl Run {
 
     async fn judge(self, samples: Vec<groups::CommitSample>) -> Outcome {
         let deliveries = self.recorder.deliveries();
-        let mut rules = vec![
+        let rules = [
             Rule::CommitsWithinSettled,
             Rule::CommitsNeverGoBack,
             Rule::DuplicatesExplained,
-            Rule::AttemptsWithin(1),
+            Behaviour::backed_off(),
         ];
-        rules.extend(self.lane.mode.order());
         let is_good = |one: &&Produced| !(self.lane.has_poison && one.seq.is_multiple_of(POISON));
         let good: Vec<_> = self.produced.iter().filter(is_good).cloned().collect();
 
         println!(
             "{}: {} messages, {} deliveries, {} commit samples",
-            self.lane.name,
+            self.lane,
             self.produced.len(),
             deliveries.len(),
             samples.len()
@@ -365,12 +353,11 @@ impl Run {
         let is_good = |delivery: &&Delivery| !(self.lane.has_poison && is_poison(delivery));
         let good_deliveries = deliveries.iter().filter(is_good).cloned().collect();
         Evidence::new(&good, good_deliveries).check(&[Rule::NothingLost])?;
-        Evidence::new(&self.produced, deliveries)
+        let evidence = Evidence::new(&self.produced, deliveries)
             .commits(samples)
             .disruptions(self.kills.iter().copied())
-            .settled_by(is_settled)
-            .check(&rules)?;
-        Ok(())
+            .settled_by(is_settled);
+        Ok(self.lane.combination.check(evidence, &rules)?)
     }
 
     /// Each poisoned message before the committed offsets is in the dead-letter

@@ -3,34 +3,43 @@
 use std::fs::File;
 use std::time::{Duration, Instant};
 
-use futures_util::future::try_join_all;
-use penstock_tests::groups::{self, CommitWatch};
+use futures_util::{StreamExt, stream};
+use penstock_tests::groups::{self, CommitWatch, SessionLimits};
 use penstock_tests::kafka::Kafka;
-use penstock_tests::lane::{Lane, Mode, Protocol};
+use penstock_tests::lane::{Behaviour, Combination, Mode, recipe};
 use penstock_tests::oracle::{Disruption, Evidence, Rule};
 use penstock_tests::produce::Produce;
 use penstock_tests::recorder::{Gate, Recorder, Reply, Verdict};
-use penstock_tests::{Consumer, topics, wait};
+use penstock_tests::{Consumer, topics, variable, wait};
 use tempfile::TempDir;
 
-use crate::{BATCH, HANDLERS, Outcome, SOON, end_well};
+use crate::{BATCH, HANDLERS, Outcome, SOON, end_well, is_wanted};
+
+/// Groups at a time.
+const AT_ONCE: usize = 4;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_was_frozen_past_its_session_comes_back_as_a_member() -> Outcome {
-    use Protocol::{BatchHttp, Embedded, Grpc, Http};
-    for assignor in ["range", "cooperative-sticky"] {
-        for protocol in [Http, BatchHttp, Grpc, Embedded] {
-            let runs = Lane::all(&[protocol]).into_iter().map(async |lane| {
-                let run = frozen_member(assignor, lane).await;
-                run.map_err(|error| format!("{assignor}, {lane:?}: {error}"))
-            });
-            try_join_all(runs).await?;
-        }
+    let seed = variable::seed()?;
+    let recipe = recipe(seed);
+    let combinations = Combination::chosen(seed, BATCH, is_wanted)?;
+    println!("{recipe}, {} groups", combinations.len());
+    let runs = combinations.into_iter().map(async |combination| {
+        let run = frozen_member(combination).await;
+        run.map_err(|error| format!("{combination}: {error}"))
+    });
+    // Some at a time: each has a member that is watched for a second of silence.
+    let runs = stream::iter(runs).buffer_unordered(AT_ONCE);
+    let outcomes: Vec<_> = runs.collect().await;
+    let failures: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
+    match failures.is_empty() {
+        true => Ok(()),
+        false => Err(format!("{recipe}\n{}", failures.join("\n")).into()),
     }
-    Ok(())
 }
 
-async fn frozen_member(assignor: &str, lane: Lane) -> Outcome {
+async fn frozen_member(combination: Combination) -> Outcome {
+    let lane = combination.lane;
     let bootstrap = Kafka::shared().await?.bootstrap();
     let topic = topics::create(bootstrap, "frozen", 2).await?;
     let group = topics::unique("test.frozen");
@@ -45,23 +54,40 @@ async fn frozen_member(assignor: &str, lane: Lane) -> Outcome {
     let gate = Gate::closed();
     let held = gate.clone();
     first.behave(move |_| Reply::ok().once(&held));
-    second.behave(|_| Reply::ok().after(Duration::from_millis(5)));
+    second.behave(move |delivery| {
+        let usual = Reply::ok().after(Duration::from_millis(5));
+        combination.behaviour.reply(delivery, usual)
+    });
     let dir = TempDir::new()?;
     let file = dir.path().join("gate");
-    let manifest = |recorder: &Recorder| {
-        lane.manifest(bootstrap, &group, &topic, HANDLERS, BATCH)
-            .handler(recorder)
-            .short_session()
-            .set("/handler/timeout", "1m")
-            .kafka("partition.assignment.strategy", assignor)
+    let limits = SessionLimits {
+        session: Duration::from_millis(1000),
+        heartbeat: Duration::from_millis(250),
     };
-    let one = Consumer::start(&manifest(&first).env("PENSTOCK_TEST_GATE", file.display()))?;
+    let assignor = combination.assignor;
+    assignor.limit_session(bootstrap, &group, limits).await?;
+    let manifest = |combination: Combination, recorder: &Recorder| {
+        let manifest = combination
+            .manifest(bootstrap, &group, &topic, HANDLERS)
+            .handler(recorder)
+            .short_session();
+        assignor.apply(manifest)
+    };
+    // The frozen one keeps its messages for longer than any limit.
+    let steady = Combination {
+        behaviour: Behaviour::Steady,
+        ..combination
+    };
+    let frozen_manifest = manifest(steady, &first)
+        .set("/handler/timeout", "1m")
+        .env("PENSTOCK_TEST_GATE", file.display());
+    let one = Consumer::start(&frozen_manifest)?;
     let at_once = if lane.mode == Mode::InOrder { 1 } else { 4 };
     first.wait_for_in_flight(at_once, SOON).await?;
 
     let frozen = Instant::now();
     one.pause()?;
-    let two = Consumer::start(&manifest(&second).env("PENSTOCK_TEST_LONGEST", 9))?;
+    let two = Consumer::start(&manifest(combination, &second).env("PENSTOCK_TEST_LONGEST", 9))?;
     groups::wait_for_committed(bootstrap, &group, &topic, 400, SOON).await?;
     // The verdicts of the frozen one arrive after all was handled by the other.
     gate.open();
@@ -95,7 +121,7 @@ async fn frozen_member(assignor: &str, lane: Lane) -> Outcome {
     );
     let produced = [produced, more].concat();
     let deliveries = [first.deliveries(), second.deliveries()].concat();
-    let mut rules = vec![
+    let rules = [
         Rule::NothingLost,
         Rule::CommitsWithinSettled,
         Rule::CommitsNeverGoBack,
@@ -103,14 +129,12 @@ async fn frozen_member(assignor: &str, lane: Lane) -> Outcome {
     ];
     let from_thaw = deliveries.iter().filter(|delivery| delivery.start > thawed);
     let after: Vec<_> = from_thaw.cloned().collect();
-    Evidence::new(&produced, deliveries)
+    // Its late work overlaps that of the other, so nothing is promised of the order.
+    let evidence = Evidence::new(&produced, deliveries)
         .commits(watch.stop().await)
-        .disruptions([Disruption::between(frozen, thawed)])
-        .check(&rules)?;
+        .disruptions([Disruption::between(frozen, thawed)]);
+    combination.check_only(evidence, &rules)?;
     // Once it is back all is as ever.
-    if let Some(order) = lane.mode.order() {
-        rules = vec![order, Rule::DuplicatesExplained, Rule::NeverTwiceAtOnce];
-        Evidence::new(&produced, after).check(&rules)?;
-    }
-    Ok(())
+    let rules = [Rule::DuplicatesExplained, Rule::NeverTwiceAtOnce];
+    Ok(combination.check(Evidence::new(&produced, after), &rules)?)
 }

@@ -3,10 +3,10 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use penstock_tests::groups::{self, CommitWatch};
 use penstock_tests::kafka::Kafka;
-use penstock_tests::lane::{Lane, Mode, Protocol};
+use penstock_tests::lane::{Assignor, Combination, recipe};
 use penstock_tests::oracle::{Disruption, Evidence, Rule};
 use penstock_tests::produce::{Produce, Produced};
 use penstock_tests::recorder::{Recorder, Reply};
@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::sleep;
 
-use crate::{BATCH, HANDLERS, Outcome, PARTITIONS, SOON, end_well};
+use crate::{BATCH, HANDLERS, Outcome, PARTITIONS, SOON, end_well, is_wanted};
 
 /// How often a member comes or goes in one run.
 const CHANGES: usize = 14;
@@ -32,47 +32,60 @@ const BACKLOG: usize = 500;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_come_and_go_under_range() -> Outcome {
-    let protocols = [Protocol::Http, Protocol::BatchHttp, Protocol::Embedded];
-    all("range", &protocols).await
+    all(Assignor::Range).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_come_and_go_under_roundrobin() -> Outcome {
-    all("roundrobin", &[Protocol::Http, Protocol::Grpc]).await
+    all(Assignor::RoundRobin).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_come_and_go_under_cooperative_sticky() -> Outcome {
-    use Protocol::{BatchHttp, Embedded, Grpc, Http};
-    all("cooperative-sticky", &[Http, BatchHttp, Grpc, Embedded]).await
+    all(Assignor::CooperativeSticky).await
 }
 
-/// Runs all modes with these protocols side by side.
-async fn all(assignor: &str, protocols: &[Protocol]) -> Outcome {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_come_and_go_under_the_consumer_protocol() -> Outcome {
+    all(Assignor::Consumer).await
+}
+
+/// Runs the combinations with this assignor side by side.
+async fn all(assignor: Assignor) -> Outcome {
     let bootstrap = Kafka::shared().await?.bootstrap();
     let seed = variable::seed()?;
-    println!("{assignor}: PENSTOCK_TEST_SEED={seed}");
+    let recipe = recipe(seed);
+    let mut combinations = Combination::chosen(seed, BATCH, is_wanted)?;
+    combinations.retain(|one| one.assignor == assignor);
+    println!("{assignor:?}: {recipe}, {} groups", combinations.len());
     let mut seeds = StdRng::seed_from_u64(seed);
-    let runs = Lane::all(protocols).into_iter().map(|lane| {
+    let runs = combinations.into_iter().map(|combination| {
         let random = StdRng::seed_from_u64(seeds.random());
         async move {
-            let name = format!("{assignor}, {:?}, {:?}", lane.mode, lane.protocol);
-            let run = Run::prepare(name.clone(), bootstrap, assignor, lane, random).await?;
-            run.run()
-                .await
-                .map_err(|error| format!("{name}, seed {seed}: {error}").into())
+            let run = match Run::prepare(bootstrap, combination, random).await {
+                Ok(run) => run.run().await,
+                Err(error) => Err(error),
+            };
+            run.map_err(|error| format!("{combination}: {error}"))
         }
     });
-    try_join_all(runs).await.map(drop)
+    let failures: Vec<_> = join_all(runs)
+        .await
+        .into_iter()
+        .filter_map(Result::err)
+        .collect();
+    match failures.is_empty() {
+        true => Ok(()),
+        false => Err(format!("{recipe}\n{}", failures.join("\n")).into()),
+    }
 }
 
 /// A group at work.
 struct Run {
-    name: String,
     random: StdRng,
     bootstrap: String,
     topic: String,
-    lane: Lane,
+    combination: Combination,
     manifest: Manifest,
     recorder: Recorder,
     produced: Vec<Produced>,
@@ -82,37 +95,36 @@ struct Run {
 
 impl Run {
     async fn prepare(
-        name: String,
         bootstrap: &str,
-        assignor: &str,
-        lane: Lane,
+        combination: Combination,
         random: StdRng,
     ) -> Result<Self, Box<dyn Error>> {
         let topic = topics::create(bootstrap, "members", PARTITIONS).await?;
         let group = topics::unique("test.members");
-        let recorder = lane.recorder()?;
+        let recorder = combination.lane.recorder()?;
         // What is handled together takes longer, or all would be handled by the next change.
-        let longest = match lane.has_batches() && lane.mode != Mode::InOrder {
+        let longest = match combination.has_batches() && !combination.is_in_order() {
             true => 121,
             false => 31,
         };
         recorder.behave(move |delivery| {
-            Reply::ok().after(Duration::from_millis(delivery.position.scatter() % longest))
+            let delay = Duration::from_millis(delivery.position.scatter() % longest);
+            combination
+                .behaviour
+                .reply(delivery, Reply::ok().after(delay))
         });
-        let manifest = lane
-            .manifest(bootstrap, &group, &topic, HANDLERS, BATCH)
+        let manifest = combination
+            .manifest(bootstrap, &group, &topic, HANDLERS)
             .handler(&recorder)
             .env("PENSTOCK_TEST_LONGEST", longest)
-            .kafka("partition.assignment.strategy", assignor)
             .kafka("session.timeout.ms", "4000")
             .kafka("heartbeat.interval.ms", "200");
         Ok(Self {
-            name,
             random,
             bootstrap: bootstrap.to_owned(),
             topic,
-            lane,
-            manifest,
+            combination,
+            manifest: combination.assignor.apply(manifest),
             recorder,
             produced: Vec::new(),
             members: Vec::new(),
@@ -140,7 +152,7 @@ impl Run {
             }
             println!(
                 "{}: {change} changes in {:.0?}, {} members, {} handled",
-                self.name,
+                self.combination,
                 start.elapsed(),
                 self.members.len(),
                 self.recorder.handled()
@@ -213,25 +225,22 @@ impl Run {
         let deliveries = self.recorder.deliveries();
         println!(
             "{}: {} messages, {} deliveries, {} disruptions",
-            self.name,
+            self.combination,
             self.produced.len(),
             deliveries.len(),
             self.disruptions.len()
         );
-        let mut rules = vec![
+        let rules = [
             Rule::NothingLost,
             Rule::CommitsWithinSettled,
             Rule::CommitsNeverGoBack,
             // Only kills explain any: whoever stops leaves nothing that comes twice.
             Rule::DuplicatesExplained,
             Rule::NeverTwiceAtOnce,
-            Rule::AttemptsWithin(1),
         ];
-        rules.extend(self.lane.mode.order());
-        Evidence::new(&self.produced, deliveries)
+        let evidence = Evidence::new(&self.produced, deliveries)
             .commits(samples)
-            .disruptions(self.disruptions)
-            .check(&rules)?;
-        Ok(())
+            .disruptions(self.disruptions);
+        Ok(self.combination.check(evidence, &rules)?)
     }
 }
