@@ -20,6 +20,9 @@ const SHOWN: usize = 20;
 /// Of how many of them it tells all that is known.
 const TOLD: usize = 3;
 
+/// How much later the next attempt may come that follows an answer which came too late.
+const LATE: Duration = Duration::from_secs(1);
+
 /// A rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
@@ -120,7 +123,8 @@ impl Evidence {
     }
 
     /// Says that an answer may have come too late, though the handler gave it: a further
-    /// attempt then explains that a message comes again, and that it comes behind others.
+    /// attempt, at it or near it, then explains that a message comes again, and that it
+    /// comes behind others.
     #[must_use]
     pub fn late_answers(mut self) -> Self {
         self.answers_may_be_late = true;
@@ -239,9 +243,17 @@ impl Evidence {
         delivery.end.filter(|_| (self.settles)(delivery))
     }
 
-    /// Returns `true` if `again` is a further attempt because an answer came too late.
-    fn was_late(&self, again: &Delivery) -> bool {
-        self.answers_may_be_late && again.attempt > 1
+    /// Returns `true` if `again` may be explained by an answer that came too late: it is a
+    /// further attempt, or another message of its partition was attempted again then. What
+    /// was sent with that one, or behind it, is void by that.
+    fn was_late(&self, earlier: &Delivery, again: &Delivery) -> bool {
+        let is_near = |one: &Delivery| {
+            let (topic, partition) = (&one.position.topic, one.position.partition);
+            (topic, partition) == (&again.position.topic, again.position.partition)
+                && one.attempt > 1
+                && (earlier.start..again.start + LATE).contains(&one.start)
+        };
+        self.answers_may_be_late && (again.attempt > 1 || self.deliveries.iter().any(is_near))
     }
 
     fn disrupted(&self, earlier: &Delivery, later: &Delivery) -> bool {

@@ -142,9 +142,16 @@ impl Combination {
         };
         let is_valid = match batched {
             0 => one.behaviour != Behaviour::Partial,
-            _ => lane.has_batches(),
+            _ => lane.has_batches() && !one.is_stuck(),
         };
         is_valid.then_some(one)
+    }
+
+    /// Returns `true` if a message that fails its whole request is never attempted again:
+    /// in order the attempt is counted for the first of the batch, up to its last.
+    fn is_stuck(self) -> bool {
+        let fails_all = matches!(self.behaviour, Behaviour::Fails | Behaviour::Hangs);
+        self.is_in_order() && self.lane.protocol == Protocol::BatchHttp && fails_all
     }
 
     /// A consumer of this kind that has up to `handlers` handlers.
