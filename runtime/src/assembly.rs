@@ -67,6 +67,8 @@ pub(crate) struct Assembly<'a, C: Client> {
     pub(crate) policy: Policy,
     /// How long a refused commit is sent again in InOrder mode.
     pub(crate) commit_retry_limit: Duration,
+    /// Whether a group that committed what was read is set back to what was handled.
+    pub(crate) rewinds: bool,
 }
 
 impl<C: Client> Assembly<'_, C> {
@@ -123,7 +125,8 @@ impl<C: Client> Assembly<'_, C> {
             wake: Arc::clone(&self.wake),
             strategy,
             lanes: is_key_ordered.then(LaneFinder::default),
-            commits: Commits::new(requests, self.commit_retry_limit, self.transactions),
+            commits: Commits::new(requests, self.commit_retry_limit, self.transactions)
+                .rewinding(self.rewinds),
             held_bytes: self.budget.held,
             commit_interval: self.commit_interval,
             policy: self.policy,

@@ -134,7 +134,7 @@ impl Assignment {
         self.partitions.len()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Partition>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Partition>> + Clone {
         self.partitions.values()
     }
 

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use crate::commit::{CommitRequest, CommitResult};
 use crate::kafka::{Client, CommitEntry, CommitOutcome, Transactional};
 use crate::partition::{CommitPoint, Partition};
+use crate::rewind::Rewind;
 use tokio::time::Instant;
 use transaction::OpenTransaction;
 
@@ -35,6 +36,7 @@ pub(crate) struct Commits<C: Client> {
     open: Option<OpenTransaction>,
     /// No transaction can commit any more.
     failed: bool,
+    rewinds: bool,
 }
 
 struct Waiting {
@@ -52,6 +54,8 @@ enum Wanted {
     Message(i64),
     /// Whatever may be by the time that it is sent. `again`: until it is taken.
     Handled { again: bool },
+    /// This offset, even if the group is beyond it.
+    Rewind(i64),
 }
 
 enum State {
@@ -74,8 +78,14 @@ impl<C: Client> Commits<C> {
             waiting: Vec::new(),
             open: None,
             failed: false,
+            rewinds: true,
             news: false,
         }
+    }
+
+    /// The same with this answer to [`Self::rewinds`].
+    pub(crate) fn rewinding(self, rewinds: bool) -> Self {
+        Self { rewinds, ..self }
     }
 
     /// Asks for a commit of what is handled and waits for nothing: one that fails
@@ -94,6 +104,19 @@ impl<C: Client> Commits<C> {
     /// refused. It is sent when commits are next served.
     pub(crate) fn ask(&mut self, partition: &Arc<Partition>) -> oneshot::Receiver<CommitResult> {
         self.ask_for_handled(partition, true)
+    }
+
+    /// Asks for a commit that sets a group back that committed what was read.
+    pub(crate) fn rewind(&mut self, rewind: &Rewind) -> oneshot::Receiver<CommitResult> {
+        let (reply, result) = oneshot::channel();
+        let partition = Arc::clone(&rewind.partition);
+        self.add(partition, Wanted::Rewind(rewind.offset), reply);
+        result
+    }
+
+    /// Whether a group that committed what was read is set back to what was handled.
+    pub(crate) fn rewinds(&self) -> bool {
+        self.rewinds
     }
 
     fn ask_for_handled(
@@ -265,6 +288,10 @@ impl Waiting {
                 .ok_or_else(|| self.refuse(message)),
             // Without a point, the commit before it was as far already.
             Wanted::Handled { .. } => self.partition.uncommitted().ok_or(CommitResult::Committed),
+            Wanted::Rewind(offset) => Ok(CommitPoint {
+                offset,
+                metadata: String::new(),
+            }),
         }
     }
 
@@ -284,7 +311,7 @@ impl Waiting {
     fn may_send(&self, point: &CommitPoint) -> bool {
         let but = match self.wanted {
             Wanted::Message(message) => Some(message),
-            Wanted::Handled { .. } => None,
+            Wanted::Handled { .. } | Wanted::Rewind(_) => None,
         };
         self.partition.may_commit(point.offset, but)
     }

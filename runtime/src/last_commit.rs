@@ -12,9 +12,10 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::time::Instant;
 
 use crate::commit::CommitResult;
-use crate::commits::Commits;
+use crate::commits::{Commits, entry};
 use crate::kafka::Client;
-use crate::partition::Partition;
+use crate::partition::{CommitPoint, Partition};
+use crate::rewind::{Rewind, rewinds};
 use crate::strategy::Strategy;
 
 /// Shortest and longest time for it. Brokers that are slow to answer get the longest,
@@ -38,11 +39,18 @@ impl LastCommit {
     /// Asks for a commit of what is handled of each partition, unless the brokers
     /// have it. At a stop, `left` is what the handlers left of the time for that.
     pub(crate) fn start<'a, C: Client>(
+        client: &C,
         commits: &mut Commits<C>,
-        partitions: impl Iterator<Item = &'a Arc<Partition>>,
+        partitions: impl Iterator<Item = &'a Arc<Partition>> + Clone,
         strategy: Strategy,
         left: Option<Duration>,
     ) -> Self {
+        let mut rewinding = Vec::new();
+        if commits.rewinds() {
+            for rewind in rewinds(partitions.clone(), strategy) {
+                rewinding.push(go_back(client, commits, &rewind));
+            }
+        }
         let concerned = partitions.filter(|partition| partition.needs_commit(strategy));
         let waiting = concerned.map(|partition| {
             let (topic, number) = (&partition.topic, partition.number);
@@ -53,7 +61,7 @@ impl LastCommit {
             }
         });
         Self {
-            waiting: waiting.collect(),
+            waiting: waiting.chain(rewinding).collect(),
             deadline: Instant::now() + left.unwrap_or(LONGEST).clamp(SHORTEST, LONGEST),
         }
     }
@@ -71,6 +79,28 @@ impl LastCommit {
             }
         }
         over
+    }
+}
+
+/// Sets the group back. Both offsets are set: the client would commit the stored one as it
+/// leaves the partition, if that were beyond the committed one.
+fn go_back<C: Client>(client: &C, commits: &mut Commits<C>, rewind: &Rewind) -> Waiting {
+    rewind.log();
+    let partition = &rewind.partition;
+    let point = CommitPoint {
+        offset: rewind.offset,
+        metadata: String::new(),
+    };
+    if let Err(reason) = client.store(entry(partition, &point)) {
+        tracing::warn!(
+            topic = partition.topic,
+            partition = partition.number,
+            "the stored offset could not be set back: {reason}"
+        );
+    }
+    Waiting {
+        result: commits.rewind(rewind),
+        partition: Arc::clone(partition),
     }
 }
 

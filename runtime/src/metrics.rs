@@ -262,7 +262,6 @@ impl Metrics {
     }
 
     /// Counts a fetch that failed and is retried.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the pump"))]
     pub(crate) fn count_fetch_error(&self, code: RDKafkaErrorCode) {
         self.fetch_errors
             .with_label_values(&[&*self.consumer, &format!("{code:?}")])

@@ -314,7 +314,7 @@ mod tests {
     #[test]
     fn a_commit_behind_a_message_is_refused_after_the_client_was_sent_back() {
         let mut tracker = delivered(100..101);
-        tracker.deliver(3);
+        tracker.deliver(3, None);
         assert_eq!(tracker.committable_behind(100), None);
         assert_eq!(tracker.committable_behind(3), Some(4));
     }

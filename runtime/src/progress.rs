@@ -72,7 +72,6 @@ impl Progress {
     }
 
     /// Notes how a partition's commit ended.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the pump"))]
     pub(crate) fn commit_ended(&self, topic: &str, partition: i32, success: bool) {
         self.note_commit(Some((topic.to_owned(), partition)), success);
     }
@@ -89,7 +88,6 @@ impl Progress {
     /// Forgets failed commits of partitions to which none is owed: those that left, and
     /// those of which nothing is uncommitted. Failed transactions are forgotten once none
     /// is owed to any partition. `owed` is called only if a commit failed.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the pump"))]
     pub(crate) fn retain_owed<'a>(&self, owed: impl FnOnce() -> Vec<(&'a str, i32)>) {
         let mut failing = self.failing.lock();
         if failing.is_empty() {

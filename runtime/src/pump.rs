@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::assignment::Assignment;
 use crate::commits::{Commits, TransactionEnd};
 use crate::kafka::{
-    Client, CommitOutcome, ConsumeError, Event, Fetched, Fetcher as _, PollError, mends_itself,
+    Client, CommitOutcome, ConsumeError, Event, FetchError, FetchErrors, Fetched, Fetcher as _,
+    PollError, judge_fetch, mends_itself,
 };
 use crate::lag::Lag;
 use crate::lanes::LaneFinder;
@@ -96,6 +97,7 @@ pub(crate) struct Pump<C: Client> {
     ahead: ReadAhead,
     pauses: Pauses,
     read_size: ReadSize,
+    fetch_errors: FetchErrors,
     /// Read and not yet in the queue.
     pending: VecDeque<Delivery>,
     /// When nothing more was to be read.
@@ -133,6 +135,7 @@ impl<C: Client> Pump<C> {
             ahead: ReadAhead::new(parts.held_bytes),
             pauses: Pauses::new(parts.held_bytes, parts.metrics.paused.clone()),
             read_size: ReadSize::new(parts.batch_size),
+            fetch_errors: FetchErrors::default(),
             pending: VecDeque::new(),
             stopped: None,
             last_commit: None,
@@ -172,6 +175,7 @@ impl<C: Client> Pump<C> {
         self.end_transaction();
         self.save_handled();
         self.parts.commits.serve(&self.parts.client);
+        self.forget_failures();
         let partitions = self.assignment.iter();
         self.lag.measure(&self.parts.client, partitions);
         self.advance_keys()
@@ -222,6 +226,7 @@ impl<C: Client> Pump<C> {
             pauses,
             parts,
             read_size,
+            fetch_errors,
             ..
         } = self;
         // Noted once the messages before them have arrived.
@@ -245,7 +250,14 @@ impl<C: Client> Pump<C> {
                     ends.push((partition, end));
                 }
                 Fetched::OutOfRange(partition, range) => refused.push((partition, range)),
-                Fetched::Error(error) => pending.push_back(Delivery::Error(error)),
+                Fetched::Error(error) => match judge_fetch(error.code) {
+                    FetchError::End => {}
+                    FetchError::Retried => {
+                        parts.metrics.count_fetch_error(error.code);
+                        fetch_errors.note(&error.topic, error.code, &error.text);
+                    }
+                    FetchError::Fatal => pending.push_back(Delivery::Error(error)),
+                },
             },
         );
         arrive(pending);
@@ -338,7 +350,8 @@ impl<C: Client> Pump<C> {
                 continue;
             };
             let success = outcome.result.is_ok();
-            self.parts.progress.committed(success);
+            let (topic, partition) = (&outcome.topic, outcome.partition);
+            self.parts.progress.commit_ended(topic, partition, success);
             if success {
                 // One above what was read is of an assignment before.
                 if let Some(partition) = self.assignment.get(&outcome.topic, outcome.partition)
@@ -368,6 +381,17 @@ impl<C: Client> Pump<C> {
                 parts.commits.save(partition);
             }
         }
+    }
+
+    /// Forgets failed commits of partitions that owe none any more.
+    fn forget_failures(&self) {
+        self.parts.progress.retain_owed(|| {
+            let owing = self.assignment.iter();
+            owing
+                .filter(|partition| partition.uncommitted().is_some())
+                .map(|partition| (partition.topic.as_str(), partition.number))
+                .collect()
+        });
     }
 
     /// Whether so much waits to be produced that nothing more is read for now.
@@ -445,7 +469,7 @@ impl<C: Client> Pump<C> {
         let parts = &mut self.parts;
         let last_commit = self.last_commit.get_or_insert_with(|| {
             let (commits, assigned) = (&mut parts.commits, self.assignment.iter());
-            LastCommit::start(commits, assigned, parts.strategy, left)
+            LastCommit::start(&*parts.client, commits, assigned, parts.strategy, left)
         });
         last_commit.is_over()
     }

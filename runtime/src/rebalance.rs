@@ -72,7 +72,7 @@ impl Revocation {
             return true;
         }
         let last_commit = self.last_commit.get_or_insert_with(|| {
-            LastCommit::start(commits, self.partitions.iter(), strategy, left)
+            LastCommit::start(client, commits, self.partitions.iter(), strategy, left)
         });
         last_commit.is_over()
     }

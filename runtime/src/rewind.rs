@@ -6,11 +6,6 @@
 //! closes, each partition with unsettled messages is rewound: the group's offset goes back
 //! to the lowest of them, which is the one place where a committed offset falls.
 
-#![cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the close of the client does not ask for it yet")
-)]
-
 use std::sync::Arc;
 
 use crate::partition::Partition;
@@ -74,7 +69,8 @@ mod tests {
         let metrics = Metrics::new("", "kafka_consumer.test").unwrap();
         let partition = Partition::new("orders", number, 1, &metrics, Arc::default(), None);
         let mut failed = [0; 4];
-        partition.deliver((5..).zip(&mut failed));
+        let messages = (5..).zip(&mut failed);
+        partition.deliver(messages.map(|(offset, failed)| (offset, None, failed)));
         Arc::new(partition)
     }
 

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use penstock_crds::librdkafka::properties::parse_boolean;
 use penstock_crds::librdkafka::{SecretError, consumer_config, oauth_token_path};
 use penstock_crds::names::TopicName;
 use penstock_crds::validate::{FailureAction, ValidatedConsumer};
@@ -261,6 +262,7 @@ impl Runtime {
                 lost: self.consumer.on_offset_lost,
             },
             commit_retry_limit: self.commit_retry_limit,
+            rewinds: connection.commits_by_itself(),
         };
         let (running, progress) = assembly.start(decoder, handler, work, &Plain);
         let servers = pages.serve(metrics, self.health(progress));
@@ -391,6 +393,13 @@ impl Connection {
             Some(0) | None => COMMIT_INTERVAL,
             Some(interval) => Duration::from_millis(interval),
         }
+    }
+
+    /// Whether the client commits what was read. A user who turned that off commits
+    /// elsewhere.
+    fn commits_by_itself(&self) -> bool {
+        let commits = self.consumer.get("enable.auto.commit");
+        commits.and_then(|text| parse_boolean(text)) != Some(false)
     }
 
     /// Where a group without a committed offset begins. All names that librdkafka

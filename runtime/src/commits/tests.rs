@@ -27,7 +27,8 @@ fn asked(
         None,
     ));
     let mut failed = vec![0; delivered];
-    partition.deliver((0..).zip(&mut failed));
+    let messages = (0..).zip(&mut failed);
+    partition.deliver(messages.map(|(offset, failed)| (offset, None, failed)));
     let (_, requests) = mpsc::unbounded_channel();
     let mut commits = Commits::new(requests, Duration::from_secs(30), None);
     let (reply, result) = oneshot::channel();
@@ -73,7 +74,7 @@ async fn a_commit_behind_the_first_unsettled_message_is_sent_though_the_partitio
 #[tokio::test]
 async fn a_commit_of_a_message_from_before_the_client_was_sent_back_is_void() {
     let (mut commits, partition, mut result) = asked(3, 1);
-    partition.deliver([(0, &mut 0)]);
+    partition.deliver([(0, None, &mut 0)]);
     assert!(sent(&mut commits).is_empty());
     assert_eq!(result.try_recv(), Ok(CommitResult::Revoked));
 }

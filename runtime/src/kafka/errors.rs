@@ -87,7 +87,6 @@ pub(crate) enum FetchError {
 ///   `NotImplemented`): it skips the record set after a CRC or a magic byte that is wrong,
 ///   and never gets behind one that it cannot decompress;
 /// - `AutoOffsetReset`, after which it does not fetch again, and `Fatal`.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the pump"))]
 pub(crate) fn judge_fetch(code: RDKafkaErrorCode) -> FetchError {
     match code {
         RDKafkaErrorCode::PartitionEOF => FetchError::End,

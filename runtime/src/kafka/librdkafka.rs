@@ -110,6 +110,11 @@ impl Client for Consumer {
         rdkafka::consumer::Consumer::resume(self, &list).map_err(describe)
     }
 
+    fn store(&self, entry: CommitEntry<'_>) -> Result<(), String> {
+        let list = commit_list([entry]).map_err(describe)?;
+        self.store_offsets(&list).map_err(describe)
+    }
+
     fn commit(&self, entry: CommitEntry<'_>) -> Result<(), RDKafkaErrorCode> {
         let list = commit_list([entry]).map_err(code)?;
         native::commit(self, &list)

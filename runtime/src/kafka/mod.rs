@@ -4,7 +4,6 @@ mod causes;
 mod connect;
 mod context;
 mod errors;
-#[expect(dead_code, reason = "for the pump")]
 mod fetch_errors;
 mod librdkafka;
 mod native;
@@ -19,8 +18,10 @@ pub use connect::{ConnectError, METADATA_TIMEOUT, unknown_topic};
 pub(crate) use connect::{Target, connect};
 pub(crate) use context::{Context, log_client_error, log_librdkafka, log_revoked};
 pub(crate) use errors::{
-    is_between_generations, is_for_good, is_of_the_batch, is_refused_record, mends_itself,
+    FetchError, is_between_generations, is_for_good, is_of_the_batch, is_refused_record,
+    judge_fetch, mends_itself,
 };
+pub(crate) use fetch_errors::FetchErrors;
 pub(crate) use librdkafka::commit_list;
 use native::metadata;
 pub(crate) use native::{NativeMessage, c_name};

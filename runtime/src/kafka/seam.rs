@@ -120,6 +120,11 @@ pub(crate) struct ConsumeError {
     pub(crate) code: RDKafkaErrorCode,
     pub(crate) text: String,
     pub(crate) topic: String,
+    /// Only tests look at it.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "tests tell partitions apart by it")
+    )]
     pub(crate) partition: Option<i32>,
 }
 
@@ -220,6 +225,9 @@ pub(crate) trait Client: Send + Sync + Sized + 'static {
     fn pause(&self, partition: &TopicPartition) -> Result<(), String>;
 
     fn resume(&self, partition: &TopicPartition) -> Result<(), String>;
+
+    /// Sets the offset that automatic commits commit, also to a lower one.
+    fn store(&self, entry: CommitEntry<'_>) -> Result<(), String>;
 
     /// Sends a commit. It ends as [`Event::Commit`].
     fn commit(&self, entry: CommitEntry<'_>) -> Result<(), RDKafkaErrorCode>;

@@ -231,6 +231,19 @@ impl Client for SimulatedClient {
         resumed.ok_or_else(|| RDKafkaErrorCode::UnknownPartition.to_string())
     }
 
+    fn store(&self, entry: CommitEntry<'_>) -> Result<(), String> {
+        let partition = TopicPartition {
+            topic: entry.topic.to_owned(),
+            partition: entry.partition,
+        };
+        let mut cluster = self.cluster.lock();
+        let session = cluster.sessions.get_mut(&self.client);
+        let toppar = session.and_then(|session| session.toppars.get_mut(&partition));
+        let toppar = toppar.ok_or_else(|| RDKafkaErrorCode::State.to_string())?;
+        toppar.stored = Some(entry.offset);
+        Ok(())
+    }
+
     fn commit(&self, entry: CommitEntry<'_>) -> Result<(), RDKafkaErrorCode> {
         let mut cluster = self.cluster.lock();
         let session = cluster.sessions.get(&self.client);
@@ -254,6 +267,10 @@ impl Client for SimulatedClient {
         let name = partition.name();
         self.with(|session| session.watermarks.get(&name).copied())
             .flatten()
+    }
+
+    fn generation(&self) -> Option<i32> {
+        self.membership().map(|membership| membership.generation)
     }
 
     fn membership(&self) -> Option<Membership> {

@@ -9,7 +9,9 @@ use rdkafka::error::RDKafkaErrorCode;
 use super::broker::{ClientId, Cluster};
 use super::log::{FetchedRecord, Position};
 use super::session::{Op, Session};
-use crate::kafka::seam::{ConsumeError, Fetched, Fetcher, PartitionHandle, TopicPartition};
+use crate::kafka::seam::{
+    ConsumeError, Fetched, Fetcher, OutOfRange, PartitionHandle, TopicPartition,
+};
 use crate::partition::Partition;
 use crate::record::{OwnedRecord, Record};
 
@@ -230,6 +232,15 @@ impl Fetcher for SimulatedFetcher {
                 What::End(end) => {
                     if let Some(owner) = owner(handle, &topic) {
                         sink(Fetched::End(owner, end));
+                    }
+                }
+                What::Error(RDKafkaErrorCode::AutoOffsetReset, _) => {
+                    let unnamed = OutOfRange {
+                        position: None,
+                        departs_at: None,
+                    };
+                    if let Some(owner) = owner(handle, &topic) {
+                        sink(Fetched::OutOfRange(owner, unnamed));
                     }
                 }
                 What::Error(code, text) => sink(Fetched::Error(ConsumeError {

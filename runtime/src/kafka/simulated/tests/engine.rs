@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use penstock_crds::manifest;
+use penstock_crds::spec::OnOffsetLost;
 use penstock_crds::validate::ValidatedConsumer;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -20,6 +21,7 @@ use crate::kafka::seam::Edge;
 use crate::kafka::simulated::{GroupProtocol, Kafka, SimulatedClient, TopicKind};
 use crate::memory::Budget;
 use crate::metrics::Metrics;
+use crate::positions::Policy;
 use crate::produce::ProducerRecord;
 use crate::server::RunError;
 use crate::worker::work;
@@ -78,8 +80,12 @@ fn start(
         metrics: Metrics::new("", "").unwrap(),
         budget: Budget::of_container(),
         commit_interval: Duration::from_secs(1),
-        reset: Some(Edge::Start),
+        policy: Policy {
+            reset: Some(Edge::Start),
+            lost: OnOffsetLost::Earliest,
+        },
         commit_retry_limit: Duration::from_secs(30),
+        rewinds: true,
     };
     let seen = Arc::clone(seen);
     let handler = handler_fn(move |message: crate::record::Message<'_, ()>| {

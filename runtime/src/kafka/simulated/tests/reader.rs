@@ -173,6 +173,12 @@ impl Reader {
             |fetched| match fetched {
                 Fetched::Record(record) => records.push((record.partition(), record.offset())),
                 Fetched::End(partition, end) => ends.push((partition.number, end)),
+                Fetched::OutOfRange(partition, _) => errors.push(ConsumeError {
+                    code: RDKafkaErrorCode::AutoOffsetReset,
+                    text: String::new(),
+                    topic: partition.topic.clone(),
+                    partition: Some(partition.number),
+                }),
                 Fetched::Error(error) => errors.push(error),
             },
         );
