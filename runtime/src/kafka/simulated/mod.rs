@@ -38,7 +38,6 @@ use tokio::time::Instant;
 
 use self::broker::Cluster;
 pub(crate) use self::client::{Membership, SimulatedClient};
-pub(crate) use self::fetcher::SimulatedFetcher;
 pub(crate) use self::group::AppliedCommit;
 pub(crate) use self::letters::LetterSink;
 use self::letters::SimulatedLetters;

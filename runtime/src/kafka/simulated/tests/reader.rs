@@ -12,9 +12,9 @@ use crate::kafka::seam::{
     Client as _, CommitEntry, CommitOutcome, ConsumeError, Event, Fetched, Fetcher as _, PollError,
     StartOffset, TopicPartition,
 };
+use crate::kafka::simulated::fetcher::SimulatedFetcher;
 use crate::kafka::simulated::{
-    GroupProtocol, Kafka, KafkaSettings, MemberSettings, Produce, SimulatedClient,
-    SimulatedFetcher, TopicKind,
+    GroupProtocol, Kafka, KafkaSettings, MemberSettings, Produce, SimulatedClient, TopicKind,
 };
 use crate::metrics::Metrics;
 use crate::partition::Partition;
