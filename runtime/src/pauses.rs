@@ -7,7 +7,7 @@ use prometheus::IntGauge;
 
 use crate::kafka::Client;
 use crate::partition::{Held, Partition};
-use crate::rebalance::warn_on_error;
+use crate::rebalance::{put_back, warn_on_error};
 
 /// Most messages that all partitions together may have held.
 pub(crate) const MOST_MESSAGES: usize = 65_536;
@@ -76,6 +76,7 @@ impl Pauses {
         });
         for partition in resumed {
             tracing::debug!("resuming {}/{}", partition.topic, partition.number);
+            put_back(client, std::iter::once(&partition));
             warn_on_error("resuming a partition", client.resume(&partition.name()));
             self.metric.dec();
         }

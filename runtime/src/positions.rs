@@ -125,8 +125,13 @@ pub(crate) fn resume(
     incarnation: Incarnation,
     policy: OnOffsetLost,
 ) -> Result<Resumption, Lost> {
-    // An earlier assignment's refusal, or of a position that was left since.
-    let is_stale = refused.position.is_some_and(|refused| refused < position);
+    // An earlier assignment's refusal, or of a position that was left since. Or the client
+    // names none at all: librdkafka (2.12) may lose a position by itself when a rebalance
+    // pauses and resumes a partition. The brokers then tell whether they have it.
+    let is_stale = match refused.position {
+        Some(refused) => refused < position,
+        None => refused.departs_at.is_none(),
+    };
     if is_stale && incarnation != Incarnation::Other {
         return Ok(Resumption {
             offset: position,
@@ -333,16 +338,21 @@ mod tests {
 
     #[test]
     fn a_refusal_of_an_earlier_position_changes_nothing() {
-        let refused = OutOfRange {
-            position: Some(10),
-            departs_at: None,
-        };
         let bounds = Bounds { start: 50, end: 90 };
-        let found = resume(60, refused, bounds, Incarnation::Same, OnOffsetLost::Latest);
-        let expected = Resumption {
-            offset: 60,
-            lost: None,
-        };
-        assert_eq!(found, Ok(expected));
+        // Nor does one of no position, which the client has lost by itself.
+        for position in [Some(10), None] {
+            let refused = OutOfRange {
+                position,
+                departs_at: None,
+            };
+            for incarnation in [Incarnation::Same, Incarnation::Unknown] {
+                let found = resume(60, refused, bounds, incarnation, OnOffsetLost::Latest);
+                let expected = Resumption {
+                    offset: 60,
+                    lost: None,
+                };
+                assert_eq!(found, Ok(expected), "{position:?} {incarnation:?}");
+            }
+        }
     }
 }

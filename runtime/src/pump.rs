@@ -238,6 +238,7 @@ impl<C: Client> Pump<C> {
                 Fetched::Record(record) => {
                     let partition = record.assignment();
                     partition.note_epoch(record.offset(), record.leader_epoch());
+                    partition.set_at_end(false);
                     recovery.note_arrival(partition);
                     let lane = parts.lanes.as_ref().and_then(|lanes| {
                         pauses.note(partition);
@@ -246,6 +247,7 @@ impl<C: Client> Pump<C> {
                     pending.push_back(Delivery::Message(Job::new(record, lane)));
                 }
                 Fetched::End(partition, end) => {
+                    partition.set_at_end(true);
                     recovery.note_arrival(&partition);
                     ends.push((partition, end));
                 }

@@ -88,6 +88,25 @@ impl Revocation {
     }
 }
 
+/// Puts partitions that were read to their ends back to their positions, after something
+/// paused them. librdkafka (2.12) counts the report of an end that is read in a batch as a
+/// message: a pause then goes on behind it, past a message that nobody has read.
+pub(crate) fn put_back<'a>(
+    client: &impl Client,
+    partitions: impl Iterator<Item = &'a Arc<Partition>>,
+) {
+    for partition in partitions {
+        if let Some(offset) = partition.end_position() {
+            let position = StartOffset {
+                partition: partition.name(),
+                offset: Some(offset),
+                leader_epoch: None,
+            };
+            warn_on_error("putting a partition back", client.seek(&position));
+        }
+    }
+}
+
 pub(crate) fn warn_on_error(what: &str, result: Result<(), String>) {
     if let Err(error) = result {
         tracing::warn!("{what} failed: {error}");

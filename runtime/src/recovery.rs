@@ -143,7 +143,7 @@ impl Recovery {
 
     /// Returns the partitions whose messages are to be sent to the fetcher again.
     /// librdkafka (2.12) forgets where to send them at some moment after a restart.
-    pub(crate) fn to_attach(&mut self, assignment: &Assignment) -> &[Arc<Partition>] {
+    pub(crate) fn unattached(&mut self, assignment: &Assignment) -> &[Arc<Partition>] {
         if self.restarted.is_empty() || Instant::now() < self.attach_at {
             return &[];
         }

@@ -330,6 +330,7 @@ impl Runtime {
             topics: &self.consumer.topics,
             dead_letters: self.dead_letter_topic(),
             oauth_token: connection.oauth_token.clone(),
+            reports_ends: self.strategy().redelivers(),
         }
     }
 

@@ -27,7 +27,7 @@ const BUCKETS: [&str; 16] = [
 ];
 
 /// Every name, with its kind, labels and help: an interface.
-const SERIES: [(&str, Kind, &[&str], &str); 20] = [
+const SERIES: [(&str, Kind, &[&str], &str); 22] = [
     (
         TIME,
         Kind::Histogram,

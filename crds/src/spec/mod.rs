@@ -150,7 +150,7 @@ pub struct KafkaConsumerSpec {
 
     /// Where a group continues whose offsets are lost, because retention passed them,
     /// or the topic was truncated or created again: Earliest at the oldest message that
-    /// is kept, Latest at the end, Fail stops with an error.
+    /// is kept, Latest at the end, Fail stops with an error. Default: Earliest.
     #[serde(default, skip_serializing_if = "OnOffsetLost::is_default")]
     pub on_offset_lost: OnOffsetLost,
 

@@ -254,9 +254,11 @@ impl Fetcher for MessageQueue {
                     // SAFETY: as above; all is copied before the message is freed.
                     let found = unsafe {
                         let text = CStr::from_ptr(sys::rd_kafka_message_errstr(raw));
+                        let text = text.to_string_lossy();
+                        tracing::debug!(partition, offset = (*raw).offset, %text, "out of range");
                         let found = OutOfRange {
                             position: Some((*raw).offset).filter(|offset| *offset >= 0),
-                            departs_at: departure(&text.to_string_lossy()),
+                            departs_at: departure(&text),
                         };
                         sys::rd_kafka_message_destroy(raw);
                         found

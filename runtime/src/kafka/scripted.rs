@@ -30,6 +30,7 @@ pub(crate) struct Scripted {
     /// The commits that were sent, and where partitions were restarted.
     pub(crate) commits: Mutex<Vec<(i64, Option<i32>)>>,
     pub(crate) restarts: Mutex<Vec<StartOffset>>,
+    pub(crate) seeks: Mutex<Vec<StartOffset>>,
 }
 
 /// What is read from a partition.
@@ -129,7 +130,8 @@ impl Client for Scripted {
         false
     }
 
-    fn seek(&self, _: &StartOffset) -> Result<(), String> {
+    fn seek(&self, to: &StartOffset) -> Result<(), String> {
+        self.seeks.lock().push(to.clone());
         Ok(())
     }
 

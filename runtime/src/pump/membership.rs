@@ -60,6 +60,8 @@ impl<C: Client> Pump<C> {
             }
         }
         rebalance::confirm(&*self.parts.client, &starts);
+        // A cooperative rebalance has paused the other partitions.
+        rebalance::put_back(&*self.parts.client, self.assignment.iter());
         self.recovery.compare_soon();
         self.parts.progress.set_assigned(true);
     }
@@ -102,6 +104,7 @@ impl<C: Client> Pump<C> {
 
     fn give_up(&mut self, revocation: Revocation) {
         revocation.complete(&*self.parts.client, &self.parts.metrics);
+        rebalance::put_back(&*self.parts.client, self.assignment.iter());
         self.parts.commits.drop_revoked();
     }
 }

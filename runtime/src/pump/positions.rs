@@ -14,7 +14,7 @@ use crate::recovery::Found;
 impl<C: Client> Pump<C> {
     /// Continues partitions whose position the brokers refuse, where that is decided.
     pub(super) fn advance_recovery(&mut self) {
-        for partition in self.recovery.to_attach(&self.assignment) {
+        for partition in self.recovery.unattached(&self.assignment) {
             self.messages.attach(partition);
         }
         // A restart would be taken for the answer to a rebalance.

@@ -1,5 +1,6 @@
 //! Positions, by a client that does what the test says.
 
+use std::iter::once;
 use std::sync::atomic::Ordering;
 
 use penstock_crds::spec::OnOffsetLost;
@@ -107,7 +108,7 @@ async fn the_end_of_a_partition_is_committed_once_by_whatever_strategy() {
         // What lies behind the message in flight is told in the metadata at most.
         assert!(fixture.commits().iter().all(|it| *it == 10), "{strategy:?}");
         fixture.client.commits.lock().clear();
-        fixture.partition().settle([10..11]);
+        fixture.partition().settle(once(10..11));
         fixture.run(2 * WHILE).await;
         assert_eq!(fixture.commits(), [14], "{strategy:?}");
         // Only markers.
@@ -155,7 +156,7 @@ async fn retention_moves_the_position_and_leaves_messages_in_flight_alone() {
     assert!(Arc::ptr_eq(&partition, &fixture.partition()));
     // What is in flight holds the commit back.
     assert!(fixture.commits().iter().all(|it| *it <= 10));
-    partition.settle([10..12]);
+    partition.settle(once(10..12));
     fixture.run(WHILE).await;
     assert_eq!(fixture.commits().last(), Some(&60));
     let page = fixture.pump.parts.metrics.render().unwrap();
@@ -191,8 +192,8 @@ async fn late_verdicts_and_commits_of_a_log_that_is_gone_settle_nothing_of_the_n
 
     fixture.fetch((0..13).map(Fetch::Message));
     fixture.run(WHILE).await;
-    before.settle([10..13]);
-    after.settle([0..10]);
+    before.settle(once(10..13));
+    after.settle(once(0..10));
     let late = CommitOutcome {
         topic: "orders".into(),
         partition: 0,
@@ -205,7 +206,7 @@ async fn late_verdicts_and_commits_of_a_log_that_is_gone_settle_nothing_of_the_n
     fixture.run(WHILE).await;
     // 10 to 12 are in flight, and only their own verdicts settle them.
     assert_eq!(fixture.commits().last(), Some(&10));
-    after.settle([10..13]);
+    after.settle(once(10..13));
     fixture.run(WHILE).await;
     assert_eq!(fixture.commits().last(), Some(&13));
 }
@@ -230,4 +231,35 @@ async fn with_fail_a_lost_offset_ends_the_consumer_and_nothing_is_restarted() {
         panic!("no error");
     };
     assert!(error.text.contains("onOffsetLost is Fail"), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rebalance_puts_partitions_at_their_ends_back_to_their_positions() {
+    let mut fixture = fixture(Strategy::Handled, Some(10), (0, 14));
+    let other = named("orders", 1);
+    fixture.client.logs.lock().insert(other.clone(), (0, 0));
+    fixture.client.committed.lock().insert(other.clone(), 0);
+    fixture.run(WHILE).await;
+    fixture.fetch([Fetch::Message(10), Fetch::End(14)]);
+    fixture.run(WHILE).await;
+    assert!(fixture.client.seeks.lock().is_empty());
+    // What is assigned already is paused by the client meanwhile.
+    let assign = Event::Assign(vec![other.clone()]);
+    fixture.client.events.lock().push_back(assign);
+    fixture.run(WHILE).await;
+    let seeks = fixture.client.seeks.lock().clone();
+    assert_eq!(seeks.len(), 1);
+    assert_eq!(seeks[0].partition, named("orders", 0));
+    assert_eq!(seeks[0].offset, Some(14));
+    let revoke = Event::Revoke {
+        partitions: vec![other],
+        lost: false,
+    };
+    fixture.client.events.lock().push_back(revoke);
+    fixture.run(WHILE).await;
+    assert_eq!(fixture.client.seeks.lock().len(), 2);
+    // A message behind the end: the client's position is right again.
+    fixture.fetch([Fetch::Message(14)]);
+    fixture.run(WHILE).await;
+    assert_eq!(fixture.partition().end_position(), None);
 }

@@ -39,6 +39,14 @@ async fn what_retention_deleted_before_the_start_is_told_and_the_rest_is_handled
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_message_is_handled_or_counted_when_retention_passes_a_slow_handler() -> Outcome {
+    // librdkafka's own default is eager: all partitions are restarted with one.
+    for assignor in ["range,roundrobin", "cooperative-sticky"] {
+        passes_a_slow_handler(assignor).await?;
+    }
+    Ok(())
+}
+
+async fn passes_a_slow_handler(assignor: &str) -> Outcome {
     let bootstrap = Kafka::shared().await?.bootstrap();
     let topic = topics::create(bootstrap, "passed", 2).await?;
     let group = topics::unique("test.passed");
@@ -55,6 +63,7 @@ async fn every_message_is_handled_or_counted_when_retention_passes_a_slow_handle
     recorder.behave(move |_| Reply::ok().once(&held));
     let manifest = Manifest::in_order(bootstrap, &group, &topic)
         .handler(&recorder)
+        .kafka("partition.assignment.strategy", assignor)
         .kafka("queued.max.messages.kbytes", "256")
         .kafka("fetch.message.max.bytes", "100000");
     let consumer = Consumer::start(&manifest)?;
@@ -149,7 +158,8 @@ async fn a_topic_that_is_created_again_under_a_slow_handler_is_read_from_its_sta
     let noticed = consumer.wait_until("the new messages to be handled", SOON, async || {
         handled(&recorder).iter().filter(|it| **it >= 100).count() == 30
     });
-    if noticed.await.is_err() {
+    if let Err(error) = noticed.await {
+        eprintln!("the consumer ended: {error}");
         assert!(consumer.status().is_some(), "{}", consumer.tail());
         let consumer = Consumer::start(&manifest)?;
         consumer
