@@ -111,8 +111,11 @@ where
         for item in batch.items.iter_mut().filter(|item| item.is_running()) {
             // There are none if all partitions were revoked.
             let verdict = verdicts.next().map(|verdict| self.accept(verdict));
+            let stops = self.in_order && matches!(verdict, Some(Err(_)));
             let Some(verdict) = verdict.filter(|_| !item.is_revoked()) else {
                 item.state = State::Ended(Ended::Abandoned);
+                // The handler stopped here, although the verdict does not count.
+                is_void |= stops;
                 continue;
             };
             if is_void {
@@ -127,7 +130,9 @@ where
                 stopped.extend(item.lane);
             }
             if verdict.is_err() && failure.is_some() {
-                // The consumer ends; this attempt is cut short, and comes again.
+                // The consumer ends; this attempt is cut short, and comes again, as does
+                // whatever is behind it.
+                stopped.extend(item.lane);
                 continue;
             }
             match self.judge(item, verdict, now).await {

@@ -326,6 +326,37 @@ async fn a_revocation_voids_the_verdicts_on_its_partition_and_leaves_the_call() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn in_order_nothing_behind_a_failure_counts_though_its_partition_is_revoked() {
+    let mut fixture = gated(
+        DeliveryPolicy {
+            on_failure: FailureAction::Skip,
+            ..stop_at_once()
+        },
+        |message| match message.partition() {
+            2 if message.attempt() == 1 => Ok(()),
+            _ => Err(HandlerError::retryable("no")),
+        },
+    );
+    fixture.shared.in_order = true;
+    let other = partition(&fixture.shared.metrics, 2);
+    let taken = vec![
+        fixture.message(0, "{}"),
+        fixture.message_of(&other, 0, "{}"),
+    ];
+    let work = fixture.shared.process_batch(taken, &fixture.seat);
+    tokio::pin!(work);
+    assert!((&mut work).now_or_never().is_none());
+    fixture.partition.revoke();
+    fixture.shared.handler.gate.notify_one();
+    assert!((&mut work).now_or_never().is_none(), "it is given again");
+    fixture.shared.handler.gate.notify_one();
+    work.await.unwrap();
+    let alone = vec![(2, 0, 1)];
+    assert_eq!(fixture.calls()[1..], [alone]);
+    assert_eq!(other.committable(), Some(1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_ends_when_all_its_partitions_are_revoked() {
     let fixture = gated(patient(2), |_| Ok(()));
     let other = partition(&fixture.shared.metrics, 2);
