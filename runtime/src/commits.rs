@@ -177,7 +177,7 @@ impl<C: Client> Commits<C> {
                 match sent {
                     Ok(point) => {
                         self.news |= matches!(waiting.wanted, Wanted::Message(_));
-                        waiting.partition.set_committing(true);
+                        waiting.partition.commit_sent(point.offset);
                         waiting.state = State::Sent(point);
                         place += 1;
                     }
@@ -240,7 +240,7 @@ impl Waiting {
         answer: Result<(), RDKafkaErrorCode>,
         retry_limit: Duration,
     ) -> Option<CommitResult> {
-        self.partition.set_committing(false);
+        self.partition.commit_ended();
         let again = self.wanted != Wanted::Handled { again: false };
         Some(match answer {
             Ok(()) => {

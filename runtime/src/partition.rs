@@ -7,7 +7,7 @@
 use std::any::Any;
 use std::ffi::CString;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -70,6 +70,8 @@ pub(crate) struct Partition {
     pub(crate) epoch: u64,
     pub(crate) topic_metrics: TopicMetrics,
     pub(crate) metrics: PartitionMetrics,
+    /// The end was the last that was read.
+    at_end: AtomicBool,
     /// The topic's id when it was assigned, once that is known.
     topic_id: OnceLock<TopicId>,
     state: AtomicU8,
@@ -87,6 +89,8 @@ pub(crate) struct Partition {
     committed: Mutex<Option<CommitPoint>>,
     /// A commit is with the brokers.
     committing: AtomicBool,
+    /// The highest offset that was sent in a commit.
+    sent: AtomicI64,
     /// Longest metadata that the brokers take, as far as is known.
     metadata_limit: AtomicUsize,
     held: AtomicUsize,
@@ -115,6 +119,7 @@ impl Partition {
             epoch,
             topic_metrics: metrics.topic(topic),
             metrics: metrics.partition(topic, number),
+            at_end: AtomicBool::new(false),
             topic_id: OnceLock::new(),
             state: AtomicU8::new(ACTIVE),
             offsets: Mutex::default(),
@@ -125,6 +130,7 @@ impl Partition {
             epochs: Mutex::default(),
             committed: Mutex::default(),
             committing: AtomicBool::new(false),
+            sent: AtomicI64::new(i64::MIN),
             metadata_limit: AtomicUsize::new(METADATA_LIMIT),
             held: AtomicUsize::new(0),
             held_bytes: AtomicUsize::new(0),
@@ -209,6 +215,19 @@ impl Partition {
         }
     }
 
+    /// Notes whether the end or a message was read last.
+    pub(crate) fn set_at_end(&self, at_end: bool) {
+        if self.at_end.load(Ordering::Relaxed) != at_end {
+            self.at_end.store(at_end, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns the position if the end was the last that was read.
+    pub(crate) fn end_position(&self) -> Option<i64> {
+        let at_end = self.at_end.load(Ordering::Relaxed);
+        at_end.then(|| self.read_position()).flatten()
+    }
+
     /// Notes the topic's id unless one is known. Returns the one known first.
     pub(crate) fn identify(&self, id: TopicId) -> TopicId {
         *self.topic_id.get_or_init(|| id)
@@ -240,6 +259,7 @@ impl Partition {
         }
         if sent_back {
             *self.committed.lock() = None;
+            self.sent.store(i64::MIN, Ordering::Relaxed);
             *self.outbox.lock() = Outbox::default();
         }
         self.topic_metrics
@@ -365,7 +385,8 @@ impl Partition {
         let is_news = committed
             .as_ref()
             .is_none_or(|known| point.offset >= known.offset && point != *known);
-        is_news.then_some(point)
+        let is_beyond_sent = point.offset >= self.sent.load(Ordering::Relaxed);
+        (is_news && is_beyond_sent).then_some(point)
     }
 
     /// Whether the pump has something to commit by itself. Where others commit messages,
@@ -392,10 +413,17 @@ impl Partition {
         *self.committed.lock() = Some(point);
     }
 
-    /// Notes that a commit is sent, or answered: one is sent after the other, so
-    /// that none overtakes another.
-    pub(crate) fn set_committing(&self, committing: bool) {
-        self.committing.store(committing, Ordering::Relaxed);
+    /// Notes that a commit is sent. One is sent after the other, so that none overtakes
+    /// another; and what follows is no lower, for the brokers may have applied this one
+    /// even if its answer is lost.
+    pub(crate) fn commit_sent(&self, offset: i64) {
+        self.sent.fetch_max(offset, Ordering::Relaxed);
+        self.committing.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that a commit is answered, or will not be.
+    pub(crate) fn commit_ended(&self) {
+        self.committing.store(false, Ordering::Relaxed);
     }
 
     /// Whether a commit is with the brokers.

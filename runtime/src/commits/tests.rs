@@ -72,6 +72,18 @@ async fn a_commit_behind_the_first_unsettled_message_is_sent_though_the_partitio
 }
 
 #[tokio::test]
+async fn a_commit_whose_answer_is_lost_is_not_followed_by_a_lower_one() {
+    let (mut commits, partition, _result) = asked(1, 0);
+    assert_eq!(sent(&mut commits), [1]);
+    // The brokers may have applied it, although the message is abandoned then.
+    partition.commit_ended();
+    partition.abandon(0);
+    partition.fail(0, 1);
+    assert_eq!(partition.committable(), Some(0));
+    assert_eq!(partition.uncommitted(), None);
+}
+
+#[tokio::test]
 async fn a_commit_of_a_message_from_before_the_client_was_sent_back_is_void() {
     let (mut commits, partition, mut result) = asked(3, 1);
     partition.deliver([(0, None, &mut 0)]);
