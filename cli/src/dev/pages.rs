@@ -86,7 +86,7 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
 /// of the metrics page.
 pub enum Source {
     /// The consumer runs in this process.
-    Own(Metrics),
+    Own(Box<Metrics>),
     /// It is a process of its own, with its page here.
     Page(SocketAddr),
 }

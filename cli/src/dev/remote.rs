@@ -55,7 +55,7 @@ pub async fn start(setting: &Setting, listeners: Listeners) -> Result<Option<Sta
     Ok(Some(Started {
         consuming,
         handler,
-        progress: Source::Own(metrics),
+        progress: Source::Own(Box::new(metrics)),
     }))
 }
 

@@ -41,14 +41,14 @@ pub enum ConnectError {
     #[error("the Kafka client refused its configuration: {0}")]
     Configuration(KafkaError),
     /// No broker answered in time.
-    #[error("failed getting metadata from {brokers}, exiting.\n{}", why(.source, .cause.as_ref()))]
+    #[error("failed getting metadata from {brokers}, exiting.\n{}", why(.source, .cause.as_deref()))]
     Metadata {
         /// The bootstrap servers.
         brokers: String,
         /// What the client said.
         source: KafkaError,
         /// Why the brokers can't be reached, if that is known.
-        cause: Option<ConnectCause>,
+        cause: Option<Box<ConnectCause>>,
     },
     /// A bootstrap server answered, and none of the brokers by the address that it
     /// advertises.
@@ -92,6 +92,9 @@ pub(crate) struct Target<'a> {
     pub(crate) dead_letters: Option<&'a TopicName>,
     /// Where the access token is, for OAUTHBEARER.
     pub(crate) oauth_token: Option<PathBuf>,
+    /// Whether ends of partitions are reported. Not where librdkafka commits by itself: it
+    /// (2.12) counts a report that is read in a batch as a message at that offset.
+    pub(crate) reports_ends: bool,
 }
 
 /// Creates a client whose `wake` is notified whenever there are events, checks
@@ -124,7 +127,7 @@ fn create(target: &Target<'_>, wake: Arc<Notify>) -> Result<Consumer, ConnectErr
     // The engine decides where reading starts, see `positions`, and commits the end of a
     // partition once it is reached.
     config.set("auto.offset.reset", "error");
-    config.set("enable.partition.eof", "true");
+    config.set("enable.partition.eof", target.reports_ends.to_string());
     // What the property `debug` adds comes only at the lowest level.
     config.set_log_level(match tracing::enabled!(target: LOG, Level::DEBUG) {
         true => RDKafkaLogLevel::Debug,
@@ -183,7 +186,7 @@ async fn list_topics(
         ConnectError::Metadata {
             brokers,
             source,
-            cause,
+            cause: cause.map(Box::new),
         }
     })?;
     let there = metadata
