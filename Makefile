@@ -1,7 +1,7 @@
 # `make demo` runs the examples here and now; `make test` passes every test.
 # Both install what this machine lacks, see hack/setup.
 
-.PHONY: demo test test-images soak bench cluster cluster-down generate
+.PHONY: demo test test-images soak simulate mutants bench cluster cluster-down generate
 
 # The main job on the shipped examples, with a broker inside the process.
 demo:
@@ -25,6 +25,17 @@ test-images:
 soak:
 	@hack/setup test
 	@hack/soak $(ARGS)
+
+# Seeded runs of the runtime on a simulated Kafka: 20,000, or as ARGS says, such as
+# ARGS='--minutes 60' or ARGS='--seed 17' for one with all that happened.
+simulate:
+	@hack/setup demo
+	@cargo run --quiet --locked --package penstock-simulator -- $(ARGS)
+
+# Weakens one protection of the runtime at a time; the simulator must catch each.
+mutants:
+	@hack/setup demo
+	@hack/mutants $(ARGS)
 
 # Penstock beside its references, as ratios of one run; `make bench ARGS=--quick`
 # for a short one, ARGS=peers for the programs of others alone, ARGS=sweep for how it grows.

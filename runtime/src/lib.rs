@@ -53,6 +53,8 @@ mod running;
 mod server;
 mod share;
 pub mod signals;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod start;
 mod strategy;
 pub mod telemetry;

@@ -30,6 +30,9 @@ pub enum Rule {
     /// to be skipped; and nothing was delivered that was to be skipped or was never
     /// produced.
     NothingLost,
+    /// Every message was settled at least once, however it is that messages are settled,
+    /// except those that were to be skipped.
+    EverythingSettled,
     /// No sample shows an offset committed beyond the messages that were settled,
     /// with all before them, by the time of the sample.
     CommitsWithinSettled,
@@ -184,6 +187,7 @@ impl Evidence {
     fn violations(&self, rule: Rule) -> Vec<Violation> {
         match rule {
             Rule::NothingLost => deliveries::nothing_lost(self),
+            Rule::EverythingSettled => deliveries::everything_settled(self),
             Rule::CommitsWithinSettled => commits::within_settled(self),
             Rule::CommitsNeverGoBack => commits::never_go_back(self),
             Rule::InOrder => deliveries::in_order(self),
@@ -269,6 +273,9 @@ pub enum Violation {
     /// Of [`Rule::NothingLost`].
     #[error("{0} was never handled with success")]
     Lost(Position),
+    /// Of [`Rule::EverythingSettled`].
+    #[error("{0} was never settled")]
+    NeverSettled(Position),
     /// Of [`Rule::NothingLost`].
     #[error("{0} was delivered and should not have been")]
     Unexpected(Position),
@@ -348,9 +355,10 @@ pub enum Violation {
 
 impl Violation {
     /// The message that it concerns most.
-    fn position(&self) -> &Position {
+    pub fn position(&self) -> &Position {
         match self {
             Self::Lost(position)
+            | Self::NeverSettled(position)
             | Self::Unexpected(position)
             | Self::CommittedBeyondEnd(position)
             | Self::UnexplainedDuplicate(position)

@@ -18,12 +18,12 @@ async fn produce(world: &World, topic: &str, partition: i32, count: usize, size:
     let producer: FutureProducer = ClientConfig::new()
         .set("bootstrap.servers", world.kafka.bootstrap_servers())
         .create()
-        .unwrap();
+        .expect("a client of the mock cluster");
     let payload = "x".repeat(size);
     for _ in 0..count {
         let record: FutureRecord<'_, (), str> = FutureRecord::to(topic).payload(&payload);
         let sent = producer.send(record.partition(partition), Duration::from_secs(10));
-        sent.await.unwrap();
+        sent.await.expect("the mock cluster takes it");
     }
 }
 
@@ -33,12 +33,14 @@ fn commit(world: &World, topic: &str, partition: i32, offset: i64) {
         .set("bootstrap.servers", world.kafka.bootstrap_servers())
         .set("group.id", "billing.orders")
         .create()
-        .unwrap();
+        .expect("a client of the mock cluster");
     let mut offsets = TopicPartitionList::new();
     offsets
         .add_partition_offset(topic, partition, Offset::Offset(offset))
-        .unwrap();
-    consumer.commit(&offsets, CommitMode::Sync).unwrap();
+        .expect("an offset");
+    consumer
+        .commit(&offsets, CommitMode::Sync)
+        .expect("the mock cluster takes it");
 }
 
 /// The operator has started its pods, and they are ready.
@@ -53,7 +55,11 @@ async fn available(world: World, spec: Value) -> Running {
 }
 
 fn status(world: &World, field: &str) -> Value {
-    world.api.get("kafkaconsumers", "orders").unwrap()["status"][field].clone()
+    world
+        .api
+        .get("kafkaconsumers", "orders")
+        .expect("the consumer")["status"][field]
+        .clone()
 }
 
 #[tokio::test(start_paused = true)]

@@ -119,7 +119,9 @@ fn expired() -> Vec<(&'static str, World, Vec<Told>)> {
 }
 
 fn condition(status: &KafkaConsumerStatus) -> Condition {
-    find(&status.conditions, MessagesLost).unwrap().clone()
+    find(&status.conditions, MessagesLost)
+        .expect("the condition is always there")
+        .clone()
 }
 
 fn told(status: &KafkaConsumerStatus) -> (String, String) {

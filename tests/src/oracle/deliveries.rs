@@ -35,6 +35,20 @@ pub(super) fn nothing_lost(evidence: &Evidence) -> Vec<Violation> {
     lost.chain(unexpected).collect()
 }
 
+pub(super) fn everything_settled(evidence: &Evidence) -> Vec<Violation> {
+    let deliveries = evidence.deliveries.iter();
+    let settled: BTreeSet<_> = deliveries
+        .filter(|delivery| evidence.settled_at(delivery).is_some())
+        .map(|delivery| &delivery.position)
+        .collect();
+    let skipped: BTreeSet<_> = evidence.skipped.iter().collect();
+    let open = evidence
+        .produced
+        .iter()
+        .filter(|position| !skipped.contains(position) && !settled.contains(position));
+    open.cloned().map(Violation::NeverSettled).collect()
+}
+
 pub(super) fn in_order(evidence: &Evidence) -> Vec<Violation> {
     let partitions = evidence.by_partition();
     partitions
@@ -277,6 +291,20 @@ mod tests {
         deliveries[1] = clock.delivery(2, 20, 30, 500);
         let expected = [Violation::Lost(at(1)), Violation::Lost(at(2))];
         assert_eq!(check(Rule::NothingLost, deliveries, &[]), expected);
+    }
+
+    #[test]
+    fn a_message_that_was_given_up_is_settled_and_one_that_waits_is_not() {
+        let clock = Clock::new();
+        let deliveries = vec![
+            clock.delivery(0, 0, 10, 204),
+            clock.delivery(1, 10, 20, 422),
+            clock.delivery(2, 20, 30, 503),
+        ];
+        let run = Evidence::new(&produced(3), deliveries)
+            .settled_by(|delivery| delivery.verdict != Verdict::Answered(503));
+        let expected = [Violation::NeverSettled(at(2))];
+        assert_eq!(found(&run, Rule::EverythingSettled), expected);
     }
 
     #[test]

@@ -10,19 +10,11 @@ use tokio::time::Instant;
 
 use super::broker::Cluster;
 use super::transactions::{produce_fault, to_data};
+use crate::dead_letter::LetterSink;
 use crate::produce::ProducerRecord;
 
 /// `message.timeout.ms` of the dead-letter producer.
 const DELIVERY_LIMIT: Duration = Duration::from_secs(30);
-
-/// Takes letters, and acknowledges them once they are in the log.
-pub(crate) trait LetterSink: Send + Sync {
-    /// Writes a letter and waits until the brokers have it.
-    fn send<'a>(
-        &'a self,
-        letter: &'a ProducerRecord,
-    ) -> BoxFuture<'a, Result<(), RDKafkaErrorCode>>;
-}
 
 /// An idempotent producer outside of transactions.
 pub(super) struct SimulatedLetters {

@@ -4,6 +4,11 @@
 //! Brokers answer as Apache Kafka does, clients behave as librdkafka 2.12 does; comments
 //! name the places that the model follows.
 
+#![cfg_attr(
+    not(test),
+    allow(dead_code, reason = "scenarios use a part of what the cluster can do")
+)]
+
 mod administrator;
 mod assignment;
 mod assignor;
@@ -29,6 +34,7 @@ mod transactions;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +45,6 @@ use tokio::time::Instant;
 use self::broker::Cluster;
 pub(crate) use self::client::{Membership, SimulatedClient};
 pub(crate) use self::group::AppliedCommit;
-pub(crate) use self::letters::LetterSink;
 use self::letters::SimulatedLetters;
 pub(crate) use self::log::StoredRecord;
 use self::log::Topic;
@@ -48,6 +53,7 @@ pub(crate) use self::settings::{
 };
 use self::transactions::SimulatedTransactions;
 use super::seam::{TopicPartition, Transactional};
+use crate::dead_letter::LetterSink;
 
 /// A simulated cluster, and whatever an administrator or a third-party producer does.
 #[derive(Clone)]
@@ -83,9 +89,10 @@ impl Kafka {
         known(offset, topic, partition)
     }
 
-    /// Appends records of a transaction that is aborted, and its marker.
-    pub(crate) fn produce_aborted(&self, topic: &str, partition: i32, count: usize) {
-        self.change(topic, partition, |log, number| {
+    /// Appends records of a transaction that is aborted, and its marker. Returns their
+    /// offsets.
+    pub(crate) fn produce_aborted(&self, topic: &str, partition: i32, count: usize) -> Range<i64> {
+        self.appended(topic, partition, |log, number| {
             for index in 0..count {
                 let record = Produce {
                     value: Some(format!("aborted {index}").into_bytes()),
@@ -94,12 +101,29 @@ impl Kafka {
                 log.append(record, Some(number));
             }
             log.end_transaction(number, false);
-        });
+        })
     }
 
-    /// Appends a control marker, as a transaction leaves one at a partition.
-    pub(crate) fn put_control(&self, topic: &str, partition: i32) {
-        self.change(topic, partition, log::Log::push_marker);
+    /// Appends a control marker, as a transaction leaves one at a partition. Returns its
+    /// offset.
+    pub(crate) fn put_control(&self, topic: &str, partition: i32) -> i64 {
+        self.appended(topic, partition, log::Log::push_marker).start
+    }
+
+    /// Changes a log, and returns the offsets that were added.
+    fn appended(
+        &self,
+        topic: &str,
+        partition: i32,
+        change: impl FnOnce(&mut log::Log, u64),
+    ) -> Range<i64> {
+        let mut added = 0..0;
+        self.change(topic, partition, |log, number| {
+            let start = log.end;
+            change(log, number);
+            added = start..log.end;
+        });
+        added
     }
 
     /// Removes the entries of a compacted topic that are not kept.

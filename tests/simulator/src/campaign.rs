@@ -1,0 +1,149 @@
+//! Plays many seeds side by side.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use penstock_runtime::simulation::Scenario;
+
+use crate::rules::{Violation, judge};
+use crate::shrink::shrink;
+use crate::story;
+
+/// Runs that the shrinker takes, unless told otherwise.
+pub const SHRINK_RUNS: usize = 2_000;
+
+/// Which seeds to play, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Campaign {
+    /// The first seed.
+    pub from: u64,
+    /// The number of seeds.
+    pub seeds: u64,
+    /// Ends the campaign before all seeds are played.
+    pub time: Option<Duration>,
+    /// Threads.
+    pub jobs: usize,
+    /// Runs that the shrinker may take; 0 leaves a scenario as it is.
+    pub shrink_runs: usize,
+}
+
+/// What a campaign came to.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Seeds that were played.
+    pub played: u64,
+    /// Simulated time of all of them.
+    pub simulated: Duration,
+    /// Time that it took.
+    pub took: Duration,
+    /// The failures, at most one a thread: a campaign ends with the first.
+    pub failures: Vec<Failure>,
+}
+
+/// A seed that breaks a rule.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// What it breaks.
+    pub violations: Vec<Violation>,
+    /// The smallest scenario that breaks the first of these rules.
+    pub smallest: Scenario,
+    /// What happened in that.
+    pub story: String,
+}
+
+impl Campaign {
+    /// Plays the seeds; `progress` is told now and then how many were played.
+    pub fn play(&self, progress: impl Fn(u64) + Sync) -> Report {
+        silence_scripted_panics();
+        let began = Instant::now();
+        let (next, over) = (AtomicU64::new(0), AtomicBool::new(false));
+        let report = Mutex::new(Report::default());
+        thread::scope(|scope| {
+            for _ in 0..self.jobs.max(1) {
+                scope.spawn(|| {
+                    while !over.load(Ordering::Relaxed)
+                        && self.time.is_none_or(|time| began.elapsed() < time)
+                    {
+                        let index = next.fetch_add(1, Ordering::Relaxed);
+                        if index >= self.seeds {
+                            return;
+                        }
+                        let seed = self.from + index;
+                        let scenario = Scenario::from_seed(seed);
+                        let (run, violations) = judge(&scenario);
+                        {
+                            let mut report = lock(&report);
+                            report.played += 1;
+                            report.simulated += run.simulated;
+                            progress(report.played);
+                        }
+                        if !violations.is_empty() {
+                            over.store(true, Ordering::Relaxed);
+                            let failure =
+                                Failure::of(seed, &scenario, violations, self.shrink_runs);
+                            lock(&report).failures.push(failure);
+                        }
+                    }
+                });
+            }
+        });
+        let mut report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
+        report.took = began.elapsed();
+        report
+    }
+}
+
+impl Failure {
+    fn of(seed: u64, scenario: &Scenario, violations: Vec<Violation>, runs: usize) -> Self {
+        let smallest = shrink(scenario, violations[0].rule, runs);
+        let (run, found) = judge(&smallest);
+        let message = found.first().and_then(|found| found.message);
+        Self {
+            seed,
+            story: story::tell(&run, message),
+            violations,
+            smallest,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "seed {} breaks rules:", self.seed)?;
+        for violation in self.violations.iter().take(5) {
+            writeln!(f, "  {violation}")?;
+        }
+        writeln!(
+            f,
+            "the smallest scenario that was found:\n{:?}",
+            self.smallest
+        )?;
+        f.write_str(&self.story)
+    }
+}
+
+fn lock(report: &Mutex<Report>) -> MutexGuard<'_, Report> {
+    report.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps the panics of a scenario's handlers, which are part of it, from being printed.
+pub fn silence_scripted_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let scripted = info
+                .payload()
+                .downcast_ref::<&str>()
+                .is_some_and(|text| text.contains("the scenario's handler"));
+            if !scripted {
+                usual(info);
+            }
+        }));
+    });
+}
