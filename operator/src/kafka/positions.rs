@@ -343,7 +343,7 @@ mod tests {
             log: 1500,
             messages: Some(500),
         };
-        assert_eq!(lost, [expected.clone()]);
+        assert_eq!(lost, std::slice::from_ref(&expected));
         assert_eq!(losses(offsets(1500, Some(1500), 2000)), []);
         assert_eq!(losses(offsets(2000, Some(2000), 2000)), []);
         assert_eq!(losses(offsets(1500, None, 2000)), []);

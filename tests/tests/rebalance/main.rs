@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use penstock_tests::groups::{self, CommitWatch};
 use penstock_tests::kafka::Kafka;
-use penstock_tests::lane::{Assignor, Combination};
+use penstock_tests::lane::Assignor;
 use penstock_tests::oracle::{Evidence, Rule};
 use penstock_tests::produce::Produce;
 use penstock_tests::recorder::{Gate, Recorder, Reply};
@@ -29,13 +29,6 @@ const HANDLERS: usize = 4;
 
 /// Messages of a batch, where there are batches.
 const BATCH: usize = 8;
-
-/// Returns `true` if a combination is put through rebalances here. Batches in which messages
-/// fail are left out until a drain keeps their waits: today it abandons the first and
-/// attempts the others at once, and in InOrder the commit passes the first.
-fn is_wanted(combination: &Combination) -> bool {
-    !(combination.has_batches() && combination.behaviour.fails())
-}
 
 async fn end_well(member: Consumer) -> Outcome {
     let status = member.stop(SOON).await?;
