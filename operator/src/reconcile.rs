@@ -251,7 +251,8 @@ impl Pass<'_> {
             group: consumer.group.to_string(),
             topics: topic_names(consumer),
             reset: consumer.offset_reset,
-            reads_uncommitted: isolation.is_some_and(|level| level == "read_uncommitted"),
+            reads_uncommitted: isolation
+                .is_some_and(|level| level.eq_ignore_ascii_case("read_uncommitted")),
         };
         lags.watch(self.key, target)
     }

@@ -67,8 +67,9 @@ pub(crate) struct Assembly<'a, C: Client> {
     pub(crate) policy: Policy,
     /// How long a refused commit is sent again in InOrder mode.
     pub(crate) commit_retry_limit: Duration,
-    /// Whether a group that committed what was read is set back to what was handled.
-    pub(crate) rewinds: bool,
+    /// Whether the runtime stores what was read for the client to commit, and sets the group
+    /// back to what was handled before it leaves a partition.
+    pub(crate) stores: bool,
 }
 
 impl<C: Client> Assembly<'_, C> {
@@ -126,11 +127,12 @@ impl<C: Client> Assembly<'_, C> {
             strategy,
             lanes: is_key_ordered.then(LaneFinder::default),
             commits: Commits::new(requests, self.commit_retry_limit, self.transactions)
-                .rewinding(self.rewinds),
+                .rewinding(self.stores),
             held_bytes: self.budget.held,
             commit_interval: self.commit_interval,
             policy: self.policy,
             batch_size,
+            stores: self.stores,
             drain_limit: consumer.stop_timeout,
             metrics: self.metrics,
             progress: Arc::clone(&progress),

@@ -244,7 +244,11 @@ impl Waiting {
         let again = self.wanted != Wanted::Handled { again: false };
         Some(match answer {
             Ok(()) => {
-                if let State::Sent(point) = &self.state {
+                // One above what was read is of a log before.
+                let position = self.partition.read_position();
+                if let State::Sent(point) = &self.state
+                    && position.is_none_or(|next| point.offset <= next)
+                {
                     self.partition.committed(point.clone());
                 }
                 CommitResult::Committed

@@ -26,7 +26,8 @@ impl Epochs {
     pub(crate) fn before(&self, offset: i64) -> Option<i32> {
         let epochs = self.0.iter().rev();
         let mut before = epochs.skip_while(|(first, _)| *first >= offset);
-        before.next().map(|(_, epoch)| *epoch)
+        let epoch = before.next().map(|(_, epoch)| *epoch);
+        epoch.filter(|epoch| *epoch != NO_EPOCH)
     }
 }
 

@@ -71,7 +71,7 @@ pub(crate) struct Partition {
     pub(crate) topic_metrics: TopicMetrics,
     pub(crate) metrics: PartitionMetrics,
     /// The end was the last that was read.
-    at_end: AtomicBool,
+    displaced: AtomicBool,
     /// The topic's id when it was assigned, once that is known.
     topic_id: OnceLock<TopicId>,
     state: AtomicU8,
@@ -84,6 +84,8 @@ pub(crate) struct Partition {
     revoked: CancellationToken,
     /// The leader epoch of the message read last; [`NO_EPOCH`] where it is not known.
     last_epoch: AtomicI32,
+    /// The offset behind the last message that was read with a leader epoch, or -1.
+    next_read: AtomicI64,
     epochs: Mutex<Epochs>,
     /// What the brokers have, as far as is known.
     committed: Mutex<Option<CommitPoint>>,
@@ -119,7 +121,7 @@ impl Partition {
             epoch,
             topic_metrics: metrics.topic(topic),
             metrics: metrics.partition(topic, number),
-            at_end: AtomicBool::new(false),
+            displaced: AtomicBool::new(false),
             topic_id: OnceLock::new(),
             state: AtomicU8::new(ACTIVE),
             offsets: Mutex::default(),
@@ -127,6 +129,7 @@ impl Partition {
             draining: CancellationToken::new(),
             revoked: CancellationToken::new(),
             last_epoch: AtomicI32::new(NO_EPOCH),
+            next_read: AtomicI64::new(-1),
             epochs: Mutex::default(),
             committed: Mutex::default(),
             committing: AtomicBool::new(false),
@@ -169,6 +172,8 @@ impl Partition {
 
     /// Notes that all below this offset was read, messages or not.
     pub(crate) fn reach(&self, offset: i64) {
+        self.note_hole(offset);
+        self.next_read.fetch_max(offset, Ordering::Relaxed);
         let idle = {
             let mut offsets = self.offsets.lock();
             offsets.reach(offset);
@@ -194,11 +199,24 @@ impl Partition {
         let Some(epoch) = epoch else {
             return;
         };
+        self.note_hole(offset);
+        self.next_read.store(offset + 1, Ordering::Relaxed);
         // Only the pump notes epochs, and they seldom change.
         if self.last_epoch.load(Ordering::Relaxed) != epoch {
             self.last_epoch.store(epoch, Ordering::Relaxed);
             let settled = self.committable().unwrap_or(offset);
             self.epochs.lock().note(offset, epoch, settled);
+        }
+    }
+
+    /// Notes that no message was read from the position up to this offset, if that is so:
+    /// who wrote what lies there is not known.
+    fn note_hole(&self, until: i64) {
+        let from = self.next_read.load(Ordering::Relaxed);
+        if (0..until).contains(&from) {
+            self.last_epoch.store(NO_EPOCH, Ordering::Relaxed);
+            let settled = self.committable().unwrap_or(from);
+            self.epochs.lock().note(from, NO_EPOCH, settled);
         }
     }
 
@@ -215,17 +233,18 @@ impl Partition {
         }
     }
 
-    /// Notes whether the end or a message was read last.
-    pub(crate) fn set_at_end(&self, at_end: bool) {
-        if self.at_end.load(Ordering::Relaxed) != at_end {
-            self.at_end.store(at_end, Ordering::Relaxed);
+    /// Notes whether something that is no message was read last, the end or an error: the
+    /// client (librdkafka 2.12) counts it as one, and a pause then goes on behind it.
+    pub(crate) fn set_displaced(&self, displaced: bool) {
+        if self.displaced.load(Ordering::Relaxed) != displaced {
+            self.displaced.store(displaced, Ordering::Relaxed);
         }
     }
 
-    /// Returns the position if the end was the last that was read.
-    pub(crate) fn end_position(&self) -> Option<i64> {
-        let at_end = self.at_end.load(Ordering::Relaxed);
-        at_end.then(|| self.read_position()).flatten()
+    /// Returns the position from which the client may have gone on by itself.
+    pub(crate) fn displaced_from(&self) -> Option<i64> {
+        let displaced = self.displaced.load(Ordering::Relaxed);
+        displaced.then(|| self.read_position()).flatten()
     }
 
     /// Notes the topic's id unless one is known. Returns the one known first.

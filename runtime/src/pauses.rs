@@ -76,9 +76,11 @@ impl Pauses {
         });
         for partition in resumed {
             tracing::debug!("resuming {}/{}", partition.topic, partition.number);
-            put_back(client, std::iter::once(&partition));
-            warn_on_error("resuming a partition", client.resume(&partition.name()));
             self.metric.dec();
+            if partition.is_active() {
+                put_back(client, std::iter::once(&partition));
+                warn_on_error("resuming a partition", client.resume(&partition.name()));
+            }
         }
     }
 }

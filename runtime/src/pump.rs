@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::assignment::Assignment;
-use crate::commits::{Commits, TransactionEnd};
+use crate::commits::{Commits, TransactionEnd, entry};
 use crate::kafka::{
     Client, CommitOutcome, ConsumeError, Event, FetchError, FetchErrors, Fetched, Fetcher as _,
     PollError, judge_fetch, mends_itself,
@@ -20,7 +20,7 @@ use crate::lag::Lag;
 use crate::lanes::LaneFinder;
 use crate::last_commit::LastCommit;
 use crate::metrics::Metrics;
-use crate::partition::{CommitPoint, Held};
+use crate::partition::{CommitPoint, Held, Partition};
 use crate::pauses::Pauses;
 use crate::pins::Pins;
 use crate::positions::Policy;
@@ -74,6 +74,8 @@ pub(crate) struct PumpParts<C: Client> {
     pub(crate) policy: Policy,
     /// Most messages in one read.
     pub(crate) batch_size: usize,
+    /// Whether what was read is stored for the client to commit.
+    pub(crate) stores: bool,
     /// Longest wait for messages in flight at a revocation, and at a stop.
     pub(crate) drain_limit: Duration,
     pub(crate) metrics: Metrics,
@@ -230,7 +232,8 @@ impl<C: Client> Pump<C> {
             ..
         } = self;
         // Noted once the messages before them have arrived.
-        let (mut ends, mut refused) = (Vec::new(), Vec::new());
+        let (mut ends, mut refused, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+        let mut stored: Vec<(Arc<Partition>, i64)> = Vec::new();
         let read = messages.read(
             read_size.messages(),
             |handle, topic| assignment.owner(handle, topic),
@@ -238,8 +241,15 @@ impl<C: Client> Pump<C> {
                 Fetched::Record(record) => {
                     let partition = record.assignment();
                     partition.note_epoch(record.offset(), record.leader_epoch());
-                    partition.set_at_end(false);
+                    partition.set_displaced(false);
                     recovery.note_arrival(partition);
+                    if parts.stores {
+                        let next = record.offset() + 1;
+                        match stored.last_mut() {
+                            Some((last, offset)) if Arc::ptr_eq(last, partition) => *offset = next,
+                            _ => stored.push((Arc::clone(partition), next)),
+                        }
+                    }
                     let lane = parts.lanes.as_ref().and_then(|lanes| {
                         pauses.note(partition);
                         Some(lanes.find(&partition.topic, partition.number, record.key()?))
@@ -247,7 +257,7 @@ impl<C: Client> Pump<C> {
                     pending.push_back(Delivery::Message(Job::new(record, lane)));
                 }
                 Fetched::End(partition, end) => {
-                    partition.set_at_end(true);
+                    partition.set_displaced(true);
                     recovery.note_arrival(&partition);
                     ends.push((partition, end));
                 }
@@ -257,6 +267,7 @@ impl<C: Client> Pump<C> {
                     FetchError::Retried => {
                         parts.metrics.count_fetch_error(error.code);
                         fetch_errors.note(&error.topic, error.code, &error.text);
+                        failed.push(error);
                     }
                     FetchError::Fatal => pending.push_back(Delivery::Error(error)),
                 },
@@ -269,6 +280,13 @@ impl<C: Client> Pump<C> {
         for (partition, range) in refused {
             recovery.note(partition, range);
         }
+        for error in failed {
+            let partition = error
+                .partition
+                .and_then(|it| assignment.get(&error.topic, it));
+            partition.inspect(|partition| partition.set_displaced(true));
+        }
+        store(&*parts.client, &stored);
         if let Some(newest) = pending.back() {
             read_size.note(newest.weight());
         }
@@ -495,5 +513,22 @@ impl<C: Client> Pump<C> {
             partition.revoke();
         }
         self.parts.client
+    }
+}
+
+/// Stores the offsets behind what was read, for the client to commit.
+fn store(client: &impl Client, read: &[(Arc<Partition>, i64)]) {
+    for (partition, offset) in read {
+        let point = CommitPoint {
+            offset: *offset,
+            metadata: String::new(),
+        };
+        if let Err(reason) = client.store(entry(partition, &point)) {
+            // It was revoked a moment ago, and its next owner begins before.
+            tracing::debug!(
+                "storing the offset of {} failed: {reason}",
+                partition.name()
+            );
+        }
     }
 }

@@ -96,7 +96,7 @@ pub(crate) fn put_back<'a>(
     partitions: impl Iterator<Item = &'a Arc<Partition>>,
 ) {
     for partition in partitions {
-        if let Some(offset) = partition.end_position() {
+        if let Some(offset) = partition.displaced_from() {
             let position = StartOffset {
                 partition: partition.name(),
                 offset: Some(offset),

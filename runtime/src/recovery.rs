@@ -32,6 +32,12 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 /// How often partitions that were restarted are attached until something comes.
 const ATTACH_INTERVAL: Duration = Duration::from_millis(50);
 
+/// The maximum time for that: of a partition without messages nothing may come.
+const RESTART_LIMIT: Duration = Duration::from_secs(10);
+
+/// The maximum wait at a stop for answers on their way.
+const FINISH_LIMIT: Duration = Duration::from_secs(10);
+
 /// How often the ids of the topics are compared.
 const COMPARE_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -47,6 +53,7 @@ pub(crate) struct Recovery {
     compare_at: Instant,
     /// Restarted, and nothing has come since.
     restarted: Vec<Arc<Partition>>,
+    restarted_at: Instant,
     attach_at: Instant,
 }
 
@@ -95,6 +102,7 @@ impl Recovery {
             comparison: None,
             compare_at: now,
             restarted: Vec::new(),
+            restarted_at: now,
             attach_at: now,
         }
     }
@@ -131,6 +139,7 @@ impl Recovery {
         partitions: impl Iterator<Item = &'a Arc<Partition>>,
     ) {
         self.restarted = partitions.cloned().collect();
+        self.restarted_at = Instant::now();
         self.attach_at = Instant::now();
     }
 
@@ -144,6 +153,9 @@ impl Recovery {
     /// Returns the partitions whose messages are to be sent to the fetcher again.
     /// librdkafka (2.12) forgets where to send them at some moment after a restart.
     pub(crate) fn unattached(&mut self, assignment: &Assignment) -> &[Arc<Partition>] {
+        if self.restarted_at.elapsed() > RESTART_LIMIT {
+            self.restarted.clear();
+        }
         if self.restarted.is_empty() || Instant::now() < self.attach_at {
             return &[];
         }
@@ -177,11 +189,17 @@ impl Recovery {
     /// Waits for answers on their way, which have the client.
     pub(crate) async fn finish(self) {
         // Nobody wants to know any more.
-        if let Some(look_up) = self.look_up {
-            let _ = look_up.await;
-        }
-        if let Some(comparison) = self.comparison {
-            let _ = comparison.await;
+        let answers = async {
+            if let Some(look_up) = self.look_up {
+                let _ = look_up.await;
+            }
+            if let Some(comparison) = self.comparison {
+                let _ = comparison.await;
+            }
+        };
+        let ended = tokio::time::timeout(FINISH_LIMIT, answers).await;
+        if ended.is_err() {
+            tracing::warn!("the brokers do not answer where partitions continue");
         }
     }
 

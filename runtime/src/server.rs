@@ -262,7 +262,7 @@ impl Runtime {
                 lost: self.consumer.on_offset_lost,
             },
             commit_retry_limit: self.commit_retry_limit,
-            rewinds: connection.commits_by_itself(),
+            stores: self.stores(&connection),
         };
         let (running, progress) = assembly.start(decoder, handler, work, &Plain);
         let servers = pages.serve(metrics, self.health(progress));
@@ -317,6 +317,11 @@ impl Runtime {
         Ok(Some(Box::new(transactions)))
     }
 
+    /// Whether the runtime stores what was read, for the client to commit.
+    fn stores(&self, connection: &Connection) -> bool {
+        self.strategy() == Strategy::Read && connection.commits_by_itself()
+    }
+
     fn dead_letter_topic(&self) -> Option<&TopicName> {
         match &self.consumer.delivery.on_failure {
             FailureAction::DeadLetter(topic) => Some(topic),
@@ -331,6 +336,7 @@ impl Runtime {
             dead_letters: self.dead_letter_topic(),
             oauth_token: connection.oauth_token.clone(),
             reports_ends: self.strategy().redelivers(),
+            stores: self.stores(connection),
         }
     }
 
@@ -399,8 +405,11 @@ impl Connection {
     /// Whether the client commits what was read. A user who turned that off commits
     /// elsewhere.
     fn commits_by_itself(&self) -> bool {
-        let commits = self.consumer.get("enable.auto.commit");
-        commits.and_then(|text| parse_boolean(text)) != Some(false)
+        let is_on = |property: &str| {
+            let text = self.consumer.get(property);
+            text.and_then(|text| parse_boolean(text)) != Some(false)
+        };
+        is_on("enable.auto.commit") && is_on("enable.auto.offset.store")
     }
 
     /// Where a group without a committed offset begins. All names that librdkafka

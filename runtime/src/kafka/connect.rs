@@ -95,6 +95,9 @@ pub(crate) struct Target<'a> {
     /// Whether ends of partitions are reported. Not where librdkafka commits by itself: it
     /// (2.12) counts a report that is read in a batch as a message at that offset.
     pub(crate) reports_ends: bool,
+    /// Whether the runtime stores what was read, for the client to commit. librdkafka takes
+    /// no stored offset, such as a lower one, where it stores them by itself.
+    pub(crate) stores: bool,
 }
 
 /// Creates a client whose `wake` is notified whenever there are events, checks
@@ -128,6 +131,9 @@ fn create(target: &Target<'_>, wake: Arc<Notify>) -> Result<Consumer, ConnectErr
     // partition once it is reached.
     config.set("auto.offset.reset", "error");
     config.set("enable.partition.eof", target.reports_ends.to_string());
+    if target.stores {
+        config.set("enable.auto.offset.store", "false");
+    }
     // What the property `debug` adds comes only at the lowest level.
     config.set_log_level(match tracing::enabled!(target: LOG, Level::DEBUG) {
         true => RDKafkaLogLevel::Debug,

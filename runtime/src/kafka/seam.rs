@@ -120,11 +120,6 @@ pub(crate) struct ConsumeError {
     pub(crate) code: RDKafkaErrorCode,
     pub(crate) text: String,
     pub(crate) topic: String,
-    /// Only tests look at it.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "tests tell partitions apart by it")
-    )]
     pub(crate) partition: Option<i32>,
 }
 

@@ -59,9 +59,10 @@ impl<C: Client> Pump<C> {
                 partition.drain(self.parts.strategy.redelivers());
             }
         }
-        rebalance::confirm(&*self.parts.client, &starts);
-        // A cooperative rebalance has paused the other partitions.
+        // A cooperative rebalance has paused the other partitions, and the answer to it
+        // resumes them.
         rebalance::put_back(&*self.parts.client, self.assignment.iter());
+        rebalance::confirm(&*self.parts.client, &starts);
         self.recovery.compare_soon();
         self.parts.progress.set_assigned(true);
     }
@@ -103,8 +104,8 @@ impl<C: Client> Pump<C> {
     }
 
     fn give_up(&mut self, revocation: Revocation) {
-        revocation.complete(&*self.parts.client, &self.parts.metrics);
         rebalance::put_back(&*self.parts.client, self.assignment.iter());
+        revocation.complete(&*self.parts.client, &self.parts.metrics);
         self.parts.commits.drop_revoked();
     }
 }

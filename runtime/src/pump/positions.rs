@@ -25,6 +25,10 @@ impl<C: Client> Pump<C> {
         let mut starts = Vec::new();
         for (partition, found) in found {
             match found {
+                // It was not lost after all, and was read on meanwhile.
+                Found::Resumed(resumption, _)
+                    if resumption.lost.is_none()
+                        && partition.read_position() != Some(resumption.offset) => {}
                 Found::Resumed(resumption, incarnation) => {
                     starts.push(self.resume(&partition, &resumption, incarnation));
                 }
@@ -160,12 +164,18 @@ impl<C: Client> Pump<C> {
 
 /// Explains why a consumer ends with `onOffsetLost: Fail`.
 fn ends(partition: &Partition, lost: &Lost) -> String {
+    let skipped = match lost.skipped.is_empty() {
+        true => String::new(),
+        false => format!(
+            "offsets {} to {} can't be read, and ",
+            lost.skipped.start,
+            lost.skipped.end - 1
+        ),
+    };
     format!(
-        "the brokers no longer have the offset {} of {} ({}): offsets {} to {} can't be read, and onOffsetLost is Fail. Set the group's offsets, or choose Earliest or Latest",
+        "the brokers no longer have the offset {} of {} ({}): {skipped}onOffsetLost is Fail. Set the group's offsets, or choose Earliest or Latest",
         partition.read_position().unwrap_or_default(),
         partition.name(),
         lost.reason.label(),
-        lost.skipped.start,
-        lost.skipped.end
     )
 }

@@ -51,6 +51,7 @@ fn fixture(strategy: Strategy, committed: Option<i64>, log: (i64, i64)) -> Fixtu
             reset: Some(crate::kafka::Edge::End),
             lost: OnOffsetLost::Earliest,
         },
+        stores: false,
         batch_size: 100,
         drain_limit: Duration::from_secs(1),
         metrics: Metrics::new("", "kafka_consumer.test").unwrap(),
@@ -261,5 +262,5 @@ async fn a_rebalance_puts_partitions_at_their_ends_back_to_their_positions() {
     // A message behind the end: the client's position is right again.
     fixture.fetch([Fetch::Message(14)]);
     fixture.run(WHILE).await;
-    assert_eq!(fixture.partition().end_position(), None);
+    assert_eq!(fixture.partition().displaced_from(), None);
 }

@@ -356,7 +356,7 @@ impl Driver {
                 reset: Some(Edge::Start),
                 lost: OnOffsetLost::Earliest,
             },
-            rewinds: true,
+            stores: self.scenario.commit == Commit::Read,
             commit_retry_limit: Duration::from_secs(30),
         };
         let handler = Scripted {
@@ -392,6 +392,7 @@ impl Driver {
             // As the client that the runtime makes of the manifest would have it.
             auto_commit: (self.scenario.commit == Commit::Read)
                 .then(|| Duration::from_millis(self.scenario.commit_interval.into())),
+            auto_store: false,
             ..MemberSettings::default()
         };
         self.kafka.member(GROUP, settings, Arc::clone(wake))

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::librdkafka::config::is_consumer_protocol;
 use crate::rules::kinds::{HOUR, below, found_text, rust_only, unless};
 use crate::rules::{CelMessage, Finding, Rule};
+use crate::spec::Mode;
 
 use super::path;
 
@@ -26,7 +27,8 @@ pub(super) fn rules() -> Vec<Rule> {
 }
 
 /// The coordinator waits `max.poll.interval.ms` for a member to give up partitions. It
-/// then evicts a member that is still draining, and assigns them to another.
+/// then evicts a member that is still draining, and assigns them to another. In InOrder
+/// mode there is no other.
 fn drain_ends_before_eviction() -> Rule {
     let config = "self.kafka.config";
     let interval = format!("{config}['max.poll.interval.ms']");
@@ -37,7 +39,7 @@ fn drain_ends_before_eviction() -> Rule {
         "spec",
         ".stopTimeout",
         format!(
-            "duration(self.stopTimeout) > duration('{HOUR}') || (has({config}) && 'max.poll.interval.ms' in {config} ? !{interval}.matches('^[0-9]{{1,8}}$') || duration(self.stopTimeout) + duration('{margin}s') <= duration({interval} + 'ms') : duration(self.stopTimeout) + duration('{margin}s') <= duration('{limit}s'))"
+            "self.mode == 'InOrder' || duration(self.stopTimeout) > duration('{HOUR}') || (has({config}) && 'max.poll.interval.ms' in {config} ? !{interval}.matches('^[0-9]{{1,8}}$') || duration(self.stopTimeout) + duration('{margin}s') <= duration({interval} + 'ms') : duration(self.stopTimeout) + duration('{margin}s') <= duration('{limit}s'))"
         ),
         CelMessage::Found(found_text("self.stopTimeout")),
         &format!(
@@ -49,7 +51,8 @@ fn drain_ends_before_eviction() -> Rule {
             let drain = spec.stop_timeout;
             let interval = effective(&spec.kafka.config, "max.poll.interval.ms")?;
             let interval = Duration::from_millis(u64::try_from(interval).ok()?);
-            let kept = drain > HOUR || drain.get() + REVOCATION_MARGIN <= interval;
+            let alone = spec.mode == Mode::InOrder;
+            let kept = alone || drain > HOUR || drain.get() + REVOCATION_MARGIN <= interval;
             unless(kept, "spec.stopTimeout", drain.to_string())
         },
     )

@@ -238,6 +238,8 @@ impl Client for SimulatedClient {
         };
         let mut cluster = self.cluster.lock();
         let session = cluster.sessions.get_mut(&self.client);
+        // `rd_kafka_offsets_store` takes none where librdkafka stores them by itself.
+        let session = session.filter(|session| !session.settings.auto_store);
         let toppar = session.and_then(|session| session.toppars.get_mut(&partition));
         let toppar = toppar.ok_or_else(|| RDKafkaErrorCode::State.to_string())?;
         toppar.stored = Some(entry.offset);

@@ -174,7 +174,9 @@ impl Session {
         };
         if let What::Record(record) = &item.what {
             toppar.queued = toppar.queued.saturating_sub(1);
-            toppar.stored = Some(record.offset + 1);
+            if self.settings.auto_store {
+                toppar.stored = Some(record.offset + 1);
+            }
             toppar.handed_out = Some(Position {
                 offset: record.offset + 1,
                 epoch: Some(record.epoch),

@@ -95,6 +95,8 @@ pub(crate) struct MemberSettings {
     pub(crate) queued_messages: usize,
     /// `enable.auto.commit` and `auto.commit.interval.ms`, for `commit: Read`.
     pub(crate) auto_commit: Option<Duration>,
+    /// `enable.auto.offset.store`: what is handed out is stored.
+    pub(crate) auto_store: bool,
     /// `auto.offset.reset`; absent as `error`. librdkafka applies it by itself where an
     /// offset is out of range.
     pub(crate) auto_offset_reset: Option<Edge>,
@@ -113,6 +115,7 @@ impl Default for MemberSettings {
             fetch_messages: 500,
             queued_messages: 1000,
             auto_commit: None,
+            auto_store: true,
             auto_offset_reset: None,
         }
     }

@@ -85,7 +85,7 @@ fn start(
             lost: OnOffsetLost::Earliest,
         },
         commit_retry_limit: Duration::from_secs(30),
-        rewinds: true,
+        stores: false,
     };
     let seen = Arc::clone(seen);
     let handler = handler_fn(move |message: crate::record::Message<'_, ()>| {
