@@ -59,11 +59,7 @@ where
     /// Gives the running messages to the handler, in one call, and returns the verdict on
     /// each. A revocation ends the call only when no verdict on it would count any more;
     /// there are none then.
-    async fn call_batch(
-        &self,
-        batch: &Batch<'_, D::Data>,
-        busy: &Busy,
-    ) -> Vec<Result<Done, HandlerError>> {
+    async fn call_batch(&self, batch: &Batch<'_, D::Data>, busy: &Busy) -> Vec<Verdict> {
         let messages = batch.messages();
         let keeps_time = self.handler.keeps_time();
         // A handler that keeps the time may be at a batch for longer than one attempt, and
@@ -86,15 +82,17 @@ where
             outcome = tokio::time::timeout(limit, call) => outcome,
             () = batch.when_all_revoked() => return Vec::new(),
         };
-        let mut verdicts = match outcome {
-            Ok(Ok(verdicts)) => verdicts,
-            Ok(Err(panic)) => vec![Err(panicked(&*panic)); messages.len()],
-            Err(_) => vec![Err(timed_out(self.timeout)); messages.len()],
+        let (verdicts, missing) = match outcome {
+            Ok(Ok(verdicts)) => {
+                let missing = HandlerError::retryable("the handler gave no verdict");
+                (verdicts, missing)
+            }
+            Ok(Err(panic)) => (Vec::new(), panicked(&*panic)),
+            Err(_) => (Vec::new(), timed_out(self.timeout)),
         };
-        verdicts.resize_with(messages.len(), || {
-            Err(HandlerError::retryable("the handler gave no verdict"))
-        });
-        verdicts
+        let given = verdicts.into_iter().map(Verdict::Given);
+        let missing = std::iter::repeat_with(|| Verdict::Missing(missing.clone()));
+        given.chain(missing).take(messages.len()).collect()
     }
 
     /// Takes the verdicts on the running messages. Those on messages of revoked
@@ -102,23 +100,26 @@ where
     async fn judge_all(
         &self,
         batch: &mut Batch<'_, D::Data>,
-        verdicts: Vec<Result<Done, HandlerError>>,
+        verdicts: Vec<Verdict>,
     ) -> Result<(), Failure> {
         let now = Instant::now();
-        let (mut is_void, mut failure) = (false, None);
+        let (mut is_void, mut has_stopped, mut failure) = (false, false, None);
         let mut stopped = HashSet::new();
         let mut verdicts = verdicts.into_iter();
         for item in batch.items.iter_mut().filter(|item| item.is_running()) {
             // There are none if all partitions were revoked.
-            let verdict = verdicts.next().map(|verdict| self.accept(verdict));
+            let verdict = verdicts.next();
+            let is_missing = matches!(verdict, Some(Verdict::Missing(_)));
+            let verdict = verdict.map(|verdict| self.accept(verdict.into_result()));
             let stops = self.in_order && matches!(verdict, Some(Err(_)));
             let Some(verdict) = verdict.filter(|_| !item.is_revoked()) else {
                 item.state = State::Ended(Ended::Abandoned);
-                // The handler stopped here, although the verdict does not count.
-                is_void |= stops;
+                has_stopped |= stops;
                 continue;
             };
-            if is_void {
+            // A handler that stopped at a message gave no verdict on those behind it, even
+            // where its own verdict does not count.
+            if is_void || (is_missing && has_stopped) {
                 item.state = State::Pending { due: now };
                 continue;
             }
@@ -172,6 +173,23 @@ where
                 let ended = self.give_up(item.record, attempt, &error).await?;
                 Ok(State::Ended(ended))
             }
+        }
+    }
+}
+
+/// What a call says of one message.
+enum Verdict {
+    /// The handler's verdict.
+    Given(Result<Done, HandlerError>),
+    /// There is none, for this reason.
+    Missing(HandlerError),
+}
+
+impl Verdict {
+    fn into_result(self) -> Result<Done, HandlerError> {
+        match self {
+            Self::Given(verdict) => verdict,
+            Self::Missing(reason) => Err(reason),
         }
     }
 }
