@@ -195,6 +195,30 @@ async fn stop_ends_a_fast_consumer_and_nothing_behind_the_message_is_committed()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn stop_where_what_was_read_is_committed_brings_the_message_again() -> Outcome {
+    let scene = Scene::new(422).await?;
+    // The client commits what was read long before the consumer ends.
+    let slow = Duration::from_millis(500);
+    scene
+        .recorder
+        .behave(move |delivery| match delivery.position.offset == POISON {
+            true => Reply::status(422).after(slow),
+            false => Reply::ok(),
+        });
+    let manifest = scene.fast().set("/commit", "Read");
+    let consumer = Consumer::start(&manifest)?;
+    let status = consumer.wait(SOON).await?;
+    assert_eq!(status.code(), Some(1), "{}", consumer.tail());
+    assert_eq!(scene.committed().await?, POISON, "{}", consumer.tail());
+    scene.recorder.behave(|_| Reply::ok());
+    let consumer = Consumer::start(&manifest)?;
+    scene.wait_for_committed().await?;
+    assert!(consumer.stop(SOON).await?.success());
+    Evidence::new(&scene.produced, scene.recorder.deliveries()).check(&[Rule::NothingLost])?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn attempts_are_counted_and_wait_ever_longer() -> Outcome {
     let scene = Scene::new(503).await?;
     let manifest = scene
