@@ -109,7 +109,7 @@ impl Combination {
     /// batches are of up to `batch` messages.
     ///
     /// # Errors
-    /// When [`VARIABLE`] is set to something unknown.
+    /// When `PENSTOCK_TEST_LANES` is set to something unknown.
     pub fn chosen(
         seed: u64,
         batch: usize,

@@ -12,7 +12,7 @@ use penstock_tests::kafka::Cluster;
 use penstock_tests::lane::{Lane, Mode, Protocol};
 use penstock_tests::load::Load;
 use penstock_tests::once::{self, Output};
-use penstock_tests::oracle::{Evidence, Rule};
+use penstock_tests::oracle::{Disruption, Evidence, Rule};
 use penstock_tests::produce::Produced;
 use penstock_tests::recorder::{Recorder, Reply};
 use penstock_tests::{Consumer, Manifest, topics};
@@ -201,13 +201,13 @@ impl Run {
     }
 
     /// Ends the load, lets the consumer handle all, stops it and judges the run.
-    pub async fn finish_all(runs: Vec<Self>) -> Outcome {
-        try_join_all(runs.into_iter().map(Self::finish))
+    pub async fn finish_all(runs: Vec<Self>, kills: &[Disruption]) -> Outcome {
+        try_join_all(runs.into_iter().map(|run| run.finish(kills)))
             .await
             .map(drop)
     }
 
-    async fn finish(mut self) -> Outcome {
+    async fn finish(mut self, kills: &[Disruption]) -> Outcome {
         self.goes_on().await?;
         let name = self.name.clone();
         let load = self.load.take().ok_or("it was finished before")?;
@@ -237,6 +237,7 @@ impl Run {
                 let rules: Vec<_> = rules.into_iter().chain(self.mode.order()).collect();
                 Evidence::new(&produced, self.recorder.deliveries())
                     .commits(self.watch.stop().await)
+                    .disruptions(kills.iter().copied())
                     .check(&rules)
                     .map_err(Into::into)
             }

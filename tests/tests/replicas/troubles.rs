@@ -1,6 +1,9 @@
 //! Troubles that replicas are there for: none costs a message, or brings one twice.
 
+use std::time::Instant;
+
 use penstock_tests::kafka::Cluster;
+use penstock_tests::oracle::Disruption;
 
 use crate::run::Run;
 use crate::{Outcome, cluster};
@@ -18,17 +21,22 @@ async fn neither_moves_nor_kills_nor_stops_of_brokers_cost_a_message() -> Outcom
     for topic in COORDINATORS {
         cluster.place(topic, &[2, 3, 1]).await?;
     }
+    let mut kills = Vec::new();
     for id in [1, 2] {
+        let killed = Instant::now();
         cluster.node(id).kill()?;
         leaders_are_elsewhere(&cluster, &runs, id).await?;
         Run::all_go_on(&mut runs).await?;
         come_back(&cluster, &runs, id).await?;
+        // A coordinator that is away for longer than a session takes what was settled
+        // since the last commit along.
+        kills.push(Disruption::between(killed, Instant::now()));
     }
     // By now it is the third that leads most.
     cluster.node(3).stop().await?;
     leaders_are_elsewhere(&cluster, &runs, 3).await?;
     come_back(&cluster, &runs, 3).await?;
-    Run::finish_all(runs).await?;
+    Run::finish_all(runs, &kills).await?;
     // With a single replica a broker loses the end of a transaction when the only leader
     // of a partition is away.
     match cluster.lost_end_of_transaction() {
