@@ -88,9 +88,9 @@ impl Revocation {
     }
 }
 
-/// Puts partitions that were read to their ends back to their positions, after something
-/// paused them. librdkafka (2.12) counts the report of an end that is read in a batch as a
-/// message: a pause then goes on behind it, past a message that nobody has read.
+/// Puts partitions of which an end or an error was read last back to their positions, before
+/// something that paused them resumes them. librdkafka (2.12) counts such a report in a batch
+/// as a message: reading would resume behind it, past a message that nobody has read.
 pub(crate) fn put_back<'a>(
     client: &impl Client,
     partitions: impl Iterator<Item = &'a Arc<Partition>>,
