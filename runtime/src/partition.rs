@@ -70,7 +70,7 @@ pub(crate) struct Partition {
     pub(crate) epoch: u64,
     pub(crate) topic_metrics: TopicMetrics,
     pub(crate) metrics: PartitionMetrics,
-    /// The end was the last that was read.
+    /// An end or an error was read last; see [`Self::set_displaced`].
     displaced: AtomicBool,
     /// The topic's id when it was assigned, once that is known.
     topic_id: OnceLock<TopicId>,
