@@ -1,7 +1,7 @@
 # `make demo` runs the examples here and now; `make test` passes every test.
 # Both install what this machine lacks, see hack/setup.
 
-.PHONY: demo test test-images soak simulate mutants bench cluster cluster-down generate
+.PHONY: demo test test-more test-images soak simulate mutants bench cluster cluster-down generate
 
 # The main job on the shipped examples, with a broker inside the process.
 demo:
@@ -14,6 +14,12 @@ demo:
 test:
 	@hack/setup test
 	@hack/test
+
+# The tests that take hours: an hour of the simulator, the mutants, an hour of `make soak`;
+# `make test-more ARGS=10` for ten minutes each.
+test-more:
+	@hack/setup test
+	@hack/test-more $(ARGS)
 
 # Both images, built twice by the Docker that is here; not in `make test`, for it needs
 # Docker and a registry. `make test-images ARGS=--network=host` passes on to docker build.

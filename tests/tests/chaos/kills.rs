@@ -1,47 +1,78 @@
 //! Containers that are killed at the node, and pods that are deleted, while messages
 //! come.
 
+use std::error::Error;
 use std::time::{Duration, Instant};
 
 use penstock_tests::Manifest;
 use penstock_tests::kubernetes::Scene;
 use penstock_tests::load::Load;
 use penstock_tests::oracle::{Disruption, Rule};
-use penstock_tests::produce::Produce;
+use penstock_tests::produce::{Produce, Produced};
 use penstock_tests::recorder::Reply;
 use rustix::process::Signal;
 
+use crate::varied::{Varied, with_each_protocol};
 use crate::{LIMIT, Outcome};
+
+/// How long a handler takes for a message.
+const HANDLING: Duration = Duration::from_millis(10);
+
+/// Messages that come at once, ten times a second: one handler keeps up with them.
+const BATCH: u64 = 5;
+
+/// Messages after which a consumer is at work.
+const ENOUGH: usize = 50;
 
 #[tokio::test]
 async fn a_runtime_that_is_killed_comes_back_and_loses_nothing() -> Outcome {
-    let scene = Scene::new("kill-runtime").await?;
-    let manifest = scene.fast(4).short_session();
-    kill_under_load(&scene, &manifest, "runtime", "ConsumerFailed").await
+    with_each_protocol(
+        |_| true,
+        |combination| async move {
+            let varied = Varied::new("kill-runtime", combination, HANDLING).await?;
+            let (produced, killed) =
+                kill_under_load(&varied.scene, &varied.manifest, "runtime", "ConsumerFailed")
+                    .await?;
+            let evidence = varied.evidence(&produced, [killed]).await?;
+            Ok(combination.check(evidence, &[Rule::NothingLost, Rule::DuplicatesExplained])?)
+        },
+    )
+    .await
 }
 
 #[tokio::test]
 async fn a_handler_that_is_killed_comes_back_and_nothing_is_lost() -> Outcome {
-    let scene = Scene::new("kill-handler").await?;
-    // It is away for some seconds: long enough for one attempt to fail, not for all.
-    let manifest = scene.fast(4).set("/delivery/maxAttempts", 100);
-    kill_under_load(&scene, &manifest, "handler", "HandlerFailed").await
+    with_each_protocol(
+        |_| true,
+        |combination| async move {
+            let varied = Varied::new("kill-handler", combination, HANDLING).await?;
+            // It is away for some seconds: long enough for one attempt to fail, not for all.
+            let manifest = varied.manifest.clone().set("/delivery/maxAttempts", 100);
+            let (produced, killed) =
+                kill_under_load(&varied.scene, &manifest, "handler", "HandlerFailed").await?;
+            // The recorder behind the killed handler may go on with a message that comes again.
+            let evidence = varied.evidence(&produced, [killed]).await?;
+            Ok(
+                combination
+                    .check_only(evidence, &[Rule::NothingLost, Rule::DuplicatesExplained])?,
+            )
+        },
+    )
+    .await
 }
 
-/// Kills a container of a pod that is at work. The status must tell of it while it
-/// is away, for this `reason`, and when it is back.
+/// Kills a container of a pod that is at work. The status must report it while it is
+/// away, for this `reason`, and when it is back. Returns what was produced meanwhile and
+/// for how long the container was away.
 async fn kill_under_load(
     scene: &Scene,
     manifest: &Manifest,
     container: &str,
     reason: &str,
-) -> Outcome {
-    scene
-        .recorder
-        .behave(|_| Reply::ok().after(Duration::from_millis(10)));
+) -> Result<(Vec<Produced>, Disruption), Box<dyn Error>> {
     scene.run(manifest).await?;
-    let load = Load::start(&scene.kafka, &scene.topic, 20);
-    scene.recorder.wait_for_handled(100, LIMIT).await?;
+    let load = Load::start(&scene.kafka, &scene.topic, BATCH);
+    scene.recorder.wait_for_handled(ENOUGH, LIMIT).await?;
     let pods = scene.namespace.pods("orders")?;
     let [pod] = pods.as_slice() else {
         return Err(format!("not one pod: {pods:?}").into());
@@ -71,14 +102,15 @@ async fn kill_under_load(
     let disruption = Disruption::between(killed, Instant::now());
 
     let seen = scene.recorder.handled();
-    scene.recorder.wait_for_handled(seen + 100, LIMIT).await?;
+    scene
+        .recorder
+        .wait_for_handled(seen + ENOUGH, LIMIT)
+        .await?;
     let produced = load.stop().await?;
-    let rules = [Rule::NothingLost, Rule::DuplicatesExplained];
-    scene.all_handled(&produced, [disruption], &rules).await?;
     let after = scene.namespace.pods("orders")?;
     assert_eq!(after.len(), 1);
     assert_eq!((&after[0].uid, after[0].restarts), (&pod.uid, 1));
-    Ok(())
+    Ok((produced, disruption))
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ mod poison;
 mod refusals;
 mod rollout;
 mod unreadable;
+mod varied;
 
 use std::time::Duration;
 
