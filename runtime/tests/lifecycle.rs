@@ -5,15 +5,20 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{LIMIT, Mock, Recorder, Running, wait_until};
+use parking_lot::Mutex;
 use penstock_crds::spec::OffsetReset;
 use penstock_runtime::decode::Json;
-use penstock_runtime::handler::HandlerError;
-use penstock_runtime::{ConnectError, RunError, Runtime};
+use penstock_runtime::gaps::Gaps;
+use penstock_runtime::handler::{Handler, HandlerError};
+use penstock_runtime::record::Message;
+use penstock_runtime::{ConnectError, Done, RunError, Runtime};
 use rdkafka::types::RDKafkaRespErr;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -281,22 +286,54 @@ async fn an_address_that_is_taken_is_told_before_anything_is_consumed() {
     assert!(recorder.seen().is_empty());
 }
 
+/// Fails at message 0 once three others are in flight, which end only behind that.
+#[derive(Clone, Default)]
+struct FailsFirst {
+    begun: Arc<AtomicUsize>,
+    failed: CancellationToken,
+    handled: Arc<Mutex<BTreeSet<i64>>>,
+}
+
+impl Handler<Value> for FailsFirst {
+    async fn handle(&self, message: Message<'_, Value>) -> Result<Done, HandlerError> {
+        if message.offset() == 0 {
+            wait_until("three others are in flight", || {
+                self.begun.load(Ordering::SeqCst) == 3
+            })
+            .await;
+            self.failed.cancel();
+            return Err(HandlerError::permanent("poison"));
+        }
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        self.failed.cancelled().await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        self.handled.lock().insert(message.offset());
+        Ok(Done::default())
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_failing_handler_ends_the_others_after_their_message() {
     let mock = Mock::new("orders", 1);
     mock.produce(100, 1).await;
-    let recorder = Recorder::answering(|seen| match seen.offset {
-        0 => Err(HandlerError::permanent("poison")),
-        _ => Ok(()),
-    })
-    .slow(Duration::from_millis(100));
     let more = "  maxConcurrency: 4\n  commit: Handled";
-    let ended = Running::start(mock.consumer("Fast", more), &recorder)
-        .ended()
-        .await;
+    let handler = FailsFirst::default();
+    let runtime = Runtime::new(mock.consumer("Fast", more))
+        .metrics_address(None)
+        .health_address(None);
+    let run = runtime.run(
+        Json::<Value>::new(),
+        handler.clone(),
+        CancellationToken::new(),
+    );
+    let ended = tokio::time::timeout(LIMIT, run).await.unwrap();
     assert!(matches!(ended, Err(RunError::Failure(_))), "{ended:?}");
-    assert_eq!(recorder.in_flight(), 0);
-    assert!(recorder.seen().len() < 20);
-    // Nothing is settled, and the group begins at the same place again.
-    assert_eq!(mock.committed("test.group", 1), [None]);
+    let handled = handler.handled.lock().clone();
+    assert!(handled.is_superset(&BTreeSet::from([1, 2, 3])));
+    assert!(handled.len() < 20, "{handled:?}");
+    // The group begins at the failed message again, without the messages handled behind it.
+    let (offset, metadata) = mock.committed_point("test.group").expect("a commit");
+    let gaps = Gaps::decode(metadata.as_bytes(), offset).unwrap().unwrap();
+    let known = (offset..gaps.horizon()).filter(|at| gaps.is_complete(*at));
+    assert_eq!((offset, known.collect()), (0, handled));
 }

@@ -100,8 +100,7 @@ impl Mock {
             .request_errors(RDKafkaApiKey::OffsetCommit, codes);
     }
 
-    /// What a group has committed, by partition.
-    pub fn committed(&self, group: &str, partitions: i32) -> Vec<Option<i64>> {
+    fn committed_list(&self, group: &str, partitions: i32) -> TopicPartitionList {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", self.brokers())
             .set("group.id", group)
@@ -109,7 +108,22 @@ impl Mock {
             .expect("a consumer");
         let mut list = TopicPartitionList::new();
         list.add_partition_range(&self.topic, 0, partitions - 1);
-        let committed = consumer.committed_offsets(list, LIMIT).expect("offsets");
+        consumer.committed_offsets(list, LIMIT).expect("offsets")
+    }
+
+    /// What a group has committed for partition 0, with the metadata.
+    pub fn committed_point(&self, group: &str) -> Option<(i64, String)> {
+        let committed = self.committed_list(group, 1);
+        let element = committed.find_partition(&self.topic, 0)?;
+        match element.offset() {
+            Offset::Offset(offset) => Some((offset, element.metadata().to_owned())),
+            _ => None,
+        }
+    }
+
+    /// What a group has committed, by partition.
+    pub fn committed(&self, group: &str, partitions: i32) -> Vec<Option<i64>> {
+        let committed = self.committed_list(group, partitions);
         (0..partitions)
             .map(|partition| {
                 let element = committed.find_partition(&self.topic, partition)?;
