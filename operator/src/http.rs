@@ -70,6 +70,12 @@ impl Health {
         }
     }
 
+    /// Returns `true` while it leads and nothing has been looked at: not everything has
+    /// been listed.
+    pub fn is_syncing(&self) -> bool {
+        self.0.lock().phase == Phase::Syncing
+    }
+
     /// The loop has gone round.
     pub fn alive(&self) {
         self.0.lock().alive = Instant::now();

@@ -19,8 +19,12 @@ use crate::NAME;
 /// How long a Lease is good for after its renewal.
 pub const DURATION: Duration = Duration::from_secs(15);
 
-/// How often it is renewed, or looked at by those who wait for it.
+/// How often it is renewed.
 pub const PERIOD: Duration = Duration::from_secs(5);
+
+/// How often a standby looks whether it is free: the longest that a Lease which was given
+/// back stays without a holder.
+pub const STANDBY_PERIOD: Duration = Duration::from_secs(2);
 
 /// How long after its last renewal its holder goes on working. The rest of the
 /// duration is for requests under way, so that no two work at once.
@@ -31,6 +35,11 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Longest time for one request.
 const REQUEST: Duration = Duration::from_secs(3);
+
+/// How long a Lease is tried to be given back, and how soon again. By then it is about to
+/// run out by itself.
+const RELEASE: Duration = Duration::from_secs(8);
+const RELEASE_RETRY: Duration = Duration::from_millis(200);
 
 /// Somebody who wants the Lease, or has it.
 pub struct Candidate {
@@ -69,7 +78,7 @@ impl Candidate {
             progress(&attempt);
             match attempt {
                 Attempt::Held => return,
-                Attempt::Other(_) => sleep(PERIOD).await,
+                Attempt::Other(_) => sleep(STANDBY_PERIOD).await,
                 Attempt::Failed(_) => sleep(RETRY).await,
             }
         }
@@ -104,25 +113,37 @@ impl Candidate {
 
     /// Gives the Lease back if it is ours, so that another need not wait for its
     /// end.
+    ///
+    /// A request that was cut off may still reach the API server: a claim or a renewal
+    /// that was under way at the stop. So this looks first, and again when the Lease was
+    /// touched meanwhile.
     pub async fn release(&mut self) {
-        // A request that was cut off may have got it.
-        if self.seen.is_none() && self.look().await.is_err() {
-            return;
+        let mut error = String::new();
+        let released = timeout(RELEASE, async {
+            while let Err(reason) = self.try_release().await {
+                tracing::debug!("the Lease is given back again: {reason}");
+                error = reason;
+                sleep(RELEASE_RETRY).await;
+            }
+        });
+        if released.await.is_err() {
+            tracing::warn!("the Lease could not be given back: {error}");
         }
-        let Some((lease, _)) = self.seen.take() else {
-            return;
+    }
+
+    async fn try_release(&mut self) -> Result<(), String> {
+        self.seen = None;
+        let Some(mut lease) = self.look().await? else {
+            return Ok(());
         };
         if holder(&lease) != Some(&self.identity) {
-            return;
+            return Ok(());
         }
-        let mut free = lease;
-        if let Some(spec) = &mut free.spec {
+        if let Some(spec) = &mut lease.spec {
             spec.holder_identity = None;
             spec.lease_duration_seconds = Some(1);
         }
-        if let Err(error) = self.replace(&free).await {
-            tracing::warn!("the Lease could not be given back: {error}");
-        }
+        self.replace(&lease).await.map(drop)
     }
 
     /// Takes or renews the Lease, if that may be.

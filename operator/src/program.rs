@@ -208,12 +208,21 @@ impl Work {
         let controller = controller::run(context, woken, stop.clone(), move || health.synced());
         let too_late = async {
             stop.cancelled().await;
+            // Passes wait for the first lists, and the controller for those passes.
+            let is_idle = self.health.is_syncing();
             self.health.enter(Phase::Stopping);
-            tokio::time::sleep(STOP_LIMIT).await;
+            if !is_idle {
+                tokio::time::sleep(STOP_LIMIT).await;
+            }
+            is_idle
         };
         tokio::select! {
             () = controller => tracing::info!("stopped"),
-            () = too_late => tracing::warn!("some passes did not end within {STOP_LIMIT:?}"),
+            is_idle = too_late => if is_idle {
+                tracing::info!("stopped before the first lists were complete");
+            } else {
+                tracing::warn!("some passes did not end within {STOP_LIMIT:?}");
+            },
         }
         self.metrics.leader(false);
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use parking_lot::Mutex;
-use penstock_operator::lease::{Attempt, Candidate, DEADLINE, DURATION, PERIOD};
+use penstock_operator::lease::{Attempt, Candidate, DEADLINE, DURATION, PERIOD, STANDBY_PERIOD};
 use proptest::prelude::*;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -86,6 +86,53 @@ async fn a_lease_that_is_given_back_is_taken_at_the_next_look() {
     assert_eq!(holder(&api).as_deref(), Some("b"));
 }
 
+/// How long a standby waits for a holder that stops while a renewal is under way.
+async fn handed_over(fault: impl Fn(&ApiServer)) -> Duration {
+    let api = ApiServer::default();
+    let (mut a, mut b) = (candidate(&api, "a"), candidate(&api, "b"));
+    acquire(&mut a).await;
+    fault(&api);
+    let cut_off = timeout(PERIOD + Duration::from_millis(10), a.keep(|_| {})).await;
+    assert!(cut_off.is_err(), "{cut_off:?}");
+    let began = Instant::now();
+    tokio::join!(a.release(), b.acquire(|_| {}));
+    assert_eq!(holder(&api).as_deref(), Some("b"));
+    began.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_is_given_back_though_a_renewal_was_under_way() {
+    // The API server takes the renewal, and its answer never comes; or it fails the first
+    // requests that give the Lease back.
+    let slow = Fault::Slow(Duration::from_secs(1));
+    let renewed = handed_over(|api| api.fail("update leases", slow)).await;
+    let refused = handed_over(|api| {
+        api.fail("update leases", slow);
+        for _ in 0..3 {
+            api.fail("update leases", Fault::Status(409));
+        }
+    })
+    .await;
+    for waited in [renewed, refused] {
+        assert!(waited <= STANDBY_PERIOD * 2, "{waited:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_was_cut_off_is_given_back() {
+    let api = ApiServer::default();
+    let (mut a, mut b) = (candidate(&api, "a"), candidate(&api, "b"));
+    a.attempt().await;
+    a.release().await;
+    // The claim is taken, and its answer never comes.
+    api.fail("update leases", Fault::Slow(Duration::from_secs(1)));
+    let cut_off = timeout(Duration::from_millis(10), b.acquire(|_| {})).await;
+    assert!(cut_off.is_err());
+    assert_eq!(holder(&api).as_deref(), Some("b"));
+    b.release().await;
+    assert_eq!(holder(&api), None);
+}
+
 #[tokio::test(start_paused = true)]
 async fn after_a_crash_the_lease_is_taken_once_its_time_has_passed_and_not_sooner() {
     let api = ApiServer::default();
@@ -93,7 +140,7 @@ async fn after_a_crash_the_lease_is_taken_once_its_time_has_passed_and_not_soone
     a.attempt().await;
     let waited = acquire(&mut b).await;
     assert!(waited >= DURATION, "{waited:?}");
-    assert!(waited <= DURATION + PERIOD, "{waited:?}");
+    assert!(waited <= DURATION + STANDBY_PERIOD, "{waited:?}");
     let lease = api.get("leases", "penstock-operator").unwrap();
     assert_eq!(lease["spec"]["leaseTransitions"], 2);
     assert_eq!(
