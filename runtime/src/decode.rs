@@ -1,6 +1,7 @@
 //! From a message's bytes to what its handler works with.
 
 pub(crate) mod json;
+mod thorough;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -75,9 +76,8 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Decoder for Json<T> {
 
     fn decode(&self, record: &Record) -> Result<Decoded<T>, DecodeError> {
         let payload = record.payload().ok_or(DecodeError::Tombstone)?;
-        json::check(payload)?;
         Ok(Decoded {
-            data: serde_json::from_slice(payload)?,
+            data: thorough::read(payload)?,
             endpoint_timestamp: endpoint_timestamp(payload),
         })
     }
