@@ -115,7 +115,7 @@ impl Metrics {
             )?,
             offset: register.gauges(
                 "penstock_handled_offset",
-                "offset of the message handled last",
+                "offset of the last handled message",
                 &PARTITION_LABELS,
             )?,
             invalid: register.counters(
@@ -125,12 +125,12 @@ impl Metrics {
             )?,
             retried: register.counters(
                 "penstock_retries_total",
-                "attempts at a message after its first",
+                "attempts after the first attempt at a message",
                 &CONSUMER_LABELS,
             )?,
             skipped: register.counters(
                 "penstock_skipped_messages_total",
-                "messages given up by onFailure: Skip",
+                "messages skipped by onFailure: Skip or by a handler's verdict",
                 &CONSUMER_LABELS,
             )?,
             dead_lettered: register.counters(
@@ -140,44 +140,44 @@ impl Metrics {
             )?,
             abandoned: register.counters(
                 "penstock_abandoned_messages_total",
-                "messages left unhandled by a revocation or a stop, to be delivered again",
+                "messages released unhandled by a revocation or a stop, to be delivered again",
                 &CONSUMER_LABELS,
             )?,
             already_handled: register.counters(
                 "penstock_already_handled_total",
-                "messages read again and not handed out, since they were handled before a restart or a rebalance",
+                "messages read again but not passed to a handler, because they were handled before a restart or a rebalance",
                 &CONSUMER_LABELS,
             )?,
             committed: register.gauges(
                 "penstock_committed_offset",
-                "offset committed last",
+                "last committed offset",
                 &PARTITION_LABELS,
             )?,
             lag: register.gauges(
                 "penstock_lag",
-                "messages between the committed offset and the end of the partition; absent while that is not known",
+                "messages between the committed offset and the end of the partition; absent while unknown",
                 &PARTITION_LABELS,
             )?,
             time_lag: register.seconds(
                 "penstock_time_lag_seconds",
-                "age of the oldest message that is read and not settled, 0 where all are settled; absent while that is not known",
+                "age of the oldest message that was read and is not settled, 0 if all are settled; absent while unknown",
             )?,
             last_fetch: register.seconds(
                 "penstock_last_fetch_timestamp_seconds",
-                "when the partition's end was last fetched or looked up",
+                "time at which the partition's end was last fetched or looked up",
             )?,
             blocked: register.seconds(
                 "penstock_open_transaction_seconds",
-                "for how long an open transaction of a producer has kept the partition from being read on; absent where none does",
+                "time for which a producer's open transaction has blocked the partition; absent while none does",
             )?,
             lost: register.counters(
                 "penstock_lost_messages_total",
-                "offsets that were skipped, or whose messages were in flight, because the brokers no longer have them, by reason: retention, truncation (the log became shorter) or recreation (the topic was created again)",
+                "offsets that the brokers no longer have and that were skipped or in flight, by reason: retention, truncation (the log became shorter) or recreation (the topic was created again)",
                 &LOSS_LABELS,
             )?,
             offsets_lost: register.counters(
                 "penstock_lost_positions_total",
-                "how often the brokers no longer had a partition's position, by reason as in penstock_lost_messages_total",
+                "cases in which the brokers no longer had a partition's position, by reason as in penstock_lost_messages_total",
                 &LOSS_LABELS,
             )?,
             assigned: register.add(
@@ -198,45 +198,45 @@ impl Metrics {
                 "counter",
                 IntCounter::with_opts(one(
                     "penstock_commit_failures_total",
-                    "commits that failed",
+                    "failed commits",
                 ))?,
             )?,
             paused: register.add(
                 "gauge",
                 IntGauge::with_opts(one(
                     "penstock_paused_partitions",
-                    "partitions that are not read for now, because too many of their messages wait for others of their key",
+                    "partitions that are paused because too many of their messages wait for their key",
                 ))?,
             )?,
             fetch_errors: register.counters(
                 "penstock_fetch_errors_total",
-                "fetches of a partition that failed and are retried from the same offset, by Kafka's error",
+                "failed fetches of a partition that are retried from the same offset, by Kafka's error",
                 &ERROR_LABELS,
             )?,
             produced: register.add(
                 "counter",
                 IntCounter::with_opts(one(
                     "penstock_produced_messages_total",
-                    "messages that handlers gave to produce and that transactions committed",
+                    "records that handlers returned and that transactions committed",
                 ))?,
             )?,
             transactions: register.counters(
                 "penstock_transactions_total",
-                "transactions by their outcome: committed, aborted (another follows) or failed (the consumer ends)",
+                "transactions by outcome: committed, aborted (another follows) or failed (the consumer ends)",
                 &TRANSACTION_LABELS,
             )?,
             queued: register.add(
                 "gauge",
                 IntGauge::with_opts(one(
                     "penstock_queued_messages",
-                    "messages that wait for a handler",
+                    "messages waiting for a handler",
                 ))?,
             )?,
             queued_bytes: register.add(
                 "gauge",
                 IntGauge::with_opts(one(
                     "penstock_queued_bytes",
-                    "bytes of the messages that wait for a handler",
+                    "bytes of the messages waiting for a handler",
                 ))?,
             )?,
             queue: Arc::default(),

@@ -8,17 +8,16 @@ const HEAD: &str = "\
 
 # Metrics
 
-The runtime serves them at `/metrics`, port 6060, in Prometheus' text format.
-The first three have the names, labels, help and buckets of the Python consumer
-that Penstock carries on, so dashboards and alerts made for it go on working.
+The runtime serves its metrics at `/metrics`, port 6060, in Prometheus' text format. The first three
+have the names, labels, help and buckets of the Python consumer that Penstock continues, so its
+dashboards and alerts still work.
 
-- `kafka_client_name` is the manifest's `prometheusClientName`, perhaps blank.
-- `kafka_success` is `true` when the handler did its work (and, in order, the
-  commit succeeded), otherwise `false`: invalid, skipped, dead-lettered or
-  failed messages.
+- `kafka_client_name` is the manifest's `prometheusClientName`, which may be blank.
+- `kafka_success` is `true` if the handler succeeded (and, in InOrder mode, the commit too). For
+  invalid, skipped, dead-lettered and failed messages it is `false`.
 - `consumer` is the consumer's name, `kafka_consumer.group_name`.
-- A gauge of a partition is absent until its value is known, and again once the
-  partition is revoked: an unknown lag is never zero.
+- A gauge of a partition is absent until its value is known, and again after the partition is
+  revoked. An unknown lag is never reported as zero.
 ";
 
 /// The whole page.
