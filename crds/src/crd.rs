@@ -18,11 +18,11 @@ const HEADER: &str = "\
 /// hash that a Deployment adds, a derived name is still a DNS label (63).
 pub const MAX_NAME_LENGTH: usize = 52;
 
-/// What `metadata.name` must match, the length aside: a DNS-1035 label, as a
-/// Service's name, which is derived from it, has to be.
+/// The pattern of `metadata.name`, apart from its length: a DNS-1035 label, because the
+/// name of a Service is derived from it.
 pub const NAME_PATTERN: &str = "^[a-z]([-a-z0-9]*[a-z0-9])?$";
 
-/// What is said of another `metadata.name`.
+/// The message about any other `metadata.name`.
 pub(crate) const NAME_MESSAGE: &str = "must have 1 to 52 characters, each a lower-case letter, a digit or '-', and begin with a letter and end with a letter or digit, because other names are derived from it";
 
 /// Bounds of texts, lists and maps. The API server needs them: it refuses rules
@@ -103,8 +103,8 @@ const BOUNDS: &[(&str, &str, usize)] = &[
     ),
 ];
 
-/// How lists and maps merge under server-side apply; `set` and `map` also mean
-/// that no item comes twice.
+/// The merge strategies of lists and maps under server-side apply; `set` and `map` also
+/// forbid duplicate items.
 const MERGES: &[(&str, &str, Merge)] = &[
     ("spec.topics", LIST, Merge::Is("set")),
     (

@@ -22,16 +22,16 @@ pub struct Document {
     pub index: usize,
     /// The line that it begins on, from 1.
     pub line: usize,
-    /// What it holds.
+    /// Its content.
     pub content: Content,
 }
 
-/// What a document holds.
+/// The content of a document.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Content {
     /// A consumer that keeps every rule.
     Consumer(Box<Consumer>),
-    /// Another kind of object, such as a ConfigMap: nothing is said about it.
+    /// Another kind of object, such as a ConfigMap, which is not checked.
     Other(OtherObject),
     /// A consumer, or what was meant as one, that can't be used.
     Refused(Refusal),
@@ -58,19 +58,19 @@ pub struct OtherObject {
     pub name: Option<String>,
 }
 
-/// Why a document can't be used.
+/// An error in a document.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
     /// `metadata.name`, as far as it could be read.
     pub name: Option<String>,
-    /// What is wrong.
+    /// The problem.
     pub problem: Problem,
 }
 
-/// What is wrong with a document.
+/// A problem of a document.
 #[derive(Clone, Debug, Error, PartialEq)]
 pub enum Problem {
-    /// It is not YAML, or a key comes twice. Line and column count from 1, in the
+    /// The text is not YAML, or a key is duplicated. Line and column count from 1, in the
     /// whole text.
     #[error("line {line}, column {column}: {message}")]
     Syntax {
@@ -78,15 +78,15 @@ pub enum Problem {
         line: usize,
         /// Column in the line.
         column: usize,
-        /// What the YAML parser says.
+        /// The message of the YAML parser.
         message: String,
     },
-    /// It breaks rules.
+    /// The document breaks rules.
     #[error("{0}")]
     Violations(Violations),
 }
 
-/// Why a text is not exactly one consumer.
+/// The reason why a text is not exactly one consumer.
 #[derive(Clone, Debug, Error, PartialEq)]
 pub enum ManifestErrors {
     /// There is no consumer in it.
@@ -121,8 +121,7 @@ pub fn read(text: &str) -> Vec<Document> {
         .collect()
 }
 
-/// Reads a text that must hold one consumer. Objects of other kinds may stand
-/// beside it.
+/// Reads a text that must hold one consumer. It may also contain objects of other kinds.
 ///
 /// # Errors
 /// When there is no consumer, more than one, or one that breaks rules.
@@ -178,8 +177,8 @@ fn content(value: Value) -> Content {
     }
 }
 
-/// The object, when it is surely not meant as a consumer: it says which API and
-/// kind it is of, and neither is ours or nearly ours.
+/// Returns the object if it is clearly not intended as a consumer: it names its API and
+/// kind, and neither is or resembles that of a KafkaConsumer.
 fn other_object(value: &Value) -> Option<OtherObject> {
     let api_version = value["apiVersion"].as_str()?;
     let kind = value["kind"].as_str()?;

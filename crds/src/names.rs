@@ -4,8 +4,8 @@ use std::fmt;
 
 use thiserror::Error;
 
-/// Why a name is refused. The text is the whole message for the user, but for
-/// the field's path.
+/// The reason why a name is rejected. The text is the whole message for the user, except
+/// for the field's path.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum NameError {
     /// The group has no service name, or nothing after it.
@@ -108,7 +108,7 @@ impl TopicName {
     /// Longest name, in characters.
     pub const MAX_LENGTH: usize = 249;
 
-    /// What a topic name must match. (`.` and `..` match and are refused too.)
+    /// The pattern of a topic name. (`.` and `..` match, but are rejected too.)
     pub const PATTERN: &str = "^[a-zA-Z0-9._-]+$";
 
     /// Checks and takes a topic name.

@@ -14,25 +14,24 @@ const INTRODUCTION: &str = "\
 
 # Configuration reference
 
-Every field of a `KafkaConsumer` (`penstock.dev/v1alpha1`), its default, and the
-rules that it has to keep. `kubectl apply`, `penstock check`, `penstock dev` and
-the runtime hold a manifest to the same rules. A field that is null counts as
-absent; a field that does not exist is an error.
+This page lists every field of a `KafkaConsumer` (`penstock.dev/v1alpha1`), its default and its rules.
+`kubectl apply`, `penstock check`, `penstock dev` and the runtime apply the same rules to a manifest.
+A field that is null counts as absent. A field that does not exist is an error.
 
-Durations are numbers with a unit, `ms`, `s`, `m` or `h`: `250ms`, `30s`, `1h30m`.
+A duration is a number with a unit, `ms`, `s`, `m` or `h`, or several of them: `250ms`, `30s`,
+`1h30m`.
 
-`metadata.name` has 1 to 52 characters: lower-case letters, digits and `-`, with a
-letter in front and a letter or digit at the end.
+`metadata.name` has 1 to 52 characters: lower-case letters, digits and `-`. It begins with a letter
+and ends with a letter or digit.
 ";
 
 const PROPERTIES: &str = "
 ## librdkafka properties
 
-`spec.kafka.config` takes the properties of librdkafka 2.12 that follow, as text.
-They are applied last: base, then connection, then the mode's properties, then
-these, and the later one wins. Producer properties, callbacks, credentials and the
-properties that follow from other fields are refused, with the field to use
-instead.
+`spec.kafka.config` accepts the following properties of librdkafka 2.12, as text. The order is base
+properties, connection properties, the mode's properties, and these; a later value wins. Producer
+properties, callbacks, credentials and properties that follow from other fields are rejected, with
+the field to use instead.
 
 | property | value |
 |---|---|
@@ -67,13 +66,13 @@ const KUBERNETES: &[(&str, &str)] = &[
     ("status.conditions", "list of Condition"),
 ];
 
-/// The page, in Markdown.
+/// Returns the page, in Markdown.
 pub fn markdown() -> String {
     let mut page = INTRODUCTION.to_owned();
     let root = schema::root();
     for (section, about) in [
-        ("spec", "What the consumer is to do."),
-        ("status", "What the operator reports."),
+        ("spec", "The desired state of the consumer."),
+        ("status", "The state that the operator reports."),
     ] {
         page.push_str(&format!("\n## {section}\n\n{about}\n"));
         object(&mut page, &root["properties"][section], section);

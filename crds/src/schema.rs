@@ -16,8 +16,8 @@ pub(crate) fn root() -> &'static Value {
     &ROOT
 }
 
-/// What the schema has against a spec that has the right fields and types:
-/// lengths, numbers of items, items that come twice.
+/// Returns the schema's violations in a spec with correct fields and types: lengths,
+/// numbers of items, duplicate items.
 pub(crate) fn check_spec(spec: &KafkaConsumerSpec) -> Vec<Violation> {
     let value = serde_json::to_value(spec).expect("a spec is JSON");
     check(&root()["properties"]["spec"], &value, "spec")
@@ -229,7 +229,7 @@ impl Walk {
     }
 }
 
-/// Whether people put credentials there, by design or by mistake.
+/// Returns `true` if users put credentials there, by design or by mistake.
 fn may_be_secret(path: &str) -> bool {
     [
         "spec.kafka.config[",
@@ -254,7 +254,7 @@ fn whole(schema: &Value, keyword: &str) -> Option<i64> {
     bound.as_i64().or_else(|| Some(bound.as_f64()? as i64))
 }
 
-/// What a pattern stands for, in words where there are some.
+/// Returns the meaning of a pattern, in words if there are any.
 fn described(schema: &Value) -> String {
     match schema["pattern"].as_str() {
         Some(HumanDuration::PATTERN) => {

@@ -22,19 +22,19 @@ pub struct ValidatedConsumer {
     pub name: ConsumerName,
     /// The topics, at least one, none twice.
     pub topics: Vec<TopicName>,
-    /// How messages are given to handlers.
+    /// The order in which messages are passed to handlers.
     pub mode: ConsumeMode,
-    /// What is committed. Only Fast has [`Commit::Read`].
+    /// The commit policy. Only Fast has [`Commit::Read`].
     pub commit: Commit,
-    /// Whether the consumer rests: `spec.replicas` is 0.
+    /// `true` if `spec.replicas` is 0.
     pub paused: bool,
     /// Most messages taken in one read, 1 to 10,000.
     pub consume_batch_size: NonZeroU32,
-    /// Where a group without a committed offset begins.
+    /// The position at which a group without a committed offset begins.
     pub offset_reset: OffsetReset,
-    /// Where a group continues whose offsets are lost.
+    /// The position at which a group continues after its offsets are lost.
     pub on_offset_lost: OnOffsetLost,
-    /// How values are read.
+    /// The format of values.
     pub format: Format,
     /// The label `kafka_client_name`; may be blank.
     pub prometheus_client_name: String,
@@ -44,9 +44,9 @@ pub struct ValidatedConsumer {
     pub kafka: Kafka,
     /// The handler's image and transport.
     pub handler: Handler,
-    /// How the handler is reached.
+    /// The connection to the handler.
     pub endpoint: Endpoint,
-    /// What happens when a message can't be handled.
+    /// The attempts at a message, and the action after the last one.
     pub delivery: DeliveryPolicy,
     /// Settings of the pods.
     pub pod: Pod,
@@ -117,22 +117,22 @@ impl Concurrency {
     }
 }
 
-/// How the handler is reached.
+/// The connection to the handler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// Within the process.
     Embedded,
-    /// In a process of its own.
+    /// In another process.
     Remote {
-        /// What is spoken.
+        /// The protocol.
         transport: Transport,
-        /// Where it listens.
+        /// The address on which it listens.
         address: Address,
     },
 }
 
 impl Endpoint {
-    /// Where a handler in a process of its own listens.
+    /// Returns the address of a handler in another process.
     pub fn address(&self) -> Option<&Address> {
         match self {
             Self::Embedded => None,
@@ -141,7 +141,7 @@ impl Endpoint {
     }
 }
 
-/// What is spoken with a handler in a process of its own.
+/// The protocol of a handler in another process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// HTTP/1.1, one message a request.
@@ -152,7 +152,7 @@ pub enum Transport {
     Grpc,
 }
 
-/// Where a handler listens.
+/// The address on which a handler listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     /// A TCP port on the loopback address.
@@ -183,17 +183,17 @@ pub struct DeliveryPolicy {
     pub factor: f64,
     /// Share of each wait that is random, 0 to 1.
     pub jitter: f64,
-    /// What follows the last attempt.
+    /// The action after the last attempt.
     pub on_failure: FailureAction,
 }
 
-/// What follows the last attempt.
+/// The action after the last attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FailureAction {
     /// End the process.
     Stop,
-    /// Log, count and go on.
+    /// Log, count and continue.
     Skip,
-    /// Write the message to this topic and go on.
+    /// Write the message to this topic and continue.
     DeadLetter(TopicName),
 }

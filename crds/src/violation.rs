@@ -1,4 +1,4 @@
-//! What is wrong with a manifest, in terms of its fields.
+//! The errors of a manifest, in terms of its fields.
 
 use std::fmt;
 
@@ -10,11 +10,10 @@ use serde_json::Value;
 pub struct Violation {
     /// The field, such as `spec.topics[1]` or `spec.kafka.config[fetch.min.bytes]`.
     pub path: String,
-    /// What the field holds; absent when it holds nothing, and when it holds a
-    /// credential.
+    /// The value of the field; absent if the field is empty or holds a credential.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<Value>,
-    /// What the field must be, and the remedy.
+    /// The required value, and the remedy.
     pub message: String,
 }
 

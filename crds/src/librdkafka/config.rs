@@ -10,8 +10,9 @@ use crate::validate::{ConsumeMode, Endpoint, Transport, ValidatedConsumer};
 use super::connection::{self, SecretError, SecretRef, Setting};
 use super::properties::{self, Scope};
 
-/// How long the coordinator lets a transaction stay open whose process is gone. Other
-/// consumers that are assigned its partitions, and readers of its records, wait that long.
+/// The maximum time that the coordinator keeps the transaction of a dead process open.
+/// Other consumers that are assigned its partitions, and readers of its records, wait
+/// that long.
 pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Properties and values, in the order in which they are given to librdkafka.
@@ -22,18 +23,17 @@ pub type Layer = Vec<(String, String)>;
 /// still feeds fast ones.
 const QUEUED_KBYTES: &str = "8192";
 
-/// The same before a handler that is given batches in a process of its own. Each batch
-/// is in memory twice, as messages and as what is written of them, and half of the
-/// above still keeps such a handler busy.
+/// The same before a handler that receives batches in another process. Each batch is in
+/// memory twice, as messages and in its encoded form, and half of the above still keeps
+/// such a handler busy.
 const QUEUED_KBYTES_FOR_BATCHES: &str = "4096";
 
-/// How long librdkafka fetches nothing more once that much is waiting, in
-/// milliseconds. Its own default, a second, leaves fast handlers idle for most
-/// of the time that they work off a backlog.
+/// The pause of librdkafka's fetches once that much is waiting, in milliseconds. Its
+/// default, a second, leaves fast handlers idle for most of a backlog.
 const FETCH_BACKOFF_MS: &str = "10";
 
 /// A consumer's configuration: memory, base, connection, mode and the user's own
-/// properties. What comes later wins.
+/// properties. A later value wins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsumerConfig {
     memory: Layer,
@@ -61,8 +61,8 @@ pub fn consumer_config(consumer: &ValidatedConsumer) -> ConsumerConfig {
 }
 
 impl ConsumerConfig {
-    /// What bounds the memory. Penstock's own; the layers above it are the
-    /// source's.
+    /// Returns the properties that limit the memory. Penstock adds them; the other layers
+    /// are those of baseplate.
     pub fn memory(&self) -> &[(String, String)] {
         &self.memory
     }
@@ -220,16 +220,16 @@ fn mode(consumer: &ValidatedConsumer) -> Layer {
             ("enable.auto.offset.store", "true"),
         ]),
         (Commit::Handled, ConsumeMode::InOrder) => properties.push(("enable.auto.commit", "false")),
-        // The runtime commits by itself, at this interval: what it writes beside the
-        // offset changes even where the offset does not, which librdkafka would not see.
+        // The runtime commits at this interval, not librdkafka, which would miss a change
+        // of the metadata while the offset stays the same.
         (Commit::Handled, ConsumeMode::KeyOrdered { .. } | ConsumeMode::Fast { .. }) => properties
             .extend([
                 ("enable.auto.commit", "false"),
                 ("auto.commit.interval.ms", "5000"),
                 ("enable.auto.offset.store", "false"),
             ]),
-        // Who takes a partition on must wait for a transaction that is still open:
-        // librdkafka asks for that where it reads committed messages only.
+        // The new owner of a partition must wait for an open transaction: librdkafka
+        // requests that if it reads committed messages only.
         (Commit::Transactional, _) => properties.extend([
             ("enable.auto.commit", "false"),
             ("auto.commit.interval.ms", "100"),
@@ -240,7 +240,7 @@ fn mode(consumer: &ValidatedConsumer) -> Layer {
     layer(&properties)
 }
 
-/// Whether the properties choose the group protocol of KIP-848.
+/// Returns `true` if the properties choose the group protocol of KIP-848.
 pub(crate) fn is_consumer_protocol(config: &BTreeMap<String, String>) -> bool {
     config
         .get("group.protocol")

@@ -1,4 +1,4 @@
-//! How a client reaches the brokers: TLS, SASL, and the Secrets behind them.
+//! The connection of a client to the brokers: TLS, SASL, and their Secrets.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,13 @@ pub struct SecretRef {
     pub secret: String,
     /// Entry of the Secret.
     pub key: String,
-    /// What it is for: `sasl.password`, or `ssl.ca`, `ssl.certificate` or
+    /// The property that it is for: `sasl.password`, or `ssl.ca`, `ssl.certificate` or
     /// `ssl.key`, which librdkafka takes as `….location` or as `….pem`.
     pub property: &'static str,
 }
 
 impl SecretRef {
-    /// Where the entry lies below the directory that Secrets are mounted in:
+    /// Returns the path of the entry in the directory where Secrets are mounted:
     /// `{secrets_dir}/{secret}/{key}`.
     pub fn path(&self, secrets_dir: &Path) -> PathBuf {
         secrets_dir.join(&self.secret).join(&self.key)
@@ -44,7 +44,7 @@ impl SecretRef {
     }
 }
 
-/// Why a Secret's entry can't be used.
+/// The reason why a Secret's entry cannot be used.
 #[derive(Debug, Error)]
 pub enum SecretError {
     /// There is no such file, or it can't be read as text.
@@ -59,7 +59,7 @@ pub enum SecretError {
         key: String,
         /// The file that was looked for.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// The entry is there and holds nothing.
@@ -70,7 +70,7 @@ pub enum SecretError {
         /// Entry of the Secret.
         key: String,
     },
-    /// Whoever was asked for the entry does not have it.
+    /// The provider of entries does not have it.
     #[error(
         "Secret '{secret}' has no entry '{key}'; create the Secret with this entry, or correct its name in the manifest"
     )]

@@ -1,5 +1,5 @@
-//! What librdkafka is told: the properties it knows, and the configuration that
-//! follows from a consumer.
+//! The properties that librdkafka knows, and the configuration that follows from a
+//! consumer.
 
 pub mod config;
 mod connection;

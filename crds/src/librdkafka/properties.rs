@@ -9,13 +9,13 @@ use super::table::TABLE;
 pub struct Property {
     /// Name, as in librdkafka's CONFIGURATION.md.
     pub name: &'static str,
-    /// Which clients have it.
+    /// The clients that have it.
     pub scope: Scope,
-    /// What it may hold.
+    /// The values that it may have.
     pub kind: Kind,
 }
 
-/// Which clients have a property.
+/// The clients that have a property.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Consumers and producers.
@@ -26,7 +26,7 @@ pub enum Scope {
     Producer,
 }
 
-/// What a property may hold.
+/// The values that a property may have.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     /// Any text.
@@ -46,7 +46,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Whether librdkafka takes the text for a property of this kind.
+    /// Returns `true` if librdkafka accepts the text for a property of this kind.
     pub fn accepts(self, text: &str) -> bool {
         match self {
             Self::Text => true,

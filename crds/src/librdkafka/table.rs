@@ -1,7 +1,6 @@
-//! The properties of librdkafka 2.12 that a manifest may speak of: facts from the
-//! library's own CONFIGURATION.md, in alphabetical order. Where the page lists a
-//! name both as a global and as a topic property, the global one counts, as it
-//! does for the library.
+//! The properties of librdkafka 2.12 that a manifest may name: facts from the library's
+//! CONFIGURATION.md, in alphabetical order. If the page lists a name both as a global and
+//! as a topic property, the global one counts, as it does for the library.
 
 use super::properties::Kind::{Api, Boolean, Choice, Flags, Integer, Number, Text};
 use super::properties::Property;

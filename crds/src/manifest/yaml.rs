@@ -51,7 +51,7 @@ fn chunks(text: &str) -> Vec<Chunk> {
                 text: String::new(),
             };
             chunks.push(std::mem::replace(&mut current, next));
-            // What follows the marker on its line keeps its column.
+            // Text after the marker keeps its column.
             current.text.push_str("   ");
             current.text.push_str(&line[3..]);
         } else {
@@ -110,8 +110,8 @@ fn without_position(message: &str) -> String {
     message[..end].to_owned()
 }
 
-/// As kubectl does it: keys become text. What JSON has no number for (`.nan`,
-/// `.inf`) becomes text as well, and is refused where a number is needed.
+/// Keys become text, as in kubectl. Numbers that JSON does not have (`.nan`, `.inf`)
+/// become text too, and are rejected if a number is required.
 fn to_json(value: serde_yaml::Value) -> Value {
     match value {
         serde_yaml::Value::Null => Value::Null,

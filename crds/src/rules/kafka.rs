@@ -16,14 +16,14 @@ const BROKER: &str = concat!(
 /// bounds the length.)
 const SECRET_NAME: &str = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*$";
 
-/// What Kubernetes takes as an entry of a Secret, but for names that start with
-/// two dots, which the kubelet keeps for itself.
+/// The names that Kubernetes accepts for an entry of a Secret, except those that start
+/// with two dots, which the kubelet reserves.
 const SECRET_KEY: &str = "^[.]?[a-zA-Z0-9_-][a-zA-Z0-9._-]*$";
 
 /// Mechanisms that take a user name and a password.
 const PASSWORD_TYPES: &[Type] = &[Type::ScramSha256, Type::ScramSha512, Type::Plain];
 
-/// Whether a field of the authentication is there.
+/// Returns `true` if a field of the authentication is present.
 type Has = fn(&Authentication) -> bool;
 
 pub(super) fn rules() -> Vec<Rule> {
@@ -151,7 +151,7 @@ fn secrets() -> [Rule; 2] {
             "must be the name of a Secret: lower-case letters, digits, '-' and '.', such as 'kafka-credentials'",
             |spec| secret_fields(spec, true),
         ),
-        // Whoever writes a password here by mistake does not want to see it again.
+        // A password that is written here by mistake must not appear in the message.
         hidden_pattern(
             "secret-key",
             &[

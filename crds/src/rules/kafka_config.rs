@@ -174,7 +174,7 @@ fn refused(property: &'static str, message: &str) -> Rule {
     )
 }
 
-/// Whether a property may never be set.
+/// Returns `true` if a property may never be set.
 pub(crate) fn is_refused(name: &str) -> bool {
     is_in_tables(name) || not_built(name).is_some()
 }
@@ -184,8 +184,8 @@ fn is_in_tables(name: &str) -> bool {
     in_table(&CREDENTIALS) || in_table(&OWNED) || in_table(&SENSELESS)
 }
 
-/// What is said of properties that librdkafka knows only to refuse them, as Penstock's is
-/// built: without libcurl, by which it would ask for tokens itself, and for Linux.
+/// Returns the message about a property that Penstock's build of librdkafka rejects. The
+/// build is for Linux, and has no libcurl, with which librdkafka could request tokens.
 fn not_built(name: &str) -> Option<&'static str> {
     if name.starts_with("sasl.oauthbearer.") || name.starts_with("https.ca.") {
         Some(
@@ -237,7 +237,7 @@ fn commits() -> [Rule; 6] {
             "enable.auto.commit",
             COMMITS_EACH_MESSAGE,
             commits_each_message,
-            "an InOrder consumer commits each message once it is handled, not by the clock; leave it out",
+            "an InOrder consumer commits each message once it is handled, not periodically; leave it out",
         ),
         commit_rule(
             "in-order",
@@ -350,7 +350,7 @@ fn commits_each_message(spec: &KafkaConsumerSpec) -> bool {
     spec.mode == Mode::InOrder && spec.commit != Some(Commit::Transactional)
 }
 
-/// Where `applies`, the property may not be true.
+/// A rule: the property must not be true if `applies` is.
 fn commit_rule(
     policy: &str,
     property: &'static str,
@@ -377,10 +377,10 @@ fn commit_rule(
     )
 }
 
-/// What librdkafka takes for `partition.assignment.strategy`
-/// (`rd_kafka_assignors_init`): names of its three assignors, in lower case, separated
-/// by commas, all of one kind. Eager ones give all partitions up at each rebalance,
-/// the cooperative one does not, and a group cannot do both.
+/// The values that librdkafka accepts for `partition.assignment.strategy`
+/// (`rd_kafka_assignors_init`): names of its three assignors, in lower case, separated by
+/// commas, all of one kind. Eager assignors revoke all partitions at each rebalance, the
+/// cooperative one does not, and a group cannot mix them.
 const ASSIGNORS: &str = "^[ ,]*((range|roundrobin)( *,[ ,]*(range|roundrobin))*|cooperative-sticky( *,[ ,]*cooperative-sticky)*) *,?$";
 
 fn assignors() -> Rule {

@@ -191,7 +191,7 @@ pub(super) fn below(
     }
 }
 
-/// A rule that the API server is not told of, with the reason.
+/// A rule that only Rust checks and the API server does not know, with the reason.
 pub(super) fn rust_only(
     id: &str,
     field: &str,

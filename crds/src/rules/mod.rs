@@ -31,7 +31,7 @@ pub struct Rule {
     pub id: String,
     /// The fields that the rule speaks of, with `[]` for any item of a list.
     pub fields: Vec<String>,
-    /// What the field must be and the remedy, in one line.
+    /// The required value and the remedy, in one line.
     pub message: String,
     /// The rule for the API server.
     pub cel: Cel,
@@ -40,7 +40,7 @@ pub struct Rule {
 
 type Check = Box<dyn Fn(&KafkaConsumerSpec) -> Vec<Finding> + Send + Sync>;
 
-/// How the API server is told of a rule.
+/// The form of a rule for the API server.
 pub enum Cel {
     /// A validation at one or more places of the schema.
     At {
@@ -51,14 +51,14 @@ pub enum Cel {
         /// The field below the place, as a relative JSON path, if it is not the
         /// place itself.
         field_path: Option<String>,
-        /// What is said about a violation.
+        /// The message about a violation.
         message: CelMessage,
     },
     /// Not told, for this reason; only Rust checks the rule.
     RustOnly(&'static str),
 }
 
-/// What the API server says about a violation.
+/// The API server's message about a violation.
 pub enum CelMessage {
     /// The rule's message.
     Fixed,

@@ -12,7 +12,7 @@ use super::{Cel, CelMessage, Finding, Rule};
 /// A DNS label.
 const LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 
-/// What the names of the operator's own volumes begin with.
+/// The prefix of the names of the operator's own volumes.
 pub const OWN_VOLUMES: &str = "penstock-";
 
 /// Sources of a volume, in CEL.

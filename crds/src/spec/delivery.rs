@@ -1,16 +1,16 @@
-//! What happens when a message can't be handled.
+//! Attempts at a message, and the action after the last one.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::HumanDuration;
 
-/// Attempts, the waits between them, and what follows the last.
+/// Attempts, the waits between them, and the action after the last one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Delivery {
-    /// How often a message is given to the handler before onFailure applies,
-    /// 1 to 1000. Only failures that may pass are tried again.
+    /// Number of attempts at a message before onFailure applies, 1 to 1000. Only
+    /// retryable failures are tried again.
     #[serde(default = "default_max_attempts")]
     pub max_attempts: i64,
 
@@ -18,14 +18,14 @@ pub struct Delivery {
     #[serde(default)]
     pub backoff: Backoff,
 
-    /// What follows the last attempt. Stop: the process ends and the message
+    /// Action after the last attempt. Stop: the process ends, and the message
     /// comes again after the restart. Skip: the message is logged, counted and
-    /// left behind. DeadLetter: it is written to deadLetterTopic.
+    /// skipped. DeadLetter: the message is written to deadLetterTopic.
     #[serde(default)]
     pub on_failure: OnFailure,
 
-    /// Topic for messages that could not be handled. Needed for DeadLetter, and
-    /// only there.
+    /// Topic for messages that could not be handled. Required with DeadLetter, and
+    /// valid only with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letter_topic: Option<String>,
 }
@@ -39,29 +39,29 @@ pub struct Backoff {
     #[serde(default = "default_initial")]
     pub initial: HumanDuration,
 
-    /// Longest wait.
+    /// Maximum wait.
     #[serde(default = "default_max")]
     pub max: HumanDuration,
 
-    /// By how much each wait exceeds the one before, 1 to 100.
+    /// Factor between a wait and the next, 1 to 100.
     #[serde(default = "default_factor")]
     pub factor: f64,
 
-    /// Share of each wait that is drawn at random, 0 (none) to 1 (all of it),
-    /// so that consumers which failed together do not return together.
+    /// Random share of each wait, 0 (none) to 1 (all of it). It prevents consumers
+    /// that failed together from retrying together.
     #[serde(default = "default_jitter")]
     pub jitter: f64,
 }
 
-/// What follows the last attempt.
+/// The action after the last attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum OnFailure {
     /// End the process; nothing is committed for the message.
     #[default]
     Stop,
-    /// Log, count and go on.
+    /// Log, count and continue.
     Skip,
-    /// Write the message to the dead-letter topic and go on.
+    /// Write the message to the dead-letter topic and continue.
     DeadLetter,
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub struct HumanDuration(Duration);
 
 impl HumanDuration {
-    /// What a duration must look like, for the schema and for messages.
+    /// The pattern of a duration, for the schema and for messages.
     pub const PATTERN: &str = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$";
 
     /// A duration of whole seconds.
@@ -55,7 +55,7 @@ impl fmt::Display for HumanDuration {
 
 const NANOS_PER_MILLI: u128 = 1_000_000;
 
-/// What the parts of a duration must be.
+/// The required form of a duration.
 const EXPECTED: &str = "must be a number and a unit (ms, s, m or h), such as 250ms, 30s or 1h30m";
 
 impl std::str::FromStr for HumanDuration {

@@ -6,28 +6,28 @@ use serde::{Deserialize, Serialize};
 
 use super::HumanDuration;
 
-/// The handler's image and how messages reach it.
+/// The handler's image, and the protocol for its messages.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Handler {
     /// Container image of the handler.
     pub image: String,
 
-    /// Http: each message is one POST to the handler's container. BatchHttp: up to
-    /// consumeBatchSize messages are one POST, with a verdict for each. Grpc: batches of
-    /// messages and their verdicts go over one stream. Embedded: the image is built on
-    /// the Penstock runtime library and is the consumer itself.
+    /// Protocol between the runtime and the handler. Http: one POST for each message.
+    /// BatchHttp: one POST for up to consumeBatchSize messages, with a verdict for each.
+    /// Grpc: one stream for batches of messages and their verdicts. Embedded: the image
+    /// is built on the Penstock runtime library and is the consumer itself.
     #[serde(default)]
     pub protocol: Protocol,
 
     /// TCP port that the handler listens on, at all addresses of the pod. Default of an
-    /// Http or BatchHttp handler: 8080, unless socket is given. A Grpc handler has none unless it is
-    /// given.
+    /// Http or BatchHttp handler: 8080, unless socket is set. A Grpc handler has no
+    /// default port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<i32>,
 
     /// Path of the Unix socket that the handler listens on, instead of port. Default of
-    /// a Grpc handler: /run/penstock/handler.sock, unless port is given.
+    /// a Grpc handler: /run/penstock/handler.sock, unless port is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<String>,
 
@@ -35,11 +35,11 @@ pub struct Handler {
     #[serde(default = "default_path")]
     pub path: String,
 
-    /// Longest time for one attempt at one message.
+    /// Maximum time for one attempt at one message.
     #[serde(default = "default_timeout")]
     pub timeout: HumanDuration,
 
-    /// Entry point of the container, instead of the image's.
+    /// Entry point of the container. It replaces that of the image.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
 
@@ -59,24 +59,24 @@ pub struct Handler {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
 
-    /// Tells when the handler has started. Default: its port accepts a
-    /// connection; a socket is waited for by the runtime.
+    /// Checks whether the handler has started. Default: its port accepts a
+    /// connection. The runtime itself waits for a socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub startup_probe: Option<Probe>,
 
-    /// Tells when the handler must be restarted.
+    /// Checks whether the handler must be restarted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub liveness_probe: Option<Probe>,
 
-    /// Volumes of the pod that the container sees.
+    /// Volumes of the pod that the container mounts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volume_mounts: Vec<VolumeMount>,
 }
 
-/// How messages reach the handler.
+/// The protocol between the runtime and the handler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Protocol {
-    /// One POST a message, CloudEvents 1.0 in binary mode.
+    /// One POST for each message, CloudEvents 1.0 in binary mode.
     #[default]
     Http,
     /// One POST for several messages, CloudEvents 1.0 in batched mode.

@@ -9,24 +9,26 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Kafka {
-    /// Brokers to begin with, as host:port, separated by commas.
+    /// Brokers for the first connection, as host:port, separated by commas.
     pub bootstrap_servers: String,
 
-    /// How the consumer proves who it is. Absent: it does not.
+    /// Authentication of the consumer to the brokers. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authentication: Option<Authentication>,
 
-    /// Encrypts the connection. An empty object trusts the system's authorities.
+    /// TLS settings; when present, the connection is encrypted. An empty object
+    /// trusts the system's authorities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
 
-    /// librdkafka properties, applied last. Passwords and keys do not belong
+    /// librdkafka properties, applied last. Passwords and keys are not allowed
     /// here: name their Secrets under authentication and tls.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub config: BTreeMap<String, String>,
 }
 
-/// How the consumer proves who it is. Each type uses the fields that say so.
+/// Authentication of the consumer to the brokers. Each field names the types that
+/// use it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Authentication {
@@ -46,8 +48,8 @@ pub struct Authentication {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_and_key: Option<KeyPairSecretSource>,
 
-    /// Secret with an access token, for oauth. Read again whenever the token is
-    /// about to expire, so whatever renews the Secret renews the token.
+    /// Secret with an access token, for oauth. The runtime reads it again before the
+    /// token expires, so an update of the Secret renews the token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_token: Option<GenericSecretSource>,
 }
@@ -102,11 +104,11 @@ pub struct KeyPairSecretSource {
     pub key: String,
 }
 
-/// How the connection is encrypted.
+/// The encryption of the connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Tls {
-    /// Authorities to trust instead of the system's.
+    /// Trusted authorities. They replace the system's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trusted_certificates: Vec<CertificateSource>,
 }

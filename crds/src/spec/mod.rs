@@ -1,9 +1,9 @@
 //! The `KafkaConsumer` resource as users write it.
 //!
 //! Doc comments here are the text of `kubectl explain` and of the configuration
-//! reference, so they speak to the author of a manifest. What a field may hold
-//! is said by [`crate::rules`]; what it means once checked, by
-//! [`crate::validate::ValidatedConsumer`].
+//! reference, so their reader is the author of a manifest. [`crate::rules`] has the
+//! values that a field may hold, and [`crate::validate::ValidatedConsumer`] their meaning
+//! once checked.
 
 // Each printed column has the same keys.
 #![allow(clippy::duplicated_attributes)]
@@ -29,8 +29,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A Kafka consumer: which topics to read, as which group, in which mode, and
-/// the handler that is given each message.
+/// A Kafka consumer: the topics to read, the group, the mode, and the handler that
+/// processes each message.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "penstock.dev",
@@ -42,7 +42,7 @@ use serde::{Deserialize, Serialize};
     namespaced,
     status = "KafkaConsumerStatus",
     derive = "PartialEq",
-    doc = "A Kafka consumer: which topics to read, as which group, in which mode, and the handler that is given each message.",
+    doc = "A Kafka consumer: the topics to read, the group, the mode, and the handler that processes each message.",
     scale(
         spec_replicas_path = ".spec.replicas",
         status_replicas_path = ".status.replicas",
@@ -63,13 +63,13 @@ use serde::{Deserialize, Serialize};
     printcolumn(
         name = "Topics",
         type_ = "string",
-        description = "Topics that are read",
+        description = "Topics to read",
         json_path = ".spec.topics"
     ),
     printcolumn(
         name = "Replicas",
         type_ = "string",
-        description = "Pods that are ready, of those that are wanted",
+        description = "Ready pods / desired pods",
         json_path = ".status.ready"
     ),
     printcolumn(
@@ -81,19 +81,19 @@ use serde::{Deserialize, Serialize};
     printcolumn(
         name = "Lag",
         type_ = "integer",
-        description = "Messages yet to be handled, as far as known when this was last read",
+        description = "Messages not yet committed, as far as known at the last reading",
         json_path = ".status.lag"
     ),
     printcolumn(
         name = "Ready",
         type_ = "string",
-        description = "Whether messages are being handled",
+        description = "True if at least one pod handles messages",
         json_path = ".status.conditions[?(@.type==\"Available\")].status"
     ),
     printcolumn(
         name = "Reason",
         type_ = "string",
-        description = "Why it is ready or not",
+        description = "Reason of the condition Available",
         priority = 1,
         json_path = ".status.conditions[?(@.type==\"Available\")].reason"
     ),
@@ -106,12 +106,12 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KafkaConsumerSpec {
-    /// Kafka consumer group, written SERVICENAME.group_name. The service name in
-    /// front keeps the groups of different services apart.
+    /// Kafka consumer group, written SERVICENAME.group_name. The service name
+    /// separates the groups of different services.
     pub group: String,
 
     /// Name of the consumer in spans and metrics. Derived from the group as
-    /// kafka_consumer.group_name when absent; anything else is refused.
+    /// kafka_consumer.group_name when absent; any other name is rejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 
@@ -119,9 +119,9 @@ pub struct KafkaConsumerSpec {
     pub topics: Vec<String>,
 
     /// InOrder handles one message at a time, in the order of each partition,
-    /// and commits after each. KeyOrdered runs maxConcurrency handlers side by
-    /// side, but messages with one key one after the other, in order. Fast runs
-    /// maxConcurrency handlers side by side and promises no order.
+    /// and commits after each. KeyOrdered runs maxConcurrency handlers concurrently,
+    /// but handles messages with the same key one after the other, in order. Fast
+    /// runs maxConcurrency handlers concurrently and promises no order.
     pub mode: Mode,
 
     /// Number of handlers in each replica, 1 to 10000. InOrder has exactly one.
@@ -129,34 +129,36 @@ pub struct KafkaConsumerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_concurrency: Option<i64>,
 
-    /// Number of pods. InOrder has exactly one. 0 pauses the consumer, and its
+    /// Number of pods. InOrder has at most one. 0 pauses the consumer, and its
     /// group keeps its offsets.
     #[serde(default = "default_replicas")]
     pub replicas: i32,
 
-    /// When offsets are committed. (The schema takes its text from the type.)
+    /// Commit policy. (The schema takes its text from the type.)
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<Commit>,
 
-    /// Most messages taken from the Kafka client in one read.
+    /// Maximum number of messages in one read from the Kafka client, and in one
+    /// batch for a handler.
     #[serde(default = "default_consume_batch_size")]
     pub consume_batch_size: i64,
 
-    /// Where a group without a committed offset begins: Latest reads only what
-    /// is produced from now on, Earliest all that is kept, Fail stops with an
-    /// error.
+    /// Position at which a group without a committed offset begins. Latest: the
+    /// end, so only new messages are read. Earliest: the oldest retained message.
+    /// Fail: the consumer stops with an error.
     #[serde(default)]
     pub offset_reset: OffsetReset,
 
-    /// Where a group continues whose offsets are lost, because retention passed them,
-    /// or the topic was truncated or created again: Earliest at the oldest message that
-    /// is kept, Latest at the end, Fail stops with an error. Default: Earliest.
+    /// Position at which a group continues after its offsets are lost, because
+    /// retention passed them, or the topic was truncated or created again. Earliest:
+    /// the oldest retained message. Latest: the end. Fail: the consumer stops with an
+    /// error. Default: Earliest.
     #[serde(default, skip_serializing_if = "OnOffsetLost::is_default")]
     pub on_offset_lost: OnOffsetLost,
 
-    /// How a message's value is read. Json skips and counts values that are not
-    /// valid JSON, tombstones among them; Raw hands over any bytes, and
-    /// tombstones as such.
+    /// Format of the messages' values. Json skips and counts values that are not
+    /// valid JSON, including tombstones. Raw passes any bytes to the handler, and
+    /// tombstones too.
     #[serde(default)]
     pub format: Format,
 
@@ -164,17 +166,17 @@ pub struct KafkaConsumerSpec {
     #[serde(default)]
     pub prometheus_client_name: String,
 
-    /// Longest time that a stop or a rebalance waits for messages in flight.
+    /// Maximum time that a stop or a rebalance waits for messages in flight.
     #[serde(default = "default_stop_timeout")]
     pub stop_timeout: HumanDuration,
 
     /// The Kafka cluster and how to connect to it.
     pub kafka: Kafka,
 
-    /// The program that is given each message.
+    /// The program that processes each message.
     pub handler: Handler,
 
-    /// What happens when a message can't be handled.
+    /// Attempts at a message, and the action after the last one.
     #[serde(default)]
     pub delivery: Delivery,
 
@@ -183,50 +185,50 @@ pub struct KafkaConsumerSpec {
     pub pod: Option<Pod>,
 }
 
-/// How messages are given to handlers.
+/// The order in which messages are passed to handlers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Mode {
     /// One handler, one message at a time, in order.
     InOrder,
-    /// maxConcurrency handlers side by side; messages with one key in order.
+    /// maxConcurrency concurrent handlers; messages with the same key in order.
     KeyOrdered,
-    /// maxConcurrency handlers side by side, in no order.
+    /// maxConcurrency concurrent handlers, in no order.
     Fast,
 }
 
-/// When offsets are committed. Read: every 5 seconds, for all that was read,
-/// handled or not (Fast only, and its default): after a crash messages may be
-/// missing. Handled: only for what was handled, with every message before it:
-/// after a crash messages may come twice, none is missing (the default of InOrder
-/// and KeyOrdered). Transactional: as Handled, every 100 ms, in one Kafka
-/// transaction with the messages that handlers give the runtime to produce: each
-/// of those is there once for who reads with isolation.level read_committed.
+/// Commit policy. Read: commits every message that was read, handled or not, every 5
+/// seconds (Fast only, and its default). After a crash, messages may be missing.
+/// Handled: commits only handled messages, with every message before them (the default
+/// of InOrder and KeyOrdered). After a crash, messages may come twice, and none is
+/// missing. Transactional: as Handled, every 100 ms, in one Kafka transaction with the
+/// records that handlers return. Consumers that read with isolation.level
+/// read_committed see each of these records exactly once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Commit {
-    /// Whatever was read, every 5 seconds.
+    /// Every message that was read, every 5 seconds.
     Read,
-    /// Only what was handled, with every message before it.
+    /// Only messages that were handled, with every message before them.
     Handled,
-    /// What was handled and what is produced for it, both or neither.
+    /// Handled messages and the records produced for them, both or neither.
     Transactional,
 }
 
-/// Where a group without a committed offset begins.
+/// The position at which a group without a committed offset begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum OffsetReset {
     /// At the end: only new messages.
     #[default]
     Latest,
-    /// At the oldest message that is kept.
+    /// At the oldest retained message.
     Earliest,
     /// Nowhere: stop with an error.
     Fail,
 }
 
-/// Where a group continues whose offsets are lost.
+/// The position at which a group continues after its offsets are lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum OnOffsetLost {
-    /// At the oldest message that is kept.
+    /// At the oldest retained message.
     #[default]
     Earliest,
     /// At the end: only new messages.
@@ -236,13 +238,13 @@ pub enum OnOffsetLost {
 }
 
 impl OnOffsetLost {
-    /// Returns `true` for the default, which manifests need not mention.
+    /// Returns `true` for the default, which manifests may omit.
     fn is_default(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// How a message's value is read.
+/// The format of the messages' values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Format {
     /// JSON text (RFC 8259).

@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Pod {
-    /// Labels to add.
+    /// Labels to add to the pods.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 
-    /// Annotations to add.
+    /// Annotations to add to the pods.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 
@@ -30,28 +30,28 @@ pub struct Pod {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tolerations: Vec<Toleration>,
 
-    /// Where pods prefer or must run.
+    /// Rules about nodes and other pods for the placement of the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
 
-    /// How replicas spread over nodes and zones.
+    /// Spread of the replicas over nodes and zones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
 
-    /// Priority class.
+    /// Priority class of the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority_class_name: Option<String>,
 
-    /// Service account that the pods run as.
+    /// Service account of the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_account_name: Option<String>,
 
-    /// Secrets to pull images with.
+    /// Secrets for pulling images.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub image_pull_secrets: Vec<LocalObjectReference>,
 
     /// Environment of the runtime container, such as PENSTOCK_LOG or
-    /// OTEL_EXPORTER_OTLP_ENDPOINT. An Embedded handler has handler.env.
+    /// OTEL_EXPORTER_OTLP_ENDPOINT. For an Embedded handler, use handler.env.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
 
@@ -79,11 +79,11 @@ pub struct Volume {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<SecretVolumeSource>,
 
-    /// A directory that is empty at first and goes with the pod.
+    /// A directory that is empty at first and is deleted with the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub empty_dir: Option<EmptyDirVolumeSource>,
 
-    /// A claim of this namespace.
+    /// A PersistentVolumeClaim in this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistent_volume_claim: Option<PersistentVolumeClaimVolumeSource>,
 
@@ -91,13 +91,13 @@ pub struct Volume {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub projected: Option<ProjectedVolumeSource>,
 
-    /// A volume that a CSI driver makes for the pod.
+    /// A volume that a CSI driver creates for the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub csi: Option<CSIVolumeSource>,
 }
 
 impl Volume {
-    /// How many sources are given; it should be one.
+    /// Returns the number of sources, which should be one.
     pub(crate) fn sources(&self) -> usize {
         [
             self.config_map.is_some(),

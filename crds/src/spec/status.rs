@@ -1,14 +1,14 @@
-//! What the operator reports.
+//! The state that the operator reports.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What was last seen of the consumer.
+/// The state of the consumer when the operator last read it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KafkaConsumerStatus {
-    /// Generation of the spec that this status speaks of.
+    /// Generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
@@ -16,11 +16,11 @@ pub struct KafkaConsumerStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,
 
-    /// Pods that are ready.
+    /// Ready pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_replicas: Option<i32>,
 
-    /// Pods that are ready, of those that are wanted, such as 2/3.
+    /// Ready pods / desired pods, such as 2/3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready: Option<String>,
 
@@ -32,29 +32,29 @@ pub struct KafkaConsumerStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handlers: Option<i64>,
 
-    /// Messages that the group has yet to handle, in all partitions whose lag is
-    /// known, when this was last read. Absent while no partition's is. A lower
-    /// bound while lagUnknownPartitions is present.
+    /// Messages between the committed offsets of the group and the ends of the
+    /// partitions, at the last reading, for all partitions whose lag is known. Absent
+    /// while no lag is known. A lower bound while lagUnknownPartitions is present.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<i64>,
 
-    /// Number of partitions whose lag is not known. Absent when every partition's
-    /// is known, or none has been read yet.
+    /// Number of partitions with an unknown lag. Absent when every lag is known, or
+    /// none has been read yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag_unknown_partitions: Option<i32>,
 
-    /// Why the lag, or a part of it, is not known.
+    /// Reason why the lag, or a part of it, is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag_unknown_reason: Option<String>,
 
     /// Topics in which the group has had committed offsets. The operator compares
-    /// what it reads with this to notice that offsets have expired.
+    /// each reading with them to detect expired offsets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub committed: Option<CommittedTopics>,
 
-    /// Messages that the group has lost, or that it will not find when it reads
-    /// on. The condition MessagesLost has the same in words. An entry is kept for an
-    /// hour after the group has moved past it.
+    /// Messages that the group has lost, or will not find when it continues. The
+    /// message of the condition MessagesLost describes them too. An entry stays for
+    /// one hour after the group has moved past it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub messages_lost: Vec<LostMessages>,
 
@@ -70,10 +70,10 @@ pub struct CommittedTopics {
     /// The group.
     pub group: String,
 
-    /// The brokers that keep its offsets, as in spec.kafka.
+    /// The brokers that store its offsets, as in spec.kafka.
     pub bootstrap_servers: String,
 
-    /// The topics, those of the spec only.
+    /// The topics, only those of the spec.
     pub topics: Vec<String>,
 }
 
@@ -84,7 +84,7 @@ pub struct LostMessages {
     /// The topic.
     pub topic: String,
 
-    /// The partition. Absent when it concerns the whole topic.
+    /// The partition. Absent when the loss concerns the whole topic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partition: Option<i32>,
 
@@ -95,29 +95,29 @@ pub struct LostMessages {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub committed: Option<i64>,
 
-    /// The offset at which the log begins, with RetentionPassed, or at which it
-    /// ends, with TopicRecreated.
+    /// The beginning of the log, with RetentionPassed, or its end, with
+    /// TopicRecreated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<i64>,
 
-    /// Number of messages that are lost, at most. Absent when it can't be told.
+    /// Maximum number of lost messages. Absent when unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages: Option<i64>,
 
-    /// Time at which the operator saw that the group had moved past them.
+    /// Time at which the operator noticed that the group had moved past them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passed_time: Option<Time>,
 }
 
-/// Why messages are lost.
+/// The reason why messages are lost.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
 pub enum LossReason {
-    /// The log begins behind the committed offset.
+    /// The log begins after the committed offset.
     RetentionPassed,
     /// The log ends before the committed offset.
     TopicRecreated,
-    /// The group had committed offsets and has none any more.
+    /// The group had committed offsets and no longer has any.
     OffsetsExpired,
 }

@@ -1,7 +1,7 @@
 //! Building a [`ValidatedConsumer`] once no rule is broken.
 //!
-//! Each step parses its field into a type that cannot be wrong. That none of them
-//! fails follows from the rules; should one, it is reported as any violation.
+//! Each step parses its field into a type that cannot be wrong. The rules guarantee that
+//! no step fails. If one does, it is reported like any violation.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -17,10 +17,10 @@ use super::{
     ValidatedConsumer,
 };
 
-/// Where an Http or BatchHttp handler listens that names neither port nor socket.
+/// The port of an Http or BatchHttp handler that names neither port nor socket.
 const DEFAULT_PORT: u16 = 8080;
 
-/// Where a Grpc handler does.
+/// The socket of a Grpc handler that names neither.
 const DEFAULT_SOCKET: &str = "/run/penstock/handler.sock";
 
 /// Checks a spec against the schema and every rule, and fills in the defaults.

@@ -26,9 +26,9 @@ pub(super) fn rules() -> Vec<Rule> {
     rules
 }
 
-/// The coordinator waits `max.poll.interval.ms` for a member to give up partitions. It
-/// then evicts a member that is still draining, and assigns them to another. In InOrder
-/// mode there is no other.
+/// The coordinator waits `max.poll.interval.ms` for a member to release partitions. Then
+/// it evicts a member that is still draining, and assigns them to another. In InOrder
+/// mode there is no other member.
 fn drain_ends_before_eviction() -> Rule {
     let config = "self.kafka.config";
     let interval = format!("{config}['max.poll.interval.ms']");
@@ -104,8 +104,8 @@ fn disordered(
     }
 }
 
-/// What librdkafka will take for a property of [`ORDERED`]: the user's number, or
-/// what it is without one.
+/// Returns the value that librdkafka uses for a property of [`ORDERED`]: the user's
+/// number, or the default.
 fn effective(config: &BTreeMap<String, String>, name: &str) -> Option<i64> {
     if let Some(text) = config.get(name) {
         return text.parse().ok();

@@ -65,7 +65,7 @@ fn is_idempotent(spec: &KafkaConsumerSpec) -> bool {
     is_transactional(spec) || spec.delivery.on_failure == OnFailure::DeadLetter
 }
 
-/// Where `applies`, the number may not be above `max`.
+/// A rule: the number must not be above `max` if `applies` is true.
 fn at_most(
     property: &'static str,
     max: i64,
