@@ -43,8 +43,8 @@ mutants:
 	@hack/setup demo
 	@hack/mutants $(ARGS)
 
-# Penstock beside its references, as ratios of one run; `make bench ARGS=--quick`
-# for a short one, ARGS=peers for the programs of others alone, ARGS=sweep for how it grows.
+# Penstock compared with its references, as ratios of one run; `make bench ARGS=--quick`
+# for a short one, ARGS=peers for third-party programs only, ARGS=sweep for growth.
 bench:
 	@hack/setup bench
 	@hack/bench $(ARGS)
