@@ -75,10 +75,12 @@ fn strategy(
     }
 }
 
-/// Returns `true` while pods of two protocols would meet in a rolling update: a new pod
+/// Returns `true` while pods that can't be in one group would meet in a rolling update: a new pod
 /// could not join the group before the last old one has left, which waits for the new
 /// one to be ready. A rollout that has begun with Recreate ends with it.
 fn changes_protocol(running: &Rollout, protocol: RebalanceProtocol) -> bool {
-    let differs = running.protocol.is_some_and(|running| running != protocol);
-    differs || (running.recreates && !running.is_complete(running.desired))
+    let disagrees = running
+        .protocol
+        .is_some_and(|running| !running.agrees_with(protocol));
+    disagrees || (running.recreates && !running.is_complete(running.desired))
 }

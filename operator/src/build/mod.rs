@@ -15,7 +15,7 @@ mod volumes;
 pub use containers::{HANDLER, RUNTIME};
 pub use labels::{CONSUMER_LABEL, MANAGED_BY, selector};
 pub use object::{Kind, Object, digest};
-pub use protocol::RebalanceProtocol;
+pub use protocol::{Assignors, RebalanceProtocol};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource as _;

@@ -2,16 +2,28 @@
 
 use std::collections::BTreeMap;
 
-/// The families of rebalance protocols. Members of two families can't be in one group:
-/// the broker refuses a new one until the last of the old ones has left.
+/// The families of rebalance protocols. Members of two families can't be in one group, nor
+/// eager ones without an assignor in common: the broker refuses a new one until the last of
+/// the old ones has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RebalanceProtocol {
-    /// Each member gives all its partitions back: `range`, `roundrobin`.
-    Eager,
+    /// Each member gives all its partitions back.
+    Eager(Assignors),
     /// A member gives back only partitions that move: `cooperative-sticky`.
     Cooperative,
     /// The broker assigns: `group.protocol: consumer` (KIP-848).
     Consumer,
+}
+
+/// The eager assignors that a member offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Assignors {
+    /// `range` alone.
+    Range,
+    /// `roundrobin` alone.
+    RoundRobin,
+    /// Either, the default.
+    Both,
 }
 
 impl RebalanceProtocol {
@@ -20,7 +32,13 @@ impl RebalanceProtocol {
     /// replace every pod.
     pub const ANNOTATION: &str = "penstock.dev/rebalance-protocol";
 
-    const ALL: [Self; 3] = [Self::Eager, Self::Cooperative, Self::Consumer];
+    const ALL: [Self; 5] = [
+        Self::Eager(Assignors::Both),
+        Self::Eager(Assignors::Range),
+        Self::Eager(Assignors::RoundRobin),
+        Self::Cooperative,
+        Self::Consumer,
+    ];
 
     /// Returns the protocol that follows from `spec.kafka.config`.
     pub fn of(config: &BTreeMap<String, String>) -> Self {
@@ -28,18 +46,25 @@ impl RebalanceProtocol {
         if property("group.protocol").eq_ignore_ascii_case("consumer") {
             return Self::Consumer;
         }
-        let mut assignors = property("partition.assignment.strategy").split(',');
-        if assignors.any(|assignor| assignor.trim() == "cooperative-sticky") {
-            Self::Cooperative
-        } else {
-            Self::Eager
+        let assignors = property("partition.assignment.strategy");
+        let offers = |name: &str| assignors.split(',').any(|it| it.trim() == name);
+        if offers("cooperative-sticky") {
+            return Self::Cooperative;
         }
+        Self::Eager(match (offers("range"), offers("roundrobin")) {
+            (true, false) => Assignors::Range,
+            (false, true) => Assignors::RoundRobin,
+            (true, true) | (false, false) => Assignors::Both,
+        })
     }
 
-    /// Returns the annotation's value.
+    /// Returns the annotation's value. `eager` is that of an earlier operator too, which
+    /// noted no assignors.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Eager => "eager",
+            Self::Eager(Assignors::Both) => "eager",
+            Self::Eager(Assignors::Range) => "eager-range",
+            Self::Eager(Assignors::RoundRobin) => "eager-roundrobin",
             Self::Cooperative => "cooperative",
             Self::Consumer => "consumer",
         }
@@ -51,6 +76,16 @@ impl RebalanceProtocol {
             .into_iter()
             .find(|protocol| protocol.name() == name)
     }
+
+    /// Returns `true` if members of the two can be in one group.
+    pub fn agrees_with(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Eager(one), Self::Eager(other)) => {
+                one == other || one == Assignors::Both || other == Assignors::Both
+            }
+            _ => self == other,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -59,12 +94,21 @@ mod tests {
 
     #[test]
     fn a_protocol_follows_from_the_properties() {
+        use Assignors::{Both, Range, RoundRobin};
         use RebalanceProtocol::{Consumer, Cooperative, Eager};
-        let cases: [(&[(&str, &str)], RebalanceProtocol); 8] = [
-            (&[], Eager),
+        let cases: [(&[(&str, &str)], RebalanceProtocol); 10] = [
+            (&[], Eager(Both)),
             (
                 &[("partition.assignment.strategy", "range,roundrobin")],
-                Eager,
+                Eager(Both),
+            ),
+            (
+                &[("partition.assignment.strategy", " range, ")],
+                Eager(Range),
+            ),
+            (
+                &[("partition.assignment.strategy", "roundrobin,roundrobin")],
+                Eager(RoundRobin),
             ),
             (
                 &[("partition.assignment.strategy", "cooperative-sticky")],
@@ -76,7 +120,7 @@ mod tests {
             ),
             (&[("group.protocol", "consumer")], Consumer),
             (&[("group.protocol", "CONSUMER")], Consumer),
-            (&[("group.protocol", "classic")], Eager),
+            (&[("group.protocol", "classic")], Eager(Both)),
             (
                 &[
                     ("group.protocol", "classic"),
@@ -94,5 +138,27 @@ mod tests {
             assert_eq!(RebalanceProtocol::parse(protocol.name()), Some(protocol));
         }
         assert_eq!(RebalanceProtocol::parse("another"), None);
+    }
+
+    #[test]
+    fn members_agree_on_a_family_and_an_assignor() {
+        use Assignors::{Both, Range, RoundRobin};
+        use RebalanceProtocol::{Consumer, Cooperative, Eager};
+        let all = RebalanceProtocol::ALL;
+        let agreeing = |one: RebalanceProtocol| -> Vec<_> {
+            all.into_iter().filter(|it| one.agrees_with(*it)).collect()
+        };
+        assert_eq!(
+            agreeing(Eager(Both)),
+            [Eager(Both), Eager(Range), Eager(RoundRobin)]
+        );
+        assert_eq!(agreeing(Eager(Range)), [Eager(Both), Eager(Range)]);
+        assert_eq!(
+            agreeing(Eager(RoundRobin)),
+            [Eager(Both), Eager(RoundRobin)]
+        );
+        for alone in [Cooperative, Consumer] {
+            assert_eq!(agreeing(alone), [alone]);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! How pods are replaced.
 
-use penstock_operator::build::{Kind, RebalanceProtocol};
+use penstock_operator::build::{Assignors, Kind, RebalanceProtocol};
 use penstock_operator::existing::deployment::Rollout;
 use serde_json::json;
 
@@ -52,29 +52,34 @@ fn complete(protocol: RebalanceProtocol) -> Rollout {
 }
 
 #[test]
-fn a_change_of_the_rebalance_protocol_recreates_the_pods() {
+fn pods_that_can_not_be_in_one_group_are_recreated() {
+    use Assignors::{Both, Range, RoundRobin};
     use RebalanceProtocol::{Consumer, Cooperative, Eager};
-    let configs = [
-        (json!({}), Eager),
-        (
-            json!({ "partition.assignment.strategy": "cooperative-sticky" }),
-            Cooperative,
-        ),
+    let assignors = |names: &str| json!({ "partition.assignment.strategy": names });
+    let all = [
+        (json!({}), Eager(Both)),
+        (assignors("range"), Eager(Range)),
+        (assignors("roundrobin"), Eager(RoundRobin)),
+        (assignors("cooperative-sticky"), Cooperative),
         (json!({ "group.protocol": "consumer" }), Consumer),
     ];
     for mode in ["Fast", "KeyOrdered"] {
-        for (config, protocol) in &configs {
+        for (config, protocol) in &all {
             let manifest = manifest(mode, config.clone());
             let annotation = protocol.name().to_owned();
             assert_eq!(built(&manifest, None), (ROLLING.into(), annotation.clone()));
-            for running in [Eager, Cooperative, Consumer] {
-                let strategy = if running == *protocol {
+            for (_, running) in &all {
+                let has_common_assignor = matches!(
+                    (running, protocol),
+                    (Eager(Both), Eager(_)) | (Eager(_), Eager(Both))
+                );
+                let strategy = if running == protocol || has_common_assignor {
                     ROLLING
                 } else {
                     RECREATE
                 };
                 let expected = (strategy.to_owned(), annotation.clone());
-                let built = built(&manifest, Some(&complete(running)));
+                let built = built(&manifest, Some(&complete(*running)));
                 assert_eq!(built, expected, "{mode}: {running:?} to {protocol:?}");
             }
         }
@@ -120,7 +125,7 @@ fn a_rollout_that_recreates_pods_ends_as_it_began() {
 fn a_deployment_of_an_earlier_operator_is_updated_as_before() {
     let unknown = Rollout {
         protocol: None,
-        ..complete(RebalanceProtocol::Eager)
+        ..complete(RebalanceProtocol::Eager(Assignors::Both))
     };
     let manifest = manifest("Fast", json!({ "group.protocol": "consumer" }));
     assert_eq!(built(&manifest, Some(&unknown)).0, ROLLING);
@@ -129,7 +134,7 @@ fn a_deployment_of_an_earlier_operator_is_updated_as_before() {
 #[test]
 fn in_order_the_old_pod_always_ends_first() {
     let manifest = manifest("InOrder", json!({}));
-    let running = complete(RebalanceProtocol::Eager);
+    let running = complete(RebalanceProtocol::Eager(Assignors::Both));
     assert_eq!(built(&manifest, Some(&running)).0, RECREATE);
     assert_eq!(built(&manifest, None).0, RECREATE);
 }
