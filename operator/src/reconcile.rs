@@ -263,7 +263,9 @@ impl Pass<'_> {
         if !self.reads_positions() {
             return None;
         }
-        let last = self.context.lags.last(self.key, consumer.group.as_str());
+        let brokers = &consumer.kafka.bootstrap_servers;
+        let lags = &self.context.lags;
+        let last = lags.last(self.key, consumer.group.as_str(), brokers);
         last.or_else(|| Some(Arc::new(Positions::unread(why))))
     }
 

@@ -83,14 +83,12 @@ impl LagReader {
         }
     }
 
-    /// Returns the positions of a group as they were last read.
-    pub fn last(&self, consumer: &Key, group: &str) -> Option<Arc<Positions>> {
+    /// Returns the positions of a group as they were last read from these brokers.
+    pub fn last(&self, consumer: &Key, group: &str, brokers: &str) -> Option<Arc<Positions>> {
         let state = self.state.lock();
         let entry = state.get(consumer)?;
-        entry
-            .positions
-            .clone()
-            .filter(|_| entry.target.group == group)
+        let is_same = entry.target.group == group && entry.target.connection.brokers() == brokers;
+        entry.positions.clone().filter(|_| is_same)
     }
 
     /// Stops reading a consumer's positions.
@@ -160,8 +158,11 @@ async fn read(target: &LagTarget, partitions: Vec<(String, Partitions)>) -> Posi
         .collect();
     match ask(target, partitions).await {
         Ok(mut partitions) => {
-            partitions.extend(missing.into_iter().map(without_partitions));
-            Positions::of(&partitions, target.reset)
+            partitions.extend(missing.iter().cloned().map(without_partitions));
+            Positions {
+                unlisted_topics: missing.into_iter().collect(),
+                ..Positions::of(&partitions, target.reset)
+            }
         }
         Err(why) => Positions::unread(why),
     }
@@ -216,5 +217,47 @@ async fn with_client<T: Send + 'static>(
         Some(Ok(answer)) => answer.map_err(|error| error.to_string()),
         Some(Err(_)) => Err("the request was aborted".to_owned()),
         None => Err("the brokers refuse the connection".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(brokers: &str, group: &str) -> LagTarget {
+        let servers = ("bootstrap.servers".to_owned(), brokers.to_owned());
+        LagTarget {
+            connection: Arc::new(Connection {
+                properties: [servers].into(),
+                token: None,
+            }),
+            group: group.to_owned(),
+            topics: vec!["orders".to_owned()],
+            reset: OffsetReset::Latest,
+            reads_uncommitted: false,
+        }
+    }
+
+    #[test]
+    fn positions_are_those_of_the_group_and_the_brokers_that_they_were_read_from() {
+        let (triggers, _woken) = Triggers::new();
+        let reader = LagReader::new(Duration::from_secs(60), triggers);
+        let consumer = Key::new("shop", "orders");
+        let read = target("old:9092", "billing.orders");
+        assert_eq!(reader.watch(&consumer, read.clone()), None);
+        reader.note(&consumer, &read, Positions::default());
+        let last = |group: &str, brokers: &str| reader.last(&consumer, group, brokers).is_some();
+        assert!(last("billing.orders", "old:9092"));
+        assert!(!last("billing.orders", "new:9092"));
+        assert!(!last("billing.other", "old:9092"));
+        // Nor are they those of other brokers once these are asked.
+        let other = target("new:9092", "billing.orders");
+        assert_eq!(reader.watch(&consumer, other), None);
+        assert!(!last("billing.orders", "new:9092"));
+        reader.note(&consumer, &read, Positions::default());
+        assert!(
+            !last("billing.orders", "new:9092"),
+            "an answer that came late"
+        );
     }
 }

@@ -92,6 +92,10 @@ pub struct Positions {
     pub uncommitted: BTreeSet<String>,
     /// Why some partition could not be read.
     pub unread: Option<String>,
+    /// The partitions that could not be read.
+    pub unread_partitions: BTreeSet<(String, i32)>,
+    /// The topics whose partitions are not known.
+    pub unlisted_topics: BTreeSet<String>,
 }
 
 impl Positions {
@@ -108,11 +112,20 @@ impl Positions {
         }
     }
 
+    /// Returns `true` if what is not among the losses of a partition is not lost: the
+    /// partition was read, or the topic no longer has it.
+    pub fn was_read(&self, topic: &str, partition: i32) -> bool {
+        let nothing_was = self.unread.is_some() && self.unread_partitions.is_empty();
+        let unread = (topic.to_owned(), partition);
+        !nothing_was
+            && !self.unlisted_topics.contains(topic)
+            && !self.unread_partitions.contains(&unread)
+    }
+
     /// What follows from the offsets of all partitions, given where the group begins
     /// without a committed one.
     pub(super) fn of(partitions: &[PartitionOffsets], reset: OffsetReset) -> Self {
         let mut positions = Self::default();
-        let mut unread_topics = BTreeSet::new();
         let mut unread = Reasons::default();
         let mut unknown = Reasons::default();
         for partition in partitions {
@@ -128,7 +141,8 @@ impl Positions {
                 }
                 Err(why) => {
                     unread.add(partition, why);
-                    unread_topics.insert(&partition.topic);
+                    let at = (partition.topic.clone(), partition.partition);
+                    positions.unread_partitions.insert(at);
                     PartitionLag::Unknown(why.clone())
                 }
             };
@@ -137,10 +151,11 @@ impl Positions {
                 PartitionLag::Unknown(why) => unknown.add(partition, &why),
             }
         }
-        let committed = &positions.committed;
+        let (committed, unread_partitions) = (&positions.committed, &positions.unread_partitions);
+        let is_unread = |topic: &String| unread_partitions.iter().any(|it| it.0 == *topic);
         positions
             .uncommitted
-            .retain(|topic| !committed.contains(topic) && !unread_topics.contains(topic));
+            .retain(|topic| !committed.contains(topic) && !is_unread(topic));
         positions.lag.unknown_partitions = unknown.count;
         positions.lag.unknown_reason = unknown.text();
         positions.unread = unread.text();

@@ -65,9 +65,7 @@ impl Memory {
                 .intersection(&positions.uncommitted)
                 .map(|topic| expired(topic)),
         );
-        if positions.unread.is_none() {
-            self.pass_by(&current, now);
-        }
+        self.pass_by(&current, positions, now);
         for lost in current {
             match self.lost.iter_mut().find(|known| is_same(known, &lost)) {
                 Some(known) => extend(known, lost),
@@ -82,10 +80,15 @@ impl Memory {
         });
     }
 
-    /// The group has moved past what is no longer seen.
-    fn pass_by(&mut self, current: &[LostMessages], now: Timestamp) {
+    /// The group has moved past what is no longer seen where that could be read.
+    fn pass_by(&mut self, current: &[LostMessages], positions: &Positions, now: Timestamp) {
         for known in &mut self.lost {
-            if !current.iter().any(|lost| is_same(known, lost)) {
+            let was_read = match known.partition {
+                Some(partition) => positions.was_read(&known.topic, partition),
+                // One committed offset is enough to know.
+                None => positions.committed.contains(&known.topic),
+            };
+            if was_read && !current.iter().any(|lost| is_same(known, lost)) {
                 known.passed_time.get_or_insert(Time(now));
             }
         }

@@ -1,12 +1,16 @@
 //! Whether messages are gone that the group has not handled.
 
-use penstock_crds::spec::{KafkaConsumerStatus, LossReason, LostMessages, OffsetReset};
+use penstock_crds::spec::{
+    KafkaConsumerStatus, LossReason, LostMessages, OffsetReset, OnOffsetLost,
+};
 
 use super::memory::{REPORTED, is_same_group};
 use super::{Condition, ConditionType, Reason, Seen, State, find};
 
 /// The maximum number of partitions that a message names for each reason.
 const NAMED: usize = 5;
+
+const NOT_READ_YET: &str = "the operator has not read the group's offsets yet; it reads them after a pod has become ready for the first time";
 
 /// `lost` is what is remembered.
 pub(super) fn messages_lost(
@@ -30,16 +34,15 @@ pub(super) fn messages_lost(
         );
     };
     let unread = match &seen.positions {
-        Some(positions) => positions.unread.as_deref(),
+        Some(positions) => positions
+            .unread
+            .as_ref()
+            .map(|why| format!("the group's offsets could not be read: {why}")),
         None if is_same_group(consumer, before) && nothing_was_lost(before) => None,
-        None => Some("they are read once a pod has been ready"),
+        None => Some(NOT_READ_YET.to_owned()),
     };
     match unread {
-        Some(why) => condition(
-            State::Unknown,
-            Reason::OffsetsNotRead,
-            &format!("the group's offsets could not be read: {why}"),
-        ),
+        Some(message) => condition(State::Unknown, Reason::OffsetsNotRead, &message),
         None => condition(
             State::False,
             Reason::NothingLost,
@@ -92,9 +95,18 @@ fn sentence(seen: &Seen<'_>, reason: LossReason, list: &str) -> String {
         LossReason::RetentionPassed => format!(
             "messages were removed from the log before the group committed them: {list}; raise the topic's retention.ms or retention.bytes, or let the group keep up with more spec.replicas or spec.maxConcurrency"
         ),
-        LossReason::TopicRecreated => format!(
-            "the log ends before the committed offset: {list}; the topic was deleted and created again, or truncated; set spec.replicas to 0, give the group offsets that the log has, and raise spec.replicas again"
-        ),
+        LossReason::TopicRecreated => {
+            let policy = seen.consumer.map(|consumer| consumer.on_offset_lost);
+            let follows = match policy {
+                Ok(OnOffsetLost::Earliest) => "the pods continue at the oldest message of that log",
+                Ok(OnOffsetLost::Latest) => "the pods continue at the end of that log",
+                Ok(OnOffsetLost::Fail) => "the pods stop with an error",
+                Err(_) => "spec.onOffsetLost says where the pods continue",
+            };
+            format!(
+                "the log ends before the committed offset: {list}; the topic was deleted and created again, or truncated; {follows}; to continue elsewhere, set spec.replicas to 0, set the group's offsets, and raise spec.replicas again"
+            )
+        }
         LossReason::OffsetsExpired => {
             let reset = seen.consumer.map(|consumer| consumer.offset_reset);
             let follows = match reset {

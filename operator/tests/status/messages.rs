@@ -42,6 +42,16 @@ pub fn scenarios() -> Vec<(&'static str, World, Vec<Told>)> {
             )],
         ),
         (
+            "no pod has been ready yet",
+            World::starting(),
+            vec![(
+                MessagesLost,
+                Unknown,
+                Reason::OffsetsNotRead,
+                &["reads them after a pod has become ready for the first time"],
+            )],
+        ),
+        (
             "the manifest is not accepted, and no offset is read",
             World::refused(Refusal::Invalid),
             vec![(MessagesLost, Unknown, Reason::NotAccepted, &[])],
@@ -68,7 +78,8 @@ pub fn scenarios() -> Vec<(&'static str, World, Vec<Told>)> {
                 Reason::TopicRecreated,
                 &[
                     "topic orders partition 0 committed 500, end 3;",
-                    "give the group offsets that the log has",
+                    "the pods continue at the oldest message of that log;",
+                    "to continue elsewhere, set spec.replicas to 0, set the group's offsets",
                 ],
             )],
         ),
@@ -216,6 +227,51 @@ fn a_loss_does_not_end_while_its_partition_can_not_be_read() {
     let unread = read(Positions::unread("timed out"));
     let later = unread.status_after(&lost, minutes(600));
     assert_eq!(later.messages_lost, lost.messages_lost);
+}
+
+#[test]
+fn a_loss_ends_though_other_partitions_can_not_be_read() {
+    let lost = read(loss(LossReason::RetentionPassed, 1000, 1500)).status();
+    let partly = |topic: &str, partition: i32| {
+        let why = format!("topic {topic} partition {partition}: it has no leader");
+        read(Positions {
+            unread: Some(why),
+            unread_partitions: [(topic.to_owned(), partition)].into(),
+            ..positions()
+        })
+    };
+    let is_passed = |world: World| {
+        let status = world.status_after(&lost, minutes(1));
+        status.messages_lost[0].passed_time.is_some()
+    };
+    assert!(is_passed(partly("orders", 3)));
+    assert!(is_passed(partly("payments", 0)));
+    assert!(!is_passed(partly("orders", 0)));
+    let mut unlisted = partly("payments", 0);
+    let positions = unlisted.positions.as_mut().unwrap();
+    positions.unlisted_topics.insert("orders".to_owned());
+    assert!(!is_passed(unlisted));
+}
+
+#[test]
+fn expired_offsets_end_with_one_commit_though_other_partitions_can_not_be_read() {
+    let begun = read(positions()).status();
+    let gone = read(no_offsets()).status_after(&begun, minutes(1));
+    let unread = |positions: Positions| {
+        let world = read(Positions {
+            unread: Some("topic orders partition 3: it has no leader".into()),
+            unread_partitions: [("orders".to_owned(), 3)].into(),
+            ..positions
+        });
+        let status = world.status_after(&gone, minutes(2));
+        status.messages_lost[0].passed_time.is_some()
+    };
+    assert!(unread(positions()));
+    let unknown = Positions {
+        committed: Default::default(),
+        ..positions()
+    };
+    assert!(!unread(unknown), "there may be a commit in the other one");
 }
 
 #[test]
