@@ -2,11 +2,11 @@
 
 mod common;
 
-use common::{By, crd_schema, table, violations};
+use common::{By, crd_schema, table, violations, with_spec};
 use kube::core::cel::{ErrorKind, ValidationError, Validator, compile_schema};
 use penstock_crds::rules::{self, Cel};
 use penstock_crds::violation::Violation;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const BAD: &str = include_str!("bad_manifests.yaml");
 const GOOD: &str = include_str!("good_manifests.yaml");
@@ -182,4 +182,57 @@ fn a_rule_that_the_crd_lacks_says_why() {
         .collect();
     assert_eq!(reasons.len(), 6);
     assert!(reasons.iter().all(|reason| reason.len() > 20));
+}
+
+/// Texts that may be numbers, for a property with a rule that compares it.
+const NUMBERS: [&str; 20] = [
+    "0", "00", "-0", "+0", "1", "5", "6", "05", "+5", "06", "+6", "-6", "0x6", " 6", "6 ", "6e3",
+    "10200", "010200", "314999", "",
+];
+
+/// Rust and the CRD compare numbers alike. A text that is no plain number is for one rule
+/// alone, that of the property's values, which CEL can't have.
+#[test]
+fn numbers_as_text_are_read_by_one_rule() {
+    let schema = crd_schema();
+    for (property, spec) in [
+        ("max.poll.interval.ms", json!({ "stopTimeout": "45s" })),
+        ("max.in.flight", json!({ "commit": "Transactional" })),
+        (
+            "max.in.flight.requests.per.connection",
+            json!({ "commit": "Transactional" }),
+        ),
+        ("socket.timeout.ms", json!({ "commit": "Transactional" })),
+        ("auto.commit.interval.ms", json!({ "commit": "Handled" })),
+    ] {
+        for number in NUMBERS {
+            let mut object = with_spec(spec.clone());
+            object["spec"]["kafka"]["config"] = json!({ property: number });
+            let path = format!("spec.kafka.config[{property}]");
+            let by_value = |violation: &&Violation| {
+                violation.path == path && violation.message.starts_with("must be a whole number")
+                    || violation
+                        .message
+                        .starts_with("max.poll.interval.ms must be at least")
+            };
+            let found = violations(&object);
+            let (values, compared): (Vec<_>, Vec<_>) = found.iter().partition(by_value);
+            let errors = cel_errors(&schema, &object);
+            let context = format!("{property}={number:?}: {found:?} {errors:?}");
+            assert_eq!(errors.len(), compared.len(), "{context}");
+            for violation in compared {
+                assert!(
+                    errors.iter().any(|error| same(error, violation)),
+                    "{context}"
+                );
+            }
+            let is_plain = number
+                .parse::<i64>()
+                .is_ok_and(|it| it.to_string() == number);
+            if !is_plain {
+                assert!(errors.is_empty(), "{context}");
+                assert!(!values.is_empty(), "{context}");
+            }
+        }
+    }
 }

@@ -51,9 +51,9 @@ impl Kind {
         match self {
             Self::Text => true,
             Self::Boolean => parse_boolean(text).is_some(),
-            Self::Integer(min, max) => text
-                .parse::<i64>()
-                .is_ok_and(|value| (min..=max).contains(&value)),
+            Self::Integer(min, max) => {
+                parse_integer(text).is_some_and(|value| (min..=max).contains(&value))
+            }
             Self::Number(min, max) => text
                 .parse::<f64>()
                 .is_ok_and(|value| (min..=max).contains(&value)),
@@ -92,6 +92,21 @@ pub fn find(name: &str) -> Option<&'static Property> {
         .map(|index| &TABLE[index])
 }
 
+/// Returns the value of a whole number in decimal digits, perhaps with a minus sign. There
+/// is no plus sign nor a leading zero: librdkafka takes `010` for 8, an octal number.
+pub fn parse_integer(text: &str) -> Option<i64> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let is_plain = digits.bytes().all(|digit| digit.is_ascii_digit())
+        && (text == "0" || !digits.starts_with('0'));
+    if is_plain { text.parse().ok() } else { None }
+}
+
+/// The same as CEL, for numbers that are not negative and have up to `digits` digits.
+pub fn cel_is_integer(value: &str, digits: usize) -> String {
+    let more = digits.saturating_sub(1);
+    format!("{value}.matches('^(0|[1-9][0-9]{{0,{more}}})$')")
+}
+
 /// The truth value of a boolean property, in the spellings that librdkafka takes.
 pub fn parse_boolean(text: &str) -> Option<bool> {
     if is_one_of(&TRUE, text) {
@@ -128,6 +143,12 @@ mod tests {
         assert!(kind("fetch.min.bytes").accepts("1"));
         assert!(!kind("fetch.min.bytes").accepts("0"));
         assert!(!kind("fetch.min.bytes").accepts("one"));
+        for other in ["01", "+1", "-01", "-0", "0x1", " 1", "", "-"] {
+            assert_eq!(parse_integer(other), None, "{other}");
+        }
+        assert!(kind("socket.keepalive.enable").accepts("1"));
+        assert_eq!(parse_integer("-1"), Some(-1));
+        assert_eq!(parse_integer("0"), Some(0));
         assert!(kind("check.crcs").accepts("True"));
         assert!(!kind("check.crcs").accepts("yes"));
         assert!(kind("isolation.level").accepts("read_uncommitted"));

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use regex::Regex;
 
 use crate::librdkafka::config::is_consumer_protocol;
-use crate::librdkafka::properties::{self, Kind, Scope, TRUE, parse_boolean};
+use crate::librdkafka::properties::{self, Kind, Scope, TRUE, parse_boolean, parse_integer};
 use crate::spec::{Commit, KafkaConsumerSpec, Mode};
 use crate::suggest::did_you_mean;
 
@@ -286,13 +286,13 @@ fn commits_go_on() -> Rule {
         "spec",
         ".kafka.config['auto.commit.interval.ms']",
         format!(
-            "!({COMMITS_HANDLED} || {COMMITS_BY_KEY}) || !has({config}) || !('{property}' in {config}) || !{config}['{property}'].matches('^[+-]?0+$')"
+            "!({COMMITS_HANDLED} || {COMMITS_BY_KEY}) || !has({config}) || !('{property}' in {config}) || {config}['{property}'] != '0'"
         ),
         CelMessage::Found(found_text(&format!("{config}['{property}']"))),
         "with commit: Handled or Transactional an interval of 0 would commit without a pause; leave it out, or raise it",
         move |spec| {
             let value = spec.kafka.config.get(property)?;
-            let never = value.parse() == Ok(0_i64);
+            let never = parse_integer(value) == Some(0);
             let concerned = commits_handled(spec) || commits_by_key(spec);
             unless(!concerned || !never, &path(property), value.as_str())
         },
@@ -464,7 +464,14 @@ fn bad_values(spec: &KafkaConsumerSpec) -> Vec<Finding> {
             if !judged || property.kind.accepts(value) {
                 return None;
             }
-            let message = format!("must be {}", property.kind);
+            let is_other_notation =
+                matches!(property.kind, Kind::Integer(..)) && value.parse::<i64>().is_ok();
+            let notation = if is_other_notation && parse_integer(value).is_none() {
+                ", without a plus sign or a leading zero (librdkafka takes 010 for 8)"
+            } else {
+                ""
+            };
+            let message = format!("must be {}{notation}", property.kind);
             Some(Finding::of(path(name), value.as_str()).saying(message))
         })
         .collect()

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::librdkafka::config::is_consumer_protocol;
+use crate::librdkafka::properties::{cel_is_integer, parse_integer};
 use crate::rules::kinds::{HOUR, below, found_text, rust_only, unless};
 use crate::rules::{CelMessage, Finding, Rule};
 use crate::spec::Mode;
@@ -32,6 +33,7 @@ pub(super) fn rules() -> Vec<Rule> {
 fn drain_ends_before_eviction() -> Rule {
     let config = "self.kafka.config";
     let interval = format!("{config}['max.poll.interval.ms']");
+    let is_number = cel_is_integer(&interval, 8);
     let margin = REVOCATION_MARGIN.as_secs();
     let limit = MAX_POLL_INTERVAL_MS / 1000;
     below(
@@ -39,7 +41,7 @@ fn drain_ends_before_eviction() -> Rule {
         "spec",
         ".stopTimeout",
         format!(
-            "self.mode == 'InOrder' || duration(self.stopTimeout) > duration('{HOUR}') || (has({config}) && 'max.poll.interval.ms' in {config} ? !{interval}.matches('^[0-9]{{1,8}}$') || duration(self.stopTimeout) + duration('{margin}s') <= duration({interval} + 'ms') : duration(self.stopTimeout) + duration('{margin}s') <= duration('{limit}s'))"
+            "self.mode == 'InOrder' || duration(self.stopTimeout) > duration('{HOUR}') || (has({config}) && 'max.poll.interval.ms' in {config} ? !{is_number} || duration(self.stopTimeout) + duration('{margin}s') <= duration({interval} + 'ms') : duration(self.stopTimeout) + duration('{margin}s') <= duration('{limit}s'))"
         ),
         CelMessage::Found(found_text("self.stopTimeout")),
         &format!(
@@ -108,7 +110,7 @@ fn disordered(
 /// number, or the default.
 fn effective(config: &BTreeMap<String, String>, name: &str) -> Option<i64> {
     if let Some(text) = config.get(name) {
-        return text.parse().ok();
+        return parse_integer(text);
     }
     match name {
         "max.poll.interval.ms" => Some(MAX_POLL_INTERVAL_MS),
@@ -118,7 +120,7 @@ fn effective(config: &BTreeMap<String, String>, name: &str) -> Option<i64> {
         "message.max.bytes" => Some(1_000_000),
         "fetch.max.bytes" => {
             let queued = match config.get("queued.max.messages.kbytes") {
-                Some(text) => text.parse().ok()?,
+                Some(text) => parse_integer(text)?,
                 None => 65_536_i64,
             };
             let wanted = queued.saturating_mul(1024).min(52_428_800);

@@ -6,7 +6,7 @@
 //! that they share, so that no such rule is missing.
 
 use crate::librdkafka::TRANSACTION_TIMEOUT;
-use crate::librdkafka::properties::{FALSE, parse_boolean};
+use crate::librdkafka::properties::{FALSE, cel_is_integer, parse_boolean, parse_integer};
 use crate::rules::kinds::{below, found_text, unless};
 use crate::rules::{CelMessage, Rule};
 use crate::spec::{Commit, KafkaConsumerSpec, OnFailure};
@@ -75,19 +75,20 @@ fn at_most(
 ) -> Rule {
     let config = "self.kafka.config";
     let value = format!("{config}['{property}']");
+    let is_number = cel_is_integer(&value, 9);
     below(
         &format!("config-{property}-producer"),
         "spec",
         &format!(".kafka.config['{property}']"),
         format!(
-            "!{cel_applies} || !has({config}) || !('{property}' in {config}) || !{value}.matches('^[0-9]{{1,9}}$') || int({value}) <= {max}"
+            "!{cel_applies} || !has({config}) || !('{property}' in {config}) || !{is_number} || int({value}) <= {max}"
         ),
         CelMessage::Found(found_text(&value)),
         message,
         move |spec| {
             let value = spec.kafka.config.get(property)?;
             // A value that is no number is reported by another rule.
-            let number: i64 = value.parse().ok()?;
+            let number = parse_integer(value)?;
             unless(
                 !applies(spec) || number <= max,
                 &path(property),
