@@ -25,16 +25,15 @@ fn failing(_: &Message<'_, Value>) -> Result<(), HandlerError> {
 type Calls = Arc<Mutex<Vec<Vec<(i32, i64, u32)>>>>;
 
 /// A handler of batches that waits to be let go, and then answers by a closure.
-struct Gated<F> {
+struct Gated {
     calls: Calls,
     gate: Arc<Notify>,
-    answer: F,
+    answers: Box<Answers>,
 }
 
-impl<F> BatchHandler<Value> for Gated<F>
-where
-    F: Fn(&Message<'_, Value>) -> Result<(), HandlerError> + Send + Sync + 'static,
-{
+type Answers = dyn Fn(&[Message<'_, Value>]) -> Vec<Result<Done, HandlerError>> + Send + Sync;
+
+impl BatchHandler<Value> for Gated {
     async fn handle_batch(
         &self,
         messages: &[Message<'_, Value>],
@@ -43,23 +42,34 @@ where
         let seen = seen.map(|it| (it.partition(), it.offset(), it.attempt()));
         self.calls.lock().push(seen.collect());
         self.gate.notified().await;
-        let answers = messages.iter().map(|message| (self.answer)(message));
-        answers.map(|answer| answer.map(Into::into)).collect()
+        (self.answers)(messages)
     }
 }
 
-fn gated<F>(policy: DeliveryPolicy, answer: F) -> Fixture<Gated<F>>
+/// A handler that answers each message.
+fn gated<F>(policy: DeliveryPolicy, answer: F) -> Fixture<Gated>
 where
     F: Fn(&Message<'_, Value>) -> Result<(), HandlerError> + Send + Sync + 'static,
+{
+    gated_batches(policy, move |messages| {
+        let answers = messages.iter().map(&answer);
+        answers.map(|answer| answer.map(Into::into)).collect()
+    })
+}
+
+/// A handler that answers a batch, perhaps not all of it.
+fn gated_batches<F>(policy: DeliveryPolicy, answers: F) -> Fixture<Gated>
+where
+    F: Fn(&[Message<'_, Value>]) -> Vec<Result<Done, HandlerError>> + Send + Sync + 'static,
 {
     fixture("", policy, |_| Ok(())).with_handler(Gated {
         calls: Calls::default(),
         gate: Arc::default(),
-        answer,
+        answers: Box::new(answers),
     })
 }
 
-impl<F> Fixture<Gated<F>> {
+impl Fixture<Gated> {
     fn calls(&self) -> Vec<Vec<(i32, i64, u32)>> {
         self.shared.handler.calls.lock().clone()
     }
@@ -325,35 +335,14 @@ async fn a_revocation_voids_the_verdicts_on_its_partition_and_leaves_the_call() 
     assert_eq!(fixture.processed("", "orders", true), (3.0, 3.0));
 }
 
-/// Stops at the first of several messages, and handles one.
-struct Stopping {
-    calls: Calls,
-    gate: Arc<Notify>,
-}
-
-impl BatchHandler<Value> for Stopping {
-    async fn handle_batch(
-        &self,
-        messages: &[Message<'_, Value>],
-    ) -> Vec<Result<Done, HandlerError>> {
-        let seen = messages.iter();
-        let seen = seen.map(|it| (it.partition(), it.offset(), it.attempt()));
-        self.calls.lock().push(seen.collect());
-        self.gate.notified().await;
-        match messages.len() {
-            1 => vec![Ok(Done::default())],
-            _ => vec![Err(HandlerError::retryable("no"))],
-        }
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn in_order_what_a_handler_did_not_come_to_costs_no_attempt_though_the_first_is_void() {
-    let mut fixture =
-        fixture("", attempts(1, FailureAction::Skip), |_| Ok(())).with_handler(Stopping {
-            calls: Calls::default(),
-            gate: Arc::default(),
-        });
+    // It stops at the first of several messages, and handles one.
+    let policy = attempts(1, FailureAction::Skip);
+    let mut fixture = gated_batches(policy, |messages| match messages.len() {
+        1 => vec![Ok(Done::default())],
+        _ => vec![Err(HandlerError::retryable("no"))],
+    });
     fixture.shared.in_order = true;
     let other = partition(&fixture.shared.metrics, 2);
     let taken = vec![
@@ -368,8 +357,7 @@ async fn in_order_what_a_handler_did_not_come_to_costs_no_attempt_though_the_fir
     assert!((&mut work).now_or_never().is_none(), "it is given again");
     fixture.shared.handler.gate.notify_one();
     work.await.unwrap();
-    let calls = fixture.shared.handler.calls.lock().clone();
-    assert_eq!(calls[1..], [vec![(2, 0, 1)]]);
+    assert_eq!(fixture.calls()[1..], [vec![(2, 0, 1)]]);
     assert_eq!(other.committable(), Some(1));
 }
 
