@@ -21,10 +21,8 @@ use crate::gaps::Gaps;
 /// The offsets of one partition, from its assignment to its revocation.
 #[derive(Debug, Default)]
 pub struct OffsetTracker {
-    /// Delivered and not settled, rising.
-    in_flight: VecDeque<i64>,
-    /// The times of the messages in flight, each at the place of its offset.
-    times: VecDeque<Option<i64>>,
+    /// Delivered and not settled, by rising offsets, each with its time.
+    in_flight: VecDeque<(i64, Option<i64>)>,
     /// Given up. The lowest holds the commit back for good.
     abandoned: BTreeSet<i64>,
     /// The position: one past the highest offset delivered, or reached without.
@@ -85,8 +83,7 @@ impl OffsetTracker {
         if self.is_inherited(offset) {
             return Delivered::AlreadyHandled;
         }
-        self.in_flight.push_back(offset);
-        self.times.push_back(time);
+        self.in_flight.push_back((offset, time));
         match sent_back {
             true => Delivered::SentBack,
             false => Delivered::New,
@@ -108,11 +105,10 @@ impl OffsetTracker {
     /// Notes that messages need no more work: handled, skipped or dead-lettered. All of
     /// these were delivered.
     pub fn settle(&mut self, offsets: Range<i64>) {
-        let begin = self.in_flight.partition_point(|it| *it < offsets.start);
+        let begin = self.in_flight.partition_point(|it| it.0 < offsets.start);
         let rest = self.in_flight.range(begin..);
-        let count = rest.take_while(|it| offsets.contains(it)).count();
+        let count = rest.take_while(|it| offsets.contains(&it.0)).count();
         self.in_flight.drain(begin..begin + count);
-        self.times.drain(begin..begin + count);
         while let Some((&offset, _)) = self.attempts.range(offsets.clone()).next() {
             self.attempts.remove(&offset);
         }
@@ -121,9 +117,8 @@ impl OffsetTracker {
     /// Notes that a message will not be handled here. It holds the commit back
     /// for good, so that whoever owns the partition next gets it again.
     pub fn abandon(&mut self, offset: i64) {
-        if let Ok(place) = self.in_flight.binary_search(&offset) {
+        if let Ok(place) = self.place(offset) {
             self.in_flight.remove(place);
-            self.times.remove(place);
             self.abandoned.insert(offset);
         }
     }
@@ -158,7 +153,7 @@ impl OffsetTracker {
     /// settled too: one past it. `None` if an earlier message is unsettled, or if
     /// `message` is not in flight.
     pub fn committable_behind(&self, message: i64) -> Option<i64> {
-        let is_first = self.in_flight.front() == Some(&message);
+        let is_first = self.oldest() == Some(message);
         let none_abandoned = self.abandoned.first().is_none_or(|first| *first > message);
         (is_first && none_abandoned).then_some(message + 1)
     }
@@ -166,33 +161,42 @@ impl OffsetTracker {
     /// Returns the lowest offset that was delivered and is not settled, in flight or
     /// abandoned.
     pub fn lowest_unsettled(&self) -> Option<i64> {
-        let oldest = self.in_flight.front().copied();
         let abandoned = self.abandoned.first().copied();
-        oldest.into_iter().chain(abandoned).min()
+        self.oldest().into_iter().chain(abandoned).min()
     }
 
     /// Returns `true` if a commit of `offset` passes no unsettled message, other than
     /// `but`.
     pub fn may_commit(&self, offset: i64, but: Option<i64>) -> bool {
-        let mut unsettled = self.in_flight.iter().chain(&self.abandoned);
-        let passed = unsettled.any(|it| *it < offset && Some(*it) != but);
+        let passed = self.unsettled().any(|it| it < offset && Some(it) != but);
         !passed && self.next.is_some_and(|next| offset <= next)
     }
 
     /// Returns `true` if the message was delivered and is neither settled nor abandoned.
     pub fn is_in_flight(&self, offset: i64) -> bool {
-        self.in_flight.binary_search(&offset).is_ok()
+        self.place(offset).is_ok()
+    }
+
+    /// Returns the index of a message in flight.
+    fn place(&self, offset: i64) -> Result<usize, usize> {
+        self.in_flight.binary_search_by_key(&offset, |it| it.0)
+    }
+
+    /// Returns the lowest offset in flight.
+    fn oldest(&self) -> Option<i64> {
+        self.in_flight.front().map(|it| it.0)
+    }
+
+    /// Returns all offsets that were delivered and are not settled.
+    fn unsettled(&self) -> impl Iterator<Item = i64> {
+        let in_flight = self.in_flight.iter().map(|it| it.0);
+        in_flight.chain(self.abandoned.iter().copied())
     }
 
     /// What is known beyond `base`, an offset that is about to be committed with it.
     pub fn gaps(&self, base: i64) -> Gaps {
         let next = self.next.unwrap_or(base);
-        let mut open: Vec<i64> = self
-            .in_flight
-            .iter()
-            .chain(&self.abandoned)
-            .copied()
-            .collect();
+        let mut open: Vec<i64> = self.unsettled().collect();
         open.sort_unstable();
         let open = open.into_iter().map(|offset| offset..offset + 1);
         let inherited = self.inherited.iter().flat_map(Gaps::incomplete);
@@ -226,7 +230,7 @@ impl OffsetTracker {
 
     /// The time of the oldest message in flight, where there is one that has a time.
     pub fn oldest_time(&self) -> Option<i64> {
-        self.times.front().copied().flatten()
+        self.in_flight.front().and_then(|it| it.1)
     }
 
     /// Number of messages delivered and not settled.
