@@ -1,6 +1,7 @@
 //! Rules of `spec.kafka.config`: what the user may say to librdkafka directly.
 
 mod numbers;
+mod refused;
 mod shared;
 
 use std::collections::BTreeMap;
@@ -15,63 +16,6 @@ use crate::suggest::did_you_mean;
 use super::kinds::{below, found_text, quoted, rust_only, unless};
 use super::{CelMessage, Finding, Rule};
 
-/// Properties that hold credentials, and what to use instead.
-const CREDENTIALS: [(&str, &str); 9] = [
-    ("sasl.password", PASSWORD),
-    ("sasl.oauthbearer.client.secret", TOKEN),
-    ("sasl.oauthbearer.config", TOKEN),
-    ("sasl.oauthbearer.assertion.private.key.passphrase", TOKEN),
-    ("sasl.oauthbearer.assertion.private.key.pem", TOKEN),
-    ("ssl.key.password", KEY),
-    ("ssl.key.pem", KEY),
-    ("ssl.keystore.password", KEY),
-    // Of no use without its password.
-    ("ssl.keystore.location", KEY),
-];
-
-const PASSWORD: &str = "spec.kafka.authentication.passwordSecret";
-const TOKEN: &str = "spec.kafka.authentication.accessToken, with type oauth";
-const KEY: &str = "spec.kafka.authentication.certificateAndKey, with type tls";
-
-/// Properties that follow from other fields, and which.
-const OWNED: [(&str, &str); 8] = [
-    ("bootstrap.servers", "spec.kafka.bootstrapServers"),
-    ("metadata.broker.list", "spec.kafka.bootstrapServers"),
-    ("group.id", "spec.group"),
-    (
-        "security.protocol",
-        "spec.kafka.tls and spec.kafka.authentication",
-    ),
-    ("sasl.mechanism", "spec.kafka.authentication.type"),
-    ("sasl.mechanisms", "spec.kafka.authentication.type"),
-    ("sasl.username", "spec.kafka.authentication.username"),
-    ("sasl.oauthbearer.method", TOKEN),
-];
-
-/// Properties that make no sense here, and why.
-const SENSELESS: [(&str, &str); 5] = [
-    (
-        "enable.sasl.oauthbearer.unsecure.jwt",
-        "unsigned tokens prove nothing; leave it out and use spec.kafka.authentication.accessToken",
-    ),
-    (
-        "auto.commit.enable",
-        "belongs to a consumer without a group; leave it out and use spec.commit",
-    ),
-    (
-        "offset.store.method",
-        "offsets are kept by the brokers; leave it out",
-    ),
-    (
-        "offset.store.path",
-        "offsets are kept by the brokers; leave it out",
-    ),
-    (
-        "offset.store.sync.interval.ms",
-        "offsets are kept by the brokers; leave it out",
-    ),
-];
-
 /// Properties that librdkafka refuses together with `group.protocol=consumer`.
 const CLASSIC_ONLY: [&str; 4] = [
     "session.timeout.ms",
@@ -84,23 +28,7 @@ const NO_TABLE_IN_CEL: &str =
     "librdkafka's table of some 200 properties would exceed what a CRD's rules may cost";
 
 pub(super) fn rules() -> Vec<Rule> {
-    let mut rules: Vec<Rule> = CREDENTIALS
-        .iter()
-        .map(|(property, instead)| {
-            refused(
-                property,
-                &format!("a manifest is no place for a credential; put it into a Secret and name that in {instead}"),
-            )
-        })
-        .collect();
-    rules.extend(OWNED.iter().map(|(property, instead)| {
-        refused(property, &format!("follows from {instead}; set it there"))
-    }));
-    rules.extend(
-        SENSELESS
-            .iter()
-            .map(|(property, why)| refused(property, why)),
-    );
+    let mut rules: Vec<Rule> = refused::rules().collect();
     rules.push(no_end_of_partition_events());
     rules.push(no_shared_instance_id());
     rules.extend(commits());
@@ -138,13 +66,13 @@ fn property_rule(
     message: &str,
     kept: impl Fn(&BTreeMap<String, String>, &str) -> bool + Send + Sync + 'static,
 ) -> Rule {
-    let secret = CREDENTIALS.iter().any(|(name, _)| *name == property);
+    let hidden = refused::is_hidden(property);
     below(
         id,
         "spec.kafka",
         &format!(".config['{property}']"),
         format!("!has(self.config) || !('{property}' in self.config) || {cel_kept}"),
-        if secret {
+        if hidden {
             CelMessage::Fixed
         } else {
             CelMessage::Found(found_text(&format!("self.config['{property}']")))
@@ -156,46 +84,16 @@ fn property_rule(
             let path = path(property);
             match kept(config, value) {
                 true => None,
-                false if secret => Some(Finding::at(path)),
+                false if hidden => Some(Finding::at(path)),
                 false => Some(Finding::of(path, value.as_str())),
             }
         },
     )
 }
 
-/// A property that may not be set.
-fn refused(property: &'static str, message: &str) -> Rule {
-    property_rule(
-        &format!("config-{property}"),
-        property,
-        "false",
-        message,
-        |_, _| false,
-    )
-}
-
 /// Returns `true` if a property may never be set.
 pub(crate) fn is_refused(name: &str) -> bool {
-    is_in_tables(name) || not_built(name).is_some()
-}
-
-fn is_in_tables(name: &str) -> bool {
-    let in_table = |table: &[(&str, &str)]| table.iter().any(|(property, _)| *property == name);
-    in_table(&CREDENTIALS) || in_table(&OWNED) || in_table(&SENSELESS)
-}
-
-/// Returns the message about a property that Penstock's build of librdkafka rejects. The
-/// build is for Linux, and has no libcurl, with which librdkafka could request tokens.
-fn not_built(name: &str) -> Option<&'static str> {
-    if name.starts_with("sasl.oauthbearer.") || name.starts_with("https.ca.") {
-        Some(
-            "needs libcurl, which Penstock's librdkafka is built without; leave it out, and use spec.kafka.authentication.accessToken, with type oauth",
-        )
-    } else if name == "ssl.ca.certificate.stores" {
-        Some("is for Windows only; leave it out, and use spec.kafka.tls.trustedCertificates")
-    } else {
-        None
-    }
+    refused::is_ruled(name) || refused::not_built(name).is_some()
 }
 
 fn no_end_of_partition_events() -> Rule {
@@ -417,7 +315,7 @@ fn unknown_properties(spec: &KafkaConsumerSpec) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (name, value) in &spec.kafka.config {
         // Its value is not shown: it may be a credential.
-        if let Some(why) = not_built(name).filter(|_| !is_in_tables(name)) {
+        if let Some(why) = refused::not_built(name).filter(|_| !refused::is_ruled(name)) {
             findings.push(Finding::at(path(name)).saying(why));
             continue;
         }
