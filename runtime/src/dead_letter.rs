@@ -19,7 +19,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use thiserror::Error;
 
 use crate::client::ClientCallbacks;
-use crate::kafka::is_refused_record;
+use crate::kafka::{error_text, is_refused_record};
 use crate::produce::{Done, MAX_RECORD_BYTES, ProducerRecord};
 use crate::record::Record;
 
@@ -43,7 +43,7 @@ const MAX_STUB_KEY_BYTES: usize = 1024;
 #[derive(Debug, Error)]
 pub enum DeadLetterError {
     /// librdkafka refused the configuration.
-    #[error("the dead-letter producer refused its configuration: {0}")]
+    #[error("the dead-letter producer refused its configuration: {}", error_text(.0))]
     Configuration(KafkaError),
     /// The brokers did not take it.
     #[error("the message could not be written to the dead-letter topic '{topic}': {source}")]

@@ -33,7 +33,7 @@ use self::reports::Reports;
 use self::step::{PATIENCE, Step, Steps};
 use crate::commits::entry;
 use crate::dead_letter;
-use crate::kafka::{Transactional, commit_list, is_for_good, is_refused_record};
+use crate::kafka::{Transactional, commit_list, error_text, is_for_good, is_refused_record};
 use crate::partition::{CommitPoint, Partition};
 use crate::produce::ProducerRecord;
 
@@ -59,7 +59,7 @@ const IDLE: Duration = Duration::from_secs(1);
 #[derive(Debug, Error)]
 pub enum TransactionsError {
     /// librdkafka refused the configuration.
-    #[error("the transactional producer refused its configuration: {0}")]
+    #[error("the transactional producer refused its configuration: {}", error_text(.0))]
     Configuration(KafkaError),
     /// The brokers refused the transactional id, or did not answer.
     #[error(

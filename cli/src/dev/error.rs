@@ -12,7 +12,7 @@ use penstock_crds::validate::{FailureAction, ValidatedConsumer};
 use penstock_crds::violation::Violations;
 use penstock_runtime::handler::http::HttpHandlerError;
 use penstock_runtime::telemetry::TelemetryError;
-use penstock_runtime::{Cause, ConnectError, Failure, RunError};
+use penstock_runtime::{Cause, ConnectError, Failure, RunError, error_text};
 use rdkafka::error::KafkaError;
 use thiserror::Error;
 
@@ -122,7 +122,7 @@ pub enum DevError {
         number: u64,
         source: KafkaError,
     },
-    #[error("the producer refused its configuration: {0}; correct spec.kafka.config")]
+    #[error("the producer refused its configuration: {}; correct spec.kafka.config", error_text(.0))]
     Producer(KafkaError),
     #[error("the beginning of the group's reading can't be found out: {0}")]
     StartOffsets(KafkaError),

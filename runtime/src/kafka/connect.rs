@@ -22,6 +22,7 @@ use tracing::Level;
 
 use super::causes::ConnectCause;
 use super::context::LOG;
+use super::errors::error_text;
 use super::{Consumer, Context};
 
 /// How long the brokers may take to list the topics, as in the source.
@@ -38,7 +39,7 @@ const SERVE_INTERVAL: Duration = Duration::from_millis(50);
 #[derive(Debug, Error)]
 pub enum ConnectError {
     /// librdkafka refused the configuration.
-    #[error("the Kafka client refused its configuration: {0}")]
+    #[error("the Kafka client refused its configuration: {}", error_text(.0))]
     Configuration(KafkaError),
     /// No broker answered in time.
     #[error("failed getting metadata from {brokers}, exiting.\n{}", why(.source, .cause.as_deref()))]

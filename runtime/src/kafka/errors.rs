@@ -7,7 +7,18 @@
 //! (`rd_kafka_handle_OffsetCommit_error`, `rd_kafka_handle_Produce_error`) for commits and
 //! records, `rdkafka_cgrp.c` (`rd_kafka_cgrp_handle_ConsumerGroupHeartbeat`) for KIP-848.
 
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+/// Returns what the error says, without the value of a property: it may be a credential, and
+/// the text goes to logs, events and statuses.
+pub fn error_text(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(_, _, property, _) => {
+            format!("librdkafka refuses the value of '{property}'")
+        }
+        error => error.to_string(),
+    }
+}
 
 /// Returns `true` for errors of the client as a whole after which librdkafka continues by
 /// itself.

@@ -127,3 +127,16 @@ fn whatever_is_refused_as_a_record_is_refused_for_good() {
         assert!(!is_refused_record(*code) || is_for_good(*code), "{code}");
     }
 }
+
+#[test]
+fn an_error_does_not_show_the_value_of_a_property() {
+    let mut config = rdkafka::ClientConfig::new();
+    config.set("socket.timeout.ms", "hunter2");
+    let created: Result<rdkafka::consumer::BaseConsumer, _> = config.create();
+    let error = created.err().unwrap();
+    assert!(error.to_string().contains("hunter2"), "{error}");
+    assert_eq!(
+        error_text(&error),
+        "librdkafka refuses the value of 'socket.timeout.ms'"
+    );
+}
