@@ -7,6 +7,8 @@ use http::Uri;
 use penstock_crds::spec::HumanDuration;
 use penstock_runtime::telemetry::LogFormat;
 
+use crate::kafka::{AllowedBrokers, DeniedNetworks};
+
 /// Keeps a Deployment running for each KafkaConsumer.
 #[derive(Debug, Parser)]
 #[command(
@@ -82,6 +84,22 @@ pub struct Settings {
     /// How often topics and lags are read again
     #[arg(long, env = "PENSTOCK_RECHECK_INTERVAL", default_value = "60s")]
     pub recheck_interval: HumanDuration,
+
+    /// Brokers that the operator may connect to, as [NAMESPACE=]HOST:PORT with * for any
+    /// and *. for all below; without NAMESPACE for all namespaces that have no pattern of
+    /// their own. Any broker without it
+    #[arg(long, env = "PENSTOCK_ALLOWED_BROKERS", value_delimiter = ',')]
+    pub allowed_brokers: Vec<AllowedBrokers>,
+
+    /// Networks that the operator never connects to, whatever a manifest says: loopback,
+    /// link-local, or networks such as 10.96.0.0/12, the cluster's Services
+    #[arg(
+        long,
+        env = "PENSTOCK_DENIED_BROKER_NETWORKS",
+        value_delimiter = ',',
+        default_value = "loopback,link-local"
+    )]
+    pub denied_broker_networks: Vec<DeniedNetworks>,
 
     /// Where to serve /livez, /readyz and /metrics
     #[arg(long, env = "PENSTOCK_HTTP_ADDRESS", default_value = "0.0.0.0:8080")]

@@ -9,10 +9,15 @@ use axum::routing::get;
 use parking_lot::Mutex;
 
 use crate::metrics::Metrics;
+use crate::passes::Passes;
 
 /// The loop that keeps the Lease goes round at least this often; much longer
 /// without is a standstill.
 const SILENCE: Duration = Duration::from_secs(60);
+
+/// A pass ends within a minute, whatever it waits for. So passes that are under way for
+/// this long, none of which ends, are a standstill.
+const STANDSTILL: Duration = Duration::from_secs(180);
 
 /// What the operator is at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +39,10 @@ pub enum Phase {
 
 /// What the probes look at.
 #[derive(Clone)]
-pub struct Health(Arc<Mutex<State>>);
+pub struct Health {
+    state: Arc<Mutex<State>>,
+    passes: Passes,
+}
 
 struct State {
     phase: Phase,
@@ -45,17 +53,20 @@ struct State {
 impl Default for Health {
     /// At the start.
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(State {
-            phase: Phase::Starting,
-            alive: Instant::now(),
-        })))
+        Self {
+            state: Arc::new(Mutex::new(State {
+                phase: Phase::Starting,
+                alive: Instant::now(),
+            })),
+            passes: Passes::default(),
+        }
     }
 }
 
 impl Health {
     /// From now on it is at this.
     pub fn enter(&self, phase: Phase) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         if state.phase != phase {
             tracing::debug!("now {phase:?}");
             state.phase = phase;
@@ -64,7 +75,7 @@ impl Health {
 
     /// Everything has been listed.
     pub fn synced(&self) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         if state.phase == Phase::Syncing {
             state.phase = Phase::Leading;
         }
@@ -73,28 +84,40 @@ impl Health {
     /// Returns `true` while it leads and nothing has been looked at: not everything has
     /// been listed.
     pub fn is_syncing(&self) -> bool {
-        self.0.lock().phase == Phase::Syncing
+        self.state.lock().phase == Phase::Syncing
     }
 
     /// The loop has gone round.
     pub fn alive(&self) {
-        self.0.lock().alive = Instant::now();
+        self.state.lock().alive = Instant::now();
+    }
+
+    /// Returns the passes that it looks at.
+    pub fn passes(&self) -> Passes {
+        self.passes.clone()
     }
 
     fn live(&self) -> (StatusCode, String) {
-        let silence = self.0.lock().alive.elapsed();
-        match silence < SILENCE {
-            true => (StatusCode::OK, "alive\n".to_owned()),
-            false => (
+        let silence = self.state.lock().alive.elapsed();
+        let standstill = self.passes.standstill();
+        if silence >= SILENCE {
+            (
                 StatusCode::SERVICE_UNAVAILABLE,
                 format!("leader election has stood still for {silence:?}\n"),
-            ),
+            )
+        } else if standstill >= STANDSTILL {
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("no pass has ended for {standstill:?}\n"),
+            )
+        } else {
+            (StatusCode::OK, "alive\n".to_owned())
         }
     }
 
     /// A standby is ready too: it is there to take over.
     fn ready(&self) -> (StatusCode, String) {
-        let phase = self.0.lock().phase.clone();
+        let phase = self.state.lock().phase.clone();
         let (ready, text) = match phase {
             Phase::Starting => (false, "waiting to hear of the Lease".to_owned()),
             Phase::Standby { leader } => (true, format!("standing by for {leader}")),
@@ -148,6 +171,21 @@ mod tests {
         health.enter(Phase::Stopping);
         health.synced();
         assert_eq!(health.ready().0, 503);
+        assert_eq!(health.live().0, 200);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_not_alive_when_no_pass_ends() {
+        let health = Health::default();
+        let (passes, key) = (health.passes(), crate::key::Key::new("shop", "orders"));
+        tokio::time::sleep(STANDSTILL * 10).await;
+        assert_eq!(health.live().0, 200, "nothing is to be done");
+        passes.begin(&key);
+        tokio::time::sleep(STANDSTILL / 2).await;
+        assert_eq!(health.live().0, 200);
+        tokio::time::sleep(STANDSTILL / 2).await;
+        assert_eq!(health.live().0, 503);
+        passes.end(&key);
         assert_eq!(health.live().0, 200);
     }
 }

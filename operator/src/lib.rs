@@ -25,6 +25,7 @@ pub mod kafka;
 pub mod key;
 pub mod lease;
 pub mod metrics;
+pub mod passes;
 pub mod pods;
 pub mod probe;
 pub mod program;

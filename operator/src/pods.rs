@@ -1,6 +1,6 @@
 //! What is wrong with a consumer's pods, read from their status.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
@@ -26,6 +26,8 @@ pub struct Trouble {
 #[derive(Default)]
 pub struct Pods {
     troubles: RwLock<HashMap<Key, BTreeMap<String, Trouble>>>,
+    /// Pods that are being deleted and still run.
+    leaving: RwLock<HashMap<Key, BTreeSet<String>>>,
 }
 
 impl Pods {
@@ -41,10 +43,17 @@ impl Pods {
         troubles
     }
 
+    /// Returns the number of a consumer's pods that are being deleted and still run: the
+    /// Deployment does not count them.
+    pub fn leaving(&self, consumer: &Key) -> usize {
+        self.leaving.read().get(consumer).map_or(0, BTreeSet::len)
+    }
+
     /// Notes a pod that the watch showed. Returns its consumer when there is
     /// something new.
     pub fn saw(&self, pod: &Pod) -> Option<Key> {
         let consumer = consumer_of(pod)?;
+        let leaves = self.note_leaving(&consumer, &pod.name_any(), is_leaving(pod));
         let mut troubles = self.troubles.write();
         let pods = troubles.entry(consumer.clone()).or_default();
         let before = match trouble(pod) {
@@ -55,25 +64,58 @@ impl Pods {
         if pods.is_empty() {
             troubles.remove(&consumer);
         }
-        changed.then_some(consumer)
+        (changed || leaves).then_some(consumer)
     }
 
-    /// Notes that a pod is gone. Returns its consumer when it was in trouble.
+    /// Notes that a pod is gone. Returns its consumer when it was in trouble, or was being
+    /// deleted.
     pub fn gone(&self, pod: &Pod) -> Option<Key> {
         let consumer = consumer_of(pod)?;
-        self.remove(&consumer, |name| name == pod.name_any())
+        let left = self.note_leaving(&consumer, &pod.name_any(), false);
+        let troubled = self.remove(&consumer, |name| name == pod.name_any());
+        (left || troubled.is_some()).then_some(consumer)
     }
 
     /// Notes a complete list of pods: those that are not in it are gone.
     pub fn listed(&self, names: &HashSet<Key>) -> Vec<Key> {
         let consumers: Vec<Key> = self.troubles.read().keys().cloned().collect();
-        consumers
-            .into_iter()
-            .filter_map(|consumer| {
-                let namespace = consumer.namespace.clone();
-                self.remove(&consumer, |pod| !names.contains(&Key::new(&namespace, pod)))
-            })
-            .collect()
+        let troubled = consumers.into_iter().filter_map(|consumer| {
+            let namespace = consumer.namespace.clone();
+            self.remove(&consumer, |pod| !names.contains(&Key::new(&namespace, pod)))
+        });
+        let left = {
+            let leaving = self.leaving.read();
+            let pods = leaving
+                .iter()
+                .flat_map(|(consumer, pods)| pods.iter().map(move |pod| (consumer, pod)));
+            let gone =
+                pods.filter(|(consumer, pod)| !names.contains(&Key::new(&consumer.namespace, pod)));
+            gone.map(|(consumer, pod)| (consumer.clone(), pod.clone()))
+                .collect::<Vec<_>>()
+        };
+        let left = left.into_iter().filter_map(|(consumer, pod)| {
+            self.note_leaving(&consumer, &pod, false)
+                .then_some(consumer)
+        });
+        let changed: BTreeSet<Key> = troubled.chain(left).collect();
+        changed.into_iter().collect()
+    }
+
+    /// Returns `true` if that is new.
+    fn note_leaving(&self, consumer: &Key, pod: &str, leaves: bool) -> bool {
+        let mut leaving = self.leaving.write();
+        if leaves {
+            let pods = leaving.entry(consumer.clone()).or_default();
+            return pods.insert(pod.to_owned());
+        }
+        let Some(pods) = leaving.get_mut(consumer) else {
+            return false;
+        };
+        let known = pods.remove(pod);
+        if pods.is_empty() {
+            leaving.remove(consumer);
+        }
+        known
     }
 
     fn remove(&self, consumer: &Key, which: impl Fn(&str) -> bool) -> Option<Key> {
@@ -93,6 +135,16 @@ impl Pods {
 fn consumer_of(pod: &Pod) -> Option<Key> {
     let name = pod.metadata.labels.as_ref()?.get(CONSUMER_LABEL)?;
     Some(Key::new(pod.metadata.namespace.as_deref()?, name))
+}
+
+/// Returns `true` for a pod that is being deleted and whose containers still run.
+fn is_leaving(pod: &Pod) -> bool {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    let ended = matches!(phase, Some("Succeeded" | "Failed"));
+    pod.metadata.deletion_timestamp.is_some() && !ended
 }
 
 /// What says most comes first: a poison message more than a pod that waits.
@@ -332,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_in_order_or_on_its_way_out_has_no_trouble_and_wakes_nobody() {
+    fn a_pod_in_order_or_on_its_way_out_has_no_trouble() {
         let pods = Pods::default();
         let running = json!({ "containerStatuses": [{
             "name": "runtime", "image": "x", "imageID": "", "ready": true, "restartCount": 0,
@@ -345,7 +397,34 @@ mod tests {
         }] }));
         let time = serde_json::from_value(json!("2026-01-02T03:04:05Z")).unwrap();
         leaving.metadata.deletion_timestamp = Some(time);
-        assert_eq!(pods.saw(&leaving), None);
+        let consumer = Key::new("shop", "orders");
+        assert!(pods.saw(&leaving).is_some(), "it leaves");
+        assert_eq!(pods.saw(&leaving), None, "nothing is new");
+        assert_eq!(pods.leaving(&consumer), 1);
+        assert!(pods.troubles(&consumer).is_empty());
+    }
+
+    #[test]
+    fn a_pod_that_leaves_is_counted_until_it_has_ended_or_is_gone() {
+        let consumer = Key::new("shop", "orders");
+        let leaving = |phase: &str| {
+            let mut pod = pod(json!({ "phase": phase }));
+            let time = serde_json::from_value(json!("2026-01-02T03:04:05Z")).unwrap();
+            pod.metadata.deletion_timestamp = Some(time);
+            pod
+        };
+        let ends: [&dyn Fn(&Pods) -> bool; 3] = [
+            &|pods| pods.saw(&leaving("Failed")).is_some(),
+            &|pods| pods.gone(&leaving("Running")).is_some(),
+            &|pods| pods.listed(&HashSet::new()) == [consumer.clone()],
+        ];
+        for end in ends {
+            let pods = Pods::default();
+            pods.saw(&leaving("Running"));
+            assert_eq!(pods.leaving(&consumer), 1);
+            assert!(end(&pods), "it is news");
+            assert_eq!(pods.leaving(&consumer), 0);
+        }
     }
 
     #[test]

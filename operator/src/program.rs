@@ -23,7 +23,7 @@ use crate::build::RuntimeImage;
 use crate::controller::{self, Triggers};
 use crate::events::Events;
 use crate::http::{Health, Phase, pages};
-use crate::kafka::{Directory, LagReader};
+use crate::kafka::{BrokerPolicy, Directory, LagReader};
 use crate::lease::{Attempt, Candidate};
 use crate::metrics::Metrics;
 use crate::probe::{ProbeError, probe};
@@ -258,6 +258,10 @@ impl Work {
         let settings = &self.settings;
         let (triggers, woken) = Triggers::new();
         let interval = settings.recheck_interval.get();
+        let policy = BrokerPolicy::new(
+            settings.allowed_brokers.clone(),
+            settings.denied_broker_networks.clone(),
+        );
         let context = Context {
             scope: Scope {
                 client: self.client.clone(),
@@ -272,10 +276,11 @@ impl Work {
             pods: Default::default(),
             secrets: Default::default(),
             siblings: Default::default(),
-            kafka: Arc::new(Directory::new(interval, triggers.clone())),
+            kafka: Arc::new(Directory::new(interval, triggers.clone(), policy)),
             lags: Arc::new(LagReader::new(interval, triggers.clone())),
             statuses: Default::default(),
             events: Events::new(self.client.clone(), &self.identity),
+            passes: self.health.passes(),
             backoffs: Default::default(),
             triggers,
             metrics: self.metrics.clone(),

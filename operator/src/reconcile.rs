@@ -24,6 +24,7 @@ use crate::existing::deployment::Rollout;
 use crate::kafka::{Connection, Directory, LagReader, LagTarget, Positions, Resolution};
 use crate::key::Key;
 use crate::metrics::Metrics;
+use crate::passes::Passes;
 use crate::pods::Pods;
 use crate::read::Found;
 use crate::secrets::{SecretCache, Secrets, SecretsError, access_token};
@@ -66,6 +67,8 @@ pub struct Context {
     pub statuses: StatusWriter,
     /// Events.
     pub events: Events,
+    /// The passes that are under way.
+    pub passes: Passes,
     /// How long to wait after failures.
     pub backoffs: Backoffs,
     /// Wakes consumers.
@@ -98,12 +101,38 @@ pub enum ReconcileError {
 /// When a request to the API server failed and may succeed later.
 pub async fn reconcile(found: Arc<Found>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let _timer = context.metrics.reconcile();
+    let key = Key::of(&*found);
     if found.meta().deletion_timestamp.is_some() {
+        // What holds it up is not ours; its credentials are not used any more.
+        context.stand_down(&key);
         return Ok(Action::await_change());
     }
     context.existing.complete().await;
+    let _under_way = UnderWay::begin(&context, key);
     let ended = timeout(PASS_LIMIT, pass(&found, &context)).await;
     ended.unwrap_or(Err(ReconcileError::TooLong))
+}
+
+/// A pass, until it is dropped. A consumer that was deleted meanwhile is forgotten again:
+/// the pass has noted things about it since.
+struct UnderWay<'a> {
+    context: &'a Context,
+    key: Key,
+}
+
+impl<'a> UnderWay<'a> {
+    fn begin(context: &'a Context, key: Key) -> Self {
+        context.passes.begin(&key);
+        Self { context, key }
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if self.context.passes.end(&self.key) {
+            self.context.forget(&self.key);
+        }
+    }
 }
 
 async fn pass(found: &Found, context: &Context) -> Result<Action, ReconcileError> {
@@ -163,8 +192,8 @@ struct Progress {
 }
 
 impl Pass<'_> {
-    /// Resolve, build, apply and prune. Stops where the consumer itself is the
-    /// obstacle; what runs is left running.
+    /// Resolve, build, apply and prune. Stops where a Secret is missing, or before the first
+    /// start where a topic is; what runs is left running.
     async fn advance(
         &self,
         resource: &KafkaConsumer,
@@ -199,7 +228,9 @@ impl Pass<'_> {
             topics: Some(topics),
             ..Progress::default()
         };
-        if progress.topics == Some(Resolution::Found) {
+        // Only the first start waits for Kafka. What has been started is brought to what
+        // the manifest says, whatever Kafka does.
+        if progress.topics == Some(Resolution::Found) || self.has_started() {
             progress.blocked = self.apply(resource, consumer, &secrets).await?;
         }
         Ok(progress)
@@ -220,7 +251,7 @@ impl Pass<'_> {
         consumer: &ValidatedConsumer,
         secrets: &Secrets,
     ) -> (Option<Arc<Connection>>, Resolution) {
-        let connection = match connection(consumer, secrets) {
+        let connection = match connection(&self.key.namespace, consumer, secrets) {
             Ok(connection) => connection,
             Err(error) => return (None, Resolution::NoSecret(error)),
         };
@@ -279,6 +310,21 @@ impl Pass<'_> {
             || self.rollout().is_some_and(|rollout| rollout.ready > 0)
     }
 
+    /// Returns `true` if the consumer's pods have been started at some time, even if their
+    /// Deployment was deleted since: something else of it is there, or its group has begun.
+    fn has_started(&self) -> bool {
+        let is_ours = |kind: Kind| {
+            let name = kind.object_name(&self.key.name);
+            let record = self
+                .context
+                .existing
+                .get(kind, &Key::new(&self.key.namespace, &name));
+            let owner = record.and_then(|record| record.controller);
+            owner.is_some_and(|owner| *owner.uid == *self.uid)
+        };
+        Kind::ALL.into_iter().any(is_ours) || self.reads_positions()
+    }
+
     /// Builds, applies and prunes. What stands in the way for longer is returned;
     /// an error is what may pass.
     async fn apply(
@@ -334,6 +380,7 @@ impl Pass<'_> {
             blocked: progress.blocked.as_ref(),
             rollout: self.rollout(),
             troubles: context.pods.troubles(self.key),
+            leaving: context.pods.leaving(self.key),
             positions: progress.positions,
             now,
         };
@@ -379,6 +426,7 @@ impl Pass<'_> {
 impl Context {
     /// Forgets all about a consumer that is gone.
     pub fn forget(&self, key: &Key) {
+        self.passes.gone(key);
         self.stand_down(key);
         self.statuses.forget(key);
         self.backoffs.forget(key);
@@ -394,16 +442,18 @@ impl Context {
     }
 }
 
-fn connection(consumer: &ValidatedConsumer, secrets: &Secrets) -> Result<Connection, String> {
+fn connection(
+    namespace: &str,
+    consumer: &ValidatedConsumer,
+    secrets: &Secrets,
+) -> Result<Connection, String> {
     let config = librdkafka::consumer_config(consumer);
     let properties = config
         .resolve_client_with(|entry| secrets.text(&entry.secret, &entry.key))
         .map_err(|error| error.to_string())?;
     let token = access_token(&consumer.kafka);
-    Ok(Connection {
-        properties,
-        token: token.and_then(|(secret, entry)| secrets.text(&secret, &entry)),
-    })
+    let token = token.and_then(|(secret, entry)| secrets.text(&secret, &entry));
+    Ok(Connection::new(namespace, properties, token))
 }
 
 fn topic_names(consumer: &ValidatedConsumer) -> Vec<String> {

@@ -46,6 +46,21 @@ capabilities:
   value: {{ .Values.leaderElection.enabled | quote }}
 - name: PENSTOCK_RECHECK_INTERVAL
   value: {{ .Values.recheckInterval | quote }}
+{{- $brokers := .Values.allowedBrokers.default }}
+{{- range $namespace, $allowed := .Values.allowedBrokers.namespaces }}
+{{- range $allowed }}
+{{- $brokers = append $brokers (printf "%s=%s" $namespace .) }}
+{{- end }}
+{{- end }}
+{{- with $brokers }}
+- name: PENSTOCK_ALLOWED_BROKERS
+  value: {{ join "," . | quote }}
+{{- end }}
+{{- $denied := join "," .Values.deniedBrokerNetworks | default "none" }}
+{{- if ne $denied "loopback,link-local" }}
+- name: PENSTOCK_DENIED_BROKER_NETWORKS
+  value: {{ $denied | quote }}
+{{- end }}
 - name: PENSTOCK_LOG
   value: {{ .Values.log.level | quote }}
 - name: PENSTOCK_LOG_FORMAT

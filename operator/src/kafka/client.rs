@@ -1,45 +1,40 @@
 //! Short-lived Kafka clients: one question each.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use penstock_runtime::{METADATA_TIMEOUT, oauth};
+use penstock_runtime::{METADATA_TIMEOUT, error_text, oauth};
 use rdkafka::client::{ClientContext, OAuthToken};
-use rdkafka::config::{ClientConfig, FromClientConfigAndContext as _, RDKafkaLogLevel};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use thiserror::Error;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::Resolution;
+use super::policy::{BrokerPolicy, NotAllowed};
+use super::settings::{Connection, Isolation, client_config};
+use super::slots::Slot;
 
 /// How often a client's errors and logins are served while it waits.
 const SERVE_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How to reach a cluster, and as whom. Consumers with equal connections share
-/// what is learnt over one.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Connection {
-    /// librdkafka properties, with credentials.
-    pub properties: BTreeMap<String, String>,
-    /// Access token, for OAUTHBEARER.
-    pub token: Option<String>,
-}
+/// The maximum time for all topics of a listing.
+const LIST_BUDGET: Duration = Duration::from_secs(12);
 
-impl Connection {
-    /// The bootstrap servers, for messages.
-    pub fn brokers(&self) -> String {
-        let brokers = self.properties.get("bootstrap.servers");
-        brokers.cloned().unwrap_or_default()
-    }
-}
+/// The maximum time for the names of the bootstrap brokers.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(10);
 
-/// The topics of a cluster, and their partitions.
-pub(super) type Topics = HashMap<String, Partitions>;
+/// The maximum time for a listing and the client that it needs.
+const LIST_LIMIT: Duration = Duration::from_secs(20);
+
+/// What the brokers said of each topic that they were asked for; `None`: it is not there.
+pub(super) type Topics = HashMap<String, Option<Partitions>>;
 
 /// The partitions of a topic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,24 +56,6 @@ impl Partitions {
     }
 }
 
-/// Which messages a client reads, and up to where a log then reaches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Isolation {
-    /// Messages before the first open transaction.
-    Committed,
-    /// All messages.
-    Uncommitted,
-}
-
-impl Isolation {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Committed => "read_committed",
-            Self::Uncommitted => "read_uncommitted",
-        }
-    }
-}
-
 /// Why the topics of a cluster can't be listed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ListError {
@@ -88,14 +65,18 @@ pub enum ListError {
     /// The brokers refuse the connection, or the client its configuration.
     #[error("{0}")]
     Refused(String),
+    /// The operator may not connect to a broker.
+    #[error("{0}")]
+    NotAllowed(NotAllowed),
 }
 
 impl ListError {
     pub(super) fn resolution(&self, connection: &Connection) -> Resolution {
-        let brokers = connection.brokers();
+        let brokers = connection.brokers().to_owned();
         match self.clone() {
             Self::Unreachable(error) => Resolution::Unreachable { brokers, error },
             Self::Refused(error) => Resolution::Refused { brokers, error },
+            Self::NotAllowed(broker) => Resolution::NotAllowed(broker),
         }
     }
 }
@@ -140,70 +121,197 @@ impl ConsumerContext for Context {}
 
 pub(super) type Client = BaseConsumer<Context>;
 
-/// Creates a client, in `group` if it is about a group's offsets. It never joins.
-///
-/// It is made in a thread that serves no connection of ours: librdkafka leaves
-/// OpenSSL errors behind in the thread in which it reads certificates, and the next
-/// use of TLS there, such as a watch of the API server, would fail by them.
-pub(super) async fn client(
+/// A client with its slot. The slot is free again once the client's threads have ended,
+/// even if nobody waits for that: a client that is stuck takes up a slot of its own
+/// namespace and nothing else.
+struct Session {
+    client: Option<Arc<Client>>,
+    slot: Arc<Slot>,
+}
+
+impl Session {
+    /// Creates a client, in `group` if it is about a group's offsets. It never joins.
+    ///
+    /// It is made in a thread that serves no connection of ours: librdkafka leaves
+    /// OpenSSL errors behind in the thread in which it reads certificates, and the next
+    /// use of TLS there, such as a watch of the API server, would fail by them.
+    async fn open(
+        slot: &Arc<Slot>,
+        connection: &Connection,
+        group: Option<&str>,
+        isolation: Isolation,
+    ) -> Result<Self, ListError> {
+        let config = client_config(connection, group, isolation);
+        let context = Context {
+            token: connection.token().map(str::to_owned),
+            trouble: Mutex::default(),
+        };
+        let held = Arc::clone(slot);
+        let made = spawn_blocking(move || {
+            let made: Result<Client, _> = config.create_with_context(context);
+            // The slot goes last.
+            (made, held)
+        });
+        let (made, slot) = made
+            .await
+            .map_err(|aborted| ListError::Refused(aborted.to_string()))?;
+        match made {
+            Ok(client) => Ok(Self {
+                client: Some(Arc::new(client)),
+                slot,
+            }),
+            Err(error) => {
+                let error = error_text(&error);
+                Err(ListError::Refused(format!(
+                    "the Kafka client refused it: {error}"
+                )))
+            }
+        }
+    }
+}
+
+impl Drop for Session {
+    /// Gives up the client, which waits for its threads to end.
+    fn drop(&mut self) {
+        let (client, slot) = (self.client.take(), Arc::clone(&self.slot));
+        spawn_blocking(move || {
+            drop(client);
+            drop(slot);
+        });
+    }
+}
+
+/// Has a client of its own ask something, for at most `limit`.
+pub(super) async fn ask<T: Send + 'static>(
+    slot: &Arc<Slot>,
     connection: &Connection,
     group: Option<&str>,
     isolation: Isolation,
-) -> Result<Arc<Client>, KafkaError> {
-    let mut config = ClientConfig::new();
-    config.extend(connection.properties.clone());
-    config.set("isolation.level", isolation.name());
-    config.set_log_level(RDKafkaLogLevel::Warning);
-    if let Some(group) = group {
-        config.set("group.id", group);
-    }
-    let context = Context {
-        token: connection.token.clone(),
-        trouble: Mutex::default(),
-    };
-    let made = spawn_blocking(move || BaseConsumer::from_config_and_context(&config, context));
-    match made.await {
-        Ok(made) => made.map(Arc::new),
-        Err(aborted) => Err(KafkaError::ClientCreation(aborted.to_string())),
-    }
-}
-
-/// Gives up a client, which waits for its threads to end.
-pub(super) fn retire(client: Arc<Client>) {
-    spawn_blocking(move || drop(client));
-}
-
-/// Asks for the topics of the cluster.
-pub(super) async fn list_topics(connection: &Connection) -> Result<Topics, ListError> {
-    let client = client(connection, None, Isolation::Committed)
-        .await
-        .map_err(|error| ListError::Refused(format!("the Kafka client refused it: {error}")))?;
-    let asking = Arc::clone(&client);
-    let answer = served(&client, async move {
-        spawn_blocking(move || asking.fetch_metadata(None, METADATA_TIMEOUT)).await
-    })
-    .await;
-    let trouble = client.context().trouble.lock().take();
-    retire(client);
-    let metadata = match answer {
-        None => return Err(trouble.unwrap_or(ListError::Refused("it was refused".into()))),
-        Some(Err(_)) => return Err(ListError::Unreachable("the request was aborted".into())),
-        Some(Ok(Err(error))) => {
-            return Err(trouble.unwrap_or(ListError::Unreachable(error.to_string())));
+    limit: Duration,
+    question: impl FnOnce(&Client) -> Result<T, KafkaError> + Send + 'static,
+) -> Result<T, ListError> {
+    let asked = async {
+        let session = Session::open(slot, connection, group, isolation).await?;
+        let Some(client) = &session.client else {
+            return Err(ListError::Unreachable("there is no client".into()));
+        };
+        let (asking, held) = (Arc::clone(client), Arc::clone(slot));
+        let answer = served(client, async move {
+            let answer = spawn_blocking(move || {
+                let answer = question(&asking);
+                drop(asking);
+                drop(held);
+                answer
+            });
+            answer.await
+        })
+        .await;
+        let trouble = client.context().trouble.lock().take();
+        match answer {
+            None => Err(trouble.unwrap_or(ListError::Refused("it was refused".into()))),
+            Some(Err(_)) => Err(ListError::Unreachable("the request was aborted".into())),
+            Some(Ok(Err(error))) => {
+                Err(trouble.unwrap_or(ListError::Unreachable(error_text(&error))))
+            }
+            Some(Ok(Ok(answer))) => Ok(answer),
         }
-        Some(Ok(Ok(metadata))) => metadata,
     };
-    Ok(metadata
-        .topics()
-        .iter()
-        .filter(|topic| topic.error().is_none())
-        .map(|topic| (topic.name().to_owned(), Partitions::of(topic)))
-        .collect())
+    let no_answer = || ListError::Unreachable(format!("no answer within {limit:?}"));
+    timeout(limit, asked)
+        .await
+        .unwrap_or_else(|_| Err(no_answer()))
+}
+
+/// Asks for some topics of the cluster, and for no others. Those for which the time did
+/// not suffice are not in the answer. Nothing is asked where the policy does not allow the
+/// brokers, or those that they name in turn.
+pub(super) async fn list_topics(
+    slot: &Arc<Slot>,
+    connection: &Connection,
+    policy: &Arc<BrokerPolicy>,
+    topics: Vec<String>,
+) -> Result<Topics, ListError> {
+    check_bootstrap(slot, connection, policy).await?;
+    let (policy, namespace) = (Arc::clone(policy), connection.namespace().to_owned());
+    let question = move |client: &Client| list(client, &policy, &namespace, topics);
+    let answer = ask(
+        slot,
+        connection,
+        None,
+        Isolation::Committed,
+        LIST_LIMIT,
+        question,
+    );
+    answer.await?.map_err(ListError::NotAllowed)
+}
+
+/// The names are resolved in a thread that holds the slot for as long as the resolver
+/// takes.
+async fn check_bootstrap(
+    slot: &Arc<Slot>,
+    connection: &Connection,
+    policy: &Arc<BrokerPolicy>,
+) -> Result<(), ListError> {
+    let (policy, held) = (Arc::clone(policy), Arc::clone(slot));
+    let brokers = connection.brokers().to_owned();
+    let checked = spawn_blocking(move || {
+        let mut brokers = brokers.split(',');
+        let checked = brokers.try_for_each(|broker| policy.check_address(broker.trim()));
+        drop(held);
+        checked
+    });
+    match timeout(RESOLVE_LIMIT, checked).await {
+        Ok(Ok(checked)) => checked.map_err(ListError::NotAllowed),
+        Ok(Err(aborted)) => Err(ListError::Unreachable(aborted.to_string())),
+        Err(_) => Err(ListError::Unreachable(format!(
+            "the brokers' names could not be resolved within {RESOLVE_LIMIT:?}"
+        ))),
+    }
+}
+
+fn list(
+    client: &Client,
+    policy: &BrokerPolicy,
+    namespace: &str,
+    topics: Vec<String>,
+) -> Result<Result<Topics, NotAllowed>, KafkaError> {
+    let ends = Instant::now() + LIST_BUDGET;
+    let mut answers = Topics::new();
+    let mut checked = HashSet::new();
+    for topic in topics {
+        let left = ends.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        let metadata = client.fetch_metadata(Some(&topic), left.min(METADATA_TIMEOUT))?;
+        for broker in metadata.brokers() {
+            let broker = address(broker.host(), broker.port());
+            if Instant::now() < ends && checked.insert(broker.clone()) {
+                let allowed = policy.check(namespace, &broker);
+                if let Err(broker) = allowed.and_then(|()| policy.check_address(&broker)) {
+                    return Ok(Err(broker));
+                }
+            }
+        }
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        let partitions = found
+            .filter(|found| found.error().is_none())
+            .map(Partitions::of);
+        answers.insert(topic, partitions);
+    }
+    Ok(Ok(answers))
+}
+
+fn address(host: &str, port: i32) -> String {
+    match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    }
 }
 
 /// Serves the client while a request is under way: logins by token and errors
 /// are told in its poll. Ends early, with nothing, when the brokers refuse it.
-pub(super) async fn served<T>(client: &Arc<Client>, request: impl Future<Output = T>) -> Option<T> {
+async fn served<T>(client: &Arc<Client>, request: impl Future<Output = T>) -> Option<T> {
     let mut request = std::pin::pin!(request);
     loop {
         tokio::select! {

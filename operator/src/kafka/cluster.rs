@@ -1,20 +1,25 @@
-//! One cluster, as seen over one connection: its topics, and the consumers that
-//! wait to hear of changes.
+//! One cluster, as seen over one connection: the topics that consumers name, and the
+//! consumers that wait to hear of changes. A task of its own asks the brokers, so that no
+//! pass has to.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
-use tokio::sync::Mutex as AsyncMutex;
-use tokio::time::Instant;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Resolution;
-use super::client::{self, Connection, ListError, Partitions, Topics};
+use super::client::{self, ListError, Partitions, Topics};
+use super::policy::BrokerPolicy;
+use super::settings::Connection;
+use super::slots::{Slot, Slots};
 use crate::controller::Triggers;
 use crate::key::Key;
 
-/// A listing of this age answers even for a topic that is not in it.
+/// A listing of this age answers even for a topic that is not there.
 const FRESH: Duration = Duration::from_secs(2);
 
 /// How soon topics that are missing are looked for again.
@@ -23,59 +28,83 @@ const MISSING_RECHECK: Duration = Duration::from_secs(10);
 /// The first wait after brokers did not answer; it doubles up to the interval.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 
+/// How long a pass that has a seat waits for the brokers' answer.
+const PATIENCE: Duration = Duration::from_secs(25);
+
+/// The maximum number of topics in one listing. Where consumers name more, those that
+/// were asked for longest ago come next.
+const MAX_TOPICS_LISTED: usize = 500;
+
 pub(super) struct Cluster {
     connection: Arc<Connection>,
-    listing: AsyncMutex<Option<Listing>>,
+    policy: Arc<BrokerPolicy>,
+    listing: watch::Sender<Option<Arc<Listing>>>,
     members: Mutex<HashMap<Key, Member>>,
+    /// Somebody needs an answer before its time.
+    wanted: Arc<Notify>,
 }
 
 struct Listing {
     at: Instant,
-    topics: Result<Topics, ListError>,
+    topics: Result<HashMap<String, Topic>, ListError>,
+}
+
+#[derive(Clone)]
+struct Topic {
+    asked: Instant,
+    /// `None`: it is not there.
+    partitions: Option<Partitions>,
 }
 
 struct Member {
     topics: Vec<String>,
-    /// What its last pass was told.
-    told: Resolution,
+    /// What its last pass was told; `None` while a pass waits for it.
+    told: Option<Resolution>,
 }
 
 impl Cluster {
-    pub(super) fn new(connection: Arc<Connection>) -> Self {
+    pub(super) fn new(connection: Arc<Connection>, policy: Arc<BrokerPolicy>) -> Self {
         Self {
             connection,
-            listing: AsyncMutex::default(),
+            policy,
+            listing: watch::Sender::new(None),
             members: Mutex::default(),
+            wanted: Arc::default(),
         }
     }
 
-    /// What became of a consumer's topics. The brokers are asked when they have
-    /// not been yet, or when a topic is not in a listing that is no longer fresh;
-    /// while they don't answer, only the timer asks.
-    pub(super) async fn resolve(&self, consumer: &Key, topics: Vec<String>) -> Resolution {
-        let mut listing = self.listing.lock().await;
-        let known = listing
-            .as_ref()
-            .is_some_and(|listing| match &listing.topics {
-                Ok(known) => {
-                    listing.at.elapsed() < FRESH
-                        || topics.iter().all(|topic| known.contains_key(topic))
-                }
-                Err(_) => true,
-            });
-        if !known {
-            *listing = Some(self.ask().await);
+    /// What became of a consumer's topics. Where the brokers have not been asked for one of
+    /// them yet, or it is not in a listing that is no longer fresh, they are asked; the
+    /// pass waits for their answer if there is a seat for it. While they don't answer, only
+    /// the timer asks.
+    pub(super) async fn resolve(
+        &self,
+        consumer: &Key,
+        topics: Vec<String>,
+        seats: &Slots,
+    ) -> Resolution {
+        let mut listings = self.listing.subscribe();
+        let known = listings.borrow_and_update().clone();
+        self.enter(consumer, topics.clone());
+        if must_ask(known.as_deref(), &topics) {
+            self.wanted.notify_one();
+            if let Some(_seat) = seats.try_take(self.connection.namespace()) {
+                let answers = |listing: &Option<Arc<Listing>>| {
+                    listing.as_ref().is_some_and(|listing| {
+                        let is_new = !known
+                            .as_ref()
+                            .is_some_and(|known| Arc::ptr_eq(known, listing));
+                        is_new && listing.covers(&topics)
+                    })
+                };
+                // Without an answer the consumer is woken when it comes.
+                let _ = timeout(PATIENCE, listings.wait_for(answers)).await;
+            }
         }
-        let told = self.resolution(listing.as_ref(), &topics);
-        let member = Member {
-            topics,
-            told: told.clone(),
-        };
-        self.members.lock().insert(consumer.clone(), member);
-        told
+        self.tell(consumer, &topics)
     }
 
-    /// Forgets a consumer. Tells whether any is left.
+    /// Forgets a consumer. Returns `true` if any is left.
     pub(super) fn forget(&self, consumer: &Key) -> bool {
         let mut members = self.members.lock();
         members.remove(consumer);
@@ -83,103 +112,204 @@ impl Cluster {
     }
 
     /// Partitions of each of some topics, as last listed.
-    pub(super) async fn partitions(&self, topics: &[String]) -> Vec<(String, Partitions)> {
-        let listing = self.listing.lock().await;
+    pub(super) fn partitions(&self, topics: &[String]) -> Vec<(String, Partitions)> {
+        let listing = self.listing.borrow().clone();
         let Some(Ok(known)) = listing.as_ref().map(|listing| &listing.topics) else {
             return Vec::new();
         };
-        let partitions = |topic: &String| Some((topic.clone(), known.get(topic)?.clone()));
+        let partitions =
+            |topic: &String| Some((topic.clone(), known.get(topic)?.partitions.clone()?));
         topics.iter().filter_map(partitions).collect()
     }
 
-    async fn ask(&self) -> Listing {
-        let topics = client::list_topics(&self.connection).await;
-        if let Err(error) = &topics {
-            tracing::warn!(
-                brokers = self.connection.brokers(),
-                "topics can't be listed: {error}"
-            );
+    fn enter(&self, consumer: &Key, topics: Vec<String>) {
+        let member = Member { topics, told: None };
+        self.members.lock().insert(consumer.clone(), member);
+    }
+
+    /// The answer is noted under the lock under which [`Self::renew`] looks for consumers
+    /// that were told something else.
+    fn tell(&self, consumer: &Key, topics: &[String]) -> Resolution {
+        let mut members = self.members.lock();
+        let listing = self.listing.borrow().clone();
+        let told = self.resolution(listing.as_deref(), topics);
+        if let Some(member) = members.get_mut(consumer) {
+            member.told = Some(told.clone());
         }
-        Listing {
-            at: Instant::now(),
-            topics,
-        }
+        told
     }
 
     fn resolution(&self, listing: Option<&Listing>, topics: &[String]) -> Resolution {
         let known = match listing.map(|listing| &listing.topics) {
             Some(Ok(known)) => known,
             Some(Err(error)) => return error.resolution(&self.connection),
-            None => return Resolution::Missing(topics.to_vec()),
+            None => return Resolution::Pending,
         };
-        let missing: Vec<String> = topics
-            .iter()
-            .filter(|topic| !known.contains_key(*topic))
-            .cloned()
-            .collect();
-        match missing.is_empty() {
-            true => Resolution::Found,
-            false => Resolution::Missing(missing),
+        let is_missing = |topic: &&String| {
+            let known = known.get(*topic);
+            known.is_some_and(|topic| topic.partitions.is_none())
+        };
+        let missing: Vec<String> = topics.iter().filter(is_missing).cloned().collect();
+        if !missing.is_empty() {
+            return Resolution::Missing(missing);
+        }
+        if topics.iter().all(|topic| known.contains_key(topic)) {
+            Resolution::Found
+        } else {
+            Resolution::Pending
         }
     }
 
-    /// Lists the topics anew and wakes the consumers for which the answer changed.
-    /// Returns whether brokers answered.
-    async fn renew(&self, triggers: &Triggers) -> bool {
-        let renewed = self.ask().await;
-        let answered = renewed.topics.is_ok();
-        let changed: Vec<Key> = self
-            .members
-            .lock()
-            .iter()
-            .filter(|(_, member)| self.resolution(Some(&renewed), &member.topics) != member.told)
-            .map(|(consumer, _)| consumer.clone())
-            .collect();
-        *self.listing.lock().await = Some(renewed);
-        changed.iter().for_each(|consumer| triggers.wake(consumer));
+    /// Lists the topics again and wakes the consumers for which the answer changed.
+    /// Returns `true` if brokers answered.
+    async fn renew(&self, slot: Slot, triggers: &Triggers) -> bool {
+        let topics = self.topics_to_list();
+        let slot = Arc::new(slot);
+        let answer = client::list_topics(&slot, &self.connection, &self.policy, topics).await;
+        drop(slot);
+        if let Err(error) = &answer {
+            tracing::warn!(
+                namespace = self.connection.namespace(),
+                brokers = self.connection.brokers(),
+                %error,
+                "topics can't be listed"
+            );
+        }
+        let answered = answer.is_ok();
+        let listing = Arc::new(self.merged(answer));
+        let members = self.members.lock();
+        self.listing.send_replace(Some(Arc::clone(&listing)));
+        for (consumer, member) in members.iter() {
+            let answer = self.resolution(Some(&listing), &member.topics);
+            if member.told.as_ref().is_some_and(|told| *told != answer) {
+                triggers.wake(consumer);
+            }
+        }
+        let unasked = |member: &Member| !listing.covers(&member.topics);
+        if answered && members.values().any(unasked) {
+            self.wanted.notify_one();
+        }
         answered
+    }
+
+    /// The topics that consumers name: first those that were never asked for, then those
+    /// that were asked for longest ago.
+    fn topics_to_list(&self) -> Vec<String> {
+        let members = self.members.lock();
+        let names: BTreeSet<&String> = members.values().flat_map(|member| &member.topics).collect();
+        let listing = self.listing.borrow().clone();
+        let known = listing
+            .as_ref()
+            .and_then(|listing| listing.topics.as_ref().ok());
+        let asked = |name: &String| known.and_then(|known| Some(known.get(name)?.asked));
+        let mut names: Vec<&String> = names.into_iter().collect();
+        names.sort_by_key(|name| asked(name));
+        names.into_iter().take(MAX_TOPICS_LISTED).cloned().collect()
+    }
+
+    /// The answer, with earlier answers for the topics that were not asked for this time.
+    fn merged(&self, answer: Result<Topics, ListError>) -> Listing {
+        let at = Instant::now();
+        let members = self.members.lock();
+        let named: BTreeSet<&String> = members.values().flat_map(|member| &member.topics).collect();
+        let before = self.listing.borrow().clone();
+        let topics = answer.map(|answer| {
+            let before = before
+                .as_ref()
+                .and_then(|listing| listing.topics.as_ref().ok());
+            let mut topics: HashMap<String, Topic> = before
+                .into_iter()
+                .flatten()
+                .filter(|(name, _)| named.contains(name))
+                .map(|(name, topic)| (name.clone(), topic.clone()))
+                .collect();
+            topics.extend(answer.into_iter().map(|(name, partitions)| {
+                let topic = Topic {
+                    asked: at,
+                    partitions,
+                };
+                (name, topic)
+            }));
+            topics
+        });
+        Listing { at, topics }
     }
 
     fn misses_topics(&self) -> bool {
         let members = self.members.lock();
-        let mut resolutions = members.values().map(|member| &member.told);
-        resolutions.any(|told| matches!(told, Resolution::Missing(_)))
-    }
-
-    fn is_unreachable(&self) -> bool {
-        let members = self.members.lock();
-        let mut resolutions = members.values().map(|member| &member.told);
-        resolutions.any(|told| {
-            matches!(
-                told,
-                Resolution::Unreachable { .. } | Resolution::Refused { .. }
-            )
-        })
+        let mut told = members.values().filter_map(|member| member.told.as_ref());
+        told.any(|told| matches!(told, Resolution::Missing(_)))
     }
 }
 
-/// Renews a cluster's listing for as long as somebody holds it.
-pub(super) async fn keep(cluster: Weak<Cluster>, interval: Duration, triggers: Triggers) {
+impl Listing {
+    /// Returns `true` if it says something about every topic.
+    fn covers(&self, topics: &[String]) -> bool {
+        match &self.topics {
+            Ok(known) => topics.iter().all(|topic| known.contains_key(topic)),
+            Err(_) => true,
+        }
+    }
+}
+
+fn must_ask(listing: Option<&Listing>, topics: &[String]) -> bool {
+    let Some(listing) = listing else {
+        return true;
+    };
+    let Ok(known) = &listing.topics else {
+        return false;
+    };
+    let is_there = |topic: &String| known.get(topic).is_some_and(|it| it.partitions.is_some());
+    let is_fresh = listing.at.elapsed() < FRESH && listing.covers(topics);
+    !is_fresh && !topics.iter().all(is_there)
+}
+
+/// Asks the brokers for as long as somebody holds the cluster: at once, periodically, and
+/// when a pass needs an answer. Each time it waits for a slot of the namespace.
+pub(super) async fn keep(
+    cluster: Arc<Cluster>,
+    slots: Arc<Slots>,
+    interval: Duration,
+    triggers: Triggers,
+) {
+    let wanted = Arc::clone(&cluster.wanted);
+    let namespace = cluster.connection.namespace().to_owned();
+    let cluster: Weak<Cluster> = {
+        let held = Arc::downgrade(&cluster);
+        drop(cluster);
+        held
+    };
     let mut failures = 0;
     loop {
+        let Some(slot) = slots.take(&namespace).await else {
+            return;
+        };
         let Some(held) = cluster.upgrade() else {
             return;
         };
-        let wait = if failures > 0 || held.is_unreachable() {
-            interval.min(FIRST_RETRY * 2_u32.pow(failures.min(5)))
+        // Whoever wanted it so far is served by what follows.
+        let _ = wanted.notified().now_or_never();
+        failures = match held.renew(slot, &triggers).await {
+            true => 0,
+            false => failures + 1,
+        };
+        let wait = if failures > 0 {
+            interval.min(FIRST_RETRY * 2_u32.pow((failures - 1).min(5)))
         } else if held.misses_topics() {
             interval.min(MISSING_RECHECK)
         } else {
             interval
         };
         drop(held);
-        tokio::time::sleep(wait).await;
-        let Some(held) = cluster.upgrade() else {
-            return;
-        };
-        failures = match held.renew(&triggers).await {
-            true => 0,
-            false => failures + 1,
-        };
+        tokio::select! {
+            () = sleep(jittered(wait)) => {}
+            () = wanted.notified() => {}
+        }
     }
+}
+
+/// A wait that is up to a tenth shorter: consumers that were found at the same time are
+/// not asked for at the same time forever.
+pub(super) fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(1.0 - rand::random::<f64>() / 10.0)
 }

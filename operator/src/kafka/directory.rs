@@ -7,16 +7,29 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::Resolution;
-use super::client::{Connection, Partitions};
+use super::client::Partitions;
 use super::cluster::{self, Cluster};
+use super::policy::BrokerPolicy;
+use super::settings::Connection;
+use super::slots::Slots;
 use crate::controller::Triggers;
 use crate::key::Key;
+
+/// Listings at once, and how many of them for one namespace.
+const SLOTS: (usize, usize) = (16, 3);
+
+/// Passes that wait for an answer at once, and how many of them of one namespace. There are
+/// twice as many passes at once, so half of them never wait for Kafka.
+const SEATS: (usize, usize) = (16, 4);
 
 /// The clusters, each held by the consumers that name it.
 pub struct Directory {
     state: Mutex<State>,
     interval: Duration,
     triggers: Triggers,
+    slots: Arc<Slots>,
+    seats: Slots,
+    policy: Arc<BrokerPolicy>,
 }
 
 #[derive(Default)]
@@ -27,12 +40,15 @@ struct State {
 
 impl Directory {
     /// Listings are renewed every `interval`; consumers that must hear of a change
-    /// are sent to `triggers`.
-    pub fn new(interval: Duration, triggers: Triggers) -> Self {
+    /// are sent to `triggers`. No connection is made that `policy` does not allow.
+    pub fn new(interval: Duration, triggers: Triggers, policy: BrokerPolicy) -> Self {
         Self {
             state: Mutex::default(),
             interval,
             triggers,
+            slots: Arc::new(Slots::new(SLOTS.0, SLOTS.1)),
+            seats: Slots::new(SEATS.0, SEATS.1),
+            policy: Arc::new(policy),
         }
     }
 
@@ -54,14 +70,21 @@ impl Directory {
         connection: &Arc<Connection>,
         topics: Vec<String>,
     ) -> Resolution {
+        if let Err(broker) = self
+            .policy
+            .check(connection.namespace(), connection.brokers())
+        {
+            self.forget(consumer);
+            return Resolution::NotAllowed(broker);
+        }
         self.cluster(consumer, connection)
-            .resolve(consumer, topics)
+            .resolve(consumer, topics, &self.seats)
             .await
     }
 
     /// Partitions of each of some topics, as last listed over the consumer's
     /// connection.
-    pub(super) async fn partitions(
+    pub(super) fn partitions(
         &self,
         consumer: &Key,
         topics: &[String],
@@ -71,10 +94,12 @@ impl Directory {
             let connection = state.of.get(consumer);
             connection.and_then(|connection| state.clusters.get(connection).cloned())
         };
-        match cluster {
-            Some(cluster) => cluster.partitions(topics).await,
-            None => Vec::new(),
-        }
+        cluster.map_or_else(Vec::new, |cluster| cluster.partitions(topics))
+    }
+
+    /// Returns `true` if the consumer's brokers are asked.
+    pub fn knows(&self, consumer: &Key) -> bool {
+        self.state.lock().of.contains_key(consumer)
     }
 
     /// Forgets a consumer, and a cluster that nobody else names.
@@ -91,12 +116,16 @@ impl Directory {
         if let Some(cluster) = state.clusters.get(connection) {
             return Arc::clone(cluster);
         }
-        let cluster = Arc::new(Cluster::new(Arc::clone(connection)));
+        let cluster = Arc::new(Cluster::new(
+            Arc::clone(connection),
+            Arc::clone(&self.policy),
+        ));
         state
             .clusters
             .insert(Arc::clone(connection), Arc::clone(&cluster));
         tokio::spawn(cluster::keep(
-            Arc::downgrade(&cluster),
+            Arc::clone(&cluster),
+            Arc::clone(&self.slots),
             self.interval,
             self.triggers.clone(),
         ));

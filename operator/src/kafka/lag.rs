@@ -1,25 +1,29 @@
 //! How far each group has come, read from Kafka one consumer after another.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use penstock_crds::spec::OffsetReset;
-use rdkafka::error::KafkaError;
-use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
-use super::client::{self, Client, Connection, Isolation, Partitions};
+use super::client::{self, Client, ListError, Partitions};
+use super::cluster::jittered;
 use super::directory::Directory;
 use super::offsets;
 use super::positions::{PartitionOffsets, Positions};
+use super::settings::{Connection, Isolation};
+use super::slots::{Slot, Slots};
 use crate::controller::Triggers;
 use crate::key::Key;
 
-/// Clients at once, so that a broker that does not answer holds up few others.
-const CLIENTS: usize = 8;
+/// Clients at once, and how many of them for one namespace: a broker that does not answer
+/// holds up few others, and none of another namespace.
+const CLIENTS: (usize, usize) = (8, 2);
+
+/// The maximum time for the offsets of one group.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Shortest time between two clients: with very many consumers each is read less
 /// often instead of all at once.
@@ -45,6 +49,7 @@ pub struct LagReader {
     state: Mutex<HashMap<Key, Entry>>,
     interval: Duration,
     triggers: Triggers,
+    clients: Slots,
 }
 
 struct Entry {
@@ -62,6 +67,7 @@ impl LagReader {
             state: Mutex::default(),
             interval,
             triggers,
+            clients: Slots::new(CLIENTS.0, CLIENTS.1),
         }
     }
 
@@ -98,32 +104,43 @@ impl LagReader {
 
     /// Reads positions forever.
     pub async fn run(self: Arc<Self>, directory: Arc<Directory>) {
-        let clients = Arc::new(Semaphore::new(CLIENTS));
         loop {
             sleep(PACE).await;
-            let Some((consumer, target)) = self.next() else {
+            let Some((consumer, target, slot)) = self.next() else {
                 continue;
-            };
-            let Ok(client) = Arc::clone(&clients).acquire_owned().await else {
-                return;
             };
             let (reader, directory) = (Arc::clone(&self), Arc::clone(&directory));
             tokio::spawn(async move {
-                let partitions = directory.partitions(&consumer, &target.topics).await;
-                let positions = read(&target, partitions).await;
+                let partitions = directory.partitions(&consumer, &target.topics);
+                let positions = read(&Arc::new(slot), &target, partitions).await;
                 reader.note(&consumer, &target, positions);
-                drop(client);
             });
         }
     }
 
-    /// Takes the consumer that is due, and puts it off.
-    fn next(&self) -> Option<(Key, LagTarget)> {
+    /// Takes the consumer that has been due longest, of those whose namespace has a slot
+    /// left, and puts it off.
+    fn next(&self) -> Option<(Key, LagTarget, Slot)> {
         let now = Instant::now();
         let mut state = self.state.lock();
-        let (consumer, entry) = state.iter_mut().find(|(_, entry)| entry.due <= now)?;
-        entry.due = now + self.interval;
-        Some((consumer.clone(), entry.target.clone()))
+        let mut due: Vec<(&Key, &mut Entry)> = state
+            .iter_mut()
+            .filter(|(_, entry)| entry.due <= now)
+            .collect();
+        due.sort_by_key(|(_, entry)| entry.due);
+        let mut full = HashSet::new();
+        for (consumer, entry) in due {
+            if full.contains(&consumer.namespace) {
+                continue;
+            }
+            let Some(slot) = self.clients.try_take(&consumer.namespace) else {
+                full.insert(&consumer.namespace);
+                continue;
+            };
+            entry.due = now + jittered(self.interval);
+            return Some((consumer.clone(), entry.target.clone(), slot));
+        }
+        None
     }
 
     fn note(&self, consumer: &Key, target: &LagTarget, positions: Positions) {
@@ -145,7 +162,11 @@ impl LagReader {
 }
 
 /// Reads a group's offsets and those of its partitions.
-async fn read(target: &LagTarget, partitions: Vec<(String, Partitions)>) -> Positions {
+async fn read(
+    slot: &Arc<Slot>,
+    target: &LagTarget,
+    partitions: Vec<(String, Partitions)>,
+) -> Positions {
     if partitions.is_empty() {
         return Positions::unread("the topics' partitions are not known");
     }
@@ -156,7 +177,7 @@ async fn read(target: &LagTarget, partitions: Vec<(String, Partitions)>) -> Posi
         .filter(|topic| !listed(topic))
         .cloned()
         .collect();
-    match ask(target, partitions).await {
+    match ask(slot, target, partitions).await {
         Ok(mut partitions) => {
             partitions.extend(missing.iter().cloned().map(without_partitions));
             Positions {
@@ -164,7 +185,7 @@ async fn read(target: &LagTarget, partitions: Vec<(String, Partitions)>) -> Posi
                 ..Positions::of(&partitions, target.reset)
             }
         }
-        Err(why) => Positions::unread(why),
+        Err(error) => Positions::unread(error.to_string()),
     }
 }
 
@@ -178,46 +199,24 @@ fn without_partitions(topic: String) -> PartitionOffsets {
 }
 
 async fn ask(
+    slot: &Arc<Slot>,
     target: &LagTarget,
     partitions: Vec<(String, Partitions)>,
-) -> Result<Vec<PartitionOffsets>, String> {
+) -> Result<Vec<PartitionOffsets>, ListError> {
     let isolation = match target.reads_uncommitted {
         true => Isolation::Uncommitted,
         false => Isolation::Committed,
     };
-    let mut read = with_client(target, isolation, move |client| {
-        offsets::ask(client, &partitions)
-    })
-    .await?;
+    let (connection, group) = (&target.connection, Some(target.group.as_str()));
+    let question = move |client: &Client| offsets::ask(client, &partitions);
+    let mut read = client::ask(slot, connection, group, isolation, LIMIT, question).await?;
     if isolation == Isolation::Committed && read.iter().any(offsets::is_beyond) {
-        read = with_client(target, Isolation::Uncommitted, move |client| {
-            offsets::ask_log_ends(client, &mut read).map(|()| read)
-        })
-        .await?;
+        let isolation = Isolation::Uncommitted;
+        let question =
+            move |client: &Client| offsets::ask_log_ends(client, &mut read).map(|()| read);
+        read = client::ask(slot, connection, group, isolation, LIMIT, question).await?;
     }
     Ok(read)
-}
-
-/// Has a client of the group's own ask something.
-async fn with_client<T: Send + 'static>(
-    target: &LagTarget,
-    isolation: Isolation,
-    question: impl FnOnce(&Client) -> Result<T, KafkaError> + Send + 'static,
-) -> Result<T, String> {
-    let client = client::client(&target.connection, Some(&target.group), isolation)
-        .await
-        .map_err(|error| error.to_string())?;
-    let asking = Arc::clone(&client);
-    let answer = client::served(&client, async move {
-        spawn_blocking(move || question(&asking)).await
-    })
-    .await;
-    client::retire(client);
-    match answer {
-        Some(Ok(answer)) => answer.map_err(|error| error.to_string()),
-        Some(Err(_)) => Err("the request was aborted".to_owned()),
-        None => Err("the brokers refuse the connection".to_owned()),
-    }
 }
 
 #[cfg(test)]
@@ -227,10 +226,7 @@ mod tests {
     fn target(brokers: &str, group: &str) -> LagTarget {
         let servers = ("bootstrap.servers".to_owned(), brokers.to_owned());
         LagTarget {
-            connection: Arc::new(Connection {
-                properties: [servers].into(),
-                token: None,
-            }),
+            connection: Arc::new(Connection::new("shop", [servers].into(), None)),
             group: group.to_owned(),
             topics: vec!["orders".to_owned()],
             reset: OffsetReset::Latest,

@@ -1,7 +1,7 @@
 //! Asks the brokers for the offsets of a group and of its partitions.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use penstock_runtime::gaps::Gaps;
 use rdkafka::consumer::Consumer as _;
@@ -15,6 +15,13 @@ use super::positions::{Committed, Offsets, PartitionOffsets};
 /// The maximum time for one answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The maximum number of partitions in one request. A committed offset may come with
+/// 4 KiB of metadata, and an answer may have 512 KiB (see `settings`).
+const MAX_PARTITIONS: usize = 100;
+
+/// The maximum time for all partitions of a group.
+const BUDGET: Duration = Duration::from_secs(40);
+
 /// Asks for the offsets of every partition. The log's start comes first and its end
 /// last: an offset that is committed meanwhile then lies between the two.
 pub(super) fn ask(
@@ -22,7 +29,7 @@ pub(super) fn ask(
     topics: &[(String, Partitions)],
 ) -> Result<Vec<PartitionOffsets>, KafkaError> {
     let mut answers = Vec::new();
-    let mut names = TopicPartitionList::new();
+    let mut names = Vec::new();
     for (topic, partitions) in topics {
         for partition in 0..partitions.count {
             // One partition without a leader would make librdkafka wait for it and
@@ -34,20 +41,41 @@ pub(super) fn ask(
                     offsets: Err("it has no leader".to_owned()),
                 });
             } else {
-                names.add_partition(topic, partition);
+                names.push((topic, partition));
             }
         }
     }
-    if names.count() == 0 {
-        return Ok(answers);
+    let ends = Instant::now() + BUDGET;
+    for names in names.chunks(MAX_PARTITIONS) {
+        if Instant::now() > ends {
+            answers.extend(names.iter().map(|(topic, partition)| PartitionOffsets {
+                topic: (*topic).clone(),
+                partition: *partition,
+                offsets: Err("the brokers answer too slowly".to_owned()),
+            }));
+            continue;
+        }
+        let mut list = TopicPartitionList::new();
+        for (topic, partition) in names {
+            list.add_partition(topic, *partition);
+        }
+        answers.extend(ask_some(client, &list)?);
     }
-    let starts = edges(client, &names, Offset::Beginning)?;
+    Ok(answers)
+}
+
+fn ask_some(
+    client: &Client,
+    names: &TopicPartitionList,
+) -> Result<Vec<PartitionOffsets>, KafkaError> {
+    let mut answers = Vec::new();
+    let starts = edges(client, names, Offset::Beginning)?;
     let committed = client.committed_offsets(names.clone(), TIMEOUT)?;
     let committed = by_partition(&committed, |answer, at| {
         let start = starts.get(at).and_then(|start| start.as_ref().ok());
         Ok(committed_offset(answer, start.copied()))
     });
-    let ends = edges(client, &names, Offset::End)?;
+    let ends = edges(client, names, Offset::End)?;
     for name in names.elements() {
         let at = (name.topic().to_owned(), name.partition());
         let offsets = offsets_of(starts.get(&at), committed.get(&at), ends.get(&at));

@@ -18,11 +18,7 @@ pub(super) fn available(seen: &Seen<'_>) -> Condition {
     let ready = rollout.ready;
     let of = desired.map_or_else(String::new, |desired| format!(" of {desired}"));
     if desired == Some(0) && ready == 0 {
-        return condition(
-            State::False,
-            Reason::Paused,
-            "spec.replicas is 0; raise it to go on from the committed offsets".into(),
-        );
+        return paused(seen);
     }
     let refused = rollout.refused.as_ref().map(|message| {
         format!(
@@ -47,6 +43,27 @@ pub(super) fn available(seen: &Seen<'_>) -> Condition {
     not_running(seen)
 }
 
+/// No pod is wanted, and none is ready.
+fn paused(seen: &Seen<'_>) -> Condition {
+    let condition = |reason, message: String| {
+        Condition::new(ConditionType::Available, State::False, reason, message)
+    };
+    let rollout = seen.rollout.clone().unwrap_or_default();
+    let running = usize::try_from(rollout.replicas).unwrap_or_default() + seen.leaving;
+    if running > 0 {
+        let message = format!("spec.replicas is 0, and {running} pods have not ended yet");
+        return condition(Reason::Stopping, message);
+    }
+    if rollout.desired > 0 {
+        let message = "spec.replicas is 0, and the Deployment still wants pods; see the condition Progressing";
+        return condition(Reason::Stopping, message.into());
+    }
+    condition(
+        Reason::Paused,
+        "spec.replicas is 0; raise it to go on from the committed offsets".into(),
+    )
+}
+
 /// Nothing runs and nothing is known to be wrong with pods.
 fn not_running(seen: &Seen<'_>) -> Condition {
     let (reason, message) = if seen.consumer.is_err() {
@@ -54,15 +71,15 @@ fn not_running(seen: &Seen<'_>) -> Condition {
             Reason::NotAccepted,
             "no pods are started until the manifest is accepted; see the condition Accepted",
         )
-    } else if seen.rollout.is_none() && !matches!(seen.topics, Some(Resolution::Found)) {
-        (
-            Reason::TopicsNotResolved,
-            "no pods are started until every topic is there; see the condition TopicsResolved",
-        )
     } else if seen.rollout.is_none() && seen.blocked.is_some() {
         (
             Reason::ObjectRefused,
             "the pods' objects could not be applied; see the condition Progressing",
+        )
+    } else if seen.rollout.is_none() && !matches!(seen.topics, Some(Resolution::Found)) {
+        (
+            Reason::TopicsNotResolved,
+            "no pods are started until every topic is there; see the condition TopicsResolved",
         )
     } else {
         (Reason::Starting, "pods are starting and joining the group")

@@ -53,6 +53,13 @@ impl State {
             Self::Unknown => "Unknown",
         }
     }
+
+    /// Returns the state of this name.
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        [Self::True, Self::False, Self::Unknown]
+            .into_iter()
+            .find(|state| state.name() == name)
+    }
 }
 
 /// Longest message, in bytes; the API server takes 32,768.

@@ -50,6 +50,8 @@ pub struct Seen<'a> {
     pub rollout: Option<Rollout>,
     /// What is wrong with its pods, the most telling first.
     pub troubles: Vec<Trouble>,
+    /// How many of its pods are being deleted and still run.
+    pub leaving: usize,
     /// How far its group has come. Absent before that was read for the first time:
     /// what was reported before then still stands.
     pub positions: Option<Arc<Positions>>,
@@ -72,7 +74,7 @@ pub fn status(seen: &Seen<'_>, before: &KafkaConsumerStatus) -> KafkaConsumerSta
     let memory = Memory::of(seen, before);
     let conditions = [
         accepted(seen),
-        topics::resolved(seen),
+        topics::resolved(seen, before),
         available::available(seen),
         progressing::progressing(seen),
         messages_lost::messages_lost(seen, before, &memory.lost),
@@ -156,7 +158,7 @@ fn accepted(seen: &Seen<'_>) -> Condition {
             format!(
                 "group '{}' reads some of these topics for {} too, and they share the partitions; give one of them another group unless that is meant",
                 consumer.group,
-                list(&seen.siblings),
+                list(seen.key, &seen.siblings),
             ),
         ),
         Ok(_) => Condition::new(
@@ -173,13 +175,23 @@ fn one_line(problem: &Violations) -> String {
     lines.join("; ")
 }
 
-/// Names with commas, no more than a few.
-fn list(keys: &[Key]) -> String {
+/// Names with commas, no more than a few. Consumers of other namespaces are not named: who
+/// may see this one may not see those.
+fn list(key: &Key, others: &[Key]) -> String {
     const SHOWN: usize = 5;
-    let names: Vec<String> = keys.iter().take(SHOWN).map(ToString::to_string).collect();
-    match keys.len().saturating_sub(SHOWN) {
+    const ELSEWHERE: &str = "consumers of other namespaces";
+    let (here, elsewhere): (Vec<&Key>, Vec<&Key>) = others
+        .iter()
+        .partition(|other| other.namespace == key.namespace);
+    let names: Vec<String> = here.iter().take(SHOWN).map(ToString::to_string).collect();
+    let names = match here.len().saturating_sub(SHOWN) {
         0 => names.join(", "),
         more => format!("{} and {more} more", names.join(", ")),
+    };
+    match (here.is_empty(), elsewhere.is_empty()) {
+        (true, _) => ELSEWHERE.to_owned(),
+        (false, true) => names,
+        (false, false) => format!("{names} and {ELSEWHERE}"),
     }
 }
 

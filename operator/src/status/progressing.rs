@@ -15,16 +15,11 @@ pub(super) fn progressing(seen: &Seen<'_>) -> Condition {
             "nothing is changed until the manifest is accepted; what runs is left running".into(),
         );
     };
-    if !matches!(seen.topics, Some(Resolution::Found)) {
-        return condition(
-            State::False,
-            Reason::TopicsNotResolved,
-            "nothing is changed until every topic is known to be there; what runs is left running"
-                .into(),
-        );
-    }
     if let Some(error) = seen.blocked {
         return blocked(error);
+    }
+    if let Some(message) = waits(seen) {
+        return condition(State::False, Reason::TopicsNotResolved, message.into());
     }
     let desired = i32::try_from(consumer.replicas()).unwrap_or(i32::MAX);
     let rollout = seen.rollout.clone().unwrap_or_default();
@@ -52,6 +47,20 @@ pub(super) fn progressing(seen: &Seen<'_>) -> Condition {
             rollout.updated, rollout.ready
         ),
     )
+}
+
+/// Why nothing was applied in this pass, if that is so.
+fn waits(seen: &Seen<'_>) -> Option<&'static str> {
+    match seen.topics {
+        Some(Resolution::Found) => None,
+        Some(Resolution::NoSecret(_)) | None => Some(
+            "nothing is changed until every Secret is there; what runs is left running; see the condition TopicsResolved",
+        ),
+        Some(_) if seen.rollout.is_some() => None,
+        Some(_) => Some(
+            "the first pods are started once every topic is known to be there; see the condition TopicsResolved",
+        ),
+    }
 }
 
 fn blocked(error: &ApplyError) -> Condition {

@@ -17,6 +17,10 @@ pub enum Reason {
     TopicsFound,
     /// A topic is not there.
     TopicNotFound,
+    /// The brokers have not been asked yet.
+    BrokersNotAsked,
+    /// The operator may not connect to the brokers.
+    BrokersNotAllowed,
     /// The brokers did not answer.
     BrokersUnreachable,
     /// The brokers refused the credentials.
@@ -32,6 +36,8 @@ pub enum Reason {
     Restarting,
     /// `spec.replicas` is 0.
     Paused,
+    /// `spec.replicas` is 0, and pods still run.
+    Stopping,
     /// Pods are on their way.
     Starting,
     /// The topics are not there, so no pods were started.
@@ -88,6 +94,8 @@ impl Reason {
             Self::Unreadable => "Unreadable",
             Self::TopicsFound => "TopicsFound",
             Self::TopicNotFound => "TopicNotFound",
+            Self::BrokersNotAsked => "BrokersNotAsked",
+            Self::BrokersNotAllowed => "BrokersNotAllowed",
             Self::BrokersUnreachable => "BrokersUnreachable",
             Self::AuthenticationFailed => "AuthenticationFailed",
             Self::SecretNotFound => "SecretNotFound",
@@ -95,6 +103,7 @@ impl Reason {
             Self::HandlersReady => "HandlersReady",
             Self::Restarting => "Restarting",
             Self::Paused => "Paused",
+            Self::Stopping => "Stopping",
             Self::Starting => "Starting",
             Self::TopicsNotResolved => "TopicsNotResolved",
             Self::ConsumerFailed => "ConsumerFailed",
@@ -126,6 +135,7 @@ impl Reason {
             | Self::Invalid
             | Self::Unreadable
             | Self::TopicNotFound
+            | Self::BrokersNotAllowed
             | Self::BrokersUnreachable
             | Self::AuthenticationFailed
             | Self::SecretNotFound
@@ -144,9 +154,11 @@ impl Reason {
             | Self::OffsetsExpired => true,
             Self::Valid
             | Self::TopicsFound
+            | Self::BrokersNotAsked
             | Self::NotAccepted
             | Self::HandlersReady
             | Self::Paused
+            | Self::Stopping
             | Self::Starting
             | Self::TopicsNotResolved
             | Self::HandlerNotStarted
@@ -175,6 +187,8 @@ impl Reason {
         Self::Unreadable,
         Self::TopicsFound,
         Self::TopicNotFound,
+        Self::BrokersNotAsked,
+        Self::BrokersNotAllowed,
         Self::BrokersUnreachable,
         Self::AuthenticationFailed,
         Self::SecretNotFound,
@@ -182,6 +196,7 @@ impl Reason {
         Self::HandlersReady,
         Self::Restarting,
         Self::Paused,
+        Self::Stopping,
         Self::Starting,
         Self::TopicsNotResolved,
         Self::ConsumerFailed,

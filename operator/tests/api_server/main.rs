@@ -5,6 +5,7 @@ mod call;
 mod controller;
 mod faults;
 mod fields;
+mod hostile;
 mod lease;
 mod objects;
 mod positions;

@@ -5,21 +5,119 @@ use serde_json::json;
 use crate::world::World;
 
 #[tokio::test]
-async fn a_missing_topic_leaves_what_runs_running() {
+async fn a_topic_that_goes_missing_leaves_what_runs_running() {
     let world = World::new();
     world.apply("orders", json!({}));
     world.pass("orders").await.unwrap();
     world.all_ready("orders");
-    let running = world.api.get("deployments", "orders");
-    world.apply("orders", json!({ "topics": ["typo"] }));
+    // Another operator, to which the brokers say that the topic is gone.
+    let world = world.without_topics();
     world.pass("orders").await.unwrap();
-    assert_eq!(world.api.get("deployments", "orders"), running);
+    let deployment = world.api.get("deployments", "orders").unwrap();
+    assert_eq!(deployment["spec"]["replicas"], 1);
     let message = world.message("orders", "TopicsResolved");
     assert_eq!(
         message,
-        "topic 'typo' does not exist. maybe it's misspelled or on a different kafka cluster?"
+        "topic 'orders' does not exist. maybe it's misspelled or on a different kafka cluster?"
     );
     assert_eq!(world.condition("orders", "Available").unwrap().0, "True");
+}
+
+/// What can be wrong with Kafka, while a consumer runs.
+#[derive(Clone, Copy, Debug)]
+enum Wrong {
+    NoAnswer,
+    NoTopic,
+}
+
+/// A consumer of three pods that was started while all was well, and now this is wrong.
+async fn started(wrong: Wrong) -> (World, serde_json::Value) {
+    let world = World::new();
+    let spec = json!({ "mode": "Fast", "replicas": 3 });
+    world.apply("orders", spec.clone());
+    world.pass("orders").await.unwrap();
+    world.all_ready("orders");
+    let mut spec = spec;
+    let world = match wrong {
+        Wrong::NoTopic => world.without_topics(),
+        Wrong::NoAnswer => {
+            spec["kafka"] = json!({ "bootstrapServers": "127.0.0.1:1" });
+            world
+        }
+    };
+    world.apply("orders", spec.clone());
+    (world, spec)
+}
+
+#[tokio::test]
+async fn only_the_first_start_waits_for_kafka() {
+    for wrong in [Wrong::NoAnswer, Wrong::NoTopic] {
+        let (world, mut spec) = started(wrong).await;
+        let deployment = || world.api.get("deployments", "orders").unwrap();
+        let image = |object: &serde_json::Value| {
+            object["spec"]["template"]["spec"]["initContainers"][0]["image"].clone()
+        };
+        for replicas in [5, 0, 2] {
+            spec["replicas"] = replicas.into();
+            world.apply("orders", spec.clone());
+            world.pass("orders").await.unwrap();
+            assert_eq!(deployment()["spec"]["replicas"], replicas, "{wrong:?}");
+        }
+        for corrected in ["registry.example/billing:2", "registry.example/billing:1"] {
+            spec["handler"] = json!({ "image": corrected });
+            world.apply("orders", spec.clone());
+            world.pass("orders").await.unwrap();
+            assert_eq!(image(&deployment()), corrected, "{wrong:?}");
+        }
+        world.api.delete("deployments", "orders");
+        world.pass("orders").await.unwrap();
+        assert_eq!(deployment()["spec"]["replicas"], 2, "{wrong:?}: made again");
+        assert_ne!(
+            world.condition("orders", "TopicsResolved").unwrap().0,
+            "True"
+        );
+        let told = world.condition("orders", "Progressing").unwrap();
+        assert_eq!(told, ("True".into(), "RollingOut".into()), "{wrong:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_consumer_is_not_called_paused_while_its_pods_run() {
+    let (world, mut spec) = started(Wrong::NoTopic).await;
+    spec["replicas"] = 0.into();
+    world.apply("orders", spec);
+    world.pass("orders").await.unwrap();
+    let pods = |pods: i64| {
+        world.api.edit("deployments", "orders", |object| {
+            object["status"] = json!({
+                "observedGeneration": object["metadata"]["generation"],
+                "replicas": pods,
+            });
+        });
+    };
+    pods(3);
+    world.pass("orders").await.unwrap();
+    assert_eq!(
+        world.condition("orders", "Available").unwrap().1,
+        "Stopping"
+    );
+    let pod = serde_json::from_value(json!({ "metadata": {
+        "name": "orders-1",
+        "namespace": crate::world::NAMESPACE,
+        "labels": { "penstock.dev/consumer": "orders" },
+        "deletionTimestamp": "2026-01-02T03:04:05Z",
+    } }))
+    .unwrap();
+    assert!(world.context.pods.saw(&pod).is_some());
+    pods(0);
+    world.pass("orders").await.unwrap();
+    assert_eq!(
+        world.condition("orders", "Available").unwrap().1,
+        "Stopping"
+    );
+    assert!(world.context.pods.gone(&pod).is_some());
+    world.pass("orders").await.unwrap();
+    assert_eq!(world.condition("orders", "Available").unwrap().1, "Paused");
 }
 
 #[tokio::test]
@@ -41,7 +139,6 @@ async fn brokers_that_do_not_answer_start_nothing_and_stop_nothing() {
     let world = World::new();
     world.apply("orders", json!({}));
     world.pass("orders").await.unwrap();
-    let running = world.api.get("deployments", "orders");
     let nobody = json!({ "kafka": { "bootstrapServers": "127.0.0.1:1" } });
     for name in ["orders", "new"] {
         world.apply(name, nobody.clone());
@@ -51,6 +148,6 @@ async fn brokers_that_do_not_answer_start_nothing_and_stop_nothing() {
         let message = world.message(name, "TopicsResolved");
         assert!(message.contains("127.0.0.1:1"), "{message}");
     }
-    assert_eq!(world.api.get("deployments", "orders"), running);
+    assert!(world.api.get("deployments", "orders").is_some());
     assert!(world.api.get("deployments", "new").is_none());
 }

@@ -10,7 +10,7 @@ use penstock_operator::build::{Kind, RuntimeImage};
 use penstock_operator::controller::{self, Triggers};
 use penstock_operator::events::Events;
 use penstock_operator::existing::Shown;
-use penstock_operator::kafka::{Directory, LagReader};
+use penstock_operator::kafka::{BrokerPolicy, Directory, LagReader};
 use penstock_operator::key::Key;
 use penstock_operator::metrics::Metrics;
 use penstock_operator::read::Found;
@@ -47,7 +47,31 @@ impl World {
     pub fn new() -> Self {
         let kafka = MockCluster::new(1).expect("a mock cluster starts");
         kafka.create_topic("orders", 1, 1).expect("a topic");
-        let api = ApiServer::default();
+        Self::of(ApiServer::default(), kafka, BrokerPolicy::default())
+    }
+
+    /// As [`new`](Self::new), with an operator that may not connect to every broker.
+    pub fn with_policy(policy: BrokerPolicy) -> Self {
+        let world = Self::new();
+        Self::of(world.api, world.kafka, policy)
+    }
+
+    /// The same objects, an operator that has just started, and a Kafka without any topic.
+    /// The consumer `orders` is moved there.
+    pub fn without_topics(self) -> Self {
+        let kafka = MockCluster::new(1).expect("a mock cluster starts");
+        let brokers = kafka.bootstrap_servers();
+        self.api.edit("kafkaconsumers", "orders", |object| {
+            object["spec"]["kafka"]["bootstrapServers"] = brokers.into();
+        });
+        Self::of(self.api, kafka, BrokerPolicy::default())
+    }
+
+    fn of(
+        api: ApiServer,
+        kafka: MockCluster<'static, DefaultProducerContext>,
+        policy: BrokerPolicy,
+    ) -> Self {
         let (triggers, woken) = Triggers::new();
         let context = Context {
             scope: Scope {
@@ -63,10 +87,11 @@ impl World {
             pods: Default::default(),
             secrets: Default::default(),
             siblings: Default::default(),
-            kafka: Arc::new(Directory::new(INTERVAL, triggers.clone())),
+            kafka: Arc::new(Directory::new(INTERVAL, triggers.clone(), policy)),
             lags: Arc::new(LagReader::new(INTERVAL, triggers.clone())),
             statuses: Default::default(),
             events: Events::new(api.client(), "operator-1"),
+            passes: Default::default(),
             backoffs: Default::default(),
             triggers,
             metrics: Metrics::new().expect("metrics"),
@@ -79,8 +104,21 @@ impl World {
         }
     }
 
-    /// Somebody applies a consumer of `orders` with these changes to its spec.
-    pub fn apply(&self, name: &str, changes: Value) {
+    /// Somebody applies a consumer of `orders` with these changes to its spec, in another
+    /// namespace.
+    pub fn apply_in(&self, namespace: &str, name: &str, spec: Value) {
+        self.api.put(
+            "kafkaconsumers",
+            json!({
+                "apiVersion": "penstock.dev/v1alpha1",
+                "kind": "KafkaConsumer",
+                "metadata": { "name": name, "namespace": namespace },
+                "spec": self.spec(name, spec),
+            }),
+        );
+    }
+
+    fn spec(&self, name: &str, changes: Value) -> Value {
         let mut spec = json!({
             "group": format!("billing.{name}"),
             "topics": ["orders"],
@@ -89,6 +127,12 @@ impl World {
             "handler": { "image": "registry.example/billing:1" },
         });
         merge_patch(&mut spec, &changes);
+        spec
+    }
+
+    /// Somebody applies a consumer of `orders` with these changes to its spec.
+    pub fn apply(&self, name: &str, changes: Value) {
+        let spec = self.spec(name, changes);
         match self.api.get("kafkaconsumers", name) {
             Some(_) => self
                 .api

@@ -176,6 +176,61 @@ fn a_time_is_that_of_the_last_flip_whatever_else_changes() {
 }
 
 #[test]
+fn consumers_of_other_namespaces_are_never_named() {
+    let message = |siblings: &[(&str, &str)]| {
+        let siblings = siblings.iter();
+        let world = World {
+            siblings: siblings
+                .map(|(namespace, name)| Key::new(namespace, name))
+                .collect(),
+            ..World::running()
+        };
+        let status = world.status();
+        let condition = find(&status.conditions, Accepted).unwrap();
+        assert_eq!(condition.reason, "GroupShared");
+        condition.message.clone()
+    };
+    for foreign in [
+        message(&[("secret-ns", "secret-name")]),
+        message(&[("secret-ns", "secret-name"), ("shop", "other")]),
+    ] {
+        assert!(!foreign.contains("secret"), "{foreign}");
+        assert!(
+            foreign.contains("consumers of other namespaces"),
+            "{foreign}"
+        );
+    }
+    assert!(message(&[("secret-ns", "secret-name"), ("shop", "other")]).contains("shop/other and"));
+}
+
+/// An operator that has just started has asked no brokers yet.
+#[test]
+fn what_was_said_of_topics_stands_until_the_brokers_have_answered() {
+    let pending = World {
+        topics: Some(Resolution::Pending),
+        ..World::running()
+    };
+    let gone = World::resolved(Resolution::Missing(vec!["orders".into()]));
+    for before in [World::running().status(), gone.status()] {
+        let after = pending.status_after(&before, now());
+        let condition = |status: &KafkaConsumerStatus| -> Condition {
+            find(&status.conditions, TopicsResolved).unwrap().clone()
+        };
+        assert_eq!(condition(&after), condition(&before));
+        let mut older = before.clone();
+        for condition in &mut older.conditions {
+            condition.observed_generation = Some(3);
+        }
+        let after = pending.status_after(&older, now());
+        assert_eq!(
+            condition(&after).reason,
+            "BrokersNotAsked",
+            "of another manifest"
+        );
+    }
+}
+
+#[test]
 fn what_has_not_changed_makes_the_same_status_at_any_time() {
     for (scenario, world, _) in scenarios() {
         let first = world.status();

@@ -2,7 +2,7 @@
 
 use penstock_operator::apply::ApplyError;
 use penstock_operator::existing::deployment::Rollout;
-use penstock_operator::kafka::Resolution;
+use penstock_operator::kafka::{NotAllowed, Resolution};
 use penstock_operator::key::Key;
 use penstock_operator::status::{ConditionType, Reason, Refusal, State};
 
@@ -157,7 +157,7 @@ fn topics() -> Vec<(&'static str, World, Vec<Told>)> {
                     Progressing,
                     False,
                     Reason::TopicsNotResolved,
-                    &["what runs is left running"],
+                    &["the first pods are started once every topic"],
                 ),
             ],
         ),
@@ -170,6 +170,16 @@ fn topics() -> Vec<(&'static str, World, Vec<Told>)> {
             vec![
                 (TopicsResolved, False, Reason::TopicNotFound, &[]),
                 (Available, True, Reason::HandlersReady, &[]),
+                (Progressing, False, Reason::Complete, &[]),
+            ],
+        ),
+        (
+            "the brokers have not been asked yet",
+            World::resolved(Resolution::Pending),
+            vec![
+                (TopicsResolved, Unknown, Reason::BrokersNotAsked, &[]),
+                (Available, False, Reason::TopicsNotResolved, &[]),
+                (Progressing, False, Reason::TopicsNotResolved, &[]),
             ],
         ),
         (
@@ -199,6 +209,16 @@ fn topics() -> Vec<(&'static str, World, Vec<Told>)> {
                 Unknown,
                 Reason::AuthenticationFailed,
                 &["bad password", "correct spec.kafka.authentication"],
+            )],
+        ),
+        (
+            "the operator may not connect to the brokers",
+            World::resolved(Resolution::NotAllowed(NotAllowed("127.0.0.1:6443".into()))),
+            vec![(
+                TopicsResolved,
+                Unknown,
+                Reason::BrokersNotAllowed,
+                &["'127.0.0.1:6443'", "correct spec.kafka.bootstrapServers"],
             )],
         ),
         (
@@ -305,6 +325,56 @@ fn pods() -> Vec<(&'static str, World, Vec<Told>)> {
                 ),
                 (Progressing, True, Reason::RollingOut, &[]),
             ],
+        ),
+        (
+            "the consumer is about to pause, and no pod is ready",
+            World {
+                replicas: 0,
+                rollout: Some(Rollout {
+                    ready: 0,
+                    ..rollout(2)
+                }),
+                leaving: 1,
+                ..World::running()
+            },
+            vec![(
+                Available,
+                False,
+                Reason::Stopping,
+                &["spec.replicas is 0", "3 pods have not ended yet"],
+            )],
+        ),
+        (
+            "the last pod of a consumer that pauses still handles messages",
+            World {
+                replicas: 0,
+                rollout: Some(rollout(0)),
+                leaving: 1,
+                ..World::running()
+            },
+            vec![(
+                Available,
+                False,
+                Reason::Stopping,
+                &["1 pods have not ended yet"],
+            )],
+        ),
+        (
+            "the consumer should pause, but its Deployment could not be changed",
+            World {
+                replicas: 0,
+                rollout: Some(Rollout {
+                    desired: 3,
+                    ..rollout(0)
+                }),
+                ..World::running()
+            },
+            vec![(
+                Available,
+                False,
+                Reason::Stopping,
+                &["see the condition Progressing"],
+            )],
         ),
         (
             "the namespace's quota refuses the pods",

@@ -24,6 +24,7 @@ pub struct World {
     pub blocked: Option<ApplyError>,
     pub rollout: Option<Rollout>,
     pub troubles: Vec<Trouble>,
+    pub leaving: usize,
     pub positions: Option<Positions>,
     /// What an earlier pass has reported.
     pub before: KafkaConsumerStatus,
@@ -41,6 +42,7 @@ impl World {
             blocked: None,
             rollout: Some(rollout(3)),
             troubles: Vec::new(),
+            leaving: 0,
             positions: None,
             before: KafkaConsumerStatus::default(),
             reset: "Latest",
@@ -134,6 +136,7 @@ impl World {
             blocked: self.blocked.as_ref(),
             rollout: self.rollout.clone(),
             troubles: self.troubles.clone(),
+            leaving: self.leaving,
             positions: self.positions.clone().map(Arc::new),
             now,
         }

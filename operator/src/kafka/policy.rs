@@ -1,0 +1,334 @@
+//! Which brokers the operator may connect to. A manifest names brokers, and the operator
+//! stands where a tenant may not: in its own pod's network, next to the API server.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs as _};
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// Brokers that are allowed, and networks that never are.
+#[derive(Clone, Debug, Default)]
+pub struct BrokerPolicy {
+    allowed: Vec<AllowedBrokers>,
+    denied: Vec<DeniedNetworks>,
+}
+
+/// Brokers that are allowed: `[NAMESPACE=]HOST:PORT`. HOST may be `*` or begin with `*.`,
+/// and PORT may be `*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllowedBrokers {
+    /// Absent: of every namespace that has no pattern of its own.
+    namespace: Option<String>,
+    host: Host,
+    port: Option<u16>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Host {
+    Any,
+    /// With the dot in front.
+    Below(String),
+    Exactly(String),
+}
+
+/// Networks to which no connection is made: `loopback`, `link-local`, a network such as
+/// `10.96.0.0/12`, or `none`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeniedNetworks(Vec<Network>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Network {
+    /// An IPv4 address as the IPv6 address that it is mapped to.
+    address: u128,
+    prefix: u32,
+}
+
+/// Why a pattern or network can't be read.
+#[derive(Debug, Error)]
+pub enum PolicyError {
+    /// It is no pattern.
+    #[error(
+        "'{0}' is no [NAMESPACE=]HOST:PORT, such as '*.kafka.svc:9092' or 'shop=kafka.shop.svc:*'"
+    )]
+    Pattern(String),
+    /// It is no network.
+    #[error("'{0}' is neither 'loopback', 'link-local', 'none' nor a network such as 10.96.0.0/12")]
+    Network(String),
+}
+
+/// A broker that the operator may not connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotAllowed(pub String);
+
+/// What is said of it: the same whatever it resolves to, since a tenant could learn
+/// addresses by it.
+impl fmt::Display for NotAllowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the operator may not connect to broker '{}'", self.0)
+    }
+}
+
+impl BrokerPolicy {
+    /// Without any pattern, all brokers are allowed that are in no denied network.
+    pub fn new(allowed: Vec<AllowedBrokers>, denied: Vec<DeniedNetworks>) -> Self {
+        Self { allowed, denied }
+    }
+
+    /// Returns the first of some brokers, separated by commas, that no pattern allows.
+    pub(super) fn check(&self, namespace: &str, brokers: &str) -> Result<(), NotAllowed> {
+        let mut brokers = brokers.split(',').map(str::trim);
+        match brokers.find(|broker| !self.allows(namespace, broker)) {
+            Some(broker) => Err(NotAllowed(broker.to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns an error if the broker is in a denied network, by its address or by one that
+    /// its name resolves to. It waits for the resolver.
+    pub(super) fn check_address(&self, broker: &str) -> Result<(), NotAllowed> {
+        if self.denied.is_empty() {
+            return Ok(());
+        }
+        // A name that does not resolve leads to no connection.
+        let addresses = broker.to_socket_addrs().into_iter().flatten();
+        for address in addresses {
+            if self.denies(address.ip()) {
+                return Err(NotAllowed(broker.to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    fn allows(&self, namespace: &str, broker: &str) -> bool {
+        let is_own = |pattern: &&AllowedBrokers| pattern.namespace.as_deref() == Some(namespace);
+        let has_own = self.allowed.iter().any(|pattern| is_own(&pattern));
+        let mut patterns = self.allowed.iter().filter(|pattern| match has_own {
+            true => is_own(pattern),
+            false => pattern.namespace.is_none(),
+        });
+        self.allowed.is_empty() || patterns.any(|pattern| pattern.matches(broker))
+    }
+
+    fn denies(&self, address: IpAddr) -> bool {
+        let mut networks = self.denied.iter().flat_map(|networks| &networks.0);
+        networks.any(|network| network.contains(address))
+    }
+}
+
+impl AllowedBrokers {
+    fn matches(&self, broker: &str) -> bool {
+        let Some((host, port)) = broker.rsplit_once(':') else {
+            return false;
+        };
+        let host = canonical(host);
+        let host_matches = match &self.host {
+            Host::Any => true,
+            Host::Below(end) => host.ends_with(end.as_str()),
+            Host::Exactly(exact) => host == *exact,
+        };
+        host_matches && self.port.is_none_or(|wanted| port.parse() == Ok(wanted))
+    }
+}
+
+/// Names are compared in lower case and without the dot of the root.
+fn canonical(host: &str) -> String {
+    host.trim_end_matches('.').to_ascii_lowercase()
+}
+
+impl FromStr for AllowedBrokers {
+    type Err = PolicyError;
+
+    fn from_str(text: &str) -> Result<Self, PolicyError> {
+        let error = || PolicyError::Pattern(text.to_owned());
+        let (namespace, broker) = match text.trim().split_once('=') {
+            Some((namespace, broker)) => (Some(namespace.to_owned()), broker),
+            None => (None, text.trim()),
+        };
+        let (host, port) = broker.rsplit_once(':').ok_or_else(error)?;
+        let port = match port {
+            "*" => None,
+            port => Some(port.parse().map_err(|_| error())?),
+        };
+        let host = match host {
+            "*" => Host::Any,
+            host => match host.strip_prefix('*') {
+                Some(end) if end.starts_with('.') && end.len() > 1 => Host::Below(canonical(end)),
+                Some(_) => return Err(error()),
+                None => Host::Exactly(canonical(host)),
+            },
+        };
+        let is_empty = |text: &str| text.is_empty() || text.contains('*');
+        let bad_host = matches!(&host, Host::Exactly(host) | Host::Below(host) if is_empty(host));
+        if bad_host || namespace.as_deref().is_some_and(is_empty) {
+            return Err(error());
+        }
+        Ok(Self {
+            namespace,
+            host,
+            port,
+        })
+    }
+}
+
+impl Network {
+    const fn v4(address: Ipv4Addr, prefix: u32) -> Self {
+        Self {
+            address: address.to_ipv6_mapped().to_bits(),
+            prefix: prefix + 96,
+        }
+    }
+
+    const fn v6(address: Ipv6Addr, prefix: u32) -> Self {
+        Self {
+            address: address.to_bits(),
+            prefix,
+        }
+    }
+
+    fn contains(self, address: IpAddr) -> bool {
+        let address = match address {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
+        let differs = self.address ^ address.to_bits();
+        differs.leading_zeros() >= self.prefix
+    }
+}
+
+/// With the unspecified address, by which a connection reaches this machine too.
+const LOOPBACK: [Network; 4] = [
+    Network::v4(Ipv4Addr::new(127, 0, 0, 0), 8),
+    Network::v4(Ipv4Addr::new(0, 0, 0, 0), 8),
+    Network::v6(Ipv6Addr::LOCALHOST, 128),
+    Network::v6(Ipv6Addr::UNSPECIFIED, 128),
+];
+
+/// With the one address of a cloud's metadata service that is not link-local.
+const LINK_LOCAL: [Network; 3] = [
+    Network::v4(Ipv4Addr::new(169, 254, 0, 0), 16),
+    Network::v6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
+    Network::v6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), 128),
+];
+
+impl FromStr for DeniedNetworks {
+    type Err = PolicyError;
+
+    fn from_str(text: &str) -> Result<Self, PolicyError> {
+        let error = || PolicyError::Network(text.to_owned());
+        match text {
+            "loopback" => return Ok(Self(LOOPBACK.to_vec())),
+            "link-local" => return Ok(Self(LINK_LOCAL.to_vec())),
+            "none" => return Ok(Self(Vec::new())),
+            _ => {}
+        }
+        let (address, prefix) = text.split_once('/').ok_or_else(error)?;
+        let prefix: u32 = prefix.parse().map_err(|_| error())?;
+        let network = match address.parse().map_err(|_| error())? {
+            IpAddr::V4(address) if prefix <= 32 => Network::v4(address, prefix),
+            IpAddr::V6(address) if prefix <= 128 => Network::v6(address, prefix),
+            IpAddr::V4(_) | IpAddr::V6(_) => return Err(error()),
+        };
+        Ok(Self(vec![network]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(allowed: &[&str], denied: &[&str]) -> BrokerPolicy {
+        BrokerPolicy::new(
+            allowed.iter().map(|text| text.parse().unwrap()).collect(),
+            denied.iter().map(|text| text.parse().unwrap()).collect(),
+        )
+    }
+
+    #[test]
+    fn without_patterns_any_broker_is_allowed() {
+        assert_eq!(policy(&[], &[]).check("shop", "a:1, b:2"), Ok(()));
+    }
+
+    #[test]
+    fn a_namespace_has_its_own_patterns_or_those_of_all() {
+        let policy = policy(
+            &[
+                "*.kafka.svc:9092",
+                "shop=Kafka.shop.svc:*",
+                "shop=10.0.0.7:9092",
+                "open=*:*",
+            ],
+            &[],
+        );
+        let cases = [
+            ("billing", "k-0.kafka.svc:9092,k-1.b.kafka.svc:9092", true),
+            ("billing", "K-0.KAFKA.svc.:9092", true),
+            ("billing", "k-0.kafka.svc:9093", false),
+            ("billing", "kafka.svc:9092", false),
+            ("billing", "evilkafka.svc:9092", false),
+            ("billing", "k-0.kafka.svc:9092,evil.example:9092", false),
+            ("shop", "kafka.shop.svc:1", true),
+            ("shop", "10.0.0.7:9092", true),
+            ("shop", "k-0.kafka.svc:9092", false),
+            ("open", "[::1]:443", true),
+        ];
+        for (namespace, brokers, allowed) in cases {
+            let checked = policy.check(namespace, brokers);
+            assert_eq!(checked.is_ok(), allowed, "{namespace} {brokers}");
+        }
+        assert_eq!(
+            policy.check("billing", "k.kafka.svc:9092,evil:1"),
+            Err(NotAllowed("evil:1".into()))
+        );
+    }
+
+    #[test]
+    fn a_namespace_without_patterns_has_none_where_there_is_no_default() {
+        assert!(policy(&["shop=*:*"], &[]).check("billing", "k:1").is_err());
+    }
+
+    #[test]
+    fn addresses_in_denied_networks_are_refused_in_every_spelling() {
+        let policy = policy(
+            &[],
+            &["loopback", "link-local", "10.96.0.0/12", "fd12::/16"],
+        );
+        for denied in [
+            "127.0.0.1:9092",
+            "127.1.2.3:1",
+            "[::1]:9092",
+            "[::ffff:127.0.0.1]:9092",
+            "0.0.0.0:6443",
+            "[::]:1",
+            "localhost:9092",
+            "169.254.169.254:80",
+            "[fe80::1]:1",
+            "[fd00:ec2::254]:80",
+            "10.96.0.1:443",
+            "10.111.255.255:443",
+            "[fd12:34::1]:443",
+        ] {
+            assert!(policy.check_address(denied).is_err(), "{denied}");
+        }
+        for allowed in [
+            "10.95.255.255:1",
+            "10.112.0.0:1",
+            "192.0.2.1:9092",
+            "[2001:db8::1]:1",
+        ] {
+            assert_eq!(policy.check_address(allowed), Ok(()), "{allowed}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_pattern_or_network_is_refused() {
+        for text in [
+            "", "kafka", "kafka:x", ":1", "a*b:1", "*kafka:1", "=k:1", "*.:1", "k:99999",
+        ] {
+            assert!(text.parse::<AllowedBrokers>().is_err(), "{text}");
+        }
+        for text in ["", "10.0.0.0", "10.0.0.0/33", "::/129", "lan", "10.0.0/8"] {
+            assert!(text.parse::<DeniedNetworks>().is_err(), "{text}");
+        }
+    }
+}
