@@ -82,7 +82,7 @@ func (m *Message) IdempotencyKey() string {
 
 // messages are those of a batch, in its order.
 func messages(group string, batch *handlerv1.Batch) []*Message {
-	deadline := time.UnixMilli(batch.DeadlineMs)
+	deadline := time.UnixMilli(batch.BeginByMs)
 	id := batch.FirstId
 	var all []*Message
 	for _, run := range batch.Runs {

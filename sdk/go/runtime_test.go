@@ -171,7 +171,7 @@ func give(firstID uint64, keys ...string) *handlerv1.FromRuntime {
 	}
 	return &handlerv1.FromRuntime{Message: &handlerv1.FromRuntime_Batch{Batch: &handlerv1.Batch{
 		FirstId:    firstID,
-		DeadlineMs: time.Now().Add(time.Hour).UnixMilli(),
+		BeginByMs: time.Now().Add(time.Hour).UnixMilli(),
 		Runs:       []*handlerv1.Run{run},
 	}}}
 }

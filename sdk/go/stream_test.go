@@ -249,7 +249,7 @@ func TestACallEndsAtItsDeadline(t *testing.T) {
 		return ctx.Err()
 	})
 	batch := give(1, "")
-	batch.GetBatch().DeadlineMs = time.Now().Add(50 * time.Millisecond).UnixMilli()
+	batch.GetBatch().BeginByMs = time.Now().Add(50 * time.Millisecond).UnixMilli()
 	runtime.say(hello(anyOrder), batch)
 	expect(t, runtime.settled(1).inOrder(), []string{"retry"}, slices.Equal)
 }

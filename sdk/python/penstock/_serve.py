@@ -119,7 +119,7 @@ class _Stream:
                 self._answers.grant(self._window)
 
     def _begin(self, given):
-        batch = Batch(self._group, given.deadline_ms)
+        batch = Batch(self._group, given.begin_by_ms)
         messages, number = [], given.first_id
         for run in given.runs:
             for delivery in run.deliveries:

@@ -23,7 +23,7 @@ def batch(first_id, *runs, attempt=1):
             run.deliveries.add(offset=number, key=key, value=b"{}", attempt=attempt)
             number += 1
         given.append(run)
-    return v1.FromRuntime(batch=v1.Batch(first_id=first_id, deadline_ms=1_500, runs=given))
+    return v1.FromRuntime(batch=v1.Batch(first_id=first_id, begin_by_ms=1_500, runs=given))
 
 
 def cancel(first_id, count):

@@ -301,7 +301,7 @@ mod tests {
             let Some(v1::from_runtime::Message::Batch(batch)) = read.message else {
                 panic!("{read:?}");
             };
-            prop_assert_eq!((batch.first_id, batch.deadline_ms), (first_id, deadline_ms));
+            prop_assert_eq!((batch.first_id, batch.begin_by_ms), (first_id, deadline_ms));
             let mut expected: Vec<v1::Run> = Vec::new();
             for (owned, place, attempt) in &owned {
                 let partition = *place as i32;

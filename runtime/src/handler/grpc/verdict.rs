@@ -32,6 +32,9 @@ pub(super) fn of(verdict: v1::Verdict) -> Result<Done, HandlerError> {
             &letter.reason,
         ))),
         Some(Outcome::Fail(fail)) => Err(HandlerError::permanent(said("fail", &fail.reason))),
+        Some(Outcome::Release(release)) => {
+            Err(HandlerError::retryable(said("release", &release.reason)))
+        }
         None => Err(HandlerError::retryable(
             "the handler's verdict has no outcome that this version of the runtime knows",
         )),

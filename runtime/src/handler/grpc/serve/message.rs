@@ -100,7 +100,7 @@ impl Waiting {
 
 /// Takes a batch apart.
 pub(super) fn split(group: &Arc<str>, batch: Batch) -> (Head, impl Iterator<Item = Waiting>) {
-    let deadline_ms = u64::try_from(batch.deadline_ms).unwrap_or(0);
+    let deadline_ms = u64::try_from(batch.begin_by_ms).unwrap_or(0);
     let apart = batch.runs.into_iter().map(|run| {
         let head = RunHead {
             topic: run.topic.into(),

@@ -65,7 +65,7 @@ async fn the_time_that_those_before_it_took_is_no_failure_of_a_message() {
     call.cancel().await;
     let again = call.batch().await;
     assert_eq!(offsets(&again), [2, 3], "behind the one that was done");
-    assert!(again.deadline_ms > batch.deadline_ms);
+    assert!(again.begin_by_ms > batch.begin_by_ms);
     assert!(again.runs[0].deliveries.iter().all(|one| one.attempt == 1));
     call.settle(again.first_id, 1, done());
     call.cancel().await;
