@@ -37,6 +37,14 @@ fn a_fast_consumer_has_the_documented_defaults() {
     assert_eq!(consumer.endpoint, http(Address::Port(8080)));
     assert_eq!(consumer.handler.path, "/");
     assert_eq!(consumer.handler.timeout.get(), Duration::from_secs(30));
+    let (wait, longest) = (
+        consumer.handler.wait_timeout(),
+        consumer.handler.max_timeout(),
+    );
+    assert_eq!(
+        (wait.get(), longest.get()),
+        (Duration::from_secs(60), consumer.handler.timeout.get())
+    );
     assert_eq!(consumer.delivery.max_attempts.get(), 1);
     assert_eq!(consumer.delivery.initial, Duration::from_millis(100));
     assert_eq!(consumer.delivery.max, Duration::from_secs(30));

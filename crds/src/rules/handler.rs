@@ -40,7 +40,67 @@ pub(super) fn rules() -> Vec<Rule> {
             |spec| spec.handler.timeout,
         ),
     ]);
+    rules.extend(grpc_times());
     rules
+}
+
+/// The times that only the Grpc protocol can keep: a handler reports what begins.
+fn grpc_times() -> Vec<Rule> {
+    vec![
+        duration(
+            "wait-timeout",
+            "spec.handler.waitTimeout",
+            MILLISECOND..=HOUR,
+            "must be 1ms to 1h",
+            |spec| spec.handler.wait_timeout.unwrap_or(HOUR),
+        ),
+        duration(
+            "max-timeout",
+            "spec.handler.maxTimeout",
+            MILLISECOND..=HOUR,
+            "must be 1ms to 1h",
+            |spec| spec.handler.max_timeout.unwrap_or(HOUR),
+        ),
+        below(
+            "max-timeout-above-timeout",
+            "spec.handler",
+            ".maxTimeout",
+            "!has(self.maxTimeout) || duration(self.maxTimeout) >= duration(self.timeout)",
+            CelMessage::Found(found_text("self.maxTimeout")),
+            "must be at least spec.handler.timeout; raise it, or lower timeout",
+            |spec| {
+                let longest = spec.handler.max_timeout?;
+                let kept = longest >= spec.handler.timeout;
+                unless(kept, "spec.handler.maxTimeout", longest.to_string())
+            },
+        ),
+        below(
+            "wait-timeout-grpc",
+            "spec.handler",
+            ".waitTimeout",
+            "self.protocol == 'Grpc' || !has(self.waitTimeout)",
+            CelMessage::Found(found_text("self.waitTimeout")),
+            "only a Grpc handler holds messages that have not begun; leave it out, or set protocol: Grpc",
+            |spec| {
+                let wait = spec.handler.wait_timeout?;
+                let kept = spec.handler.protocol == Protocol::Grpc;
+                unless(kept, "spec.handler.waitTimeout", wait.to_string())
+            },
+        ),
+        below(
+            "max-timeout-grpc",
+            "spec.handler",
+            ".maxTimeout",
+            "self.protocol == 'Grpc' || !has(self.maxTimeout)",
+            CelMessage::Found(found_text("self.maxTimeout")),
+            "only a Grpc handler can ask for more time; leave it out, or set protocol: Grpc",
+            |spec| {
+                let longest = spec.handler.max_timeout?;
+                let kept = spec.handler.protocol == Protocol::Grpc;
+                unless(kept, "spec.handler.maxTimeout", longest.to_string())
+            },
+        ),
+    ]
 }
 
 fn address() -> Vec<Rule> {

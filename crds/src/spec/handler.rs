@@ -39,6 +39,17 @@ pub struct Handler {
     #[serde(default = "default_timeout")]
     pub timeout: HumanDuration,
 
+    /// Maximum time that a message may wait in a Grpc handler before its attempt begins.
+    /// After that the message is taken back without an attempt. Default: timeout, and at
+    /// least 60s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_timeout: Option<HumanDuration>,
+
+    /// Maximum time for one attempt with all the extensions that a Grpc handler asks for.
+    /// Default: timeout, which allows none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_timeout: Option<HumanDuration>,
+
     /// Entry point of the container. It replaces that of the image.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
@@ -72,6 +83,22 @@ pub struct Handler {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volume_mounts: Vec<VolumeMount>,
 }
+
+impl Handler {
+    /// Returns the maximum time that a message may wait in the handler before it begins.
+    pub fn wait_timeout(&self) -> HumanDuration {
+        let usual = self.timeout.max(MIN_WAIT_TIMEOUT);
+        self.wait_timeout.unwrap_or(usual)
+    }
+
+    /// Returns the maximum time of an attempt with all its extensions.
+    pub fn max_timeout(&self) -> HumanDuration {
+        self.max_timeout.unwrap_or(self.timeout)
+    }
+}
+
+/// The least time to wait unless the manifest says otherwise.
+const MIN_WAIT_TIMEOUT: HumanDuration = HumanDuration::from_secs(60);
 
 /// The protocol between the runtime and the handler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
