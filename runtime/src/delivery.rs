@@ -15,6 +15,8 @@ use crate::handler::{FailureKind, HandlerError};
 pub(crate) enum Next {
     /// Try again after this wait.
     Retry(Duration),
+    /// Make the same attempt again after this pause: it was not made.
+    Repeat(Duration),
     /// No more attempts.
     GiveUp,
 }
@@ -23,11 +25,17 @@ pub(crate) enum Next {
 /// them grow in earnest, they are the longest by then.
 const MOST_SKIPPED: u32 = 1000;
 
+/// Pauses before an attempt that was not made is made again: the first, and the maximum.
+const MIN_PAUSE: Duration = Duration::from_millis(10);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
+
 /// The attempts at one message.
 pub(crate) struct Attempts<'a> {
     policy: &'a DeliveryPolicy,
     waits: Option<backon::ExponentialBackoff>,
     made: u32,
+    /// Pauses since the last attempt that was made.
+    pauses: u32,
 }
 
 impl<'a> Attempts<'a> {
@@ -39,7 +47,13 @@ impl<'a> Attempts<'a> {
             policy,
             waits: None,
             made: failed.saturating_add(1).min(policy.max_attempts.get()),
+            pauses: 0,
         }
+    }
+
+    /// Continues after so many pauses.
+    pub(crate) fn paused(self, pauses: u32) -> Self {
+        Self { pauses, ..self }
     }
 
     /// Which attempt is being made, from 1.
@@ -49,6 +63,14 @@ impl<'a> Attempts<'a> {
 
     /// Takes the failure of an attempt and counts the next one, if there is one.
     pub(crate) fn failed(&mut self, error: &HandlerError) -> Next {
+        let asked = error.retry_after().unwrap_or_default().min(self.policy.max);
+        if error.kind() == FailureKind::NotAttempted {
+            let pause = MIN_PAUSE.saturating_mul(1 << self.pauses.min(16));
+            self.pauses = self.pauses.saturating_add(1);
+            let pause = jittered(pause.min(MAX_PAUSE), self.policy.jitter);
+            return Next::Repeat(pause.max(asked));
+        }
+        self.pauses = 0;
         let tried_enough = self.made >= self.policy.max_attempts.get();
         if tried_enough || error.kind() != FailureKind::Retryable {
             return Next::GiveUp;
@@ -58,7 +80,7 @@ impl<'a> Attempts<'a> {
         let waits = self.waits.get_or_insert_with(|| exponential(policy, made));
         let wait = waits.next().unwrap_or(policy.max);
         let wait = jittered(wait, policy.jitter);
-        Next::Retry(wait.max(error.retry_after().unwrap_or_default().min(policy.max)))
+        Next::Retry(wait.max(asked))
     }
 }
 
@@ -152,6 +174,38 @@ mod tests {
         assert_eq!(attempts.number(), 5);
         assert_eq!(attempts.failed(&error), Next::GiveUp);
         assert_eq!(Attempts::after(&policy, u32::MAX).number(), 5);
+    }
+
+    #[test]
+    fn an_attempt_that_was_not_made_is_repeated_after_a_growing_pause() {
+        let policy = policy(2, 0.0);
+        let mut attempts = Attempts::after(&policy, 0);
+        let not_made = HandlerError::not_attempted("x");
+        let mut pauses = Vec::new();
+        for _ in 0..10 {
+            match attempts.failed(&not_made) {
+                Next::Repeat(pause) => pauses.push(pause.as_millis()),
+                next => panic!("{next:?}"),
+            }
+        }
+        assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1280, 2000, 2000]);
+        assert_eq!(attempts.number(), 1);
+        let asks = not_made.after(Duration::from_secs(60));
+        let longest = Next::Repeat(Duration::from_secs(2));
+        assert_eq!(attempts.failed(&asks), longest);
+        // They grow from the first again behind an attempt.
+        let failed = HandlerError::retryable("x");
+        assert_eq!(
+            attempts.failed(&failed),
+            Next::Retry(Duration::from_millis(100))
+        );
+        assert_eq!(attempts.number(), 2);
+        let pause = Next::Repeat(Duration::from_millis(10));
+        assert_eq!(attempts.failed(&HandlerError::not_attempted("x")), pause);
+        assert_eq!(attempts.failed(&failed), Next::GiveUp);
+        let mut attempts = Attempts::after(&policy, 1).paused(3);
+        let pause = Next::Repeat(Duration::from_millis(80));
+        assert_eq!(attempts.failed(&HandlerError::not_attempted("x")), pause);
     }
 
     #[test]

@@ -86,6 +86,8 @@ pub enum FailureKind {
     Skip,
     /// The dead-letter topic at once; without one, what `onFailure` says.
     DeadLetter,
+    /// The same attempt again after a short pause: the handler did not begin it.
+    NotAttempted,
 }
 
 impl HandlerError {
@@ -109,6 +111,12 @@ impl HandlerError {
     /// is a permanent failure.
     pub fn dead_letter(reason: impl fmt::Display) -> Self {
         Self::new(FailureKind::DeadLetter, reason)
+    }
+
+    /// The message was not begun, so no attempt was made: the same attempt is made again
+    /// after a short pause, which grows while that continues.
+    pub fn not_attempted(reason: impl fmt::Display) -> Self {
+        Self::new(FailureKind::NotAttempted, reason)
     }
 
     fn new(kind: FailureKind, reason: impl fmt::Display) -> Self {

@@ -183,7 +183,7 @@ impl BatchHandler<Value> for Scripted {
         let given = match self.scenario.mode {
             Mode::InOrder => {
                 let all: Vec<_> = messages.iter().collect();
-                self.in_order(&all, None, false, &call).await
+                self.in_order(&all, None, true, &call).await
             }
             Mode::KeyOrdered(_) => self.by_key(messages, &call).await,
             Mode::Fast(_) => {

@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::dead_letter::DeadLetterError;
 
 /// Where a message lies.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Position {
     /// The topic.
     pub topic: String,

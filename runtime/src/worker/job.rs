@@ -26,6 +26,8 @@ pub(crate) struct Job {
     pub(crate) lane: Option<Lane>,
     /// Attempts that failed so far.
     pub(crate) failed: u32,
+    /// Pauses since the last of them, in which an attempt was not made.
+    pub(crate) pauses: u32,
     /// When the work on it began, unless it is new.
     pub(crate) began: Option<Instant>,
 }
@@ -36,15 +38,21 @@ impl Job {
         Self {
             lane,
             failed: 0,
+            pauses: 0,
             began: None,
             record,
         }
     }
 
-    /// The message after another failed attempt.
-    pub(super) fn again(self, began: Instant) -> Self {
+    /// The message after another failed attempt, or after one that was not made.
+    pub(super) fn again(self, began: Instant, attempted: bool) -> Self {
+        let (failed, pauses) = match attempted {
+            true => (self.failed + 1, 0),
+            false => (self.failed, self.pauses.saturating_add(1)),
+        };
         Self {
-            failed: self.failed + 1,
+            failed,
+            pauses,
             began: Some(began),
             ..self
         }

@@ -89,10 +89,18 @@ enum Ended {
     GivenUp(Done),
     /// The partition was revoked first.
     Abandoned,
-    /// Not yet: another attempt follows after this wait.
-    Deferred(Duration),
+    /// Not yet: another attempt follows, or the same again.
+    Deferred(Deferral),
     /// It was not its turn: one before it of its key is not done with.
     Behind,
+}
+
+/// How a message comes again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Deferral {
+    wait: Duration,
+    /// Whether an attempt failed; otherwise none was made.
+    attempted: bool,
 }
 
 /// Said in the source's words; the process ends, and the message comes again
@@ -281,6 +289,18 @@ fn note_retry(record: &Record, attempt: u32, error: &HandlerError, wait: Duratio
         "the handler failed, trying again in {wait:?}"
     );
     record.assignment().topic_metrics.retried.inc();
+}
+
+/// An attempt was not made, and is made again.
+fn note_repeat(record: &Record, attempt: u32, error: &HandlerError, wait: Duration) {
+    tracing::debug!(
+        topic = record.topic(),
+        partition = record.partition(),
+        offset = record.offset(),
+        attempt,
+        reason = error.reason(),
+        "the handler did not begin the message, giving it again in {wait:?}"
+    );
 }
 
 /// Reports how a message ended to its partition; one that is done with by way of `settled`.

@@ -9,8 +9,8 @@ use tracing::Instrument as _;
 
 use super::hand::Hand;
 use super::{
-    Delivery, Ended, Failure, Job, SLOW, Seat, Shared, log_failure, note_retry, panicked, report,
-    timed_out,
+    Deferral, Delivery, Ended, Failure, Job, SLOW, Seat, Shared, log_failure, note_repeat,
+    note_retry, panicked, report, timed_out,
 };
 use crate::decode::Decoder;
 use crate::delivery::{Attempts, Next};
@@ -68,9 +68,9 @@ where
         let active = observation.active();
         let ended = self.handle(&job, seat, hand).instrument(span).await;
         drop(active);
-        if let Ok(Ended::Deferred(wait)) = ended {
+        if let Ok(Ended::Deferred(Deferral { wait, attempted })) = ended {
             let began = observation.suspend();
-            self.defer(job.again(began), wait, seat);
+            self.defer(job.again(began, attempted), wait, seat);
             return Ok(());
         }
         let took = observation.finish(matches!(ended, Ok(Ended::Handled(_))));
@@ -116,7 +116,7 @@ where
         hand: &mut Hand,
     ) -> Result<Ended, Failure> {
         let record = &job.record;
-        let mut attempts = Attempts::after(&self.policy, job.failed);
+        let mut attempts = Attempts::after(&self.policy, job.failed).paused(job.pauses);
         // Each attempt asks, and nothing is awaited between this and the call.
         while job.may_begin() {
             let attempt = attempts.number();
@@ -134,23 +134,28 @@ where
                 Some(Err(error)) => error,
                 None => return Ok(Ended::Abandoned),
             };
-            match attempts.failed(&error) {
+            let (wait, attempted) = match attempts.failed(&error) {
                 Next::Retry(wait) => {
                     note_retry(record, attempt, &error, wait);
-                    if self.defers {
-                        return Ok(Ended::Deferred(wait));
-                    }
-                    hand.pass_on(seat);
-                    tokio::select! {
-                        biased;
-                        () = record.assignment().when_draining() => {}
-                        () = tokio::time::sleep(wait) => {}
-                    }
+                    (wait, true)
+                }
+                Next::Repeat(wait) => {
+                    note_repeat(record, attempt, &error, wait);
+                    (wait, false)
                 }
                 Next::GiveUp => {
                     hand.pass_on(seat);
                     return self.give_up(record, attempt, &error).await;
                 }
+            };
+            if self.defers {
+                return Ok(Ended::Deferred(Deferral { wait, attempted }));
+            }
+            hand.pass_on(seat);
+            tokio::select! {
+                biased;
+                () = record.assignment().when_draining() => {}
+                () = tokio::time::sleep(wait) => {}
             }
         }
         Ok(Ended::Abandoned)

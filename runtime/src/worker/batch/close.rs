@@ -1,20 +1,18 @@
 //! The end of the work on the messages of a batch: commit, settle, or give back.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::super::settled::Settled;
-use super::super::{Delivery, Ended, Failure, Job, Seat, Shared, report};
+use super::super::{Deferral, Delivery, Ended, Failure, Job, Seat, Shared, report};
 use super::item::{Batch, Item, State};
 use crate::decode::Decoder;
 use crate::handler::BatchHandler;
 
 /// A message that has not ended, and goes back to the queue.
 pub(super) enum Back {
-    /// For another attempt, after a wait; since when it is at work.
-    Again(Instant, Duration),
+    /// For an attempt, after a wait; since when it is at work.
+    Again(Instant, Deferral),
     /// Behind another of its key, as if it had not been taken.
     Behind,
 }
@@ -83,8 +81,8 @@ where
         let (record, observation) = (item.record, item.observation);
         drop((item.active, item.span));
         match ended {
-            Ok(Ended::Deferred(wait)) => {
-                return Ok(Some(Back::Again(observation.suspend(), wait)));
+            Ok(Ended::Deferred(deferral)) => {
+                return Ok(Some(Back::Again(observation.suspend(), deferral)));
             }
             Ok(Ended::Behind) => {
                 observation.suspend();
@@ -136,7 +134,9 @@ where
         let (mut behind, mut again, mut lanes) = (Vec::new(), Vec::new(), Vec::new());
         for (job, back) in each(jobs, back) {
             match back {
-                Some(Back::Again(began, wait)) => again.push((job.again(began), wait)),
+                Some(Back::Again(began, Deferral { wait, attempted })) => {
+                    again.push((job.again(began, attempted), wait));
+                }
                 Some(Back::Behind) => behind.push(Delivery::Message(job)),
                 None => lanes.extend(job.lane),
             }
@@ -169,7 +169,7 @@ fn each(jobs: Vec<Job>, back: Vec<(usize, Back)>) -> impl Iterator<Item = (Job, 
 pub(super) fn abandon(jobs: Vec<Job>, back: Vec<(usize, Back)>) {
     for (job, back) in each(jobs, back) {
         match back {
-            Some(Back::Again(began, _)) => job.again(began).abandon(),
+            Some(Back::Again(began, it)) => job.again(began, it.attempted).abandon(),
             Some(Back::Behind) => job.abandon(),
             None => {}
         }

@@ -89,7 +89,7 @@ impl<D: Decoder, H> Shared<D, H> {
             span,
             data,
             latency: latency.flatten(),
-            attempts: Attempts::after(&self.policy, job.failed),
+            attempts: Attempts::after(&self.policy, job.failed).paused(job.pauses),
             state,
         }
     }

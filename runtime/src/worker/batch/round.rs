@@ -9,7 +9,9 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::super::settled::Settled;
-use super::super::{Ended, Failure, Shared, note_retry, panicked, timed_out};
+use super::super::{
+    Deferral, Ended, Failure, Shared, note_repeat, note_retry, panicked, timed_out,
+};
 use super::item::{Batch, Item, State};
 use crate::decode::Decoder;
 use crate::delivery::Next;
@@ -96,7 +98,8 @@ where
     }
 
     /// Takes the verdicts on the running messages. Those on messages of revoked
-    /// partitions are void, and in order those behind the first that was not handled.
+    /// partitions are void, and in order those behind the first that was neither handled
+    /// nor skipped.
     async fn judge_all(
         &self,
         batch: &mut Batch<'_, D::Data>,
@@ -136,9 +139,13 @@ where
                 stopped.extend(item.lane);
                 continue;
             }
+            let continues = match &verdict {
+                Ok(_) => true,
+                Err(error) => !error.stops_key(),
+            };
             match self.judge(item, verdict, now).await {
                 Ok(state) => {
-                    is_void = self.in_order && !matches!(state, State::Ended(Ended::Handled(_)));
+                    is_void = self.in_order && !continues;
                     item.state = state;
                 }
                 Err(failed) if self.in_order => return Err(failed),
@@ -163,16 +170,23 @@ where
         match item.attempts.failed(&error) {
             Next::Retry(wait) => {
                 note_retry(item.record, attempt, &error, wait);
-                Ok(if self.defers {
-                    State::Ended(Ended::Deferred(wait))
-                } else {
-                    State::Pending { due: now + wait }
-                })
+                Ok(self.wait_for_attempt(now, wait, true))
+            }
+            Next::Repeat(wait) => {
+                note_repeat(item.record, attempt, &error, wait);
+                Ok(self.wait_for_attempt(now, wait, false))
             }
             Next::GiveUp => {
                 let ended = self.give_up(item.record, attempt, &error).await?;
                 Ok(State::Ended(ended))
             }
+        }
+    }
+
+    fn wait_for_attempt(&self, now: Instant, wait: Duration, attempted: bool) -> State {
+        match self.defers {
+            true => State::Ended(Ended::Deferred(Deferral { wait, attempted })),
+            false => State::Pending { due: now + wait },
         }
     }
 }

@@ -70,6 +70,32 @@ async fn a_batch_in_order_goes_on_behind_a_message_that_was_given_up() {
     assert_eq!(fixture.partition.committable(), Some(3));
 }
 
+#[tokio::test]
+async fn a_batch_in_order_continues_after_a_message_that_the_handler_skips() {
+    let skip = |message: &Message<'_, Value>| match message.offset() {
+        1 => Err(HandlerError::skip("not ours")),
+        _ => Ok(()),
+    };
+    let fixture = fixture("", stop_at_once(), skip).in_order(CommitResult::Committed);
+    fixture.process_batch(&["{}"; 4]).await.unwrap();
+    let calls: Vec<_> = fixture
+        .steps()
+        .iter()
+        .map(|step| step.split(" active").next().unwrap().to_owned())
+        .collect();
+    assert_eq!(
+        calls,
+        [
+            "handle 0#1",
+            "handle 1#1",
+            "handle 2#1",
+            "handle 3#1",
+            "commit 4"
+        ]
+    );
+    assert_eq!(fixture.metric("penstock_skipped_messages_total"), Some(1.0));
+}
+
 /// Takes longer than an attempt may, in steps that do not.
 struct Slow {
     keeps_time: bool,

@@ -6,7 +6,7 @@ use super::*;
 use crate::lanes::LaneFinder;
 
 /// Puts messages with these keys into a queue of their own, at the offsets from 0 on.
-fn put(fixture: &mut Fixture<impl Send>, keys: &[&str]) {
+pub(super) fn put(fixture: &mut Fixture<impl Send>, keys: &[&str]) {
     let lanes = LaneFinder::default();
     fixture.shared.defers = true;
     fixture.seat.queue = Arc::new(WorkQueue::new(100, 1 << 20, Arc::default()));
@@ -27,7 +27,7 @@ fn fail_and_drain(message: &Message<'_, Value>) -> Result<(), HandlerError> {
 }
 
 /// Works until nothing is ready, waits until what is deferred is due, and so on.
-async fn work_off<H: Handler<Value>>(fixture: &Fixture<H>) {
+pub(super) async fn work_off<H: Handler<Value>>(fixture: &Fixture<H>) {
     let queue = &fixture.seat.queue;
     while queue.load().0 > 0 {
         queue.release_due(Instant::now() + Duration::from_secs(60));
@@ -39,7 +39,7 @@ async fn work_off<H: Handler<Value>>(fixture: &Fixture<H>) {
     }
 }
 
-fn handled(steps: &[String]) -> Vec<&str> {
+pub(super) fn handled(steps: &[String]) -> Vec<&str> {
     let calls = steps.iter().map(|step| &step["handle ".len()..]);
     calls.map(|call| call.split(' ').next().unwrap()).collect()
 }
@@ -160,7 +160,7 @@ fn batch(fixture: &Fixture<impl Send>) -> Vec<Delivery> {
 }
 
 /// Gives batches until nothing is left, whatever has to be waited for.
-async fn work_off_in_batches<H: BatchHandler<Value>>(fixture: &Fixture<H>) {
+pub(super) async fn work_off_in_batches<H: BatchHandler<Value>>(fixture: &Fixture<H>) {
     while fixture.seat.queue.load().0 > 0 {
         let later = Instant::now() + Duration::from_secs(60);
         fixture.seat.queue.release_due(later);

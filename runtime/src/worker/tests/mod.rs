@@ -7,6 +7,7 @@ mod histories;
 mod keys;
 mod order;
 mod single;
+mod unattempted;
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;

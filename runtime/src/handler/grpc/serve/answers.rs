@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tonic::Status;
 
 use crate::handler::grpc::v1::verdict::Outcome;
-use crate::handler::grpc::v1::{self, DeadLetter, Fail, FromHandler, Retry, Skip, Verdict};
+use crate::handler::grpc::v1::{self, DeadLetter, Fail, FromHandler, Release, Retry, Skip, Verdict};
 use crate::handler::{FailureKind, HandlerError};
 use crate::produce::{Done, ProducerRecord};
 
@@ -71,7 +71,11 @@ impl State {
         (credits > 0).then(|| {
             let mut verdicts = mem::take(&mut self.verdicts);
             verdicts.extend(done(&mut self.done));
-            FromHandler { verdicts, credits }
+            FromHandler {
+                verdicts,
+                credits,
+                ..FromHandler::default()
+            }
         })
     }
 }
@@ -113,6 +117,10 @@ fn outcome(verdict: Result<Done, HandlerError>) -> Outcome {
         FailureKind::Permanent => Outcome::Fail(Fail { reason }),
         FailureKind::Skip => Outcome::Skip(Skip { reason }),
         FailureKind::DeadLetter => Outcome::DeadLetter(DeadLetter { reason }),
+        FailureKind::NotAttempted => Outcome::Release(Release {
+            reason,
+            delay_ms: 0,
+        }),
     }
 }
 

@@ -160,7 +160,7 @@ impl World {
                         known.failed = Some((*attempt, now + backoff(*attempt, error)));
                     }
                     known.is_settled = !again;
-                    is_void = self.mode == Mode::InOrder;
+                    is_void = self.mode == Mode::InOrder && error.kind() != FailureKind::Skip;
                     if self.mode == Mode::KeyOrdered && error.kind() != FailureKind::Skip {
                         stopped.insert((*number, key));
                     }
