@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use penstock_crds::spec::{Commit, Format};
-use penstock_crds::validate::{Address, Endpoint, Transport, ValidatedConsumer};
+use penstock_crds::validate::{Address, ConsumeMode, Endpoint, Transport, ValidatedConsumer};
 use tokio_util::sync::CancellationToken;
 
 use super::HandlerError;
@@ -42,7 +42,9 @@ impl RemoteHandler {
                 Protocol::Http(HttpHandler::new(address, path, json, timeout, produces)?)
             }
             Transport::BatchHttp => {
-                Protocol::BatchHttp(BatchHttpHandler::new(address, path, json, timeout)?)
+                let in_order = consumer.mode == ConsumeMode::InOrder;
+                let handler = BatchHttpHandler::new(address, path, json, timeout, in_order)?;
+                Protocol::BatchHttp(handler)
             }
             Transport::Grpc => Protocol::Grpc(GrpcHandler::new(consumer, address)),
         };

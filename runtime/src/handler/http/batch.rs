@@ -1,12 +1,16 @@
 //! Several messages, one POST: CloudEvents 1.0 in batched mode.
 
+use std::future::Future;
 use std::time::Duration;
 
+use http::StatusCode;
 use penstock_crds::validate::Address;
+use tokio::sync::RwLock;
 
-use super::client::Client;
+use super::answer::SendError;
+use super::client::{Client, RequestError};
 use super::events::write_events;
-use super::{HttpHandlerError, parse_path, verdicts};
+use super::{HttpHandlerError, parse_path, verdict, verdicts};
 use crate::handler::{BatchHandler, HandlerError};
 use crate::produce::Done;
 use crate::record::Message;
@@ -14,22 +18,30 @@ use crate::record::Message;
 /// Most bytes of an answer's body: ten thousand verdicts with a long reason each.
 pub(super) const LONGEST_ANSWER: usize = 16 * 1024 * 1024;
 
+/// The time between two signs of life in a wait.
+const TICK: Duration = Duration::from_secs(5);
+
 /// Gives messages to an HTTP server, several a request.
 pub struct BatchHttpHandler {
     client: Client,
     /// The request's head up to its length.
     head: String,
     json: bool,
+    in_order: bool,
+    /// Held for reading by each batch, for writing by a message that is given alone.
+    turns: RwLock<()>,
 }
 
 impl BatchHttpHandler {
     /// A handler that listens at an address. `json` says that the values are JSON;
-    /// `timeout` is the longest time for an attempt, which is one request.
+    /// `timeout` is the longest time for an attempt, which is one request. With `in_order`
+    /// nothing counts behind a message that failed.
     pub fn new(
         address: &Address,
         path: &str,
         json: bool,
         timeout: Duration,
+        in_order: bool,
     ) -> Result<Self, HttpHandlerError> {
         let uri = parse_path(path)?;
         Ok(Self {
@@ -38,6 +50,8 @@ impl BatchHttpHandler {
                 "POST {uri} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/cloudevents-batch+json; charset=utf-8\r\naccept: application/json\r\ncontent-length: "
             ),
             json,
+            in_order,
+            turns: RwLock::default(),
         })
     }
 
@@ -48,7 +62,41 @@ impl BatchHttpHandler {
 }
 
 impl<T: Sync> BatchHandler<T> for BatchHttpHandler {
+    /// A batch that has to be isolated takes as many requests as it has messages.
+    fn keeps_time(&self) -> bool {
+        true
+    }
+
     async fn handle_batch(&self, messages: &[Message<'_, T>]) -> Vec<Result<Done, HandlerError>> {
+        self.handle_batch_alive(messages, &|| {}).await
+    }
+
+    async fn handle_batch_alive(
+        &self,
+        messages: &[Message<'_, T>],
+        alive: &(dyn Fn() + Sync),
+    ) -> Vec<Result<Done, HandlerError>> {
+        let together = {
+            let _turn = patiently(self.turns.read(), alive).await;
+            alive();
+            self.request(messages).await
+        };
+        match together {
+            Ok(verdicts) => verdicts,
+            Err(error) if messages.len() > 1 && is_closed(&error) => {
+                self.isolate(messages, alive).await
+            }
+            Err(error) => vec![Err(charge(error)); messages.len()],
+        }
+    }
+}
+
+impl BatchHttpHandler {
+    /// Gives messages in one request. Returns the verdicts of its answer.
+    async fn request<T: Sync>(
+        &self,
+        messages: &[Message<'_, T>],
+    ) -> Result<Vec<Result<Done, HandlerError>>, RequestError> {
         let mut body = Vec::new();
         write_events(messages, self.client.deadline(), self.json, &mut body);
         let length = body.len();
@@ -57,9 +105,182 @@ impl<T: Sync> BatchHandler<T> for BatchHttpHandler {
             head.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
             head.extend_from_slice(b"\r\n\r\n");
         };
-        match self.client.send(write_head, &body).await {
-            Ok(answer) => verdicts::of(&answer, messages.len()),
-            Err(error) => vec![Err(error); messages.len()],
+        let limit = self.client.timeout();
+        let answer = tokio::time::timeout(limit, self.client.send(write_head, &body)).await;
+        let Ok(answer) = answer else {
+            let late = format_args!("the handler took longer than {limit:?}");
+            return Ok(vec![Err(HandlerError::retryable(late)); messages.len()]);
+        };
+        let answer = answer?;
+        if answer.status == StatusCode::SERVICE_UNAVAILABLE
+            && let Some(wait) = verdict::wait(&answer)
+        {
+            let away = "the handler answered 503 with Retry-After";
+            let error = HandlerError::not_attempted(away).after(wait);
+            return Ok(vec![Err(error); messages.len()]);
         }
+        Ok(verdicts::of(&answer, messages.len()))
+    }
+
+    /// Gives the messages of a batch whose connection was closed without an answer, each
+    /// alone: most likely the handler's process died of one of them. The one that is alone
+    /// when that happens again is charged. Ends at the first failure in order, as what is
+    /// behind it does not count.
+    async fn isolate<T: Sync>(
+        &self,
+        messages: &[Message<'_, T>],
+        alive: &(dyn Fn() + Sync),
+    ) -> Vec<Result<Done, HandlerError>> {
+        let mut verdicts = Vec::with_capacity(messages.len());
+        for message in messages {
+            let _turn = patiently(self.turns.write(), alive).await;
+            alive();
+            if !message.record.assignment().may_begin() {
+                let drains = HandlerError::not_attempted("its partition drains");
+                verdicts.push(Err(drains));
+                continue;
+            }
+            let answered = self.request(std::slice::from_ref(message)).await;
+            let none = || HandlerError::retryable("the handler gave no verdict");
+            let verdict = match answered {
+                Ok(mut verdicts) => verdicts.pop().unwrap_or_else(|| Err(none())),
+                Err(error) => Err(charge(error)),
+            };
+            let stops = matches!(&verdict, Err(error) if error.stops_key());
+            verdicts.push(verdict);
+            if stops && self.in_order {
+                break;
+            }
+        }
+        verdicts
+    }
+}
+
+/// Waits for a turn, which others may take long to pass on.
+async fn patiently<O>(turn: impl Future<Output = O>, alive: &(dyn Fn() + Sync)) -> O {
+    tokio::pin!(turn);
+    loop {
+        match tokio::time::timeout(TICK, &mut turn).await {
+            Ok(turn) => return turn,
+            Err(_) => alive(),
+        }
+    }
+}
+
+/// Returns `true` if the connection was closed before a byte of the answer came.
+fn is_closed(error: &RequestError) -> bool {
+    matches!(error, RequestError::Unanswered(SendError::Closed(_)))
+}
+
+/// Returns what a request without an answer means for its messages: nothing, if none was
+/// sent.
+fn charge(error: RequestError) -> HandlerError {
+    match error {
+        RequestError::Unreachable { .. } => HandlerError::not_attempted(error),
+        RequestError::Unanswered(_) => HandlerError::retryable(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::handler::FailureKind;
+    use crate::record::{OwnedRecord, Record};
+
+    fn records(count: i64) -> Vec<Record> {
+        let record = |offset| {
+            Record::from(OwnedRecord {
+                topic: "orders".into(),
+                offset,
+                payload: Some(b"{}".into()),
+                ..OwnedRecord::default()
+            })
+        };
+        (0..count).map(record).collect()
+    }
+
+    async fn kinds(handler: &BatchHttpHandler, count: i64) -> Vec<Result<(), FailureKind>> {
+        let records = records(count);
+        let messages = records.iter().map(|record| Message::new(record, &(), 1));
+        let messages: Vec<_> = messages.collect();
+        let verdicts = handler.handle_batch(&messages).await;
+        let kinds = verdicts
+            .iter()
+            .map(|it| it.as_ref().map(|_| ()).map_err(HandlerError::kind));
+        kinds.collect()
+    }
+
+    fn handler(port: u16, in_order: bool) -> BatchHttpHandler {
+        let (address, limit) = (Address::Port(port), Duration::from_secs(10));
+        BatchHttpHandler::new(&address, "/", true, limit, in_order).unwrap()
+    }
+
+    /// Reads a request. Returns its body, or `None` at the connection's end.
+    async fn body(connection: &mut TcpStream) -> Option<String> {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            head.push(char::from(connection.read_u8().await.ok()?));
+        }
+        let (_, length) = head.split_once("content-length: ")?;
+        let length = length.lines().next()?.parse().ok()?;
+        let mut body = vec![0; length];
+        connection.read_exact(&mut body).await.ok()?;
+        String::from_utf8(body).ok()
+    }
+
+    /// A server that closes the connection on a batch with this message, and answers
+    /// others.
+    async fn mortal(listener: TcpListener, poison: &'static str, answer: &'static str) {
+        loop {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            while let Some(body) = body(&mut connection).await {
+                if body.contains(poison) {
+                    break;
+                }
+                connection.write_all(answer.as_bytes()).await.unwrap();
+            }
+        }
+    }
+
+    const DONE: &str = "HTTP/1.1 204 No Content\r\n\r\n";
+
+    const POISON: &str = "\"orders-0-2\"";
+
+    async fn served(poison: &'static str, answer: &'static str) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(mortal(listener, poison, answer));
+        port
+    }
+
+    #[tokio::test]
+    async fn exactly_the_message_that_ends_the_connection_is_charged() {
+        let failed = Err(FailureKind::Retryable);
+        let port = served(POISON, DONE).await;
+        let expected = [Ok(()), Ok(()), failed, Ok(())];
+        assert_eq!(kinds(&handler(port, false), 4).await, expected);
+        // In order nothing is given behind it.
+        assert_eq!(kinds(&handler(port, true), 4).await, expected[..3]);
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_is_away_or_asks_to_wait_spends_no_attempt() {
+        let away = "HTTP/1.1 503 X\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n";
+        let port = served("nothing", away).await;
+        let returned = Err(FailureKind::NotAttempted);
+        assert_eq!(kinds(&handler(port, false), 2).await, [returned; 2]);
+        let plain = "HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n";
+        let port = served("nothing", plain).await;
+        let failed = Err(FailureKind::Retryable);
+        assert_eq!(kinds(&handler(port, false), 2).await, [failed; 2]);
+        let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = nobody.local_addr().unwrap().port();
+        drop(nobody);
+        let (address, limit) = (Address::Port(port), Duration::from_millis(50));
+        let handler = BatchHttpHandler::new(&address, "/", true, limit, false).unwrap();
+        assert_eq!(kinds(&handler, 2).await, [returned; 2]);
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use parking_lot::Mutex;
 use penstock_crds::validate::Address;
+use thiserror::Error;
 use tokio::time::Instant;
 
 use super::answer::{Answer, SendError, shown};
@@ -21,6 +22,20 @@ const CONNECT_SHARE: f64 = 0.9;
 /// Waits between tries to connect.
 const FIRST_CONNECT_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_CONNECT_WAIT: Duration = Duration::from_millis(500);
+
+/// Why a request has no answer.
+#[derive(Debug, Error)]
+pub(super) enum RequestError {
+    /// Nothing was sent.
+    #[error("no connection to the handler at {address} within {limit:?}: {error}")]
+    Unreachable {
+        address: Address,
+        limit: Duration,
+        error: String,
+    },
+    #[error(transparent)]
+    Unanswered(#[from] SendError),
+}
 
 /// Sends requests to one handler, each over a connection that has no other.
 ///
@@ -51,6 +66,11 @@ impl Client {
         }
     }
 
+    /// The maximum time for an attempt.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// When the time of an attempt that begins now is over.
     pub(super) fn deadline(&self) -> Deadline {
         Deadline::after(self.timeout)
@@ -58,8 +78,8 @@ impl Client {
 
     /// Waits until the handler accepts connections, at most `limit`.
     pub(super) async fn wait_until_up(&self, limit: Duration) -> Result<(), HandlerError> {
-        let connection = self.connect(limit).await?;
-        self.keep(connection);
+        let connection = self.connect(limit).await;
+        self.keep(connection.map_err(HandlerError::retryable)?);
         Ok(())
     }
 
@@ -68,7 +88,7 @@ impl Client {
         &self,
         write_head: impl Fn(&mut Vec<u8>),
         body: &[u8],
-    ) -> Result<Answer, HandlerError> {
+    ) -> Result<Answer, RequestError> {
         if let Some(connection) = self.take_idle() {
             match self.exchange(connection, &write_head, body).await {
                 // The server closed it between two requests, as it may: that is
@@ -117,7 +137,7 @@ impl Client {
     }
 
     /// A connection, tried again while the handler does not accept any.
-    async fn connect(&self, limit: Duration) -> Result<Connection, HandlerError> {
+    async fn connect(&self, limit: Duration) -> Result<Connection, RequestError> {
         let deadline = Instant::now() + limit;
         let mut waits = ExponentialBuilder::default()
             .with_min_delay(FIRST_CONNECT_WAIT)
@@ -133,10 +153,11 @@ impl Client {
             };
             let wait = waits.next().unwrap_or(LONGEST_CONNECT_WAIT);
             if Instant::now() + wait >= deadline {
-                return Err(HandlerError::retryable(format_args!(
-                    "no connection to the handler at {} within {limit:?}: {error}",
-                    self.address
-                )));
+                return Err(RequestError::Unreachable {
+                    address: self.address.clone(),
+                    limit,
+                    error,
+                });
             }
             tokio::time::sleep(wait).await;
         }

@@ -100,7 +100,8 @@ impl<T: Sync> Handler<T> for HttpHandler {
         let body = message.payload().unwrap_or_default();
         let deadline = self.client.deadline();
         let write_head = |head: &mut Vec<u8>| self.events.write(&message, deadline, head);
-        let answer = self.client.send(write_head, body).await?;
+        let answer = self.client.send(write_head, body).await;
+        let answer = answer.map_err(HandlerError::retryable)?;
         if self.produces {
             records::of(&answer)
         } else {

@@ -41,7 +41,7 @@ fn passes(status: StatusCode) -> bool {
 }
 
 /// The wait that `Retry-After` asks for, where it is given in seconds.
-fn wait(answer: &Answer) -> Option<Duration> {
+pub(super) fn wait(answer: &Answer) -> Option<Duration> {
     let seconds = answer.retry_after.as_ref()?.to_str().ok()?;
     seconds.trim().parse().ok().map(Duration::from_secs)
 }
