@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use crate::decode::Decoder;
 use crate::handler::http::HttpHandlerError;
-use crate::handler::{Handler, RemoteHandler};
+use crate::handler::{FailureKind, Handler, RemoteHandler};
 use crate::server::{HEALTH_ADDRESS, METRICS_ADDRESS, RunError, Runtime, SECRETS_DIRECTORY};
 use crate::signals::stop_on_signal;
 use crate::telemetry::{self, LogFormat, TelemetryError};
@@ -101,6 +101,8 @@ enum MainError {
     Http(#[from] HttpHandlerError),
     #[error("{0}; start the handler, or correct spec.handler.port or spec.handler.socket")]
     HandlerDown(crate::handler::HandlerError),
+    #[error("{0}")]
+    HandlerRefused(crate::handler::HandlerError),
     #[error(transparent)]
     Run(#[from] RunError),
 }
@@ -184,10 +186,17 @@ async fn remote(arguments: &Arguments, consumer: ValidatedConsumer) -> Result<()
     let stop = stop_on_signal().map_err(MainError::Signals)?;
     tracing::info!("waiting for the handler at {}", handler.address());
     tokio::select! {
-        up = handler.wait_until_up(HANDLER_START_LIMIT) => up.map_err(MainError::HandlerDown)?,
+        up = handler.wait_until_up(HANDLER_START_LIMIT) => up.map_err(not_up)?,
         () = stop.cancelled() => return Ok(()),
     }
     Ok(handler.run(arguments.runtime(consumer), stop).await?)
+}
+
+fn not_up(error: crate::handler::HandlerError) -> MainError {
+    match error.kind() {
+        FailureKind::Permanent => MainError::HandlerRefused(error),
+        _ => MainError::HandlerDown(error),
+    }
 }
 
 impl Arguments {

@@ -15,6 +15,7 @@ use prometheus::{
 use rdkafka::error::RDKafkaErrorCode;
 
 use crate::commits::TransactionEnd;
+use crate::handler::grpc::{Availability, Lack};
 use gauges::{LazyGauge, RemovableGauge};
 
 /// Upper bounds of the processing-time buckets in seconds, the source's.
@@ -34,6 +35,7 @@ const CONSUMER_LABELS: [&str; 2] = ["consumer", "kafka_topic"];
 const TRANSACTION_LABELS: [&str; 2] = ["consumer", "outcome"];
 const ERROR_LABELS: [&str; 2] = ["consumer", "error"];
 const LOSS_LABELS: [&str; 3] = ["consumer", "kafka_topic", "reason"];
+const HANDLER_LABELS: [&str; 2] = ["consumer", "reason"];
 const PARTITION_LABELS: [&str; 3] = ["consumer", "kafka_topic", "kafka_partition"];
 
 /// Every series of one consumer.
@@ -75,6 +77,8 @@ pub struct Metrics {
     queued: IntGauge,
     queued_bytes: IntGauge,
     queue: Arc<Mutex<Option<Box<QueueLoad>>>>,
+    handler_available: IntGaugeVec,
+    handler: Arc<Mutex<Option<Arc<Availability>>>>,
 }
 
 /// Tells how many messages wait for a handler, and their bytes.
@@ -240,6 +244,12 @@ impl Metrics {
                 ))?,
             )?,
             queue: Arc::default(),
+            handler_available: register.gauges(
+                "penstock_handler_available",
+                "1 while the Grpc handler takes messages, 0 while the runtime waits for it; the reason is then connection, handshake, credits or reading",
+                &HANDLER_LABELS,
+            )?,
+            handler: Arc::default(),
             descriptions: register.descriptions.take().into(),
             client_name: client_name.into(),
             consumer: consumer.into(),
@@ -292,6 +302,15 @@ impl Metrics {
             self.queued.set(saturated(messages));
             self.queued_bytes.set(saturated(bytes));
         }
+        if let Some(handler) = &*self.handler.lock() {
+            let lack = handler.lack();
+            let reason = lack.map_or("", Lack::label);
+            // The reason of before is none any more.
+            self.handler_available.reset();
+            self.handler_available
+                .with_label_values(&[&*self.consumer, reason])
+                .set(lack.is_none().into());
+        }
         let mut page = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut page)?;
         String::from_utf8(page).map_err(|error| prometheus::Error::Msg(error.to_string()))
@@ -301,6 +320,11 @@ impl Metrics {
     /// every message.
     pub(crate) fn watch_queue(&self, load: impl Fn() -> (usize, usize) + Send + Sync + 'static) {
         *self.queue.lock() = Some(Box::new(load));
+    }
+
+    /// Shows whether the handler takes messages whenever the page is asked for.
+    pub(crate) fn watch_handler(&self, handler: Arc<Availability>) {
+        *self.handler.lock() = Some(handler);
     }
 
     /// The series of one topic, looked up once.
@@ -487,6 +511,31 @@ mod tests {
             "penstock_fetch_errors_total{consumer=\"kafka_consumer.orders\",error=\"Unknown\"} 2\n";
         let page = metrics.render().unwrap();
         assert!(page.contains(line), "{page}");
+    }
+
+    #[test]
+    fn the_page_shows_whether_the_handler_takes_messages_and_why_not() {
+        let metrics = Metrics::new("", "kafka_consumer.orders").unwrap();
+        let series = |page: &str| {
+            let lines = page.lines();
+            let lines = lines.filter(|line| line.starts_with("penstock_handler_available"));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert!(series(&metrics.render().unwrap()).is_empty());
+        let handler = Arc::new(Availability::default());
+        metrics.watch_handler(Arc::clone(&handler));
+        let line = |reason, value| {
+            format!(
+                "penstock_handler_available{{consumer=\"kafka_consumer.orders\",reason=\"{reason}\"}} {value}"
+            )
+        };
+        assert_eq!(series(&metrics.render().unwrap()), [line("", 1)]);
+        handler.lacks(Lack::Credits, "none");
+        assert_eq!(series(&metrics.render().unwrap()), [line("credits", 0)]);
+        handler.lacks(Lack::Connection, "refused");
+        assert_eq!(series(&metrics.render().unwrap()), [line("connection", 0)]);
+        handler.has(Lack::Credits);
+        assert_eq!(series(&metrics.render().unwrap()), [line("", 1)]);
     }
 
     #[test]

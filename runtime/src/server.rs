@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::assembly::{Assembly, Plain};
 use crate::dead_letter::{DeadLetterError, DeadLetters, kafka_sink};
 use crate::decode::Decoder;
+use crate::handler::grpc::Availability;
 use crate::handler::{BatchHandler, Handler};
 use crate::http::{Health, HealthCheck, ListenError, Place, Server, health_pages, metrics_page};
 use crate::kafka::{ConnectError, Edge, Target, Transactional, connect};
@@ -97,6 +98,7 @@ pub struct Runtime {
     health_page: Option<Place>,
     health_check: Option<HealthCheck>,
     metrics: Option<Metrics>,
+    availability: Option<Arc<Availability>>,
     commit_retry_limit: Duration,
     instance: String,
 }
@@ -111,6 +113,7 @@ impl Runtime {
             health_page: Some(Place::Address(HEALTH_ADDRESS)),
             health_check: None,
             metrics: None,
+            availability: None,
             commit_retry_limit: COMMIT_RETRY_LIMIT,
             instance: format!("{:016x}", rand::random::<u64>()),
         }
@@ -177,6 +180,13 @@ impl Runtime {
         self
     }
 
+    /// Whether a remote handler takes messages, for the metrics.
+    #[must_use]
+    pub(crate) fn availability(mut self, availability: &Arc<Availability>) -> Self {
+        self.availability = Some(Arc::clone(availability));
+        self
+    }
+
     /// How long a commit that a rebalance has refused is sent again in order before
     /// the consumer ends with an error; 30 s unless said here.
     #[must_use]
@@ -231,6 +241,9 @@ impl Runtime {
         F: Future<Output = Result<(), Failure>> + Send + 'static,
     {
         let metrics = self.take_metrics()?;
+        if let Some(availability) = self.availability.take() {
+            metrics.watch_handler(availability);
+        }
         let pages = self.listen()?;
         let budget = Budget::of_container();
         let connection = self.connection(budget)?;

@@ -8,6 +8,18 @@ use tokio_util::sync::CancellationToken;
 /// A token that SIGINT, SIGTERM or SIGUSR2 cancels, as in the source. A second
 /// signal changes nothing.
 pub fn stop_on_signal() -> io::Result<CancellationToken> {
+    on_signal(|name, _| tracing::info!("{name} again: the stop goes on"))
+}
+
+/// As [`stop_on_signal`], for a handler: a second signal ends the process at once.
+pub fn stop_handler_on_signal() -> io::Result<CancellationToken> {
+    on_signal(|name, number| {
+        tracing::warn!("{name} again: ending at once");
+        std::process::exit(128 + number);
+    })
+}
+
+fn on_signal(again: fn(&str, i32)) -> io::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -15,13 +27,13 @@ pub fn stop_on_signal() -> io::Result<CancellationToken> {
     let token = stop.clone();
     tokio::spawn(async move {
         loop {
-            let name = tokio::select! {
-                _ = interrupt.recv() => "SIGINT",
-                _ = terminate.recv() => "SIGTERM",
-                _ = user.recv() => "SIGUSR2",
+            let (name, kind) = tokio::select! {
+                _ = interrupt.recv() => ("SIGINT", SignalKind::interrupt()),
+                _ = terminate.recv() => ("SIGTERM", SignalKind::terminate()),
+                _ = user.recv() => ("SIGUSR2", SignalKind::user_defined2()),
             };
             if token.is_cancelled() {
-                tracing::info!("{name} again: the stop goes on");
+                again(name, kind.as_raw_value());
             } else {
                 tracing::info!("{name}: stopping");
                 token.cancel();

@@ -86,11 +86,12 @@ impl RemoteHandler {
             (Protocol::BatchHttp(handler), Format::Raw) => {
                 runtime.run_in_batches(Raw, handler, stop).await
             }
-            (Protocol::Grpc(handler), Format::Json) => {
-                runtime.run_in_batches(JsonText, handler, stop).await
-            }
-            (Protocol::Grpc(handler), Format::Raw) => {
-                runtime.run_in_batches(Raw, handler, stop).await
+            (Protocol::Grpc(handler), format) => {
+                let runtime = runtime.availability(handler.availability());
+                match format {
+                    Format::Json => runtime.run_in_batches(JsonText, handler, stop).await,
+                    Format::Raw => runtime.run_in_batches(Raw, handler, stop).await,
+                }
             }
         }
     }

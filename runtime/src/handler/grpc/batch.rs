@@ -1,27 +1,26 @@
 //! A call's messages: which are to be sent yet, and what was said of the others.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use futures_util::FutureExt as _;
+use futures_util::future::select_all;
 
-use super::open::{Ended, Outcome, Verdict};
+use super::open::{Fate, Verdict};
 use super::v1::Order;
-use crate::handler::HandlerError;
-use crate::produce::Done;
+use super::welcome::Peer;
+use crate::handler::{FailureKind, HandlerError};
 use crate::record::{Message, Record};
 
 /// The state of a call.
 pub(super) struct Batch<'m, T> {
     pub(super) messages: &'m [Message<'m, T>],
-    /// Places of the messages that are to be sent yet.
+    /// Indices of the messages that are to be sent yet.
     pub(super) rest: VecDeque<usize>,
     order: Order,
-    verdicts: Vec<Verdict>,
-    /// A stream ended in order under this call once.
-    given_again: bool,
-    /// Since when nothing of it has been sent.
-    unsent_since: Instant,
+    verdicts: Vec<Option<Verdict>>,
 }
 
 impl<'m, T> Batch<'m, T> {
@@ -31,87 +30,159 @@ impl<'m, T> Batch<'m, T> {
             rest: (0..messages.len()).collect(),
             order,
             verdicts: messages.iter().map(|_| None).collect(),
-            given_again: false,
-            unsent_since: Instant::now(),
         }
     }
 
     /// What was said of each message. In order none counts behind the first failure.
-    pub(super) fn verdicts(self) -> Vec<Result<Done, HandlerError>> {
+    pub(super) fn verdicts(self) -> Vec<Verdict> {
         self.verdicts.into_iter().map_while(|it| it).collect()
     }
 
-    /// The stream ended before more could be sent. That costs no attempt, unless it goes
-    /// on like this.
-    pub(super) fn unsent(&self, patience: Duration) -> Result<(), HandlerError> {
-        if self.unsent_since.elapsed() < patience {
-            return Ok(());
+    /// Returns those of the rest unattempted whose partitions drain. In order, nothing is
+    /// sent behind them either. Returns `true` if there were any.
+    pub(super) fn return_draining(&mut self) -> bool {
+        let (messages, verdicts) = (self.messages, &mut self.verdicts);
+        let mut returns = false;
+        self.rest.retain(|index| {
+            let may_begin = messages[*index].record.assignment().may_begin();
+            if !may_begin {
+                let error = HandlerError::not_attempted("its partition drains");
+                verdicts[*index] = Some(Err(error));
+                returns = true;
+            }
+            may_begin
+        });
+        if returns && self.order == Order::Batch {
+            self.rest.clear();
         }
-        Err(HandlerError::retryable(format_args!(
-            "the handler ended stream after stream for {patience:?} and took no more messages"
-        )))
+        returns
     }
 
-    pub(super) fn fail_rest(&mut self, error: &HandlerError) {
-        for place in self.rest.drain(..) {
-            self.verdicts[place] = Some(Err(error.clone()));
+    /// Waits for something, unless a partition of the rest begins to drain: then `None`.
+    pub(super) async fn unless_draining<O>(&self, awaited: impl Future<Output = O>) -> Option<O> {
+        tokio::pin!(awaited);
+        // Most waits are none.
+        if let Some(done) = (&mut awaited).now_or_never() {
+            return Some(done);
+        }
+        let mut partitions: Vec<_> = self
+            .rest
+            .iter()
+            .map(|index| self.partition(*index))
+            .collect();
+        partitions.dedup_by(|one, other| Arc::ptr_eq(one, other));
+        let drains = partitions
+            .into_iter()
+            .map(|partition| Box::pin(partition.when_draining()));
+        tokio::select! {
+            biased;
+            _ = select_all(drains) => None,
+            done = awaited => Some(done),
         }
     }
 
-    /// Takes what became of the messages at these places.
-    pub(super) fn take(&mut self, places: &[usize], outcome: Outcome, timeout: Duration) {
-        self.unsent_since = Instant::now();
-        let Outcome { verdicts, ended } = outcome;
-        let mut unsaid = Vec::new();
-        for (place, verdict) in places.iter().zip(verdicts) {
-            match verdict {
-                Some(verdict) => self.verdicts[*place] = Some(verdict),
-                None => unsaid.push(*place),
-            }
-        }
-        if !unsaid.is_empty() {
-            let again = self.given_again(places, &unsaid, &ended);
-            for place in unsaid.into_iter().rev() {
-                match again.contains(&place) {
-                    true => self.rest.push_front(place),
-                    false => self.verdicts[place] = Some(Err(ended.error(timeout))),
-                }
-            }
-        }
+    fn partition(&self, index: usize) -> &'m Arc<crate::partition::Partition> {
+        let messages = self.messages;
+        messages[index].record.assignment()
+    }
+
+    /// Ends a message of the rest without sending it.
+    pub(super) fn refuse(&mut self, index: usize, error: HandlerError) {
+        self.rest.retain(|it| *it != index);
+        self.verdicts[index] = Some(Err(error));
+        self.hold_back();
+    }
+
+    /// Returns which of the messages at these indices are behind others in their order:
+    /// their places in the list, as are those of the others.
+    pub(super) fn behind(&self, indices: &[usize], places: &[usize]) -> Vec<usize> {
+        let Some(first) = places.first() else {
+            return Vec::new();
+        };
+        let key = |place: usize| key_of(self.messages[indices[place]].record);
         match self.order {
-            Order::Batch if self.verdicts.iter().any(has_failed) => self.rest.clear(),
-            Order::Key => self.hold_back(),
-            _ => {}
-        }
-    }
-
-    /// Which of the messages without a verdict have not failed, and are sent again.
-    fn given_again(&mut self, places: &[usize], unsaid: &[usize], ended: &Ended) -> HashSet<usize> {
-        match (ended, self.order) {
-            (Ended::InOrder, _) if !self.given_again => {
-                self.given_again = true;
-                unsaid.iter().copied().collect()
-            }
-            // Those before them of their keys have used the time.
-            (Ended::TimedOut, Order::Key) => {
-                let mut seen = HashSet::new();
-                let follows = |place: &usize| {
-                    let key = key_of(self.messages[*place].record);
-                    key.is_some_and(|key| !seen.insert(key))
+            Order::Unspecified => Vec::new(),
+            Order::Batch => (first + 1..indices.len()).collect(),
+            Order::Key => {
+                let mut from: HashMap<_, usize> = HashMap::new();
+                for place in places {
+                    if let Some(key) = key(*place) {
+                        from.entry(key).or_insert(*place);
+                    }
+                }
+                let is_behind = |place: &usize| {
+                    let key = key(*place);
+                    let first = key.and_then(|key| from.get(&key));
+                    first.is_some_and(|first| first < place)
                 };
-                places.iter().copied().filter(follows).collect()
+                (first + 1..indices.len()).filter(is_behind).collect()
             }
-            _ => HashSet::new(),
         }
     }
 
-    /// Sends nothing behind a message that was neither done nor skipped, of its key.
+    /// Takes what became of the messages at these indices.
+    pub(super) fn take(
+        &mut self,
+        indices: &[usize],
+        fates: Vec<Fate>,
+        timeout: Duration,
+        peer: &Peer,
+    ) {
+        let mut keys = HashSet::new();
+        for (index, fate) in indices.iter().zip(fates) {
+            let key = key_of(self.messages[*index].record).filter(|_| self.order == Order::Key);
+            let is_first = key.is_none_or(|key| keys.insert(key));
+            let verdict = match fate {
+                Fate::Verdict(verdict) => verdict,
+                // Those before it of its key have used the time.
+                Fate::TimedOut if !is_first && !peer.reports_begun => {
+                    Err(HandlerError::not_attempted("its turn did not come in time"))
+                }
+                Fate::TimedOut => Err(HandlerError::retryable(format_args!(
+                    "the handler took longer than {timeout:?}"
+                ))),
+                Fate::Returned(why) | Fate::Suspect(why) | Fate::Bystander(why) => {
+                    Err(HandlerError::not_attempted(why))
+                }
+                Fate::Broke(why) => Err(HandlerError::retryable(why)),
+            };
+            self.verdicts[*index] = Some(verdict);
+        }
+        if self.order == Order::Batch && !peer.continues_after_skip {
+            self.send_again_behind_a_skip(indices);
+        }
+        self.hold_back();
+    }
+
+    /// Takes back what follows a skipped message, for a handler that ends a batch there.
+    fn send_again_behind_a_skip(&mut self, indices: &[usize]) {
+        let failed = |index: &usize| matches!(self.verdicts[*index], Some(Err(_)));
+        let Some(place) = indices.iter().position(failed) else {
+            return;
+        };
+        if !stops(&self.verdicts[indices[place]]) {
+            for index in indices[place + 1..].iter().rev() {
+                self.verdicts[*index] = None;
+                self.rest.push_front(*index);
+            }
+        }
+    }
+
+    /// Sends nothing behind a message that was neither done nor skipped, in its order.
     fn hold_back(&mut self) {
         if self.rest.is_empty() {
             return;
         }
+        match self.order {
+            Order::Batch if self.verdicts.iter().any(stops) => self.rest.clear(),
+            Order::Key => self.hold_back_keys(),
+            _ => {}
+        }
+    }
+
+    fn hold_back_keys(&mut self) {
         let said = self.messages.iter().zip(&self.verdicts);
-        let failed = said.filter(|(_, verdict)| stops_key(verdict));
+        let failed = said.filter(|(_, verdict)| stops(verdict));
         let failed: HashSet<_> = failed
             .filter_map(|(message, _)| key_of(message.record))
             .collect();
@@ -121,24 +192,20 @@ impl<'m, T> Batch<'m, T> {
             verdicts,
             ..
         } = self;
-        rest.retain(|place| {
-            let key = key_of(messages[*place].record);
+        rest.retain(|index| {
+            let key = key_of(messages[*index].record);
             let is_behind = key.is_some_and(|key| failed.contains(&key));
             if is_behind {
-                let behind = HandlerError::retryable("a message before it of its key was not done");
-                verdicts[*place] = Some(Err(behind));
+                let behind = HandlerError::not_attempted("an earlier message of its key failed");
+                verdicts[*index] = Some(Err(behind));
             }
             !is_behind
         });
     }
 }
 
-fn has_failed(verdict: &Verdict) -> bool {
-    matches!(verdict, Some(Err(_)))
-}
-
-fn stops_key(verdict: &Verdict) -> bool {
-    matches!(verdict, Some(Err(error)) if error.stops_key())
+fn stops(verdict: &Option<Verdict>) -> bool {
+    matches!(verdict, Some(Err(error)) if error.kind() != FailureKind::Skip)
 }
 
 /// What names the order that a message has a place in; a message without a key has none.

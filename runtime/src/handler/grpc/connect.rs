@@ -1,13 +1,15 @@
 //! Opening a stream: connection, health, hello.
 
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use http::{Request, Version, header};
 use hyper_util::rt::TokioIo;
 use penstock_crds::validate::Address;
-use tokio::time::Instant;
+use thiserror::Error;
 use tonic::body::Body;
 use tonic::codec::Codec as _;
 use tonic::transport::{Channel, Endpoint};
@@ -18,17 +20,23 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_prost::ProstCodec;
 use tower::{Service as _, ServiceExt as _, service_fn};
 
+use super::open::Limits;
 use super::outgoing::{Outgoing, OutgoingBody};
 use super::session::{Session, describe};
 use super::v1::{FromHandler, FromRuntime, Hello, from_runtime};
+use super::welcome::{Peer, Refusal};
 use crate::handler::stream::Stream;
 
 /// Waits between tries to connect.
 const FIRST_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
-/// Most bytes of what a handler says at once: verdicts, with reasons.
-const MOST_BYTES: usize = 16 << 20;
+/// The maximum time for a handler to open its end of a stream.
+const OPEN_LIMIT: Duration = Duration::from_secs(60);
+
+/// The maximum size of a message of the handler: far more than a verdict may have, so that
+/// one that is too long is read, and fails its delivery alone.
+const MAX_BYTES: usize = 64 << 20;
 
 /// Where the name of a host is needed; the connection is made without it.
 const HOST: &str = "http://localhost";
@@ -37,13 +45,40 @@ const HOST: &str = "http://localhost";
 pub(super) struct Connector {
     address: Address,
     hello: Hello,
+    limits: Limits,
+    /// Whether the warning about a handler without a welcome was logged.
+    warned: AtomicBool,
+}
+
+/// Why there is no stream.
+#[derive(Debug, Error)]
+pub(super) enum ConnectError {
+    /// Nothing listens at the address: no process of the handler is left.
+    #[error("{0}")]
+    Gone(io::Error),
+    /// It may pass.
+    #[error("{0}")]
+    Failed(String),
+    /// The handler can't work with this runtime.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+/// A new stream.
+pub(super) struct Connected {
+    pub(super) session: Arc<Session>,
+    /// Whether at some time nothing listened at the address: no call of an earlier stream
+    /// is running any more.
+    pub(super) was_gone: bool,
 }
 
 impl Connector {
-    pub(super) fn new(address: &Address, hello: Hello) -> Self {
+    pub(super) fn new(address: &Address, hello: Hello, limits: Limits) -> Self {
         Self {
             address: address.clone(),
             hello,
+            limits,
+            warned: AtomicBool::new(false),
         }
     }
 
@@ -51,44 +86,76 @@ impl Connector {
         &self.address
     }
 
-    /// A stream, tried for again until `deadline`; then the last error.
-    pub(super) async fn connect(&self, deadline: Instant) -> Result<Arc<Session>, String> {
+    /// Opens a stream. Tries again with growing pauses, and gives each failure to `failed`,
+    /// until that returns an error.
+    pub(super) async fn connect<E>(
+        &self,
+        failed: impl Fn(ConnectError) -> Result<(), E>,
+    ) -> Result<Connected, E> {
         let mut waits = ExponentialBuilder::default()
             .with_min_delay(FIRST_WAIT)
             .with_max_delay(LONGEST_WAIT)
             .without_max_times()
             .build();
+        let mut was_gone = false;
         loop {
-            let error = match tokio::time::timeout_at(deadline, self.open()).await {
-                Ok(Ok(session)) => return Ok(session),
-                Ok(Err(error)) => error,
-                Err(_) => return Err("no answer".to_owned()),
+            let opened = tokio::time::timeout(OPEN_LIMIT, self.open()).await;
+            let no_answer = || Err(ConnectError::Failed("no answer".to_owned()));
+            let error = match opened.unwrap_or_else(|_| no_answer()) {
+                Ok(session) => return Ok(Connected { session, was_gone }),
+                Err(error) => error,
             };
-            let wait = waits.next().unwrap_or(LONGEST_WAIT);
-            if Instant::now() + wait >= deadline {
-                return Err(error);
-            }
-            tokio::time::sleep(wait).await;
+            was_gone |= matches!(error, ConnectError::Gone(_));
+            failed(error)?;
+            tokio::time::sleep(waits.next().unwrap_or(LONGEST_WAIT)).await;
         }
     }
 
-    async fn open(&self) -> Result<Arc<Session>, String> {
+    async fn open(&self) -> Result<Arc<Session>, ConnectError> {
         // Made without the channel's own words for it, which hide the cause.
         let stream = Stream::connect(&self.address).await;
-        let stream = stream.map_err(|error| error.to_string())?;
-        let channel = channel(stream).await?;
-        is_healthy(channel.clone()).await?;
+        let stream = stream.map_err(|error| match error.kind() {
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => ConnectError::Gone(error),
+            _ => ConnectError::Failed(error.to_string()),
+        })?;
+        let channel = channel(stream).await.map_err(ConnectError::Failed)?;
+        let healthy = is_healthy(channel.clone()).await;
+        healthy.map_err(ConnectError::Failed)?;
         let outgoing = Arc::new(Outgoing::default());
         outgoing.send(&FromRuntime {
             message: Some(from_runtime::Message::Hello(self.hello.clone())),
         });
+        let failed = |status: Status| match status.code() {
+            Code::FailedPrecondition => Refusal::ByHandler(status.message().to_owned()).into(),
+            _ => ConnectError::Failed(describe(&status)),
+        };
         let incoming = call(channel, OutgoingBody(Arc::clone(&outgoing)));
-        let mut incoming = incoming.await.map_err(|status| describe(&status))?;
-        match incoming.message().await {
-            Ok(Some(first)) => Ok(Session::start(outgoing, incoming, first)),
-            Ok(None) => Err("it ended the stream without a word".to_owned()),
-            Err(status) => Err(describe(&status)),
+        let mut incoming = incoming.await.map_err(failed)?;
+        let first = incoming.message().await.map_err(failed)?;
+        let first = first
+            .ok_or_else(|| ConnectError::Failed("it ended the stream without a word".to_owned()))?;
+        let peer = self.greet(&first)?;
+        let session = Session::new(outgoing, peer, self.limits);
+        Ok(session.start(incoming, first))
+    }
+
+    /// Takes the handshake, and logs it.
+    fn greet(&self, first: &FromHandler) -> Result<Peer, Refusal> {
+        let peer = Peer::new(first.welcome.as_ref(), self.hello.order())?;
+        tracing::info!(
+            handler = %self.address,
+            sdk = peer.sdk,
+            version = peer.version,
+            "the handler opened its stream"
+        );
+        if first.welcome.is_none() && !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                handler = %self.address,
+                "the handler sent no welcome, so the runtime can't tell which orders it keeps, \
+                 and counts a message as begun when it is sent; update its SDK"
+            );
         }
+        Ok(peer)
     }
 }
 
@@ -146,6 +213,6 @@ async fn call(mut channel: Channel, body: OutgoingBody) -> Result<Streaming<From
         answer.into_body(),
         status,
         None,
-        Some(MOST_BYTES),
+        Some(MAX_BYTES),
     ))
 }

@@ -19,7 +19,7 @@ const VARINT: u64 = 0;
 const LENGTH: u64 = 2;
 const FROM_RUNTIME_BATCH: u64 = 2 << 3 | LENGTH;
 const BATCH_FIRST_ID: u64 = 1 << 3 | VARINT;
-const BATCH_DEADLINE: u64 = 2 << 3 | VARINT;
+const BATCH_BEGIN_BY: u64 = 2 << 3 | VARINT;
 const BATCH_RUN: u64 = 3 << 3 | LENGTH;
 const RUN_TOPIC: u64 = 1 << 3 | LENGTH;
 const RUN_PARTITION: u64 = 2 << 3 | VARINT;
@@ -33,6 +33,9 @@ const DELIVERY_HEADER: u64 = 5 << 3 | LENGTH;
 const DELIVERY_ATTEMPT: u64 = 6 << 3 | VARINT;
 const HEADER_NAME: u64 = 1 << 3 | LENGTH;
 const HEADER_VALUE: u64 = 2 << 3 | LENGTH;
+
+/// The maximum size of all that a batch has before its runs.
+pub(super) const MAX_HEAD_SIZE: usize = 40;
 
 /// Messages that go into one batch, and how long each part of it will be: in protobuf
 /// a length comes before what it measures.
@@ -67,36 +70,48 @@ impl<'m> Plan<'m> {
             runs: Vec::new(),
             size: 0,
         };
-        let mut bytes = 0;
         for message in messages {
-            let size = delivery_size(message.record, message.attempt);
-            if bytes > 0 && bytes + size > most_bytes {
+            if !plan.add(message.record, message.attempt, most_bytes) {
                 break;
             }
-            bytes += size;
-            plan.add(message.record, message.attempt, size);
         }
-        let runs = plan.runs.iter();
-        plan.size = runs.map(|run| length_field(run.size)).sum();
         plan
     }
 
-    fn add(&mut self, record: &'m Record, attempt: u32, size: usize) {
+    /// Adds a message, unless there are others and the batch became too long.
+    fn add(&mut self, record: &'m Record, attempt: u32, most_bytes: usize) -> bool {
+        let size = delivery_size(record, attempt);
         let before = self.deliveries.last().map(|before| before.record);
-        let run = match self.runs.last_mut() {
-            Some(run) if before.is_some_and(|before| together(before, record)) => run,
-            _ => {
-                let size = run_head_size(record);
-                self.runs.push_mut(Run { count: 0, size })
-            }
+        let run = match before.is_some_and(|before| together(before, record)) {
+            true => self.runs.pop(),
+            false => None,
         };
-        run.count += 1;
-        run.size += length_field(size);
-        self.deliveries.push(Planned {
-            record,
-            attempt,
-            size,
+        let had = run.as_ref().map_or(0, |run| length_field(run.size));
+        let mut run = run.unwrap_or_else(|| Run {
+            count: 0,
+            size: run_head_size(record),
         });
+        let longer = length_field(run.size + length_field(size)) - had;
+        let fits = self.deliveries.is_empty() || self.size + longer <= most_bytes;
+        if fits {
+            run.count += 1;
+            run.size += length_field(size);
+            self.size += longer;
+            self.deliveries.push(Planned {
+                record,
+                attempt,
+                size,
+            });
+        }
+        if run.count > 0 {
+            self.runs.push(run);
+        }
+        fits
+    }
+
+    /// The maximum size of the batch as a message of the stream.
+    pub(super) fn max_size(&self) -> usize {
+        self.size + MAX_HEAD_SIZE
     }
 
     /// Messages that go into the batch.
@@ -105,8 +120,8 @@ impl<'m> Plan<'m> {
     }
 
     /// Writes the batch as a message of the stream.
-    pub(super) fn write(&self, first_id: u64, deadline_ms: i64, out: &mut BytesMut) {
-        let batch = varint_field(first_id) + varint_field(deadline_ms as u64) + self.size;
+    pub(super) fn write(&self, first_id: u64, begin_by_ms: i64, out: &mut BytesMut) {
+        let batch = varint_field(first_id) + varint_field(begin_by_ms as u64) + self.size;
         let size = length_field(batch);
         out.reserve(HEAD + size);
         out.put_u8(0);
@@ -115,7 +130,7 @@ impl<'m> Plan<'m> {
         out.put_u32(size as u32);
         put_length(FROM_RUNTIME_BATCH, batch, out);
         put_varint(BATCH_FIRST_ID, first_id, out);
-        put_varint(BATCH_DEADLINE, deadline_ms as u64, out);
+        put_varint(BATCH_BEGIN_BY, begin_by_ms as u64, out);
         let mut deliveries = self.deliveries.iter();
         for run in &self.runs {
             put_length(BATCH_RUN, run.size, out);
@@ -271,7 +286,7 @@ mod tests {
         fn what_is_written_is_what_the_proto_file_says(
             owned in prop::collection::vec((owned(), 0usize..2, 1u32..9), 1..20),
             first_id in any::<u64>(),
-            deadline_ms in any::<i64>(),
+            begin_by_ms in any::<i64>(),
         ) {
             let metrics = Metrics::new("", "").unwrap();
             let partitions = [0, 1].map(|number| {
@@ -293,7 +308,7 @@ mod tests {
                 .collect();
 
             let mut out = BytesMut::new();
-            Plan::of(messages.iter(), usize::MAX).write(first_id, deadline_ms, &mut out);
+            Plan::of(messages.iter(), usize::MAX).write(first_id, begin_by_ms, &mut out);
 
             let length = u32::from_be_bytes(out[1..HEAD].try_into().unwrap());
             prop_assert_eq!((out[0], length as usize), (0, out.len() - HEAD));
@@ -301,7 +316,7 @@ mod tests {
             let Some(v1::from_runtime::Message::Batch(batch)) = read.message else {
                 panic!("{read:?}");
             };
-            prop_assert_eq!((batch.first_id, batch.begin_by_ms), (first_id, deadline_ms));
+            prop_assert_eq!((batch.first_id, batch.begin_by_ms), (first_id, begin_by_ms));
             let mut expected: Vec<v1::Run> = Vec::new();
             for (owned, place, attempt) in &owned {
                 let partition = *place as i32;

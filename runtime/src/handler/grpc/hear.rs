@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
-use tokio::time::Instant;
 
-use super::open::Ended;
+use super::open::{Ended, Fate, Limits};
 use super::session::Session;
 use super::v1::FromHandler;
+use super::welcome::Peer;
 use crate::handler::HandlerError;
 use crate::produce::Done;
 
@@ -29,11 +29,19 @@ pub struct Heard {
 /// Takes the bytes of a handler's messages, one after the other, on a stream on which
 /// batches of so many deliveries were sent; the first has the number 1.
 pub fn hear(batches: &[usize], words: &[impl AsRef<[u8]>]) -> Heard {
-    let session = Session::new(Arc::default());
-    let deadline = Instant::now() + HOUR;
+    let limits = Limits {
+        timeout: HOUR,
+        max_timeout: HOUR,
+        wait: HOUR,
+    };
+    let peer = Peer {
+        reports_begun: true,
+        ..Peer::without_welcome()
+    };
+    let session = Session::new(Arc::default(), peer, limits);
     let sent: Vec<_> = batches
         .iter()
-        .filter_map(|count| session.open(*count, deadline))
+        .filter_map(|count| session.open(*count))
         .collect();
     let mut whole = true;
     for word in words {
@@ -46,12 +54,16 @@ pub fn hear(batches: &[usize], words: &[impl AsRef<[u8]>]) -> Heard {
         }
     }
     let credits = session.credits();
-    session.end(Ended::InOrder);
+    session.end(&Ended::InOrder);
     let outcomes = sent
         .into_iter()
         .filter_map(|(_, mut sent)| sent.try_recv().ok());
+    let verdict = |fate| match fate {
+        Fate::Verdict(verdict) => Some(verdict),
+        _ => None,
+    };
     Heard {
-        verdicts: outcomes.flat_map(|outcome| outcome.verdicts).collect(),
+        verdicts: outcomes.flatten().map(verdict).collect(),
         credits,
         whole,
     }
@@ -62,7 +74,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::v1::verdict::Outcome;
-    use super::super::v1::{self, DeadLetter, Fail, Record, Retry, Skip, Verdict};
+    use super::super::v1::{
+        self, DeadLetter, Extension, Fail, Range, Record, Release, Retry, Skip, Verdict,
+    };
     use super::*;
     use crate::handler::FailureKind;
     use crate::handler::damage::damaged;
@@ -87,6 +101,9 @@ mod tests {
             1 => any::<String>().prop_map(|reason| Some(Outcome::Skip(Skip { reason }))),
             1 => any::<String>().prop_map(|reason| Some(Outcome::DeadLetter(DeadLetter { reason }))),
             1 => any::<String>().prop_map(|reason| Some(Outcome::Fail(Fail { reason }))),
+            2 => any::<(String, u64)>().prop_map(|(reason, delay_ms)| {
+                Some(Outcome::Release(Release { reason, delay_ms }))
+            }),
             1 => Just(None),
         ]
     }
@@ -99,8 +116,28 @@ mod tests {
                 count,
                 outcome,
             });
-        (credits, prop::collection::vec(verdict, 0..6))
-            .prop_map(|(credits, verdicts)| FromHandler { credits, verdicts })
+        let range = || {
+            let range = (number(), number());
+            range.prop_map(|(first_id, count)| Range { first_id, count })
+        };
+        let extension =
+            (prop::option::of(range()), number()).prop_map(|(deliveries, time_ms)| Extension {
+                deliveries,
+                time_ms,
+            });
+        let parts = (
+            credits,
+            prop::collection::vec(verdict, 0..6),
+            prop::collection::vec(range(), 0..3),
+            prop::collection::vec(extension, 0..3),
+        );
+        parts.prop_map(|(credits, verdicts, begun, extensions)| FromHandler {
+            credits,
+            verdicts,
+            begun,
+            extensions,
+            welcome: None,
+        })
     }
 
     /// A message as it is sent, one that was damaged on its way, or noise.
@@ -113,6 +150,7 @@ mod tests {
     fn expected(batches: &[usize], words: &[Vec<u8>]) -> Heard {
         let count: usize = batches.iter().sum();
         let mut verdicts = vec![None; count];
+        let mut has_begun = vec![false; count];
         let (mut credits, mut whole) = (0, true);
         for word in words {
             let Ok(message) = FromHandler::decode(word.as_slice()) else {
@@ -120,12 +158,18 @@ mod tests {
                 break;
             };
             credits = (credits + message.credits as usize).min(1 << 24);
+            let is_meant = |first_id: u64, count: u64, id: u64| {
+                first_id <= id && u128::from(id) < u128::from(first_id) + u128::from(count)
+            };
+            for begun in &message.begun {
+                for (id, has_begun) in (1u64..).zip(&mut has_begun) {
+                    *has_begun |= is_meant(begun.first_id, begun.count, id);
+                }
+            }
             for said in &message.verdicts {
-                let last = u128::from(said.first_id) + u128::from(said.count.max(1));
-                for (id, place) in (1u64..).zip(&mut verdicts) {
-                    let is_meant = said.first_id <= id && u128::from(id) < last;
-                    if is_meant && place.is_none() {
-                        *place = Some(kind(said));
+                for ((id, place), has_begun) in (1u64..).zip(&mut verdicts).zip(&has_begun) {
+                    if is_meant(said.first_id, said.count.max(1), id) && place.is_none() {
+                        *place = Some(kind(said, *has_begun));
                     }
                 }
             }
@@ -137,7 +181,7 @@ mod tests {
         }
     }
 
-    fn kind(said: &Verdict) -> Result<Done, HandlerError> {
+    fn kind(said: &Verdict, has_begun: bool) -> Result<Done, HandlerError> {
         let (kind, reason) = match &said.outcome {
             Some(Outcome::Done(done)) if done.produce.is_empty() || said.count <= 1 => {
                 return Ok(Done::default());
@@ -147,6 +191,11 @@ mod tests {
             Some(Outcome::DeadLetter(letter)) => (FailureKind::DeadLetter, &letter.reason),
             Some(Outcome::Fail(fail)) => (FailureKind::Permanent, &fail.reason),
             Some(Outcome::Done(_)) => (FailureKind::Permanent, &String::new()),
+            // What has begun can't be released.
+            Some(Outcome::Release(release)) if has_begun => {
+                (FailureKind::Retryable, &release.reason)
+            }
+            Some(Outcome::Release(release)) => (FailureKind::NotAttempted, &release.reason),
             None => (FailureKind::Retryable, &String::new()),
         };
         Err(HandlerError::new(kind, reason))

@@ -10,7 +10,20 @@
 //! All workers share the stream. A worker takes as many credits as it can use, writes
 //! that much of its batch straight into the stream's buffer, and waits for the verdicts
 //! on it before it writes the rest.
+//!
+//! **Invariant.** An attempt is charged only to a message that had begun. A handler that is
+//! away, silent or refused is waited for ([`availability`]); what a broken stream or a late
+//! beginning returns is sent again as the same attempt ([`open`], [`suspects`]).
+//!
+//! **Invariant.** Nothing of a draining partition is sent: [`Batch::return_draining`] looks
+//! right before each chunk, with nothing awaited in between.
+//!
+//! **Invariant.** No two calls of one order run on two streams. A stream that the handler
+//! ended has no call left. After one that broke, the handler's process may still be at its
+//! calls: where there is an order, nothing is sent on the next stream before their time is
+//! over, unless nothing listened at the address in between, as the process is gone then.
 
+mod availability;
 mod batch;
 mod connect;
 mod encode;
@@ -19,58 +32,72 @@ mod open;
 mod outgoing;
 pub mod serve;
 mod session;
+mod suspects;
 #[cfg(test)]
 mod tests;
 mod verdict;
+mod welcome;
 
 /// The messages of the contract, generated from its proto file.
 #[allow(clippy::all, clippy::unwrap_used, missing_docs)]
 #[rustfmt::skip]
 pub mod v1;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use penstock_crds::validate::{Address, ConsumeMode, ValidatedConsumer};
-use tokio::time::Instant;
 
 pub use hear::{Heard, hear};
 
 use super::{BatchHandler, HandlerError};
 use crate::produce::Done;
 use crate::record::Message;
+use availability::Patience;
+pub(crate) use availability::{Availability, Lack};
 use batch::Batch;
-use connect::Connector;
-use encode::Plan;
-use session::{NoCredit, Session};
+use connect::{ConnectError, Connector};
+use encode::{MAX_HEAD_SIZE, Plan};
+use open::Limits;
+use session::Session;
+use suspects::Suspects;
 
 /// The version of the protocol within `v1` that the runtime speaks.
-pub const VERSION: u32 = 1;
-
-/// Share of an attempt's time for which a handler that can't be reached is waited for,
-/// so that a restart of it costs no attempt, and the failure still says that there was
-/// no connection.
-const CONNECT_SHARE: f64 = 0.9;
+pub const VERSION: u32 = 2;
 
 /// Bytes after which a batch is not made longer: gRPC's libraries take messages of
 /// 4 MiB unless told otherwise.
 const CHUNK_BYTES: usize = 1 << 20;
 
+/// A stream that lasted so long was a good one: the next may be opened at once.
+const GOOD_STREAM: Duration = Duration::from_secs(10);
+
+/// Pauses between streams that end at once.
+const MIN_PAUSE: Duration = Duration::from_millis(10);
+const MAX_PAUSE: Duration = Duration::from_millis(500);
+
 /// Gives batches to a gRPC server.
 pub struct GrpcHandler {
     connector: Connector,
-    timeout: Duration,
+    limits: Limits,
     order: v1::Order,
     session: Mutex<Option<Arc<Session>>>,
-    /// Held by who connects.
-    connecting: tokio::sync::Mutex<()>,
+    /// Held while connecting; the pause before the next stream.
+    connecting: tokio::sync::Mutex<Duration>,
+    availability: Arc<Availability>,
+    suspects: Suspects,
 }
 
 impl GrpcHandler {
     /// The handler of a consumer, which listens at an address.
     pub fn new(consumer: &ValidatedConsumer, address: &Address) -> Self {
-        let timeout = consumer.handler.timeout.get();
+        let limits = Limits {
+            timeout: consumer.handler.timeout.get(),
+            max_timeout: consumer.handler.max_timeout().get(),
+            wait: consumer.handler.wait_timeout().get(),
+        };
         let order = match consumer.mode {
             ConsumeMode::InOrder => v1::Order::Batch,
             ConsumeMode::KeyOrdered { .. } => v1::Order::Key,
@@ -80,17 +107,21 @@ impl GrpcHandler {
             version: VERSION,
             consumer: consumer.name.to_string(),
             group: consumer.group.to_string(),
-            timeout_ms: saturated(timeout.as_millis()),
+            timeout_ms: saturated(limits.timeout.as_millis()),
             order: order.into(),
             max_batch: consumer.consume_batch_size.get(),
             max_batches: saturated(consumer.mode.handlers() as u128) as u32,
+            wait_ms: saturated(limits.wait.as_millis()),
+            max_timeout_ms: saturated(limits.max_timeout.as_millis()),
         };
         Self {
-            connector: Connector::new(address, hello),
-            timeout,
+            connector: Connector::new(address, hello, limits),
+            limits,
             order,
             session: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
+            availability: Arc::default(),
+            suspects: Suspects::default(),
         }
     }
 
@@ -98,35 +129,63 @@ impl GrpcHandler {
     /// `limit`.
     ///
     /// # Errors
-    /// When it has not by then.
+    /// When it has not by then, or at once when the handler does not speak the protocol as
+    /// the consumer needs it: then the error is permanent.
     pub async fn wait_until_up(&self, limit: Duration) -> Result<(), HandlerError> {
-        self.session(limit).await.map(drop)
+        let last = Mutex::new("no answer".to_owned());
+        let failed = |error: ConnectError| match error {
+            ConnectError::Refused(refusal) => Err(HandlerError::permanent(refusal)),
+            error => {
+                *last.lock() = error.to_string();
+                Ok(())
+            }
+        };
+        let session = tokio::time::timeout(limit, self.session(failed)).await;
+        let address = self.connector.address();
+        match session {
+            Ok(session) => session.map(drop),
+            Err(_) => Err(HandlerError::retryable(format_args!(
+                "no connection to the handler at {address} within {limit:?}: {}",
+                last.lock()
+            ))),
+        }
     }
 
-    /// The stream, opened anew if there is none.
-    async fn session(&self, limit: Duration) -> Result<Arc<Session>, HandlerError> {
+    /// Whether the handler takes messages.
+    pub(crate) fn availability(&self) -> &Arc<Availability> {
+        &self.availability
+    }
+
+    /// The stream, opened again if there is none, until `failed` returns an error.
+    async fn session<E>(
+        &self,
+        failed: impl Fn(ConnectError) -> Result<(), E>,
+    ) -> Result<Arc<Session>, E> {
         if let Some(session) = self.live() {
             return Ok(session);
         }
-        let deadline = Instant::now() + limit;
-        let connect = async {
-            let _alone = self.connecting.lock().await;
-            if let Some(session) = self.live() {
-                return Ok(session);
+        let mut pause = self.connecting.lock().await;
+        if let Some(session) = self.live() {
+            return Ok(session);
+        }
+        let before = self.session.lock().clone();
+        if let Some(before) = &before {
+            let is_good = before.opened().elapsed() >= GOOD_STREAM;
+            if is_good {
+                *pause = Duration::ZERO;
             }
-            let session = self.connector.connect(deadline).await?;
-            *self.session.lock() = Some(Arc::clone(&session));
-            Ok(session)
-        };
-        tokio::time::timeout_at(deadline, connect)
-            .await
-            .unwrap_or_else(|_| Err("no answer".to_owned()))
-            .map_err(|error| {
-                HandlerError::retryable(format_args!(
-                    "no connection to the handler at {} within {limit:?}: {error}",
-                    self.connector.address()
-                ))
-            })
+            self.suspects.note_end(before.has_broken(), is_good);
+            tokio::time::sleep(*pause).await;
+            *pause = (*pause * 2).clamp(MIN_PAUSE, MAX_PAUSE);
+        }
+        let connected = self.connector.connect(failed).await?;
+        let session = connected.session;
+        if !connected.was_gone {
+            session.follows(before.and_then(|before| before.busy_until()));
+        }
+        *self.session.lock() = Some(Arc::clone(&session));
+        self.availability.has(Lack::Handshake);
+        Ok(session)
     }
 
     fn live(&self) -> Option<Arc<Session>> {
@@ -147,7 +206,7 @@ impl Drop for GrpcHandler {
 }
 
 impl<T: Send + Sync> BatchHandler<T> for GrpcHandler {
-    /// A message's time begins when it is sent, not while it waits for a credit.
+    /// A message's time begins when the handler reports it, not while it waits.
     fn keeps_time(&self) -> bool {
         true
     }
@@ -165,56 +224,115 @@ impl<T: Send + Sync> BatchHandler<T> for GrpcHandler {
         messages: &[Message<'_, T>],
         alive: &(dyn Fn() + Sync),
     ) -> Vec<Result<Done, HandlerError>> {
+        let patience = Patience {
+            availability: &self.availability,
+            alive,
+        };
         let mut batch = Batch::new(messages, self.order);
-        while !batch.rest.is_empty() {
-            if let Err(error) = self.give(&mut batch, alive).await {
-                batch.fail_rest(&error);
+        loop {
+            batch.return_draining();
+            let Some(first) = batch.rest.front() else {
+                return batch.verdicts();
+            };
+            alive();
+            let alone = self.suspects.contain(messages[*first].record);
+            let turn = patience.wait(self.suspects.turn(alone));
+            if let Some(_turn) = batch.unless_draining(turn).await {
+                self.give(&mut batch, alone, &patience).await;
             }
         }
-        batch.verdicts()
     }
 }
 
 impl GrpcHandler {
     /// Gives as much of the rest as there are credits for, and takes the verdicts on it.
-    async fn give<T>(
-        &self,
-        batch: &mut Batch<'_, T>,
-        alive: &(dyn Fn() + Sync),
-    ) -> Result<(), HandlerError> {
-        alive();
-        let session = self.session(self.timeout.mul_f64(CONNECT_SHARE)).await?;
-        alive();
-        let credits = session.take_credits(batch.rest.len(), self.timeout, alive);
-        let credits = match credits.await {
-            Ok(credits) => credits,
-            // Nothing of it was sent: it goes to the next stream.
-            Err(NoCredit::Ended) => return batch.unsent(self.timeout),
-            Err(NoCredit::Silent) => {
-                return Err(HandlerError::retryable(format_args!(
-                    "the handler took no more messages for {:?}",
-                    self.timeout
-                )));
-            }
-            Err(NoCredit::Unread) => {
-                return Err(HandlerError::retryable(format_args!(
-                    "the handler has read nothing from the stream for {:?}",
-                    self.timeout
-                )));
-            }
+    /// Gives nothing if the stream ends or a partition drains before that.
+    async fn give<T>(&self, batch: &mut Batch<'_, T>, alone: bool, patience: &Patience<'_>) {
+        let ready = batch.unless_draining(self.ready(patience)).await;
+        let Some(session) = ready else {
+            return;
         };
-        alive();
+        let peer = session.peer();
+        let most = match alone {
+            true => 1,
+            false => self.unsuspected(batch).min(peer.max_batch).max(1),
+        };
+        let granted = || session.granted();
+        let credits = patience.wait_for(Lack::Credits, granted, session.take_credits(most));
+        let Some(Some(credits)) = batch.unless_draining(credits).await else {
+            return;
+        };
+        // Nothing is awaited between this and the sending.
+        if batch.return_draining() {
+            session.give_back(credits);
+            return;
+        }
+        let messages = batch.messages;
+        let max_bytes = peer.max_message_bytes.saturating_sub(MAX_HEAD_SIZE);
         let rest = batch.rest.iter().take(credits);
-        let plan = Plan::of(rest.map(|place| &batch.messages[*place]), CHUNK_BYTES);
+        let plan = Plan::of(
+            rest.map(|index| &messages[*index]),
+            max_bytes.min(CHUNK_BYTES),
+        );
+        if plan.max_size() > peer.max_message_bytes {
+            session.give_back(credits);
+            let error = too_long(plan.max_size(), peer.max_message_bytes);
+            if let Some(first) = batch.rest.front().copied() {
+                batch.refuse(first, error);
+            }
+            return;
+        }
         session.give_back(credits - plan.count());
-        let Some(sent) = session.send(&plan, self.timeout) else {
-            return batch.unsent(self.timeout);
+        let Some(sent) = session.send(&plan) else {
+            return;
         };
-        let places: Vec<_> = batch.rest.drain(..plan.count()).collect();
-        let outcome = sent.outcome().await;
-        batch.take(&places, outcome, self.timeout);
-        Ok(())
+        let indices: Vec<_> = batch.rest.drain(..plan.count()).collect();
+        let behind = |places: &[usize]| batch.behind(&indices, places);
+        let mut fates = sent.outcome(patience.alive, behind).await;
+        let records = indices.iter().map(|index| messages[*index].record);
+        self.suspects.take(records.zip(&mut fates), alone);
+        batch.take(&indices, fates, self.limits.timeout, peer);
     }
+
+    /// Waits for a stream on which something can be sent.
+    async fn ready(&self, patience: &Patience<'_>) -> Arc<Session> {
+        let failed = |error: ConnectError| -> Result<(), Infallible> {
+            let lack = match &error {
+                ConnectError::Refused(_) => Lack::Handshake,
+                ConnectError::Gone(_) | ConnectError::Failed(_) => Lack::Connection,
+            };
+            let address = self.connector.address();
+            self.availability
+                .lacks(lack, format_args!("{address}: {error}"));
+            Ok(())
+        };
+        let session = match patience.wait(self.session(failed)).await {
+            Ok(session) => session,
+            Err(never) => match never {},
+        };
+        if let Some(until) = session.busy_until()
+            && self.order != v1::Order::Unspecified
+        {
+            patience.wait(tokio::time::sleep_until(until)).await;
+        }
+        let taken = || session.taken();
+        let room = session.wait_for_room();
+        patience.wait_for(Lack::Reading, taken, room).await;
+        session
+    }
+
+    /// The number of messages at the front of the rest that may be sent together.
+    fn unsuspected<T>(&self, batch: &Batch<'_, T>) -> usize {
+        let is_suspect = |index: &usize| self.suspects.contain(batch.messages[*index].record);
+        let until = batch.rest.iter().position(is_suspect);
+        until.unwrap_or(batch.rest.len())
+    }
+}
+
+fn too_long(size: usize, most: usize) -> HandlerError {
+    HandlerError::permanent(format_args!(
+        "the message takes {size} bytes on the stream, and the handler accepts {most}; raise the handler's limit for received messages"
+    ))
 }
 
 fn saturated(number: u128) -> u64 {

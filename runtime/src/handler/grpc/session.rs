@@ -5,70 +5,100 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
+use prost::Message as _;
 use tokio::sync::{Semaphore, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until};
 use tonic::{Code, Status, Streaming};
 
 use super::encode::Plan;
-use super::open::{Ended, OpenChunks, Outcome};
+use super::open::{Ended, Fate, Limits, OpenChunks, REPORT_GRACE};
 use super::outgoing::Outgoing;
 use super::v1::cancel::Reason;
-use super::v1::{Cancel, FromHandler, FromRuntime, from_runtime};
+use super::v1::{self, Cancel, FromHandler, FromRuntime, from_runtime};
+use super::welcome::Peer;
 use super::{saturated, verdict};
+use crate::handler::HandlerError;
 
 /// Most credits that are kept; a handler that grants more is taken to mean no limit.
 const MOST_CREDITS: usize = 1 << 24;
 
+/// The maximum size of one verdict in bytes. A longer one fails its delivery and no other.
+const MAX_VERDICT_BYTES: usize = 16 << 20;
+
 /// A stream. It is live until either side ends it.
 pub(super) struct Session {
     outgoing: Arc<Outgoing>,
+    peer: Peer,
+    limits: Limits,
     /// Deliveries that the handler will take.
     credits: Semaphore,
     granted: Mutex<Instant>,
     open: Mutex<OpenChunks>,
     next_id: AtomicU64,
     live: AtomicBool,
-}
-
-/// Why there are no credits.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum NoCredit {
-    /// The stream has ended.
-    Ended,
-    /// The handler has granted none for too long.
-    Silent,
-    /// The handler has read nothing for too long.
-    Unread,
+    opened: Instant,
+    /// Until when the handler may be at deliveries of this stream, or of the one before,
+    /// that broke.
+    busy_until: Mutex<Option<Instant>>,
+    has_broken: AtomicBool,
 }
 
 impl Session {
     /// A stream on which the handler has said its first; the rest is read from now on.
-    pub(super) fn start(
-        outgoing: Arc<Outgoing>,
-        incoming: Streaming<FromHandler>,
-        first: FromHandler,
-    ) -> Arc<Self> {
-        let session = Arc::new(Self::new(outgoing));
+    pub(super) fn start(self, incoming: Streaming<FromHandler>, first: FromHandler) -> Arc<Self> {
+        let session = Arc::new(self);
         session.take(first);
         tokio::spawn(read(Arc::clone(&session), incoming));
         session
     }
 
     /// One on which nothing was said yet.
-    pub(super) fn new(outgoing: Arc<Outgoing>) -> Self {
+    pub(super) fn new(outgoing: Arc<Outgoing>, peer: Peer, limits: Limits) -> Self {
         Self {
             outgoing,
+            peer,
+            limits,
             credits: Semaphore::new(0),
             granted: Mutex::new(Instant::now()),
-            open: Mutex::default(),
+            open: Mutex::new(OpenChunks::new(limits)),
             next_id: AtomicU64::new(1),
             live: AtomicBool::new(true),
+            opened: Instant::now(),
+            busy_until: Mutex::default(),
+            has_broken: AtomicBool::new(false),
         }
+    }
+
+    /// The handler at the other end.
+    pub(super) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// When the stream was opened.
+    pub(super) fn opened(&self) -> Instant {
+        self.opened
     }
 
     /// Whether deliveries can be sent.
     pub(super) fn is_live(&self) -> bool {
         self.live.load(Ordering::Acquire)
+    }
+
+    /// Whether the stream ended other than in order.
+    pub(super) fn has_broken(&self) -> bool {
+        self.has_broken.load(Ordering::Acquire)
+    }
+
+    /// Until when the handler may be at deliveries of a stream that broke: of this one, or
+    /// of the one before.
+    pub(super) fn busy_until(&self) -> Option<Instant> {
+        *self.busy_until.lock()
+    }
+
+    /// Notes that the handler may be at deliveries of the stream before.
+    pub(super) fn follows(&self, busy_until: Option<Instant>) {
+        let mut until = self.busy_until.lock();
+        *until = (*until).max(busy_until);
     }
 
     /// Sends nothing more, and lets the handler end.
@@ -78,27 +108,26 @@ impl Session {
         self.outgoing.close();
     }
 
-    /// Takes up to `most` credits. Waits for room on the stream and for the first credit,
-    /// each while the handler makes others progress at least every `patience`; `alive` is
-    /// called whenever it does.
-    pub(super) async fn take_credits(
-        &self,
-        most: usize,
-        patience: Duration,
-        alive: &(dyn Fn() + Sync),
-    ) -> Result<usize, NoCredit> {
-        let room = self.outgoing.wait_for_room();
-        wait_while(room, patience, alive, || self.outgoing.taken())
-            .await
-            .ok_or(NoCredit::Unread)?;
-        let first = self.credits.acquire();
-        let first = wait_while(first, patience, alive, || *self.granted.lock())
-            .await
-            .ok_or(NoCredit::Silent)?
-            .map_err(|_| NoCredit::Ended)?;
-        first.forget();
+    /// Waits for room on the stream.
+    pub(super) async fn wait_for_room(&self) {
+        self.outgoing.wait_for_room().await;
+    }
+
+    /// When the handler last read from the stream.
+    pub(super) fn taken(&self) -> Instant {
+        self.outgoing.taken()
+    }
+
+    /// When the handler last granted credits.
+    pub(super) fn granted(&self) -> Instant {
+        *self.granted.lock()
+    }
+
+    /// Takes up to `most` credits, and waits for the first. `None` once the stream has ended.
+    pub(super) async fn take_credits(&self, most: usize) -> Option<usize> {
+        self.credits.acquire().await.ok()?.forget();
         let more = self.credits.available_permits().min(most - 1);
-        Ok(match self.credits.try_acquire_many(more as u32) {
+        Some(match self.credits.try_acquire_many(more as u32) {
             Ok(taken) => {
                 taken.forget();
                 1 + more
@@ -114,13 +143,11 @@ impl Session {
     }
 
     /// Notes deliveries that are sent; `None` once the stream has ended.
-    pub(super) fn open(
-        &self,
-        count: usize,
-        deadline: Instant,
-    ) -> Option<(u64, oneshot::Receiver<Outcome>)> {
+    pub(super) fn open(&self, count: usize) -> Option<(u64, oneshot::Receiver<Vec<Fate>>)> {
         let first_id = self.next_id.fetch_add(count as u64, Ordering::Relaxed);
-        let outcome = self.open.lock().add(first_id, count, deadline)?;
+        let has_begun = !self.peer.reports_begun;
+        let mut open = self.open.lock();
+        let outcome = open.add(first_id, count, has_begun, Instant::now())?;
         Some((first_id, outcome))
     }
 
@@ -131,48 +158,78 @@ impl Session {
 
     /// Sends a batch for which credits were taken. `None` if the stream has ended and
     /// nothing was sent.
-    pub(super) fn send(self: &Arc<Self>, plan: &Plan<'_>, timeout: Duration) -> Option<Sent> {
-        let deadline = Instant::now() + timeout;
-        let (first_id, outcome) = self.open(plan.count(), deadline)?;
-        let deadline_ms = unix_ms(SystemTime::now() + timeout);
+    pub(super) fn send(self: &Arc<Self>, plan: &Plan<'_>) -> Option<Sent> {
+        let (first_id, outcome) = self.open(plan.count())?;
+        // To a handler that reports nothing it is the end of the attempt.
+        let time = match self.peer.reports_begun {
+            true => self.limits.wait,
+            false => self.limits.timeout,
+        };
+        let begin_by_ms = unix_ms(SystemTime::now() + time);
         let sent = Sent {
             session: Arc::clone(self),
             first_id,
-            deadline,
             outcome,
         };
         let written = self
             .outgoing
-            .write(|out| plan.write(first_id, deadline_ms, out));
+            .write(|out| plan.write(first_id, begin_by_ms, out));
         written.then_some(sent)
     }
 
     /// Takes what the handler said.
     pub(super) fn take(&self, message: FromHandler) {
         let now = Instant::now();
-        if !message.verdicts.is_empty() {
+        let FromHandler {
+            credits,
+            verdicts,
+            begun,
+            extensions,
+            welcome: _,
+        } = message;
+        if !(begun.is_empty() && extensions.is_empty() && verdicts.is_empty()) {
             let mut open = self.open.lock();
-            for said in message.verdicts {
+            for range in &begun {
+                open.begin(range, now);
+            }
+            for extension in extensions {
+                if let Some(range) = extension.deliveries {
+                    open.extend(&range, Duration::from_millis(extension.time_ms), now);
+                }
+            }
+            for said in verdicts {
                 let (first_id, count) = (said.first_id, said.count.max(1));
-                open.settle(first_id, count, &verdict::of(said), now);
+                open.settle(first_id, count, &judged(said), now);
             }
         }
-        if message.credits > 0 {
+        if credits > 0 {
             *self.granted.lock() = now;
             let room = MOST_CREDITS.saturating_sub(self.credits.available_permits());
-            self.credits.add_permits(room.min(message.credits as usize));
+            self.credits.add_permits(room.min(credits as usize));
         }
     }
 
     /// Nothing more will be said.
-    pub(super) fn end(&self, ended: Ended) {
+    pub(super) fn end(&self, ended: &Ended) {
+        let until = self.open.lock().end(ended, Instant::now());
+        self.follows(until);
+        let has_broken = *ended != Ended::InOrder;
+        self.has_broken.store(has_broken, Ordering::Release);
+        // Last: whoever finds the stream dead must know until when the handler is busy.
         self.close();
-        self.open.lock().end(ended);
     }
 
-    /// Takes back what nothing was said of, and tells the handler so.
-    fn cancel(&self, first_id: u64, reason: Reason) -> Option<Outcome> {
-        let (verdicts, deliveries) = self.open.lock().remove(first_id)?;
+    /// Ends deliveries of a chunk, by their indices, and tells the handler so.
+    fn withdraw(&self, first_id: u64, indices: &[usize], fate: &Fate, reason: Reason) {
+        let now = Instant::now();
+        let ranges = self.open.lock().withdraw(first_id, indices, fate, now);
+        self.cancel(ranges, reason);
+    }
+
+    fn cancel(&self, deliveries: Vec<v1::Range>, reason: Reason) {
+        if deliveries.is_empty() {
+            return;
+        }
         let cancel = Cancel {
             deliveries,
             reason: reason.into(),
@@ -180,33 +237,18 @@ impl Session {
         self.outgoing.send(&FromRuntime {
             message: Some(from_runtime::Message::Cancel(cancel)),
         });
-        Some(Outcome {
-            verdicts,
-            ended: Ended::TimedOut,
-        })
     }
 }
 
-/// Waits for something that the handler has to do. `None` if the last time that it did such
-/// a thing, as `last` says, and the beginning of this wait are `patience` ago.
-async fn wait_while<T>(
-    awaited: impl Future<Output = T>,
-    patience: Duration,
-    alive: &(dyn Fn() + Sync),
-    last: impl Fn() -> Instant,
-) -> Option<T> {
-    let began = Instant::now();
-    tokio::pin!(awaited);
-    loop {
-        let since = last().max(began);
-        if let Ok(done) = timeout_at(since + patience, &mut awaited).await {
-            return Some(done);
-        }
-        if last() <= since {
-            return None;
-        }
-        alive();
+/// Returns what a verdict says. One that is too long fails its deliveries.
+fn judged(said: v1::Verdict) -> super::open::Verdict {
+    let size = said.encoded_len();
+    if size > MAX_VERDICT_BYTES {
+        return Err(HandlerError::permanent(format_args!(
+            "the handler's verdict has {size} bytes, and {MAX_VERDICT_BYTES} are allowed; let it produce less for one message"
+        )));
     }
+    verdict::of(said)
 }
 
 async fn read(session: Arc<Session>, mut incoming: Streaming<FromHandler>) {
@@ -217,7 +259,12 @@ async fn read(session: Arc<Session>, mut incoming: Streaming<FromHandler>) {
             Err(status) => break Ended::Broken(describe(&status)),
         }
     };
-    session.end(ended);
+    if let Ended::Broken(error) = &ended
+        && session.is_live()
+    {
+        tracing::warn!(error, "the stream to the handler broke");
+    }
+    session.end(&ended);
 }
 
 /// A status in words.
@@ -236,30 +283,59 @@ pub(super) fn describe(status: &Status) -> String {
 pub(super) struct Sent {
     session: Arc<Session>,
     first_id: u64,
-    deadline: Instant,
-    outcome: oneshot::Receiver<Outcome>,
+    outcome: oneshot::Receiver<Vec<Fate>>,
 }
 
 impl Sent {
-    /// Waits until everything is said, or nothing more will be.
-    pub(super) async fn outcome(mut self) -> Outcome {
-        if let Ok(Ok(outcome)) = timeout_at(self.deadline, &mut self.outcome).await {
-            return outcome;
+    /// Waits until each delivery has a fate, and withdraws those that take too long, with
+    /// those that `behind` finds behind them in their order. Calls `alive` as long as some
+    /// have time left.
+    pub(super) async fn outcome(
+        mut self,
+        alive: &(dyn Fn() + Sync),
+        behind: impl Fn(&[usize]) -> Vec<usize>,
+    ) -> Vec<Fate> {
+        let limits = self.session.limits;
+        let first_look = limits.timeout.min(limits.wait + REPORT_GRACE);
+        let mut next = Instant::now() + first_look;
+        loop {
+            tokio::select! {
+                biased;
+                outcome = &mut self.outcome => return outcome.unwrap_or_default(),
+                () = sleep_until(next) => {}
+            }
+            alive();
+            let now = Instant::now();
+            self.withdraw_overdue(now, &behind);
+            let open = self.session.open.lock();
+            next = open.next_deadline(self.first_id, now).unwrap_or(now);
         }
-        if let Some(outcome) = self.session.cancel(self.first_id, Reason::TimedOut) {
-            return outcome;
+    }
+
+    fn withdraw_overdue(&self, now: Instant, behind: impl Fn(&[usize]) -> Vec<usize>) {
+        let (session, id) = (&self.session, self.first_id);
+        let overdue = session.open.lock().overdue(id, now);
+        if !overdue.timed_out.is_empty() {
+            session.withdraw(id, &overdue.timed_out, &Fate::TimedOut, Reason::TimedOut);
+            let why = "an earlier message of its order took too long".into();
+            let behind = behind(&overdue.timed_out);
+            session.withdraw(id, &behind, &Fate::Returned(why), Reason::NotBegun);
         }
-        // It was closed at this very moment.
-        self.outcome.try_recv().unwrap_or(Outcome {
-            verdicts: Vec::new(),
-            ended: Ended::TimedOut,
-        })
+        if !overdue.not_begun.is_empty() {
+            let wait = session.limits.wait;
+            let why = format!("the handler did not begin it within {wait:?}").into();
+            let fate = Fate::Returned(why);
+            session.withdraw(id, &overdue.not_begun, &fate, Reason::NotBegun);
+        }
     }
 }
 
 impl Drop for Sent {
     fn drop(&mut self) {
-        self.session.cancel(self.first_id, Reason::Revoked);
+        let now = Instant::now();
+        let ranges = self.session.open.lock().remove(self.first_id, now);
+        self.session
+            .cancel(ranges.unwrap_or_default(), Reason::Revoked);
     }
 }
 
@@ -268,102 +344,4 @@ fn unix_ms(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let ms = since.as_nanos().div_ceil(1_000_000);
     i64::try_from(saturated(ms)).unwrap_or(i64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::pin::Pin;
-    use std::sync::atomic::AtomicU32;
-    use std::task::{Context, Waker};
-
-    use bytes::BufMut as _;
-    use futures_util::FutureExt as _;
-    use http_body::Body as _;
-    use tokio::time::{advance, timeout};
-
-    use super::super::outgoing::{MOST, OutgoingBody};
-    use super::*;
-
-    const PATIENCE: Duration = Duration::from_secs(10);
-
-    /// A stream that takes what waits only when it is asked to.
-    fn session() -> (Session, OutgoingBody) {
-        let outgoing = Arc::new(Outgoing::default());
-        let body = OutgoingBody(Arc::clone(&outgoing));
-        (Session::new(outgoing), body)
-    }
-
-    fn fill(session: &Session) {
-        assert!(session.outgoing.write(|out| out.put_bytes(0, MOST)));
-    }
-
-    fn take(body: &mut OutgoingBody) {
-        let mut context = Context::from_waker(Waker::noop());
-        assert!(Pin::new(body).poll_frame(&mut context).is_ready());
-    }
-
-    fn grant(session: &Session, credits: u32) {
-        session.take(FromHandler {
-            credits,
-            verdicts: Vec::new(),
-        });
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_stream_that_nobody_reads_has_no_credits_after_a_while() {
-        let (session, _body) = session();
-        grant(&session, 10);
-        fill(&session);
-        advance(PATIENCE * 100).await;
-        let began = Instant::now();
-        let credits = session.take_credits(5, PATIENCE, &|| {});
-        let credits = timeout(PATIENCE * 2, credits).await.expect("no hang");
-        assert_eq!(credits, Err(NoCredit::Unread));
-        assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
-        assert_eq!(session.credits(), 10);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_stream_that_is_read_slowly_is_waited_for() {
-        let (session, mut body) = session();
-        grant(&session, 10);
-        fill(&session);
-        let alive = AtomicU32::new(0);
-        let count = || {
-            alive.fetch_add(1, Ordering::Relaxed);
-        };
-        let credits = session.take_credits(5, PATIENCE, &count);
-        tokio::pin!(credits);
-        for _ in 0..3 {
-            assert!((&mut credits).now_or_never().is_none());
-            advance(PATIENCE * 2 / 3).await;
-            // Another has filled it again before this one is woken.
-            take(&mut body);
-            fill(&session);
-        }
-        assert!((&mut credits).now_or_never().is_none());
-        assert!(alive.load(Ordering::Relaxed) > 0);
-        take(&mut body);
-        assert_eq!(credits.await, Ok(5));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_handler_that_was_idle_has_as_long_to_grant_as_any() {
-        let (session, _body) = session();
-        grant(&session, 1);
-        assert_eq!(session.take_credits(1, PATIENCE, &|| {}).await, Ok(1));
-        advance(PATIENCE * 100).await;
-        let credits = session.take_credits(1, PATIENCE, &|| {});
-        tokio::pin!(credits);
-        assert!((&mut credits).now_or_never().is_none());
-        advance(PATIENCE / 2).await;
-        assert!((&mut credits).now_or_never().is_none());
-        grant(&session, 1);
-        assert_eq!(credits.await, Ok(1));
-
-        let began = Instant::now();
-        let credits = session.take_credits(1, PATIENCE, &|| {}).await;
-        assert_eq!(credits, Err(NoCredit::Silent));
-        assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
-    }
 }

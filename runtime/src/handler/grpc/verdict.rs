@@ -33,7 +33,8 @@ pub(super) fn of(verdict: v1::Verdict) -> Result<Done, HandlerError> {
         ))),
         Some(Outcome::Fail(fail)) => Err(HandlerError::permanent(said("fail", &fail.reason))),
         Some(Outcome::Release(release)) => {
-            Err(HandlerError::retryable(said("release", &release.reason)))
+            let error = HandlerError::not_attempted(said("release", &release.reason));
+            Err(error.after(Duration::from_millis(release.delay_ms)))
         }
         None => Err(HandlerError::retryable(
             "the handler's verdict has no outcome that this version of the runtime knows",

@@ -1,56 +1,136 @@
-//! What goes back to the runtime: verdicts and credits, gathered until it is sent.
+//! What goes back to the runtime: verdicts, credits and what has begun, gathered until it
+//! is sent.
 
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use futures_util::Stream;
 use parking_lot::Mutex;
+use prost::Message as _;
+use tokio::time::Instant;
 use tonic::Status;
 
+use super::flow::Flow;
 use crate::handler::grpc::v1::verdict::Outcome;
-use crate::handler::grpc::v1::{self, DeadLetter, Fail, FromHandler, Release, Retry, Skip, Verdict};
+use crate::handler::grpc::v1::{
+    self, DeadLetter, Fail, FromHandler, Range, Release, Retry, Skip, Verdict, Welcome,
+};
 use crate::handler::{FailureKind, HandlerError};
 use crate::produce::{Done, ProducerRecord};
 
+/// The size at which an answer is not made longer. gRPC's usual limit is 4 MiB.
+const MAX_ANSWER_BYTES: usize = 1 << 20;
+
+/// No delivery: none has this number.
+const NONE: u64 = 0;
+
 /// Gathers answers.
-#[derive(Default)]
 pub(super) struct Answers {
+    /// For each lane the delivery that it is at. Set by the lane, and cleared under the
+    /// lock with the verdict, so that no report comes after that.
+    current: Box<[AtomicU64]>,
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
-    credits: u32,
+    welcome: Option<Welcome>,
+    flow: Flow,
+    /// There is something to say.
+    is_due: bool,
+    /// For each lane the delivery that was reported last.
+    reported: Vec<u64>,
     /// Numbers of messages that are done, and produce nothing.
     done: Vec<u64>,
     /// What is said of others.
     verdicts: Vec<Verdict>,
     sender: Option<Waker>,
-    ended: bool,
+    ended: Option<Result<(), Status>>,
 }
 
 impl Answers {
-    /// Grants credits.
-    pub(super) fn grant(&self, credits: u32) {
-        self.add(|next| next.credits += credits);
+    /// Answers of so many lanes, which together take at most `window` messages. The first
+    /// is the welcome.
+    pub(super) fn new(lanes: usize, window: u32, welcome: Welcome) -> Self {
+        Self {
+            current: (0..lanes).map(|_| AtomicU64::new(NONE)).collect(),
+            state: Mutex::new(State {
+                welcome: Some(welcome),
+                flow: Flow::new(lanes, window),
+                is_due: false,
+                reported: vec![NONE; lanes],
+                done: Vec::new(),
+                verdicts: Vec::new(),
+                sender: None,
+                ended: None,
+            }),
+        }
     }
 
-    /// Gives a verdict, and the message's credit anew.
-    pub(super) fn settle(&self, id: u64, verdict: Result<Done, HandlerError>) {
-        self.add(|next| {
-            next.credits += 1;
-            match verdict {
-                Ok(done) if done.produce.is_empty() => next.done.push(id),
-                verdict => next.verdicts.push(on_run(&[id], verdict)),
+    pub(super) fn lanes(&self) -> usize {
+        self.current.len()
+    }
+
+    /// Grants the first credits.
+    pub(super) fn open(&self) {
+        self.add(|next| next.is_due = true);
+    }
+
+    /// Notes that a lane begins a message. It is reported with what is said next, if it is
+    /// at work by then.
+    pub(super) fn begin(&self, lane: usize, id: u64) {
+        self.current[lane].store(id, Ordering::Release);
+    }
+
+    /// Reports what has begun, soon.
+    pub(super) fn report_begun(&self) {
+        self.add(|next| next.is_due = true);
+    }
+
+    /// As [`Self::report_begun`], if there is news.
+    pub(super) fn report_news(&self) {
+        let mut state = self.state.lock();
+        let lanes = self.current.iter().zip(&state.reported);
+        let is_news = |(current, reported): (&AtomicU64, &u64)| {
+            let current = current.load(Ordering::Acquire);
+            current != NONE && current != *reported
+        };
+        if lanes.map(is_news).any(|is_news| is_news) {
+            state.is_due = true;
+            if let Some(sender) = state.sender.take() {
+                drop(state);
+                sender.wake();
             }
+        }
+    }
+
+    /// Gives a lane's verdict on a message.
+    pub(super) fn settle(&self, lane: usize, id: u64, verdict: Result<Done, HandlerError>) {
+        self.end_of(lane, |next| match verdict {
+            Ok(done) if done.produce.is_empty() => next.done.push(id),
+            verdict => next.verdicts.push(on_run(&[id], verdict)),
+        });
+    }
+
+    /// A lane's message is void; nothing is said of it.
+    pub(super) fn void(&self, lane: usize) {
+        self.end_of(lane, |_| {});
+    }
+
+    fn end_of(&self, lane: usize, add: impl FnOnce(&mut State)) {
+        self.add(|next| {
+            self.current[lane].store(NONE, Ordering::Release);
+            next.flow.ended();
+            next.is_due = true;
+            add(next);
         });
     }
 
     /// Ends the stream once everything is sent.
-    pub(super) fn end(&self) {
-        self.add(|next| next.ended = true);
+    pub(super) fn end(&self, status: Result<(), Status>) {
+        self.add(|next| _ = next.ended.get_or_insert(status));
     }
 
     fn add(&self, add: impl FnOnce(&mut State)) {
@@ -64,19 +144,51 @@ impl Answers {
 }
 
 impl State {
-    /// Takes all there is to say; nothing if there is nothing.
-    fn take(&mut self) -> Option<FromHandler> {
-        // Whatever there is to say grants a credit.
-        let credits = mem::take(&mut self.credits);
-        (credits > 0).then(|| {
-            let mut verdicts = mem::take(&mut self.verdicts);
-            verdicts.extend(done(&mut self.done));
-            FromHandler {
-                verdicts,
-                credits,
-                ..FromHandler::default()
+    /// Takes what there is to say, of verdicts at most one message's fill.
+    fn take(&mut self, current: &[AtomicU64], now: Instant) -> FromHandler {
+        let begun = self.take_begun(current);
+        self.verdicts.extend(done(&mut self.done));
+        let verdicts = take_fill(&mut self.verdicts);
+        self.is_due = !self.verdicts.is_empty();
+        FromHandler {
+            welcome: self.welcome.take(),
+            begun,
+            verdicts,
+            credits: self.flow.grant(now),
+            extensions: Vec::new(),
+        }
+    }
+
+    fn take_begun(&mut self, current: &[AtomicU64]) -> Vec<Range> {
+        let mut begun = Vec::new();
+        for (current, reported) in current.iter().zip(&mut self.reported) {
+            let id = current.load(Ordering::Acquire);
+            if id != NONE && id != *reported {
+                *reported = id;
+                begun.push(Range {
+                    first_id: id,
+                    count: 1,
+                });
             }
-        })
+        }
+        begun
+    }
+}
+
+/// Takes verdicts from the front that fit into one message; at least one.
+fn take_fill(verdicts: &mut Vec<Verdict>) -> Vec<Verdict> {
+    let mut bytes = 0;
+    let too_many = verdicts.iter().position(|verdict| {
+        let is_first = bytes == 0;
+        bytes += verdict.encoded_len() + 8;
+        bytes > MAX_ANSWER_BYTES && !is_first
+    });
+    match too_many {
+        Some(index) => {
+            let rest = verdicts.split_off(index);
+            mem::replace(verdicts, rest)
+        }
+        None => mem::take(verdicts),
     }
 }
 
@@ -163,18 +275,27 @@ impl Stream for AnswerStream {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let answers = Arc::clone(&self.answers);
         let mut state = answers.state.lock();
-        if state.credits > 0 && !mem::replace(&mut self.let_others, true) {
+        if state.is_due && !mem::replace(&mut self.let_others, true) {
             // The other lanes that are at work first: what is done of a batch is then one
             // verdict, not one for each message of the lane that was the fastest.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         self.let_others = false;
-        if let Some(next) = state.take() {
-            return Poll::Ready(Some(Ok(next)));
+        if state.is_due {
+            let next = state.take(&answers.current, Instant::now());
+            if next != FromHandler::default() {
+                return Poll::Ready(Some(Ok(next)));
+            }
         }
-        if state.ended {
-            return Poll::Ready(None);
+        match state.ended.take() {
+            Some(Ok(())) => return Poll::Ready(None),
+            Some(Err(status)) => {
+                // Polled again it ends.
+                state.ended = Some(Ok(()));
+                return Poll::Ready(Some(Err(status)));
+            }
+            None => {}
         }
         state.sender = Some(cx.waker().clone());
         Poll::Pending
@@ -188,17 +309,30 @@ mod tests {
 
     use super::*;
 
+    /// Answers of four lanes, past the welcome.
+    async fn opened() -> (Arc<Answers>, AnswerStream) {
+        let welcome = Welcome {
+            version: 2,
+            ..Welcome::default()
+        };
+        let answers = Arc::new(Answers::new(4, 100, welcome.clone()));
+        let mut stream = AnswerStream::new(Arc::clone(&answers));
+        answers.open();
+        let first = stream.next().await.unwrap().unwrap();
+        assert_eq!((first.welcome, first.credits), (Some(welcome), 8));
+        (answers, stream)
+    }
+
     #[tokio::test]
     async fn numbers_that_follow_each_other_have_one_verdict_in_whichever_order_they_end() {
-        let answers = Arc::new(Answers::default());
-        let mut stream = AnswerStream::new(Arc::clone(&answers));
+        let (answers, mut stream) = opened().await;
         assert!(stream.next().now_or_never().is_none());
         for id in [7, 3, 5, 6] {
-            answers.settle(id, Ok(Done::default()));
+            answers.settle(0, id, Ok(Done::default()));
         }
-        answers.settle(4, Err(HandlerError::skip("not ours")));
+        answers.settle(1, 4, Err(HandlerError::skip("not ours")));
         let said = stream.next().await.unwrap().unwrap();
-        assert_eq!(said.credits, 5);
+        assert!(said.credits >= 5);
         let mut ranges: Vec<_> = said
             .verdicts
             .iter()
@@ -207,20 +341,74 @@ mod tests {
         ranges.sort_unstable();
         assert_eq!(ranges, [(3, 1), (4, 1), (5, 3)]);
         assert!(stream.next().now_or_never().is_none());
-        answers.grant(2);
-        answers.end();
-        assert_eq!(stream.next().await.unwrap().unwrap().credits, 2);
+        answers.settle(0, 9, Ok(Done::default()));
+        answers.end(Ok(()));
+        assert_eq!(stream.next().await.unwrap().unwrap().verdicts.len(), 1);
         assert!(stream.next().await.is_none());
     }
 
     #[tokio::test]
     async fn lanes_that_are_at_work_are_waited_for_once() {
-        let answers = Arc::new(Answers::default());
-        let mut stream = AnswerStream::new(Arc::clone(&answers));
-        answers.settle(1, Ok(Done::default()));
+        let (answers, mut stream) = opened().await;
+        answers.settle(0, 1, Ok(Done::default()));
         assert!(stream.next().now_or_never().is_none());
-        answers.settle(2, Ok(Done::default()));
+        answers.settle(1, 2, Ok(Done::default()));
         let said = stream.next().now_or_never().unwrap().unwrap().unwrap();
         assert_eq!((said.verdicts[0].first_id, said.verdicts[0].count), (1, 2));
+    }
+
+    #[tokio::test]
+    async fn what_is_at_work_is_reported_once_and_never_after_its_verdict() {
+        let (answers, mut stream) = opened().await;
+        answers.begin(0, 1);
+        answers.begin(1, 2);
+        answers.begin(2, 3);
+        answers.settle(2, 3, Ok(Done::default()));
+        let said = stream.next().await.unwrap().unwrap();
+        let begun: Vec<_> = said.begun.iter().map(|range| range.first_id).collect();
+        assert_eq!(begun, [1, 2], "3 has ended");
+        answers.report_begun();
+        answers.report_news();
+        for _ in 0..3 {
+            assert!(stream.next().now_or_never().is_none(), "there is no news");
+        }
+        answers.settle(0, 1, Ok(Done::default()));
+        answers.begin(0, 4);
+        let said = stream.next().await.unwrap().unwrap();
+        assert_eq!((said.begun[0].first_id, said.begun.len()), (4, 1));
+        // Of a call that blocks its thread there is no word but this.
+        answers.begin(3, 9);
+        answers.report_news();
+        let said = stream.next().await.unwrap().unwrap();
+        assert_eq!((said.begun[0].first_id, said.begun.len()), (9, 1));
+    }
+
+    #[tokio::test]
+    async fn answers_are_cut_at_a_mebibyte() {
+        let (answers, mut stream) = opened().await;
+        for id in 1..=5 {
+            let record = ProducerRecord::new("out", vec![0; 400 << 10]);
+            answers.settle(0, id, Ok(record.into()));
+        }
+        let long = ProducerRecord::new("out", vec![0; 3 << 20]);
+        answers.settle(0, 6, Ok(long.into()));
+        answers.settle(0, 8, Ok(Done::default()));
+        answers.end(Ok(()));
+        let mut seen = Vec::new();
+        while let Some(said) = stream.next().await {
+            let said = said.unwrap();
+            assert!(said.encoded_len() < 2 << 20 || said.verdicts.len() == 1);
+            seen.push(said.verdicts.len());
+        }
+        assert_eq!(seen, [2, 2, 1, 1, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_the_end_of_the_stream() {
+        let (answers, mut stream) = opened().await;
+        answers.end(Err(Status::failed_precondition("no")));
+        answers.end(Ok(()));
+        assert!(stream.next().await.unwrap().is_err());
+        assert!(stream.next().await.is_none());
     }
 }

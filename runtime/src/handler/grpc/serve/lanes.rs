@@ -5,13 +5,16 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::panic::AssertUnwindSafe;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, poll};
-use tokio::sync::mpsc;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -19,14 +22,55 @@ use super::answers::Answers;
 use super::message::{Head, Waiting};
 use super::{Delivered, Handle};
 use crate::handler::HandlerError;
-use crate::handler::grpc::v1::Order;
+use crate::handler::grpc::v1::{Order, Range};
 use crate::produce::Done;
 
 /// A batch at work.
 pub(super) struct BatchState {
     head: Head,
-    /// Its messages are void.
-    pub(super) void: CancellationToken,
+    /// Deliveries that the runtime has withdrawn.
+    void: Mutex<Vec<Range>>,
+    /// Whether there are any, to ask without the lock.
+    has_void: AtomicBool,
+    changed: Notify,
+}
+
+impl BatchState {
+    fn new(head: Head) -> Self {
+        Self {
+            head,
+            void: Mutex::default(),
+            has_void: AtomicBool::new(false),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Voids deliveries, some of which may be of other batches.
+    pub(super) fn cancel(&self, range: Range) {
+        self.void.lock().push(range);
+        self.has_void.store(true, Ordering::Release);
+        self.changed.notify_waiters();
+    }
+
+    fn is_void(&self, id: u64) -> bool {
+        let is_in = |range: &Range| {
+            let behind = id.checked_sub(range.first_id);
+            behind.is_some_and(|behind| behind < range.count)
+        };
+        self.has_void.load(Ordering::Acquire) && self.void.lock().iter().any(is_in)
+    }
+
+    /// Completes when a delivery is void.
+    async fn when_void(&self, id: u64) {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if self.is_void(id) {
+                return;
+            }
+            changed.await;
+        }
+    }
 }
 
 /// Messages of one batch for one lane.
@@ -44,18 +88,18 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    /// Starts them. With `stop` they end after the message that they are at.
+    /// Starts them. With `stop` they begin no other message, and release what waits.
     pub(super) fn start<H: Handle>(
-        count: usize,
         order: Order,
         handler: &Arc<H>,
         answers: &Arc<Answers>,
         stop: &CancellationToken,
     ) -> Self {
         let mut tasks = JoinSet::new();
-        let lanes = (0..count).map(|_| {
+        let lanes = (0..answers.lanes()).map(|number| {
             let (lane, shares) = mpsc::unbounded_channel();
             let lane_at_work = Lane {
+                number,
                 order,
                 handler: Arc::clone(handler),
                 answers: Arc::clone(answers),
@@ -77,10 +121,7 @@ impl Lanes {
         head: Head,
         messages: impl Iterator<Item = Waiting>,
     ) -> Arc<BatchState> {
-        let batch = Arc::new(BatchState {
-            head,
-            void: CancellationToken::new(),
-        });
+        let batch = Arc::new(BatchState::new(head));
         let mut shares: Vec<Vec<_>> = self.lanes.iter().map(|_| Vec::new()).collect();
         for message in messages {
             let lane = self.lane_of(&message);
@@ -118,6 +159,7 @@ impl Lanes {
 }
 
 struct Lane<H> {
+    number: usize,
     order: Order,
     handler: Arc<H>,
     answers: Arc<Answers>,
@@ -129,54 +171,99 @@ impl<H: Handle> Lane<H> {
         while let Some(Share { batch, messages }) = shares.recv().await {
             let mut stopped = Stopped::default();
             for message in messages {
-                if self.stop.is_cancelled() {
-                    return;
-                }
-                let id = message.id;
-                if batch.void.is_cancelled() {
-                    self.answers.grant(1);
-                    continue;
-                }
-                let message = Delivered::of(&batch.head, message);
-                let place = Place::of(&message, self.order);
-                if place.as_ref().is_some_and(|place| stopped.contains(place)) {
-                    let behind = HandlerError::retryable(BEHIND);
-                    self.answers.settle(id, Err(behind));
-                    continue;
-                }
-                // Where it is, for it is large: what follows has a reference.
-                let call = pin!(self.handler.handle(message));
-                let Some(verdict) = verdict(call, &batch.void).await else {
-                    self.answers.grant(1);
-                    continue;
-                };
-                if let (Err(error), Some(place)) = (&verdict, place)
-                    && place.stops_at(error)
-                {
-                    stopped.insert(place);
-                }
-                self.answers.settle(id, verdict);
+                self.handle(&batch, message, &mut stopped).await;
             }
         }
     }
+
+    /// Handles a message, or gives it back. Nothing that the handler does ends the lane.
+    async fn handle(&self, batch: &BatchState, message: Waiting, stopped: &mut Stopped) {
+        let id = message.id;
+        if batch.is_void(id) {
+            self.answers.void(self.number);
+            return;
+        }
+        let now = SystemTime::now();
+        let message = Delivered::of(&batch.head, message, now);
+        let place = Place::of(&message, self.order);
+        if let Some(why) = self.hinders(batch, place.as_ref(), stopped, now) {
+            // What is behind it in its order may not begin either.
+            stopped.extend(place);
+            let released = HandlerError::not_attempted(why);
+            self.answers.settle(self.number, id, Err(released));
+            return;
+        }
+        self.answers.begin(self.number, id);
+        let verdict = self.call(message, batch, id).await;
+        let continues = match &verdict {
+            Some(Ok(_)) => true,
+            Some(Err(error)) => !error.stops_key(),
+            None => false,
+        };
+        if !continues {
+            stopped.extend(place);
+        }
+        match verdict {
+            Some(verdict) => {
+                let verdict = verdict.map_err(began);
+                self.answers.settle(self.number, id, verdict);
+            }
+            None => self.answers.void(self.number),
+        }
+    }
+
+    /// Returns why a message may not begin.
+    fn hinders(
+        &self,
+        batch: &BatchState,
+        place: Option<&Place>,
+        stopped: &Stopped,
+        now: SystemTime,
+    ) -> Option<&'static str> {
+        if self.stop.is_cancelled() {
+            return Some("the handler stops");
+        }
+        if place.is_some_and(|place| stopped.contains(place)) {
+            return Some("a message before it was not done");
+        }
+        (!batch.head.may_begin(now)).then_some("the handler could not begin it in time")
+    }
+
+    /// Returns the handler's verdict; `None` once the message is void.
+    async fn call(
+        &self,
+        message: Delivered,
+        batch: &BatchState,
+        id: u64,
+    ) -> Option<Result<Done, HandlerError>> {
+        // All of it may panic: the making of the call, its steps, and its end halfway.
+        let call = async {
+            let mut call = pin!(self.handler.handle(message));
+            // Many are done at once, and need not listen.
+            if let Poll::Ready(verdict) = poll!(&mut call) {
+                return Some(verdict);
+            }
+            self.answers.report_begun();
+            tokio::select! {
+                biased;
+                verdict = call => Some(verdict),
+                () = batch.when_void(id) => None,
+            }
+        };
+        let panicked = |_| Some(Err(HandlerError::retryable("the handler panicked")));
+        let call = pin!(AssertUnwindSafe(call).catch_unwind());
+        call.await.unwrap_or_else(panicked)
+    }
 }
 
-/// What the handler says; nothing once the message is void.
-async fn verdict(
-    call: Pin<&mut impl Future<Output = Result<Done, HandlerError>>>,
-    void: &CancellationToken,
-) -> Option<Result<Done, HandlerError>> {
-    let mut call = AssertUnwindSafe(call).catch_unwind();
-    // Many are done at once, and need not listen.
-    let outcome = match poll!(&mut call) {
-        Poll::Ready(outcome) => outcome,
-        Poll::Pending => void.run_until_cancelled(call).await?,
-    };
-    Some(outcome.unwrap_or_else(|_| Err(HandlerError::retryable("the handler panicked"))))
+/// The error of a call: what has begun can't be released.
+fn began(error: HandlerError) -> HandlerError {
+    use crate::handler::FailureKind::NotAttempted;
+    match error.kind() {
+        NotAttempted => HandlerError::retryable(error.reason()),
+        _ => error,
+    }
 }
-
-/// What is said of a message that was not begun.
-const BEHIND: &str = "a message before it was not done";
 
 /// Places of a share behind which nothing more is handled.
 type Stopped = HashSet<Place>;
@@ -199,14 +286,6 @@ impl Place {
                 let (topic, key) = (Arc::clone(&message.topic), message.key.clone()?);
                 Some(Self::Key(topic, message.partition, key))
             }
-        }
-    }
-
-    /// Whether what follows a message that was not done must not be handled.
-    fn stops_at(&self, error: &HandlerError) -> bool {
-        match self {
-            Self::Batch => true,
-            Self::Key(..) => error.stops_key(),
         }
     }
 }

@@ -31,7 +31,7 @@ pub struct Delivered {
     pub headers: Vec<(String, Option<Bytes>)>,
     /// Which attempt at this message this is, from 1.
     pub attempt: u32,
-    /// When the time for this attempt is over.
+    /// When the time for this attempt is over, which began right before the call.
     pub deadline: SystemTime,
 }
 
@@ -48,8 +48,8 @@ impl Delivered {
         format!("{group}/{topic}/{partition}/{offset}")
     }
 
-    /// The message that waits, of that batch.
-    pub(super) fn of(head: &Head, waiting: Waiting) -> Self {
+    /// The message that waits, of that batch, whose attempt begins now.
+    pub(super) fn of(head: &Head, waiting: Waiting, now: SystemTime) -> Self {
         let Waiting { run, delivery, .. } = waiting;
         let run = &head.runs[run];
         let headers = delivery.headers.into_iter();
@@ -64,7 +64,7 @@ impl Delivered {
             value: delivery.value,
             headers: headers.map(|header| (header.name, header.value)).collect(),
             attempt: delivery.attempt,
-            deadline: head.deadline,
+            deadline: now + head.timeout,
         }
     }
 }
@@ -72,8 +72,17 @@ impl Delivered {
 /// What the messages of a batch share.
 pub(super) struct Head {
     group: Arc<str>,
-    deadline: SystemTime,
+    /// For an attempt.
+    timeout: Duration,
+    begin_by: SystemTime,
     runs: Vec<RunHead>,
+}
+
+impl Head {
+    /// Returns `true` if a message of the batch may still begin.
+    pub(super) fn may_begin(&self, now: SystemTime) -> bool {
+        now <= self.begin_by
+    }
 }
 
 struct RunHead {
@@ -99,8 +108,12 @@ impl Waiting {
 }
 
 /// Takes a batch apart.
-pub(super) fn split(group: &Arc<str>, batch: Batch) -> (Head, impl Iterator<Item = Waiting>) {
-    let deadline_ms = u64::try_from(batch.begin_by_ms).unwrap_or(0);
+pub(super) fn split(
+    group: &Arc<str>,
+    timeout: Duration,
+    batch: Batch,
+) -> (Head, impl Iterator<Item = Waiting> + use<>) {
+    let begin_by_ms = u64::try_from(batch.begin_by_ms).unwrap_or(0);
     let apart = batch.runs.into_iter().map(|run| {
         let head = RunHead {
             topic: run.topic.into(),
@@ -112,7 +125,8 @@ pub(super) fn split(group: &Arc<str>, batch: Batch) -> (Head, impl Iterator<Item
     let (heads, runs): (Vec<_>, Vec<_>) = apart.unzip();
     let head = Head {
         group: Arc::clone(group),
-        deadline: UNIX_EPOCH + Duration::from_millis(deadline_ms),
+        timeout,
+        begin_by: UNIX_EPOCH + Duration::from_millis(begin_by_ms),
         runs: heads,
     };
     let deliveries = runs

@@ -4,7 +4,7 @@
 //! ```no_run
 //! use penstock_runtime::handler::HandlerError;
 //! use penstock_runtime::handler::grpc::serve::{Delivered, Server};
-//! use penstock_runtime::signals::stop_on_signal;
+//! use penstock_runtime::signals::stop_handler_on_signal;
 //!
 //! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
 //! let handle = async |message: Delivered| {
@@ -12,12 +12,13 @@
 //!     println!("{} bytes", order.len());
 //!     Ok(())
 //! };
-//! Server::from_env()?.run(handle, stop_on_signal()?).await?;
+//! Server::from_env()?.run(handle, stop_handler_on_signal()?).await?;
 //! # Ok(())
 //! # }
 //! ```
 
 mod answers;
+mod flow;
 mod lanes;
 mod message;
 mod stream;
@@ -51,7 +52,7 @@ const CONCURRENCY: usize = 16;
 const WINDOW: u32 = 2000;
 
 /// Longest message that is read. Kafka's own limit lies far below.
-const MOST_BYTES: usize = 1 << 30;
+const MAX_BYTES: usize = 1 << 30;
 
 /// Where a socket is unless `PENSTOCK_HANDLER_SOCKET` or `PORT` says otherwise.
 const SOCKET: &str = "/run/penstock/handler.sock";
@@ -166,16 +167,17 @@ impl Server {
         self
     }
 
-    /// Messages that are taken at once, handled or waiting, 2,000 unless said here. They
-    /// lie in memory.
+    /// The maximum number of messages that are taken at once, handled or waiting: 2,000
+    /// unless it is set here. Fewer are taken while the handler could not finish them within
+    /// a few seconds.
     #[must_use]
     pub fn window(mut self, messages: u32) -> Self {
         self.settings.window = messages.max(1);
         self
     }
 
-    /// Serves until `stop` is cancelled. Then no message is begun, and those that are
-    /// being handled are finished.
+    /// Serves until `stop` is cancelled. Then no message is begun, messages that wait are
+    /// released, and those that are being handled are finished.
     ///
     /// # Errors
     /// When it can't listen.
@@ -190,7 +192,7 @@ impl Server {
             stop: stop.clone(),
         };
         let (_health, health) = tonic_health::server::health_reporter();
-        let service = HandlerServer::new(service).max_decoding_message_size(MOST_BYTES);
+        let service = HandlerServer::new(service).max_decoding_message_size(MAX_BYTES);
         let router = tonic::transport::Server::builder()
             .add_service(health)
             .add_service(service);
@@ -258,6 +260,6 @@ impl<H: Handle> Handler for Service<H> {
             self.settings,
             self.stop.clone(),
         );
-        Ok(Response::new(Box::pin(answers)))
+        Ok(Response::new(Box::pin(answers.await?)))
     }
 }

@@ -9,35 +9,95 @@ use tonic::{Status, Streaming};
 
 use super::answers::{AnswerStream, Answers};
 use super::lanes::{BatchState, Lanes};
-use super::{Handle, Settings, message};
+use super::{Handle, MAX_BYTES, Settings, message};
+use crate::handler::grpc::VERSION;
 use crate::handler::grpc::v1::from_runtime::Message;
-use crate::handler::grpc::v1::{Batch, Cancel, FromRuntime, Hello, Order};
+use crate::handler::grpc::v1::{Batch, Feature, FromRuntime, Hello, Order, Range, Welcome};
 
 /// Longest wait for the runtime to take the end of a stream.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
+/// The time between two looks for calls that block their threads.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// Serves a stream; gives what to send.
-pub(super) fn start<H: Handle>(
-    incoming: Streaming<FromRuntime>,
+pub(super) async fn start<H: Handle>(
+    mut incoming: Streaming<FromRuntime>,
     handler: Arc<H>,
     settings: Settings,
     stop: CancellationToken,
-) -> AnswerStream {
-    let answers = Arc::new(Answers::default());
+) -> Result<AnswerStream, Status> {
+    let first = incoming.message().await?;
+    let hello = match first.and_then(|first| first.message) {
+        Some(Message::Hello(hello)) => hello,
+        _ => Hello::default(),
+    };
+    let order = accept(&hello)?;
+    let lanes = match order {
+        Order::Batch => 1,
+        Order::Key | Order::Unspecified => settings.concurrency,
+    };
+    let answers = Arc::new(Answers::new(lanes, settings.window, welcome()));
     let stream = AnswerStream::new(Arc::clone(&answers));
+    let mut open = OpenStream {
+        incoming,
+        lanes: Lanes::start(order, &handler, &answers, &stop),
+        group: hello.group.into(),
+        timeout: Duration::from_millis(hello.timeout_ms),
+        batches: BTreeMap::new(),
+    };
+    answers.open();
     tokio::spawn(async move {
-        if let Ok(Some(mut open)) =
-            OpenStream::greet(incoming, &handler, settings, &answers, &stop).await
-        {
-            // Whatever ends it, who is at work is let finish.
+        // Whatever ends it, who is at work is let finish.
+        let work = async {
             let _ = open.read(&stop).await;
-            open.lanes.finish().await;
-            answers.end();
-            drain(open.incoming).await;
+            let incoming = open.finish().await;
+            answers.end(Ok(()));
+            drain(incoming).await;
+        };
+        let looks = async {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                answers.report_news();
+            }
+        };
+        tokio::select! {
+            biased;
+            () = work => {}
+            () = looks => {}
         }
-        answers.end();
     });
-    stream
+    Ok(stream)
+}
+
+/// Returns the order that the runtime needs, if this version of the handler's half keeps it.
+fn accept(hello: &Hello) -> Result<Order, Status> {
+    if hello.version < VERSION {
+        return Err(Status::failed_precondition(format!(
+            "this SDK speaks version {VERSION} of the protocol, and the runtime {}; update the runtime",
+            hello.version
+        )));
+    }
+    Order::try_from(hello.order).map_err(|_| {
+        Status::failed_precondition(format!(
+            "this SDK does not know the order {} that the consumer needs; update the SDK",
+            hello.order
+        ))
+    })
+}
+
+fn welcome() -> Welcome {
+    let orders = [Order::Unspecified, Order::Batch, Order::Key];
+    let features = [Feature::Begun, Feature::Cancel];
+    Welcome {
+        version: VERSION,
+        sdk_name: "penstock-rust".into(),
+        sdk_version: env!("CARGO_PKG_VERSION").into(),
+        orders: orders.map(i32::from).into(),
+        features: features.map(i32::from).into(),
+        max_batch: 0,
+        max_message_bytes: MAX_BYTES as u64,
+    }
 }
 
 /// Reads on until the runtime has taken the end and ends its half. Were the connection
@@ -52,53 +112,29 @@ struct OpenStream {
     incoming: Streaming<FromRuntime>,
     lanes: Lanes,
     group: Arc<str>,
-    /// Batches that may still be at work, by their first number.
-    batches: BTreeMap<u64, Weak<BatchState>>,
+    timeout: Duration,
+    batches: Batches,
 }
 
 impl OpenStream {
-    /// Waits for hello, and grants the first credits. Nothing if the stream ends first.
-    async fn greet<H: Handle>(
-        mut incoming: Streaming<FromRuntime>,
-        handler: &Arc<H>,
-        settings: Settings,
-        answers: &Arc<Answers>,
-        stop: &CancellationToken,
-    ) -> Result<Option<Self>, Status> {
-        let Some(first) = incoming.message().await? else {
-            return Ok(None);
-        };
-        let hello = match first.message {
-            Some(Message::Hello(hello)) => hello,
-            _ => Hello::default(),
-        };
-        let count = match hello.order() {
-            Order::Batch => 1,
-            Order::Key | Order::Unspecified => settings.concurrency,
-        };
-        answers.grant(settings.window);
-        Ok(Some(Self {
-            incoming,
-            lanes: Lanes::start(count, hello.order(), handler, answers, stop),
-            group: hello.group.into(),
-            batches: BTreeMap::new(),
-        }))
-    }
-
     async fn read(&mut self, stop: &CancellationToken) -> Result<(), Status> {
         while let Some(next) = stop.run_until_cancelled(self.incoming.message()).await {
             let next = match next {
                 Ok(Some(next)) => next,
                 Ok(None) => return Ok(()),
                 Err(status) => {
-                    // Nobody hears a verdict any more.
-                    self.void(0, u64::MAX);
+                    void(&self.batches, ALL);
                     return Err(status);
                 }
             };
             match next.message {
                 Some(Message::Batch(batch)) => self.begin(batch),
-                Some(Message::Cancel(cancel)) => self.cancel(&cancel),
+                Some(Message::Cancel(cancel)) => {
+                    cancel
+                        .deliveries
+                        .iter()
+                        .for_each(|it| void(&self.batches, *it));
+                }
                 // Of a later version.
                 Some(Message::Hello(_)) | None => {}
             }
@@ -106,28 +142,69 @@ impl OpenStream {
         Ok(())
     }
 
+    /// Waits until the calls have ended. Those that are cancelled meanwhile end at once.
+    async fn finish(self) -> Streaming<FromRuntime> {
+        let Self {
+            mut incoming,
+            lanes,
+            batches,
+            ..
+        } = self;
+        let cancels = async {
+            loop {
+                match incoming
+                    .message()
+                    .await
+                    .map(|next| next.map(|it| it.message))
+                {
+                    Ok(Some(Some(Message::Cancel(cancel)))) => {
+                        cancel.deliveries.iter().for_each(|it| void(&batches, *it));
+                    }
+                    // The runtime gives what comes too late again.
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(_) => {
+                        void(&batches, ALL);
+                        break;
+                    }
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            biased;
+            () = lanes.finish() => {}
+            () = cancels => {}
+        }
+        incoming
+    }
+
     fn begin(&mut self, batch: Batch) {
         self.batches.retain(|_, batch| batch.strong_count() > 0);
         let first_id = batch.first_id;
-        let (head, messages) = message::split(&self.group, batch);
+        let (head, messages) = message::split(&self.group, self.timeout, batch);
         let batch = self.lanes.give(head, messages);
         self.batches.insert(first_id, Arc::downgrade(&batch));
     }
+}
 
-    /// What is named of a batch is all of it that has no verdict.
-    fn cancel(&mut self, cancel: &Cancel) {
-        for range in &cancel.deliveries {
-            self.void(range.first_id, range.count);
-        }
-    }
+/// Batches that may still be at work, by their first number.
+type Batches = BTreeMap<u64, Weak<BatchState>>;
 
-    fn void(&mut self, first_id: u64, count: u64) {
-        let before = self.batches.range(..=first_id).next_back();
-        let from = before.map_or(first_id, |(first, _)| *first);
-        for (_, batch) in self.batches.range(from..first_id.saturating_add(count)) {
-            if let Some(batch) = batch.upgrade() {
-                batch.void.cancel();
-            }
+/// Every delivery.
+const ALL: Range = Range {
+    first_id: 0,
+    count: u64::MAX,
+};
+
+/// Ends what is at work of some deliveries: nobody hears a verdict any more.
+fn void(batches: &Batches, range: Range) {
+    let before = batches.range(..=range.first_id).next_back();
+    let from = before.map_or(range.first_id, |(first, _)| *first);
+    let end = range.first_id.saturating_add(range.count);
+    for (_, batch) in batches.range(from..end.max(from)) {
+        if let Some(batch) = batch.upgrade() {
+            batch.cancel(range);
         }
     }
 }

@@ -11,7 +11,7 @@ use super::server::service;
 use super::*;
 
 #[tokio::test]
-async fn a_broken_stream_fails_what_it_was_sent_and_nothing_else() {
+async fn a_broken_stream_charges_none_of_several_that_had_begun() {
     let fixture = fixture("Fast", "30s");
     let mut server = Scripted::start(fixture.socket());
     let given = fixture.give(0..5);
@@ -32,8 +32,11 @@ async fn a_broken_stream_fails_what_it_was_sent_and_nothing_else() {
     );
     call.settle(batch.first_id, 2, done());
     let verdicts = verdicts(given).await;
-    let failed = Err(FailureKind::Retryable);
-    assert_eq!(kinds(&verdicts), [Ok(()), failed, failed, Ok(()), Ok(())]);
+    let returned = Err(FailureKind::NotAttempted);
+    assert_eq!(
+        kinds(&verdicts),
+        [Ok(()), returned, returned, Ok(()), Ok(())]
+    );
     assert!(
         reason(&verdicts).contains("out of luck"),
         "{}",
@@ -42,22 +45,21 @@ async fn a_broken_stream_fails_what_it_was_sent_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn what_a_stream_that_ends_in_order_leaves_is_given_again_once() {
+async fn what_a_stream_that_ends_in_order_leaves_costs_no_attempt() {
     let fixture = fixture("Fast", "30s");
     let mut server = Scripted::start(fixture.socket());
-    let given = fixture.give(0..3);
-    for offsets_left in [vec![0, 1, 2], vec![0, 2]] {
+    for _ in 0..2 {
+        let given = fixture.give(0..3);
         let mut call = server.call().await;
         call.grant(10);
         let batch = call.batch().await;
-        assert_eq!(offsets(&batch), offsets_left);
-        if offsets_left.len() == 3 {
-            call.settle(batch.first_id + 1, 1, done());
-        }
+        assert_eq!(offsets(&batch), [0, 1, 2]);
+        call.settle(batch.first_id + 1, 1, done());
+        drop(call);
+        let verdicts = verdicts(given).await;
+        let returned = Err(FailureKind::NotAttempted);
+        assert_eq!(kinds(&verdicts), [returned, Ok(()), returned]);
     }
-    let verdicts = verdicts(given).await;
-    let failed = Err(FailureKind::Retryable);
-    assert_eq!(kinds(&verdicts), [failed, Ok(()), failed]);
 }
 
 #[tokio::test]
@@ -82,60 +84,15 @@ async fn a_handler_that_goes_away_breaks_the_stream_and_is_found_again() {
 }
 
 #[tokio::test]
-async fn a_handler_that_reads_nothing_fails_what_waits_until_it_reads_again() {
-    let fixture = fixture("Fast", "300ms");
-    let mut server = Scripted::start(fixture.socket());
-    let long = |offset| OwnedRecord {
-        topic: "orders".into(),
-        offset,
-        payload: Some(vec![0; CHUNK_BYTES]),
-        ..OwnedRecord::default()
-    };
-    // Far more than the stream holds, by handlers that each send a part at a time.
-    let given: Vec<_> = (0..8)
-        .map(|batch| {
-            let records = (0..3).map(|place| Record::from(long(batch * 3 + place)));
-            fixture.give_records(records.collect())
-        })
-        .collect();
-    let mut call = server.call().await;
-    call.grant(1000);
-    let mut unread = 0;
-    for given in given {
-        let verdicts = verdicts(given).await;
-        assert_eq!(kinds(&verdicts), [Err(FailureKind::Retryable); 3]);
-        let reason = "the handler has read nothing from the stream for 300ms";
-        let errors = verdicts.iter().filter_map(|verdict| verdict.as_ref().err());
-        unread += errors.filter(|error| error.reason() == reason).count();
-    }
-    assert!(unread > 0, "none waited for room");
-    let read = async {
-        loop {
-            // What came before is void by now, and may be settled all the same.
-            if let v1::from_runtime::Message::Batch(batch) = call.next().await {
-                call.settle(batch.first_id, offsets(&batch).len() as u64, done());
-            }
-        }
-    };
-    let again = async { while verdicts(fixture.give([100])).await[0].is_err() {} };
-    tokio::select! {
-        biased;
-        again = tokio::time::timeout(LIMIT, again) => again.expect("it goes on"),
-        () = read => {}
-    }
-}
-
-#[tokio::test]
-async fn a_handler_that_is_down_is_waited_for_and_then_named() {
-    let fixture = fixture("Fast", "100ms");
-    let given = fixture.give([0]);
-    let verdicts = verdicts(given).await;
-    assert_eq!(kinds(&verdicts), [Err(FailureKind::Retryable)]);
+async fn a_handler_that_is_down_is_named() {
+    let fixture = fixture("Fast", "30s");
+    let limit = Duration::from_millis(100);
+    let error = fixture.handler.wait_until_up(limit).await.unwrap_err();
     let expected = format!(
-        "no connection to the handler at {} within 90ms: No such file or directory (os error 2)",
+        "no connection to the handler at {} within 100ms: No such file or directory (os error 2)",
         fixture.socket().display()
     );
-    assert_eq!(reason(&verdicts), expected);
+    assert_eq!(error.reason(), expected);
 }
 
 #[tokio::test]

@@ -1,11 +1,15 @@
 //! The transport with a handler in this process.
 
+mod acceptance;
+mod begun;
 mod connection;
+mod crash;
 mod credits;
 mod keys;
 mod serve;
 mod server;
 mod verdicts;
+mod waiting;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -31,12 +35,17 @@ struct Fixture {
 }
 
 fn fixture(mode: &str, timeout: &str) -> Fixture {
+    extended(mode, timeout, "")
+}
+
+/// With other settings of the handler.
+fn extended(mode: &str, timeout: &str, settings: &str) -> Fixture {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("handler.sock");
     let manifest = format!(
         "{{apiVersion: penstock.dev/v1alpha1, kind: KafkaConsumer, metadata: {{name: orders}}, \
          spec: {{group: shop.orders, topics: [orders], mode: {mode}, kafka: {{bootstrapServers: 'kafka:9092'}}, \
-         consumeBatchSize: 50, handler: {{image: x, protocol: Grpc, timeout: {timeout}}}}}}}"
+         consumeBatchSize: 50, handler: {{image: x, protocol: Grpc, timeout: {timeout}, {settings}}}}}}}"
     );
     let (_, consumer) = manifest::read_one(&manifest).unwrap();
     let address = Address::Socket(socket.clone());

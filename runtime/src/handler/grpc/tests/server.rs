@@ -13,7 +13,9 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::super::v1::handler_server::{Handler, HandlerServer};
-use super::super::v1::{self, Batch, Cancel, FromHandler, FromRuntime, Hello, Verdict};
+use super::super::v1::{
+    self, Batch, Cancel, Feature, FromHandler, FromRuntime, Hello, Order, Range, Verdict, Welcome,
+};
 use v1::from_runtime::Message;
 use v1::verdict::Outcome;
 
@@ -97,6 +99,11 @@ impl Call {
         next.expect("the stream goes on").message.unwrap()
     }
 
+    /// What the runtime says next; `None` once the stream has ended.
+    pub(super) async fn next_if_open(&mut self) -> Option<Message> {
+        self.incoming.message().await.ok().flatten()?.message
+    }
+
     pub(super) async fn batch(&mut self) -> Batch {
         match self.next().await {
             Message::Batch(batch) => batch,
@@ -111,21 +118,45 @@ impl Call {
         }
     }
 
+    /// Says that the handler keeps all orders and reports what begins.
+    pub(super) fn welcome(&self, credits: u32) {
+        let orders = [Order::Unspecified, Order::Batch, Order::Key];
+        self.say(FromHandler {
+            credits,
+            welcome: Some(Welcome {
+                version: 2,
+                sdk_name: "scripted".into(),
+                sdk_version: "1.2".into(),
+                orders: orders.map(i32::from).into(),
+                features: vec![Feature::Begun.into()],
+                ..Welcome::default()
+            }),
+            ..FromHandler::default()
+        });
+    }
+
     pub(super) fn grant(&self, credits: u32) {
         self.say(FromHandler {
             credits,
-            verdicts: Vec::new(),
+            ..FromHandler::default()
+        });
+    }
+
+    pub(super) fn begin(&self, first_id: u64, count: u64) {
+        self.say(FromHandler {
+            begun: vec![Range { first_id, count }],
+            ..FromHandler::default()
         });
     }
 
     pub(super) fn settle(&self, first_id: u64, count: u64, outcome: Outcome) {
         self.say(FromHandler {
-            credits: 0,
             verdicts: vec![Verdict {
                 first_id,
                 count,
                 outcome: Some(outcome),
             }],
+            ..FromHandler::default()
         });
     }
 

@@ -174,8 +174,8 @@ async fn a_verdict_without_a_known_outcome_may_pass() {
         ..Verdict::default()
     };
     call.say(FromHandler {
-        credits: 0,
         verdicts: vec![verdict],
+        ..FromHandler::default()
     });
     assert_eq!(kinds(&verdicts(given).await), [Err(FailureKind::Retryable)]);
 }
