@@ -1,89 +1,80 @@
 package penstock
 
 import (
+	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"penstock.dev/sdk/go/handlerv1"
 )
 
-// Message is one message of Kafka, given once.
+// Message is one Kafka message, delivered once. A test may make one as a literal.
 type Message struct {
-	// Group is the consumer group.
+	// The consumer group.
 	Group     string
 	Topic     string
 	Partition int32
-	// Epoch counts the assignments of partitions to the runtime. What is done for a
-	// partition by a lower epoch than it had meanwhile is done too late.
+	// Counts the partition assignments of the runtime. Work done under an epoch below the
+	// partition's current one comes too late.
 	Epoch  uint64
 	Offset int64
-	// Timestamp is zero where the message has no time.
+	// Zero where the message has no timestamp.
 	Timestamp time.Time
-	// Key is nil where there is none; an empty one is not nil.
+	// Nil where there is none; an empty one is not nil.
 	Key []byte
-	// Value is nil in a tombstone; an empty one is not nil.
-	Value   []byte
-	Headers []Header
-	// Attempt says which attempt at the message this is, from 1.
-	Attempt uint32
-	// Deadline is when the time for this attempt is over.
-	Deadline time.Time
-	id       uint64
-	produced []*handlerv1.Record
-}
-
-// Record is one to be produced.
-type Record struct {
-	// Topic must exist.
-	Topic string
-	// Partition is nil where the key decides, as with any producer.
-	Partition *int32
-	// Key is nil where there is none.
-	Key []byte
-	// Value is nil in a tombstone.
-	Value   []byte
-	Headers []Header
-	// Timestamp is zero for now.
-	Timestamp time.Time
-}
-
-// Produce has a record produced in the transaction that commits this message, if the
-// handler returns nil. It takes commit: Transactional in the manifest. Records keep the
-// order of the calls, which must not run side by side.
-func (m *Message) Produce(record Record) {
-	produced := &handlerv1.Record{
-		Topic:     record.Topic,
-		Partition: record.Partition,
-		Key:       record.Key,
-		Value:     record.Value,
-	}
-	for _, header := range record.Headers {
-		produced.Headers = append(produced.Headers, &handlerv1.Header{Name: header.Name, Value: header.Value})
-	}
-	if !record.Timestamp.IsZero() {
-		timestamp := record.Timestamp.UnixMilli()
-		produced.TimestampMs = &timestamp
-	}
-	m.produced = append(m.produced, produced)
-}
-
-// Header is one of a message's headers, which are in its order.
-type Header struct {
-	Name string
-	// Value is nil where there is none.
+	// Nil in a tombstone; an empty one is not nil.
 	Value []byte
+	// In the message's order; a name may occur more than once.
+	Headers []Header
+	// The number of this attempt, from 1.
+	Attempt uint32
+
+	call *call
+
+	mutex    sync.Mutex
+	settled  bool
+	produced []*handlerv1.Record
+	size     int
+	refused  error
 }
 
-// IdempotencyKey names the message for good: the same at every attempt, in whichever
-// process.
+// ErrExtension is the error of an extension beyond handler.maxTimeout in the manifest. The
+// attempt has the time up to that limit.
+var ErrExtension = errors.New("the attempt can't be extended that far; see handler.maxTimeout")
+
+// IdempotencyKey returns GROUP/TOPIC/PARTITION/OFFSET. It identifies the message for good,
+// at every attempt and in every process.
 func (m *Message) IdempotencyKey() string {
 	return fmt.Sprintf("%s/%s/%d/%d", m.Group, m.Topic, m.Partition, m.Offset)
 }
 
-// messages are those of a batch, in its order.
-func messages(group string, batch *handlerv1.Batch) []*Message {
-	deadline := time.UnixMilli(batch.BeginByMs)
-	id := batch.FirstId
+// Header returns the value of the last header of a name, and whether there is one.
+func (m *Message) Header(name string) ([]byte, bool) {
+	for _, header := range slices.Backward(m.Headers) {
+		if header.Name == name {
+			return header.Value, true
+		}
+	}
+	return nil, false
+}
+
+// Extend gives the attempt at least this time from now on, within handler.maxTimeout of
+// the manifest. The context's deadline moves. A handler with long work calls it
+// periodically.
+func (m *Message) Extend(time time.Duration) error {
+	if time <= 0 {
+		return fmt.Errorf("%v is no time to extend an attempt by", time)
+	}
+	if m.call == nil {
+		return nil
+	}
+	return m.call.batch.schedule.extend(m.call, time)
+}
+
+// decode returns the messages of a batch, in its order.
+func decode(group string, batch *handlerv1.Batch) []*Message {
 	var all []*Message
 	for _, run := range batch.Runs {
 		for _, delivery := range run.Deliveries {
@@ -95,18 +86,13 @@ func messages(group string, batch *handlerv1.Batch) []*Message {
 				Offset:    delivery.Offset,
 				Key:       delivery.Key,
 				Value:     delivery.Value,
+				Headers:   decodeHeaders(delivery.Headers),
 				Attempt:   delivery.Attempt,
-				Deadline:  deadline,
-				id:        id,
 			}
 			if delivery.TimestampMs != nil {
 				message.Timestamp = time.UnixMilli(*delivery.TimestampMs)
 			}
-			for _, header := range delivery.Headers {
-				message.Headers = append(message.Headers, Header{Name: header.Name, Value: header.Value})
-			}
 			all = append(all, message)
-			id++
 		}
 	}
 	return all

@@ -1,101 +1,131 @@
-// Package penstock serves handlers that speak gRPC with Penstock's runtime: [Serve] is
-// all there is to call.
+// Package penstock serves handlers of Kafka messages to Penstock's runtime over gRPC.
+//
+// A handler is a function. Its error is the verdict on the message: nil means done, and
+// [Retry], [Skip], [DeadLetter] and [Fail] say what else is to happen, also when they are
+// wrapped. Any other error, a panic and runtime.Goexit count as Retry.
+//
+//	func main() {
+//		if err := penstock.Serve(handle, penstock.Options{}); err != nil {
+//			log.Fatal(err)
+//		}
+//	}
+//
+// Package penstocktest tests handlers without Kafka.
 package penstock
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"math"
-	"net"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
-
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/health"
-	"google.golang.org/grpc/health/grpc_health_v1"
-
-	"penstock.dev/sdk/go/handlerv1"
 )
 
-const defaultSocket = "/run/penstock/handler.sock"
+// Version is the version of this SDK. The runtime logs it.
+const Version = "0.1.0"
 
-// Handler handles one message. Its context ends when the message is void: its time is
-// over, or its partition went to another consumer. An error is a [Retry] unless it wraps
-// one of the other verdicts.
+// Handler handles one message. The context ends when the time of the attempt is over, or
+// when the message's partition was assigned to another consumer; a verdict has no effect
+// then. A stop does not end it.
 type Handler func(ctx context.Context, message *Message) error
 
-// Options of [Serve]; what is zero has its default.
-type Options struct {
-	// Calls at once, 16. Messages with one key are handled one after the other, and in
-	// mode InOrder all are.
-	Concurrency int
-	// Messages that are taken at once, handled or waiting, 2000. They lie in memory.
-	Window uint32
-	// Listener, instead of the one that the environment asks for.
-	Listener net.Listener
-}
+// BatchHandler handles several messages in one call. A nil error means that all are done.
+// [Verdicts] has an error for each of them; any other error is the verdict on all.
+//
+// In mode InOrder the handler must process the messages in their order and stop at the
+// first that is neither done nor skipped: those behind it come again, whatever their
+// verdicts say. In KeyOrdered no two of them have the same key.
+type BatchHandler func(ctx context.Context, messages []*Message) error
 
-// Serve calls the handler for each message, until SIGTERM or SIGINT; then no message is
-// begun, and those that are being handled are finished. It listens on the Unix socket in
-// PENSTOCK_HANDLER_SOCKET, or on all addresses at PORT.
-func Serve(handler Handler, options Options) error {
-	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer cancel()
-	return ServeUntil(ctx, handler, options)
-}
+// Verdicts is the error of a [BatchHandler] that has a verdict for each message, in their
+// order. It has as many elements as there are messages; nil means done.
+type Verdicts []error
 
-// ServeUntil is as [Serve], until the context ends.
-func ServeUntil(ctx context.Context, handler Handler, options Options) error {
-	if options.Concurrency < 1 {
-		options.Concurrency = 16
-	}
-	if options.Window < 1 {
-		options.Window = 2000
-	}
-	listener := options.Listener
-	if listener == nil {
-		var err error
-		if listener, err = listen(); err != nil {
-			return fmt.Errorf("the handler can't listen: %w", err)
+// Error returns how many messages failed, and the first error.
+func (v Verdicts) Error() string {
+	var first error
+	count := 0
+	for _, err := range v {
+		if err != nil {
+			if first == nil {
+				first = err
+			}
+			count++
 		}
 	}
-	// Any length: the runtime sends no more than a batch of 1 MiB, or one long message.
-	server := grpc.NewServer(grpc.MaxRecvMsgSize(math.MaxInt32))
-	handlerv1.RegisterHandlerServer(server, &service{handler: handler, options: options, stop: ctx})
-	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
+	if first == nil {
+		return "no message failed"
+	}
+	return fmt.Sprintf("%d of %d messages failed, the first with: %v", count, len(v), first)
+}
+
+// Interceptor wraps a handler, as for tracing, metrics or a check of each message.
+type Interceptor func(next Handler) Handler
+
+// Serve calls the handler for each message until SIGTERM or SIGINT. It then begins no
+// other message, waits for the calls that run, and returns nil. A second signal ends the
+// process at once.
+//
+// Serve listens on the Unix socket in PENSTOCK_HANDLER_SOCKET, or on all addresses at
+// PORT.
+func Serve(handler Handler, options Options) error {
+	server, err := NewServer(handler, options)
+	if err != nil {
+		return err
+	}
+	return server.runUntilSignal()
+}
+
+// ServeBatches is like [Serve] for a handler of batches.
+func ServeBatches(handler BatchHandler, options Options) error {
+	server, err := NewBatchServer(handler, options)
+	if err != nil {
+		return err
+	}
+	return server.runUntilSignal()
+}
+
+// ServeUntil is like [Serve] until the context ends. It does not handle signals.
+func ServeUntil(ctx context.Context, handler Handler, options Options) error {
+	server, err := NewServer(handler, options)
+	if err != nil {
+		return err
+	}
+	return server.Run(ctx)
+}
+
+// runUntilSignal runs the server until the first signal; the second ends the process.
+func (s *Server) runUntilSignal() error {
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
+	defer signal.Stop(signals)
+	ended := make(chan struct{})
+	defer close(ended)
 	go func() {
-		<-ctx.Done()
-		// Streams end by themselves, once the calls that run are finished.
-		server.GracefulStop()
+		for range 2 {
+			select {
+			case <-ended:
+				return
+			case received := <-signals:
+				if ctx.Err() != nil {
+					s.log.Error("ending at once", slog.String("signal", received.String()))
+					os.Exit(exitCode(received))
+				}
+				s.log.Info("stopping; a second signal ends the process at once", slog.String("signal", received.String()))
+				stop()
+			}
+		}
 	}()
-	return server.Serve(listener)
+	return s.Run(ctx)
 }
 
-func listen() (net.Listener, error) {
-	socket, port := os.Getenv("PENSTOCK_HANDLER_SOCKET"), os.Getenv("PORT")
-	if socket == "" && port != "" {
-		return net.Listen("tcp", ":"+port)
+// exitCode returns a shell's exit code for a process that a signal ended.
+func exitCode(received os.Signal) int {
+	if number, ok := received.(syscall.Signal); ok {
+		return 128 + int(number)
 	}
-	if socket == "" {
-		socket = defaultSocket
-	}
-	// Left there by one that was killed.
-	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	return net.Listen("unix", socket)
-}
-
-type service struct {
-	handlerv1.UnimplementedHandlerServer
-	handler Handler
-	options Options
-	stop    context.Context
-}
-
-func (s *service) Handle(stream grpc.BidiStreamingServer[handlerv1.FromRuntime, handlerv1.FromHandler]) error {
-	return newOpenStream(s, stream).run()
+	return 1
 }

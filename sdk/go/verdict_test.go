@@ -3,45 +3,68 @@ package penstock
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
-	"slices"
+	"strings"
 	"testing"
 	"time"
-
-	"penstock.dev/sdk/go/handlerv1"
+	"unicode/utf8"
 )
 
+// nothing is an error whose methods panic when it is a nil pointer.
+type nothing struct{ text string }
+
+func (n *nothing) Error() string { return n.text }
+
 func TestEachErrorIsItsVerdict(t *testing.T) {
+	var none *nothing
+	var noSkip *Skip
 	for _, one := range []struct {
-		err  error
-		name string
+		err    error
+		name   string
+		reason string
 	}{
-		{nil, "done"},
-		{Retry{Reason: "busy"}, "retry"},
-		{Skip{Reason: "busy"}, "skip"},
-		{DeadLetter{Reason: "busy"}, "dead letter"},
-		{Fail{Reason: "busy"}, "fail"},
-		{errors.New("busy"), "retry"},
-		{fmt.Errorf("order 7: %w", Fail{Reason: "busy"}), "fail"},
-		{errors.Join(errors.New("no"), Skip{Reason: "old"}), "skip"},
-		{&Skip{Reason: "busy"}, "skip"},
-		{fmt.Errorf("order 7: %w", &DeadLetter{Reason: "busy"}), "dead letter"},
-		{&Retry{Reason: "busy"}, "retry"},
+		{Retry{Reason: "busy"}, "retry", "busy"},
+		{Skip{Reason: "old"}, "skip", "old"},
+		{DeadLetter{Reason: "negative"}, "dead_letter", "negative"},
+		{Fail{Reason: "no order"}, "fail", "no order"},
+		{&Skip{Reason: "old"}, "skip", "old"},
+		{&DeadLetter{Reason: "negative"}, "dead_letter", "negative"},
+		{errors.New("busy"), "retry", "busy"},
+		{fmt.Errorf("order 7: %w", Fail{Reason: "no amount"}), "fail", "order 7: no amount"},
+		{fmt.Errorf("order 7: %w", Skip{}), "skip", "order 7: skip"},
+		{errors.Join(errors.New("no"), Skip{Reason: "old"}), "skip", "no\nold"},
+		// The outermost counts.
+		{Fail{Reason: "no order", Err: Skip{Reason: "old"}}, "fail", "no order: old"},
+		{Fail{Err: fs.ErrNotExist}, "fail", "file does not exist"},
+		{none, "retry", "the handler returned a *penstock.nothing whose methods panic: runtime error: invalid memory address or nil pointer dereference"},
+		{noSkip, "retry", "the handler returned a *penstock.Skip whose methods panic: value method penstock.dev/sdk/go.Skip.Error called using nil *Skip pointer"},
+		{errors.New("\xff"), "retry", "\uFFFD"},
+		{Skip{Reason: "\xff"}, "skip", "\uFFFD"},
 	} {
-		if found := outcome(verdict(1, one.err)); found != one.name {
-			t.Errorf("%v is %s", one.err, found)
+		if found := judge(one.err); found.name != one.name || found.reason != one.reason {
+			t.Errorf("%#v is %s, %q", one.err, found.name, found.reason)
 		}
 	}
 }
 
-func TestAVerdictShowsTheWholeTextOfItsError(t *testing.T) {
-	wrapped := fmt.Errorf("order 7: %w", Fail{Reason: "no amount"})
-	if reason := verdict(1, wrapped).GetFail().Reason; reason != "order 7: no amount" {
-		t.Error(reason)
+func TestVerdictsWorkWithPackageErrors(t *testing.T) {
+	wrapped := fmt.Errorf("order 7: %w", Fail{Reason: "unread", Err: fs.ErrNotExist})
+	if !errors.Is(wrapped, fs.ErrNotExist) || !errors.Is(wrapped, Fail{}) || errors.Is(wrapped, Skip{}) {
+		t.Error("errors.Is")
+	}
+	var fail Fail
+	if !errors.As(wrapped, &fail) || fail.Reason != "unread" {
+		t.Error("errors.As")
+	}
+	for _, one := range []error{Retry{Reason: "a"}, Skip{Reason: "a"}, DeadLetter{Reason: "a"}} {
+		if errors.Is(one, Fail{}) || !errors.Is(one, one) {
+			t.Errorf("%T", one)
+		}
 	}
 }
 
-func TestTheDelayOfARetryIsInMillisecondsAndNoneIsBelowZero(t *testing.T) {
+func TestTheDelayOfARetryIsInMillisecondsAndNeverNegative(t *testing.T) {
 	for delay, milliseconds := range map[time.Duration]uint64{
 		0:                       0,
 		1500 * time.Millisecond: 1500,
@@ -51,87 +74,18 @@ func TestTheDelayOfARetryIsInMillisecondsAndNoneIsBelowZero(t *testing.T) {
 	} {
 		for _, retry := range []error{Retry{Delay: delay}, &Retry{Delay: delay}} {
 			wrapped := fmt.Errorf("busy: %w", retry)
-			if found := verdict(1, wrapped).GetRetry().DelayMs; found != milliseconds {
+			if found := judge(wrapped).verdict.GetRetry().DelayMs; found != milliseconds {
 				t.Errorf("%v is %d", delay, found)
 			}
 		}
 	}
 }
 
-func TestWhatIsDoneOneAfterTheOtherIsOneVerdict(t *testing.T) {
-	answers := newAnswers()
-	for _, id := range []uint64{5, 6, 7, 9} {
-		answers.settle(id, nil)
-	}
-	answers.settle(10, Skip{Reason: "old"})
-	for _, id := range []uint64{11, 3} {
-		answers.settle(id, nil)
-	}
-	answer := answers.take()
-	var ranges [][2]uint64
-	for _, verdict := range answer.Verdicts {
-		ranges = append(ranges, [2]uint64{verdict.FirstId, verdict.Count})
-	}
-	expect(t, ranges, [][2]uint64{{5, 3}, {9, 1}, {10, 1}, {11, 1}, {3, 1}}, slices.Equal)
-	if answer.Credits != 7 {
-		t.Errorf("%d credits", answer.Credits)
-	}
-	if again := answers.take(); again != nil {
-		t.Errorf("%v is sent again", again)
-	}
-}
-
-func TestRecordsToProduceGoWithAVerdictOfTheirOwnInTheirOrder(t *testing.T) {
-	partition := int32(2)
-	message := &Message{}
-	message.Produce(Record{Topic: "out", Partition: &partition, Key: []byte("k"), Value: []byte("1")})
-	message.Produce(Record{
-		Topic:     "gone",
-		Headers:   []Header{{Name: "a", Value: []byte("x")}, {Name: "b"}},
-		Timestamp: time.UnixMilli(5),
-	})
-	answers := newAnswers()
-	answers.settle(5, nil)
-	answers.settleWith(6, message.produced)
-	answers.settle(7, nil)
-	answer := answers.take()
-	if len(answer.Verdicts) != 3 || answer.Credits != 3 {
-		t.Fatalf("%v", answer)
-	}
-	produce := answer.Verdicts[1].GetDone().Produce
-	if len(produce) != 2 || produce[0].Topic != "out" || *produce[0].Partition != 2 {
-		t.Errorf("%v", produce)
-	}
-	gone := produce[1]
-	if gone.Topic != "gone" || gone.Value != nil || gone.Partition != nil || *gone.TimestampMs != 5 {
-		t.Errorf("%v", gone)
-	}
-	if len(gone.Headers) != 2 || gone.Headers[1].Value != nil {
-		t.Errorf("%v", gone.Headers)
-	}
-}
-
-func TestAMessageHasEachFieldAndAbsentIsNotEmpty(t *testing.T) {
-	time0, batch := int64(0), give(4, "k").GetBatch()
-	delivery := batch.Runs[0].Deliveries[0]
-	delivery.TimestampMs = &time0
-	delivery.Headers = []*handlerv1.Header{{Name: "a", Value: []byte("1")}, {Name: "b"}, {Name: "a", Value: []byte{}}}
-	batch.Runs[0].Deliveries = append(batch.Runs[0].Deliveries, &handlerv1.Delivery{Offset: 5}, &handlerv1.Delivery{Key: []byte{}, Value: []byte{}})
-	all := messages("shop.orders", batch)
-	one, absent, empty := all[0], all[1], all[2]
-	if one.IdempotencyKey() != "shop.orders/orders/3/4" || one.Epoch != 7 || one.Attempt != 1 {
-		t.Errorf("%+v", one)
-	}
-	if string(one.Key) != "k" || string(one.Value) != "{}" || !one.Timestamp.Equal(time.UnixMilli(0)) {
-		t.Errorf("%+v", one)
-	}
-	if len(one.Headers) != 3 || one.Headers[1].Value != nil || one.Headers[2].Value == nil {
-		t.Errorf("%+v", one.Headers)
-	}
-	if absent.Key != nil || absent.Value != nil || !absent.Timestamp.IsZero() || absent.id != 5 {
-		t.Errorf("%+v", absent)
-	}
-	if empty.Key == nil || empty.Value == nil {
-		t.Errorf("%+v", empty)
+func TestALongReasonIsCutAtACharacter(t *testing.T) {
+	for shift := range 4 {
+		reason := judge(errors.New(strings.Repeat("a", shift) + strings.Repeat("€", maxReason))).reason
+		if len(reason) > maxReason+len("…") || len(reason) < maxReason-utf8.UTFMax || strings.Contains(reason, "\uFFFD") {
+			t.Errorf("%d bytes, ending in %q", len(reason), reason[len(reason)-8:])
+		}
 	}
 }
