@@ -8,7 +8,7 @@ import (
 	"log"
 	"sync/atomic"
 
-	penstock "penstock.dev/sdk/go"
+	"penstock.dev/sdk/go"
 )
 
 type order struct {
@@ -21,7 +21,7 @@ var handled atomic.Uint64
 func handle(_ context.Context, message *penstock.Message) error {
 	var o order
 	if err := json.Unmarshal(message.Value, &o); err != nil {
-		return penstock.Fail{Reason: err.Error()} // what is no order now will never be one
+		return penstock.Fail{Err: err} // another attempt would not help
 	}
 	if o.Amount < 0 {
 		return penstock.DeadLetter{Reason: fmt.Sprintf("order %d has a negative amount", o.ID)}

@@ -114,7 +114,10 @@ func (s *schedule) add(sent *handlerv1.Batch, messages []*Message) {
 		message.call = c
 		c.element = c.line.queue.PushBack(c)
 		s.waiting++
-		s.offer(c.line)
+		if c.line.ready == nil && !c.line.busy {
+			s.offer(c.line)
+			s.wake()
+		}
 	}
 	if until >= 0 {
 		b.expiry = time.AfterFunc(until, func() { s.expire(b) })
@@ -144,7 +147,6 @@ func (s *schedule) offer(line *line) {
 	}
 	if line.queue.Len() > 0 {
 		line.ready = s.ready.PushBack(line)
-		s.wake()
 	} else if line.named {
 		delete(s.lines, line.name)
 	}
@@ -174,7 +176,7 @@ func (s *schedule) next() *attempt {
 			s.grant(now)
 		}
 		if len(calls) > 0 {
-			return s.begin(calls)
+			return s.begin(calls, now)
 		}
 		if s.draining && s.waiting == 0 {
 			break
@@ -244,40 +246,37 @@ func (s *schedule) refusal(c *call, now time.Time) string {
 }
 
 // begin makes an attempt of calls that wait.
-func (s *schedule) begin(calls []*call) *attempt {
+func (s *schedule) begin(calls []*call, now time.Time) *attempt {
 	a := &attempt{calls: calls, ctx: newAttemptContext(s.ctx)}
 	for _, c := range calls {
 		c.state, c.attempt = running, a
 	}
 	s.active += len(calls)
 	s.running[a] = struct{}{}
+	a.careful = s.inBatches || s.calls < knownCalls || s.average >= shortCall || calls[0].message.Attempt > 1
+	if !a.careful {
+		s.startTime(a, now)
+	}
 	return a
 }
 
-// isCareful returns true if an attempt must not begin before the report of that is
-// written. If the handler ends the process, the runtime then knows which messages to
-// blame. Attempts of very short calls save the time, unless an earlier one failed.
-func (s *schedule) isCareful(a *attempt) bool {
-	if s.inBatches {
-		return true
-	}
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	return a.calls[0].message.Attempt > 1 || s.calls < knownCalls || s.average >= shortCall
-}
-
-// start starts the time of an attempt. It returns false if its calls are void.
+// start starts the time of an attempt whose report is sent. It returns false if its calls
+// are void.
 func (s *schedule) start(a *attempt) bool {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	if a.void == len(a.calls) {
 		return false
 	}
-	a.began = time.Now()
-	if s.timeout > 0 {
-		a.ctx.setDeadline(a.began.Add(s.timeout))
-	}
+	s.startTime(a, time.Now())
 	return true
+}
+
+func (s *schedule) startTime(a *attempt, now time.Time) {
+	a.began = now
+	if s.timeout > 0 {
+		a.ctx.setDeadline(now.Add(s.timeout))
+	}
 }
 
 // finish takes the judgements of an attempt; none if the handler was not called.
@@ -312,8 +311,12 @@ func (s *schedule) finish(a *attempt, judged []judgement) {
 			behind = behind || c.void || judged == nil || !judged[index].passes()
 		}
 	}
-	for _, c := range a.calls {
+	for index, c := range a.calls {
 		s.offer(c.line)
+		// This goroutine takes one of them itself.
+		if index > 0 && c.line.ready != nil {
+			s.wake()
+		}
 	}
 	if judged != nil {
 		s.flow.finish(len(a.calls), now)
@@ -342,6 +345,7 @@ func (s *schedule) over(c *call, judged *judgement) {
 		}
 	}
 	if (s.closed || s.draining) && s.waiting+s.active == 0 {
+		s.work.Broadcast()
 		s.endIdle()
 	}
 }

@@ -27,7 +27,7 @@ async fn the_tests_of_the_python_sdk_pass() -> Outcome {
 #[tokio::test]
 async fn the_tests_of_the_go_sdk_pass() -> Outcome {
     let tests = Program::new(languages::go().await?)
-        .args(["test", "-v", "-count=1", "-timeout=120s", "."])
+        .args(["test", "-v", "-count=1", "-timeout=120s", "./..."])
         .current_dir(root().join("sdk/go"));
     let passed = run(tests, |line| line.starts_with("--- PASS: ")).await?;
     println!("{passed} tests of the Go SDK passed");
