@@ -43,10 +43,9 @@ type batch struct {
 	calls    []call
 	// Calls that are not over.
 	open int
-	// The last moment to begin a call, by the clock that the runtime shares, and by one
-	// that does not jump. Zero: none.
-	beginBy, beginWithin time.Time
-	expiry               *time.Timer
+	// The last moment to begin a call. Zero: none.
+	beginBy time.Time
+	expiry  *time.Timer
 	// Where nothing more of this batch may begin.
 	stopped map[place]struct{}
 }

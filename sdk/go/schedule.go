@@ -93,7 +93,8 @@ func (s *schedule) add(sent *handlerv1.Batch, messages []*Message) {
 	b := &batch{schedule: s, first: sent.FirstId, calls: make([]call, len(messages)), open: len(messages)}
 	until := time.Duration(-1)
 	if s.wait > 0 {
-		b.beginWithin, until = now.Add(s.wait), s.wait
+		// By a clock that does not jump.
+		until = s.wait
 	}
 	if sent.BeginByMs > 0 {
 		b.beginBy = time.UnixMilli(sent.BeginByMs)
@@ -239,7 +240,7 @@ func (s *schedule) refusal(c *call, now time.Time) string {
 			}
 		}
 	}
-	if !b.beginBy.IsZero() && now.After(b.beginBy) || !b.beginWithin.IsZero() && now.After(b.beginWithin) {
+	if !b.beginBy.IsZero() && now.After(b.beginBy) {
 		return expired
 	}
 	return ""

@@ -174,9 +174,11 @@ func TestAStopFinishesWhatRunsAndReleasesTheRest(t *testing.T) {
 		}, penstocktest.Config{Options: penstock.Options{Concurrency: 2}})
 		sent := runtime.Send(keyed("", "", "", "a", "a")...)
 		sent[1].Begun()
+		stopped := time.Now()
 		if err := runtime.Stop(); err != nil {
 			t.Error(err)
 		}
+		expect(t, "time", time.Since(stopped), time.Second)
 		expect(t, "outcomes", penstocktest.Outcomes(sent), []penstocktest.Outcome{done, done, released, released, released})
 		expect(t, "begun", begun.sorted(), []string{"0", "1"})
 	})
@@ -329,6 +331,39 @@ func TestCancellationReachesTheCallsThatAreNamed(t *testing.T) {
 			if runtime.Credits() < credits+5 {
 				t.Errorf("%d credits after %d", runtime.Credits(), credits)
 			}
+		})
+	}
+}
+
+func TestACancelledMessageHoldsBackThoseBehindItInItsBatch(t *testing.T) {
+	for _, order := range []penstocktest.Order{penstocktest.KeyOrder, penstocktest.BatchOrder} {
+		synctest.Test(t, func(t *testing.T) {
+			runtime := penstocktest.Start(t, func(ctx context.Context, message *penstock.Message) error {
+				if string(message.Value) == "0" {
+					<-ctx.Done()
+				}
+				return nil
+			}, penstocktest.Config{Order: order})
+			sent := runtime.Send(keyed("a", "a")...)
+			synctest.Wait()
+			runtime.Cancel(penstocktest.TimedOut, sent[0])
+			expect(t, "the one behind", sent[1].Verdict().Outcome, released)
+			expect(t, "settled", sent[0].IsSettled(), false)
+		})
+	}
+}
+
+func TestEachDeliveryReturnsItsCredit(t *testing.T) {
+	for _, order := range []penstocktest.Order{penstocktest.AnyOrder, penstocktest.KeyOrder, penstocktest.BatchOrder} {
+		synctest.Test(t, func(t *testing.T) {
+			runtime := penstocktest.Start(t, func(context.Context, *penstock.Message) error { return errors.New("busy") },
+				penstocktest.Config{Order: order, Options: penstock.Options{Window: 1}})
+			penstocktest.Outcomes(runtime.Send(keyed("a", "a", "", "a")...))
+			synctest.Wait()
+			expect(t, "credits", runtime.Credits(), 1)
+			penstocktest.Outcomes(runtime.SendBy(time.Now().Add(-time.Second), keyed("a", "")...))
+			synctest.Wait()
+			expect(t, "credits", runtime.Credits(), 1)
 		})
 	}
 }

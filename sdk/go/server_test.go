@@ -185,6 +185,22 @@ func TestInOrderABatchEndsAtItsFirstFailure(t *testing.T) {
 	expect(t, "outcomes", penstocktest.Outcomes(sent), []penstocktest.Outcome{skip, done, retry, released, released})
 }
 
+func TestInOrderACallHasMessagesOfOneBatchOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var calls []int
+		runtime := penstocktest.StartBatches(t, func(_ context.Context, messages []*penstock.Message) error {
+			calls = append(calls, len(messages))
+			time.Sleep(time.Second)
+			return nil
+		}, penstocktest.Config{Order: penstocktest.BatchOrder})
+		sent := runtime.Send(keyed("")...)
+		sent = append(sent, runtime.Send(keyed("", "")...)...)
+		sent = append(sent, runtime.Send(keyed("", "", "")...)...)
+		penstocktest.Outcomes(sent)
+		expect(t, "calls", calls, []int{1, 2, 3})
+	})
+}
+
 func TestABatchOfKeyOrderedHasAKeyOnce(t *testing.T) {
 	runtime := penstocktest.StartBatches(t, func(_ context.Context, messages []*penstock.Message) error {
 		keys := map[string]bool{}
