@@ -26,8 +26,11 @@ const (
 type call struct {
 	id      uint64
 	message *Message
-	batch   *batch
-	line    *line
+	// Of the message as it came: a handler may change it.
+	place  place
+	offset int64
+	batch  *batch
+	line   *line
 	// In the line's queue while it waits.
 	element *list.Element
 	state   state
@@ -50,11 +53,13 @@ type batch struct {
 	stopped map[place]struct{}
 }
 
-// place names messages of a batch that are in order with each other.
+// place names messages of a batch that are in order with each other, if they have a key or
+// the whole batch is.
 type place struct {
 	topic     string
 	partition int32
 	key       string
+	hasKey    bool
 }
 
 // line holds messages that are handled one after the other. The schedule's mutex guards it.
@@ -187,12 +192,12 @@ func (s *schedule) end(a *attempt, err error) {
 	if a.linger != nil || a.began.IsZero() {
 		return
 	}
-	message := a.calls[0].message
+	first := a.calls[0]
 	a.linger = time.AfterFunc(maxLinger, func() {
 		s.log.Warn("the handler does not return although its context has ended; it holds one of the calls that can run at the same time",
-			slog.String("topic", message.Topic),
-			slog.Int("partition", int(message.Partition)),
-			slog.Int64("offset", message.Offset),
+			slog.String("topic", first.place.topic),
+			slog.Int("partition", int(first.place.partition)),
+			slog.Int64("offset", first.offset),
 			slog.Duration("since", maxLinger))
 	})
 }

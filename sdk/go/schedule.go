@@ -111,7 +111,8 @@ func (s *schedule) add(sent *handlerv1.Batch, messages []*Message) {
 	s.flow.work(true, now)
 	for index, message := range messages {
 		c := &b.calls[index]
-		*c = call{id: b.first + uint64(index), message: message, batch: b, line: s.lineOf(message)}
+		*c = call{id: b.first + uint64(index), message: message, offset: message.Offset, batch: b, line: s.lineOf(message)}
+		c.place = place{topic: message.Topic, partition: message.Partition, key: string(message.Key), hasKey: message.Key != nil}
 		message.call = c
 		c.element = c.line.queue.PushBack(c)
 		s.waiting++
@@ -234,7 +235,7 @@ func (s *schedule) takeOf(line *line, most int, now time.Time) []*call {
 func (s *schedule) refusal(c *call, now time.Time) string {
 	b := c.batch
 	if len(b.stopped) > 0 {
-		if here, inOrder := s.placeOf(c.message); inOrder {
+		if here, inOrder := s.orderOf(c); inOrder {
 			if _, is := b.stopped[here]; is {
 				return unsettled
 			}
@@ -353,7 +354,7 @@ func (s *schedule) over(c *call, judged *judgement) {
 
 // stopBehind keeps what is behind a call in its batch from beginning.
 func (s *schedule) stopBehind(c *call) {
-	here, inOrder := s.placeOf(c.message)
+	here, inOrder := s.orderOf(c)
 	if !inOrder {
 		return
 	}
@@ -363,13 +364,13 @@ func (s *schedule) stopBehind(c *call) {
 	c.batch.stopped[here] = struct{}{}
 }
 
-// placeOf returns the place of a message, and whether it is in order with any.
-func (s *schedule) placeOf(message *Message) (place, bool) {
-	switch {
-	case s.order == handlerv1.Order_ORDER_BATCH:
+// orderOf returns the place of a call for its order, and whether it is in order with any.
+func (s *schedule) orderOf(c *call) (place, bool) {
+	switch s.order {
+	case handlerv1.Order_ORDER_BATCH:
 		return place{}, true
-	case s.order == handlerv1.Order_ORDER_KEY && message.Key != nil:
-		return place{topic: message.Topic, partition: message.Partition, key: string(message.Key)}, true
+	case handlerv1.Order_ORDER_KEY:
+		return c.place, c.place.hasKey
 	}
 	return place{}, false
 }

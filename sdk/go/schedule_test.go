@@ -149,6 +149,15 @@ func TestNothingOfAKeyBeginsBehindAFailureInItsBatch(t *testing.T) {
 	expect(t, "begun", begun.sorted(), []string{"0", "1", "2", "5", "6", "7", "9"})
 }
 
+func TestAHandlerThatChangesItsMessageDoesNotChangeTheOrder(t *testing.T) {
+	runtime := penstocktest.Start(t, func(_ context.Context, message *penstock.Message) error {
+		message.Key, message.Topic, message.Partition = []byte("b"), "other", 7
+		return errors.New("busy")
+	}, penstocktest.Config{Order: penstocktest.KeyOrder})
+	sent := runtime.Send(keyed("a", "a", "b")...)
+	expect(t, "outcomes", penstocktest.Outcomes(sent), []penstocktest.Outcome{retry, released, retry})
+}
+
 func TestBegunIsReportedWhenACallStarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		runtime := penstocktest.Start(t, func(context.Context, *penstock.Message) error {
