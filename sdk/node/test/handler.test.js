@@ -233,18 +233,18 @@ test("extend moves the deadline within its limit", async () => {
   const given = [];
   const runtime = new FakeRuntime(async (one) => {
     for (let part = 0; part < 3; part++) {
-      await pause(60);
-      given.push(one.extend(100));
+      await pause(200);
+      given.push(one.extend(1000));
     }
     given.push(one.extend(60_000));
     await new Promise((_, reject) => one.signal.addEventListener("abort", () => reject(one.signal.reason)));
-  }, { timeoutMs: 100, maxTimeoutMs: 400 });
+  }, { timeoutMs: 1000, maxTimeoutMs: 2500 });
   const began = performance.now();
   const [sent] = runtime.send(message());
   assert.equal((await sent.verdict).outcome, "retry");
-  assert(performance.now() - began >= 395);
+  assert(performance.now() - began >= 2495);
   assert.equal(sent.extensions.length, 4);
-  assert(given[2] >= 100 && given[3] > 100 && given[3] < 250, String(given));
+  assert(given[2] >= 1000 && given[3] > 1000 && given[3] <= 1900, String(given));
   await runtime.stop();
 });
 
@@ -324,7 +324,7 @@ test("credits start small and follow the rate", async () => {
   await slow.until(() => slow.credits > 0);
   assert.equal(slow.credits, 2);
   await outcomes(await slow.feed(...keyed(...Array(60).fill(""))));
-  await slow.until(() => slow.credits > 40);
+  await slow.until(() => slow.credits > 10);
   assert(slow.credits <= 202, String(slow.credits));
   await slow.stop();
 });
