@@ -8,7 +8,7 @@ import (
 	"log"
 	"sync/atomic"
 
-	"penstock.dev/sdk/go"
+	penstock "penstock.dev/sdk/go"
 )
 
 type order struct {

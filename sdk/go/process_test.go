@@ -1,3 +1,5 @@
+//go:build unix
+
 package penstock_test
 
 import (
@@ -141,6 +143,23 @@ func (p *program) signal(signal os.Signal) {
 	}
 }
 
+// freeze stops the program, and waits until all of its threads are.
+func (p *program) freeze() {
+	p.test.Helper()
+	p.signal(syscall.SIGSTOP)
+	var status syscall.WaitStatus
+	for {
+		_, err := syscall.Wait4(p.command.Process.Pid, &status, syscall.WUNTRACED, nil)
+		if errors.Is(err, syscall.EINTR) {
+			continue
+		}
+		if err != nil || !status.Stopped() {
+			p.test.Fatalf("the program is not stopped: %v, %v", status, err)
+		}
+		return
+	}
+}
+
 func connect(t *testing.T, address string) *grpc.ClientConn {
 	t.Helper()
 	connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -193,6 +212,12 @@ func (c *client) say(message *handlerv1.FromRuntime) {
 // send sends messages with these values as one batch, and returns the first number.
 func (c *client) send(attempt uint32, values ...string) uint64 {
 	c.test.Helper()
+	return c.sendBy(time.Now().Add(time.Hour), attempt, values...)
+}
+
+// sendBy is like send with a last moment at which the messages may begin.
+func (c *client) sendBy(beginBy time.Time, attempt uint32, values ...string) uint64 {
+	c.test.Helper()
 	first := c.next
 	run := &handlerv1.Run{Topic: "test", Epoch: 1}
 	for _, value := range values {
@@ -200,7 +225,7 @@ func (c *client) send(attempt uint32, values ...string) uint64 {
 		c.next++
 	}
 	c.say(&handlerv1.FromRuntime{Message: &handlerv1.FromRuntime_Batch{Batch: &handlerv1.Batch{
-		FirstId: first, BeginByMs: time.Now().Add(time.Hour).UnixMilli(), Runs: []*handlerv1.Run{run},
+		FirstId: first, BeginByMs: beginBy.UnixMilli(), Runs: []*handlerv1.Run{run},
 	}}})
 	return first
 }
@@ -285,6 +310,24 @@ func TestASecondSignalEndsAtOnce(t *testing.T) {
 	p.await("stopping")
 	p.signal(syscall.SIGTERM)
 	expect(t, "exit code", p.exit(), 128+int(syscall.SIGTERM))
+}
+
+func TestWhatExpiredWhileTheProcessWasFrozenDoesNotBegin(t *testing.T) {
+	p := onSocket(t)
+	c := p.open()
+	p.freeze()
+	beginBy := time.Now().Add(200 * time.Millisecond)
+	// It would end the process.
+	expired := c.sendBy(beginBy, 1, "exit")
+	<-time.After(time.Until(beginBy) + time.Millisecond)
+	p.signal(syscall.SIGCONT)
+	next := c.send(1, "")
+	if err := c.until(func() bool { return len(c.done) == 2 }); err != nil {
+		t.Fatal(err)
+	}
+	if c.begun[expired] || c.done[expired] || !c.done[next] {
+		t.Errorf("begun %v, done %v", c.begun, c.done)
+	}
 }
 
 func TestALiveSocketIsNotTaken(t *testing.T) {
