@@ -1,7 +1,22 @@
-"""Handlers for Penstock over gRPC: `serve(handle)` is all there is to call."""
+"""Kafka message handlers for Penstock over gRPC.
 
-from penstock._message import Message
-from penstock._serve import serve
-from penstock._verdicts import DeadLetter, Fail, Retry, Skip
+`serve(handle)` serves a function until SIGTERM; `Server` has the same as an async context
+manager. A handler returns, or raises or returns a verdict: `Retry`, `Skip`, `DeadLetter` or
+`Fail`. `penstock.testing` runs handlers without a runtime.
+"""
 
-__all__ = ["DeadLetter", "Fail", "Message", "Retry", "Skip", "serve"]
+from penstock._message import Message, Record
+from penstock._server import Server, serve
+from penstock._verdicts import DeadLetter, Fail, Retry, Skip, Verdict
+
+__all__ = [
+    "DeadLetter",
+    "Fail",
+    "Message",
+    "Record",
+    "Retry",
+    "Server",
+    "Skip",
+    "Verdict",
+    "serve",
+]

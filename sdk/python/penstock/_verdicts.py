@@ -1,81 +1,185 @@
-"""What a handler says of a message that it did not handle."""
+"""Verdicts: the results that a handler can give for a message."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 from penstock.handler.v1 import handler_pb2 as v1
 
-# Longest delay that is sent, in seconds: for ever, as far as it matters.
-LONGEST_DELAY = 1 << 51
+# The maximum delay that is sent, in seconds. The runtime limits it further.
+MAX_DELAY = 1 << 51
+
+# The maximum length of a reason in bytes: it travels in logs and in headers.
+MAX_REASON = 4096
 
 
 class Verdict(Exception):
-    """Raised by a handler. The reason, text or another exception, appears in logs and
-    dead letters."""
+    """The base of all verdicts. A handler raises or returns one.
 
-    def __init__(self, reason=""):
+    The reason is text or another exception. It appears in logs and dead letters.
+    """
+
+    def __init__(self, reason: object = "") -> None:
         super().__init__(reason)
-        self.reason = _text(reason)
+        self.reason = text(reason)
+
+    # The contract's name of the verdict.
+    name: ClassVar[str] = ""
+
+    def outcome(self) -> dict[str, Any]:
+        """Returns the verdict as the contract's field and value."""
+        raise NotImplementedError
 
 
 class Retry(Verdict):
-    """May pass: tried again while attempts are left, after at least `delay` seconds."""
+    """The attempt failed in a way that may pass.
 
-    def __init__(self, reason="", delay=0.0):
+    The runtime tries again while attempts are left, after at least `delay` seconds.
+    """
+
+    name = "retry"
+
+    def __init__(self, reason: object = "", delay: float = 0.0) -> None:
         super().__init__(reason)
         self.delay = float(delay)
 
-    def outcome(self):
-        # Also where it is less than nothing, or no number.
-        delay = min(self.delay, LONGEST_DELAY) if self.delay > 0 else 0
-        return {"retry": v1.Retry(reason=self.reason, delay_ms=round(delay * 1000))}
+    def outcome(self) -> dict[str, Any]:
+        delay = milliseconds(getattr(self, "delay", 0.0))
+        return {"retry": v1.Retry(reason=reason_of(self), delay_ms=delay)}
 
 
 class Skip(Verdict):
-    """Not to be handled: logged, counted, left behind."""
+    """The message is not to be handled. The runtime logs it, counts it and commits past it."""
 
-    def outcome(self):
-        return {"skip": v1.Skip(reason=self.reason)}
+    name = "skip"
+
+    def outcome(self) -> dict[str, Any]:
+        return {"skip": v1.Skip(reason=reason_of(self))}
 
 
 class DeadLetter(Verdict):
-    """To the dead-letter topic at once."""
+    """The message goes to the dead-letter topic at once."""
 
-    def outcome(self):
-        return {"dead_letter": v1.DeadLetter(reason=self.reason)}
+    name = "dead_letter"
+
+    def outcome(self) -> dict[str, Any]:
+        return {"dead_letter": v1.DeadLetter(reason=reason_of(self))}
 
 
 class Fail(Verdict):
-    """Will not pass: what follows is what `onFailure` says."""
+    """The message can't be handled, and another attempt would not help.
 
-    def outcome(self):
-        return {"fail": v1.Fail(reason=self.reason)}
+    `spec.delivery.onFailure` decides the rest.
+    """
 
+    name = "fail"
 
-class Done:
-    """Handled, with records to produce."""
-
-    def __init__(self, records):
-        self._records = records
-
-    def outcome(self):
-        return {"done": v1.Done(produce=self._records)}
+    def outcome(self) -> dict[str, Any]:
+        return {"fail": v1.Fail(reason=reason_of(self))}
 
 
-def done(message):
-    """The verdict on a message that was handled: None without records."""
-    return Done(message.records) if message.records else None
+class Release(Verdict):
+    """The message has not begun and will not. It costs no attempt. The SDK alone uses it."""
+
+    name = "release"
+
+    def outcome(self) -> dict[str, Any]:
+        return {"release": v1.Release(reason=reason_of(self))}
 
 
-def of(error, permanent):
-    """The verdict that an exception stands for."""
+def of(error: BaseException, permanent: tuple[type[BaseException], ...]) -> Verdict:
+    """Returns the verdict that an exception stands for.
+
+    In a group, the most careful verdict counts: a retry loses nothing, a skip does.
+    """
+    return max(
+        (_of_leaf(leaf, permanent) for leaf in leaves(error)),
+        key=_care,
+        default=Retry(describe(error)),
+    )
+
+
+def is_deliberate(error: BaseException) -> bool:
+    """Returns `True` if the exception, or each exception of a group, is a verdict."""
+    return all(isinstance(leaf, Verdict) for leaf in leaves(error))
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yields the exceptions of a group at any depth, or the exception itself."""
+    waiting = [error]
+    while waiting:
+        last = waiting.pop()
+        if isinstance(last, BaseExceptionGroup):
+            waiting.extend(reversed(last.exceptions))
+        else:
+            yield last
+
+
+def _of_leaf(error: BaseException, permanent: tuple[type[BaseException], ...]) -> Verdict:
     if isinstance(error, Verdict):
-        return error
+        return error if _is_usable(error) else Retry(describe(error))
+    return (Fail if isinstance(error, permanent) else Retry)(describe(error))
+
+
+def _is_usable(verdict: Verdict) -> bool:
+    """Returns `False` for `Verdict` itself and for a subclass that is broken."""
+    try:
+        verdict.outcome()
+    except Exception:
+        return False
+    return not isinstance(verdict, Release)
+
+
+def _care(verdict: Verdict) -> tuple[int, float]:
+    for rank, kind in enumerate((Skip, DeadLetter, Fail, Retry)):
+        if isinstance(verdict, kind):
+            return rank, milliseconds(getattr(verdict, "delay", 0.0))
+    return -1, 0.0
+
+
+def describe(error: BaseException) -> str:
+    """Returns the exception's class and text."""
     name = type(error).__name__
     try:
-        reason = f"{name}: {error}" if str(error) else name
-    except Exception:
-        reason = name
-    return Fail(reason) if isinstance(error, permanent) else Retry(reason)
+        words = str(error)
+    except BaseException:
+        words = ""
+    return text(f"{name}: {words}" if words else name)
 
 
-def _text(reason):
-    """It as protobuf takes it: surrogates, as in the names of odd files, have no UTF-8."""
-    return str(reason).encode(errors="replace").decode()
+def reason_of(verdict: Verdict) -> str:
+    """Returns the reason. A subclass may not have called `__init__`, or may set anything."""
+    return text(getattr(verdict, "reason", ""))
+
+
+def milliseconds(seconds: float) -> int:
+    """Returns the time in milliseconds; 0 for a negative time and for no number."""
+    try:
+        seconds = float(seconds)
+    except (TypeError, ValueError, OverflowError):
+        return 0
+    return (
+        round(min(seconds, MAX_DELAY) * 1000) if seconds > 0 and not math.isnan(seconds) else 0
+    )
+
+
+def text(reason: object) -> str:
+    """Returns the reason as protobuf takes it, cut at `MAX_REASON` bytes.
+
+    Surrogates, as in the names of odd files, have no UTF-8.
+    """
+    try:
+        words = str(reason)
+    except BaseException:
+        words = type(reason).__name__
+    encoded = words[: MAX_REASON + 1].encode(errors="replace")
+    if len(encoded) <= MAX_REASON:
+        return encoded.decode()
+    return encoded[: MAX_REASON - 3].decode(errors="ignore") + "…"
+
+
+BEHIND = Release("an earlier message of its key or batch was not handled")
+STOPPING = Release("the handler is stopping")
+LATE = Release("it did not begin in time")

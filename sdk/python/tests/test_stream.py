@@ -1,4 +1,4 @@
-"""A stream: credits, verdicts, order, cancellation, and its end."""
+"""A stream: handshake, credits, begun reports, order, cancellation, and its end."""
 
 import asyncio
 import threading
@@ -6,69 +6,260 @@ import time
 import unittest
 
 from penstock import DeadLetter, Retry, Skip
+from penstock._stream import Refused
 from penstock.handler.v1 import handler_pb2 as v1
-from tests.runtime import LIMIT, Runtime, batch, cancel, hello
+from penstock.testing import Runtime, message
 
-KEYS = [b"a", b"b", b"a", b"c", b"b", b"a", None, None]
+LIMIT = 30
+
+KEYS = ["a", "b", "a", "c", "b", "a", None, None]
+
+
+def messages(keys, first=1, partition=3):
+    """Returns a message for each key."""
+    return [
+        message(b"{}", key=key, partition=partition, offset=offset)
+        for offset, key in enumerate(keys, first)
+    ]
+
+
+def names(runtime):
+    """Returns the outcome of each delivery, in the order of their numbers."""
+    found = {outcome.message._number: outcome.name for outcome in runtime.outcomes}
+    return [found[number] for number in sorted(found)]
+
+
+async def all_credits_come_back(runtime):
+    """Waits until the handler accepts as much as it would without any message."""
+    await runtime.until(lambda _: runtime.credits == runtime._stream._credits.limit)
 
 
 class Held:
-    """A handler that waits in each call until it is let go. Its calls are counted."""
+    """A handler that waits in each call until it may go on. Its calls are counted."""
 
     def __init__(self):
         self.go = asyncio.Event()
         self.begun = []
         self.most = 0
-        self._running = 0
+        self.running = 0
         self._changed = asyncio.Condition()
 
     async def handle(self, message):
         self.begun.append(message)
-        self._running += 1
-        self.most = max(self.most, self._running)
+        self.running += 1
+        self.most = max(self.most, self.running)
         async with self._changed:
             self._changed.notify_all()
-        await self.go.wait()
-        self._running -= 1
+        try:
+            await self.go.wait()
+        finally:
+            self.running -= 1
 
     async def wait_for(self, calls):
         async with asyncio.timeout(LIMIT), self._changed:
             await self._changed.wait_for(lambda: len(self.begun) >= calls)
 
 
-class Credits(unittest.IsolatedAsyncioTestCase):
-    async def test_the_window_is_granted_at_hello(self):
+class HeldThreads:
+    """The same for a plain function."""
+
+    def __init__(self):
+        self.go = threading.Event()
+        self.begun = []
+        self._begun = threading.Semaphore(0)
+
+    def handle(self, message):
+        self.begun.append(message)
+        self._begun.release()
+        self.go.wait(LIMIT)
+
+    async def wait_for(self, calls):
+        for _ in range(calls):
+            assert await asyncio.to_thread(self._begun.acquire, timeout=LIMIT)
+
+
+async def nothing(message):
+    pass
+
+
+class Handshake(unittest.IsolatedAsyncioTestCase):
+    async def test_welcome_says_what_the_handler_can_do(self):
+        async with Runtime(nothing, window=70) as runtime:
+            welcome = (await runtime.until(lambda heard: heard.welcome)).welcome
+        self.assertEqual((welcome.version, welcome.sdk_name), (2, "penstock-python"))
+        self.assertTrue(welcome.sdk_version)
+        self.assertEqual(list(welcome.orders), [0, 1, 2])
+        self.assertEqual(list(welcome.features), [1, 2, 3])
+        self.assertEqual((welcome.max_batch, welcome.max_message_bytes), (70, (1 << 31) - 1))
+
+    async def test_an_unknown_order_is_refused(self):
+        runtime = Runtime(nothing)
+        runtime._hello.order = 7
+        async with runtime:
+            with self.assertRaisesRegex(
+                Refused, "does not know order 7 .* install a newer"
+            ) as it:
+                await runtime.ended()
+        self.assertEqual(it.exception.code, "FAILED_PRECONDITION")
+        self.assertIsNone(runtime.heard.welcome)
+
+    async def test_a_higher_version_only_adds(self):
+        runtime = Runtime(nothing)
+        runtime._hello.version = 3
+        async with runtime:
+            await runtime.deliver(message())
+            await runtime.settled(1)
+        self.assertEqual(runtime.heard.welcome.version, 2)
+
+    async def test_a_stream_begins_with_hello(self):
+        runtime = Runtime(nothing)
+        runtime.request(v1.FromRuntime(batch=v1.Batch(first_id=1)))
+        async with runtime:
+            with self.assertRaisesRegex(Refused, "the first message is batch, not hello"):
+                await runtime.ended()
+
+
+class Begun(unittest.IsolatedAsyncioTestCase):
+    async def test_a_call_is_reported_before_it_begins(self):
+        heard_at_call = []
+        for threads in (True, False):
+
+            def handle(message):
+                heard_at_call.append(message._number in runtime.heard.begun)
+
+            async with Runtime(handle, threads=threads) as runtime:
+                await runtime.deliver(*messages([None] * 50))
+                await runtime.settled(50)
+            self.assertEqual(heard_at_call, [True] * 50)
+            heard_at_call.clear()
+
+    async def test_quick_calls_are_not_reported_and_lasting_ones_are(self):
+        held, threads = Held(), HeldThreads()
+
         async def handle(message):
-            pass
+            if message.key:
+                await held.handle(message)
 
-        runtime = Runtime(handle, window=7)
-        runtime.say(hello())
-        said = await runtime.until(lambda said: said.credits)
-        self.assertEqual((said.credits, said.verdicts), (7, []))
+        def plain(message):
+            if message.key:
+                threads.handle(message)
 
-    async def test_each_message_gives_its_credit_back_whatever_became_of_it(self):
+        for function, holder in ((handle, held), (plain, threads)):
+            async with Runtime(function, concurrency=2, window=20) as runtime:
+                await runtime.deliver(*messages([None] * 500))
+                await runtime.settled(500)
+                [number] = await runtime.deliver(message(key="a"))
+                await runtime.until(lambda heard, number=number: number in heard.begun)
+                holder.go.set()
+                await runtime.settled(501)
+                # The first calls, before they proved to be quick, and the last.
+                self.assertLess(len(runtime.heard.begun), 450)
+
+    async def test_nothing_that_waits_is_reported(self):
+        held = Held()
+        async with Runtime(held.handle, concurrency=2) as runtime:
+            runtime.send(messages([None] * 6))
+            await held.wait_for(2)
+            self.assertEqual(sorted(runtime.heard.begun), [1, 2])
+            held.go.set()
+            await runtime.settled(6)
+        self.assertEqual(sorted(runtime.heard.begun), [1, 2, 3, 4, 5, 6])
+
+    async def test_a_slow_call_in_a_thread_holds_nothing_that_is_claimed_with_it(self):
+        held = HeldThreads()
+
+        def handle(message):
+            if message.key:
+                held.handle(message)
+
+        async with Runtime(handle, concurrency=2, window=50) as runtime:
+            await runtime.deliver(*messages([None] * 1000))
+            await runtime.settled(1000)
+            first = 1001
+            runtime.send(messages(["slow"] + [None] * 40, first))
+            # All but the slow one, though they were claimed by the same lane.
+            await runtime.settled(1040)
+            self.assertIn(first, runtime.heard.begun)
+            held.go.set()
+            await runtime.settled(1041)
+
+    async def test_a_message_that_can_not_begin_in_time_is_released(self):
+        held = Held()
+        async with Runtime(held.handle, concurrency=1) as runtime:
+            runtime.send(messages([None]))
+            await held.wait_for(1)
+            runtime.send(messages([None], 2), begin_within=0.05)
+            # While the first call still runs.
+            [outcome] = await runtime.settled(1)
+            self.assertEqual((outcome.name, outcome.message._number), ("release", 2))
+            self.assertIn("in time", outcome.reason)
+            held.go.set()
+            await runtime.settled(2)
+        self.assertEqual(len(held.begun), 1)
+
+    async def test_the_time_is_looked_at_before_each_beginning(self):
+        for threads in (True, False):
+            begun = []
+
+            def handle(message, begun=begun):
+                begun.append(message.offset)
+                time.sleep(0.05)
+
+            async with Runtime(handle, concurrency=1, threads=threads) as runtime:
+                runtime.send(messages([None] * 8), begin_within=0.12)
+                await runtime.settled(8)
+                done = runtime.heard.numbers("done")
+                self.assertEqual(begun, done)
+                self.assertEqual(len(done) + len(runtime.heard.numbers("release")), 8)
+                self.assertLess(len(done), 8)
+
+    async def test_a_clock_that_is_set_back_lengthens_no_wait(self):
+        async with Runtime(nothing, wait=5.0) as runtime:
+            runtime.send(messages([None]), begin_within=1e6)
+            await runtime.settled(1)
+            begin_by = runtime._stream._begin_by(round((time.time() + 1e6) * 1000), 100.0)
+        self.assertEqual(begin_by, 105.0)
+
+    async def test_more_time_is_asked_for_a_running_call(self):
         async def handle(message):
-            if message.offset % 3 == 0:
-                raise DeadLetter("a third")
+            message.extend(90)
+            self.assertGreater(message.remaining, 80)
+            message.heartbeat()
 
-        runtime = Runtime(handle, window=10)
-        runtime.say(hello(), batch(1, KEYS), batch(9, KEYS))
-        said = await runtime.settled(16)
-        self.assertEqual(said.credits, 10 + 16)
-        self.assertEqual([number for number, _ in sorted(said.verdicts)], list(range(1, 17)))
-        expected = ["dead_letter" if number % 3 == 0 else "done" for number in range(1, 17)]
-        self.assertEqual(said.outcomes(), expected)
+        def plain(message):
+            message.extend(90)
+
+        async with Runtime(handle, timeout=10, max_timeout=100) as runtime:
+            await runtime.deliver(message())
+            await runtime.until(lambda heard: heard.extensions)
+            [(number, seconds)] = runtime.heard.extensions
+            self.assertEqual(number, 1)
+            self.assertAlmostEqual(seconds, 90, delta=5)
+        held = HeldThreads()
+
+        def long(message):
+            plain(message)
+            held.handle(message)
+
+        async with Runtime(long, timeout=10, max_timeout=100) as runtime:
+            await runtime.deliver(message())
+            await runtime.until(lambda heard: heard.extensions)
+            self.assertAlmostEqual(runtime.heard.extensions[0][1], 90, delta=5)
+            self.assertEqual(runtime.heard.begun, [1])
+            held.go.set()
+            await runtime.settled(1)
 
 
 class Order(unittest.IsolatedAsyncioTestCase):
     async def test_calls_run_at_once_up_to_the_concurrency(self):
         held = Held()
-        runtime = Runtime(held.handle, concurrency=3)
-        runtime.say(hello(), batch(1, [None] * 12))
-        await held.wait_for(3)
-        self.assertEqual(len(held.begun), 3)
-        held.go.set()
-        self.assertEqual((await runtime.settled(12)).outcomes(), ["done"] * 12)
+        async with Runtime(held.handle, concurrency=3) as runtime:
+            runtime.send(messages([None] * 12))
+            await held.wait_for(3)
+            self.assertEqual(len(held.begun), 3)
+            held.go.set()
+            await runtime.settled(12)
+        self.assertEqual(names(runtime), ["done"] * 12)
         self.assertEqual(held.most, 3)
 
     async def test_messages_of_one_key_keep_their_order_over_batches(self):
@@ -81,28 +272,82 @@ class Order(unittest.IsolatedAsyncioTestCase):
             await asyncio.sleep(0)
             running.remove(message.key)
 
-        keys = [b"%d" % (number * 7 % 5) for number in range(60)]
-        runtime = Runtime(handle, concurrency=4)
-        runtime.say(hello(v1.ORDER_KEY), batch(1, keys[:20]), batch(21, keys[20:]))
-        self.assertEqual((await runtime.settled(60)).outcomes(), ["done"] * 60)
-        self.assertEqual(len(begun), 5)
-        for offsets in begun.values():
-            self.assertEqual(offsets, sorted(offsets))
+        keys = [str(number * 7 % 5) for number in range(60)]
+        for order in ("key", "any"):
+            begun.clear()
+            async with Runtime(handle, order=order, concurrency=4) as runtime:
+                runtime.send(messages(keys[:20]))
+                runtime.send(messages(keys[20:], 21))
+                await runtime.settled(60)
+            self.assertEqual(names(runtime), ["done"] * 60)
+            self.assertEqual(len(begun), 5)
+            for offsets in begun.values():
+                self.assertEqual(offsets, sorted(offsets))
+
+    async def test_a_slow_key_holds_no_other(self):
+        held = Held()
+
+        async def handle(message):
+            if message.key == b"slow":
+                await held.handle(message)
+
+        async with Runtime(handle, order="key", concurrency=2) as runtime:
+            runtime.send(messages(["slow", *map(str, range(40)), "slow"]))
+            await runtime.settled(40)
+            self.assertEqual(len(held.begun), 1)
+            held.go.set()
+            await runtime.settled(42)
 
     async def test_in_order_nothing_is_handled_behind_a_failure(self):
         handled = []
 
-        async def handle(message):
+        def answer(message):
             handled.append(message.offset)
+            if message.offset == 2:
+                raise Skip("a tombstone")
             if message.offset == 3:
                 raise Retry("busy")
 
-        runtime = Runtime(handle)
-        runtime.say(hello(v1.ORDER_BATCH), batch(1, KEYS), batch(9, [b"a", b"b"]))
-        said = await runtime.settled(10)
-        self.assertEqual(handled, [1, 2, 3, 9, 10])
-        self.assertEqual(said.outcomes(), ["done"] * 2 + ["retry"] * 6 + ["done"] * 2)
-        self.assertEqual(said.credits, 100 + 10)
+        async def wait(message):
+            await asyncio.sleep(0)
+            answer(message)
+
+        for handle in (answer, wait):
+            handled.clear()
+            async with Runtime(handle, order="batch", concurrency=8) as runtime:
+                runtime.send(messages(KEYS))
+                runtime.send(messages(["a", "b"], 9))
+                await runtime.settled(10)
+                self.assertEqual(handled, [1, 2, 3, 9, 10])
+                expected = ["done", "skip", "retry"] + ["release"] * 5 + ["done"] * 2
+                self.assertEqual(names(runtime), expected)
+                await all_credits_come_back(runtime)
+
+    async def test_the_same_holds_for_quick_calls(self):
+        handled = []
+
+        def handle(message):
+            handled.append(message.offset)
+            if message.offset % 7 == 0:
+                raise Retry("busy")
+
+        async with Runtime(handle, order="batch", window=40) as runtime:
+            first = 1
+            for _ in range(30):
+                runtime.send(messages([None] * 10, first))
+                first += 10
+            await runtime.settled(300)
+        expected = []
+        for first in range(1, 300, 10):
+            failed = False
+            for offset in range(first, first + 10):
+                expected.append("release" if failed else "done")
+                if offset % 7 == 0 and not failed:
+                    failed = True
+                    expected[-1] = "retry"
+        self.assertEqual(names(runtime), expected)
+        began = [number for number, name in enumerate(expected, 1) if name != "release"]
+        self.assertEqual(handled, began)
 
     async def test_nothing_of_a_key_is_handled_behind_a_failure(self):
         begun = []
@@ -121,18 +366,18 @@ class Order(unittest.IsolatedAsyncioTestCase):
 
         for handle in (answer, wait):
             begun.clear()
-            runtime = Runtime(handle, concurrency=2)
-            # The keys of another partition are others, and no key is not the empty key.
-            keys = [b"a", b"a", b"b", b"a", b"a"], [b"a", b"a", b"", b"", None, None]
-            runtime.say(hello(v1.ORDER_KEY), batch(1, *keys), batch(12, [b"a", b""]))
-            said = await runtime.settled(13)
-            self.assertEqual(sorted(begun), [1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13])
-            expected = ["skip", "retry", "done", "retry", "retry"]
-            expected += ["done"] * 3 + ["retry"] + ["done"] * 4
-            self.assertEqual(said.outcomes(), expected)
-            self.assertEqual(said.credits, 100 + 13)
-            runtime.end()
-            await runtime.rest()
+            async with Runtime(handle, order="key", concurrency=2) as runtime:
+                # The keys of another partition are others, and no key is not the empty key.
+                one = messages(["a", "a", "b", "a", "a"])
+                other = messages(["a", "a", "", "", None, None], 6, partition=4)
+                runtime.send(one + other)
+                runtime.send(messages(["a", ""], 12))
+                await runtime.settled(13)
+                self.assertEqual(sorted(begun), [1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13])
+                expected = ["skip", "retry", "done", "release", "release"]
+                expected += ["done"] * 3 + ["retry"] + ["done"] * 4
+                # Offset 9 is the second message with the empty key.
+                self.assertEqual(names(runtime), expected)
 
     async def test_in_order_one_call_runs_at_a_time_in_threads_too(self):
         handled = []
@@ -145,136 +390,210 @@ class Order(unittest.IsolatedAsyncioTestCase):
             time.sleep(0.0005)
             alone.release()
 
-        runtime = Runtime(handle, concurrency=8)
-        runtime.say(hello(v1.ORDER_BATCH), batch(1, KEYS), batch(9, KEYS))
-        self.assertEqual((await runtime.settled(16)).outcomes(), ["done"] * 16)
+        async with Runtime(handle, order="batch", concurrency=8) as runtime:
+            runtime.send(messages(KEYS))
+            runtime.send(messages(KEYS, 9))
+            await runtime.settled(16)
+        self.assertEqual(names(runtime), ["done"] * 16)
         self.assertEqual(handled, list(range(1, 17)))
-        runtime.end()
-        await runtime.rest()
 
-
-class Threads(unittest.IsolatedAsyncioTestCase):
     async def test_plain_functions_run_side_by_side_in_threads(self):
         together = threading.Barrier(3)
 
         def handle(message):
             together.wait(LIMIT)
 
-        runtime = Runtime(handle, concurrency=3)
-        runtime.say(hello(), batch(1, [None] * 9))
-        self.assertEqual((await runtime.settled(9)).outcomes(), ["done"] * 9)
-        runtime.end()
-        await runtime.rest()
+        async with Runtime(handle, concurrency=3) as runtime:
+            runtime.send(messages([None] * 9))
+            await runtime.settled(9)
+        self.assertEqual(names(runtime), ["done"] * 9)
 
 
 class Cancellation(unittest.IsolatedAsyncioTestCase):
-    async def test_what_is_void_is_not_begun_and_gives_its_credit_back(self):
+    async def test_a_cancelled_call_ends_and_waiting_messages_are_dropped(self):
         held = Held()
-        runtime = Runtime(held.handle, concurrency=1)
-        runtime.say(hello(), batch(1, [None] * 5), batch(6, [None]))
-        await held.wait_for(1)
-        running = held.begun[0]
-        self.assertFalse(running.void)
-        runtime.say(cancel(1, 5))
-        async with asyncio.timeout(LIMIT):
-            while not running.void:
-                await asyncio.sleep(0)
-        held.go.set()
-        # The call that ran has a verdict, which changes nothing, and so has the other batch.
-        said = await runtime.settled(2)
-        self.assertEqual(said.verdicts, [(1, "done"), (6, "done")])
-        self.assertEqual(said.credits, 100 + 6)
-        self.assertEqual([message.offset for message in held.begun], [1, 6])
+        async with Runtime(held.handle, concurrency=1) as runtime:
+            runtime.send(messages([None] * 5))
+            runtime.send(messages([None], 6))
+            await held.wait_for(1)
+            runtime.cancel(1, 2, 3, 4, 5)
+            await held.wait_for(2)
+            self.assertTrue(held.begun[0].cancelled)
+            self.assertEqual(held.running, 1)
+            held.go.set()
+            await runtime.settled(1)
+            await all_credits_come_back(runtime)
+        self.assertEqual(names(runtime), ["done"])
+        self.assertEqual([one.offset for one in held.begun], [1, 6])
 
-    async def test_only_the_batch_that_is_named_is_void(self):
+    async def test_a_thread_sees_that_its_message_is_cancelled(self):
+        begun, ended = threading.Semaphore(0), threading.Event()
+
+        def handle(message):
+            begun.release()
+            while not message.cancelled:
+                time.sleep(0.001)
+            ended.set()
+            message.produce("out", b"")
+
+        async with Runtime(handle, concurrency=1) as runtime:
+            runtime.send(messages([None, None]))
+            await asyncio.to_thread(begun.acquire)
+            runtime.cancel(1, reason="timed_out")
+            await asyncio.to_thread(begun.acquire)
+            self.assertTrue(ended.is_set())
+            runtime.cancel(2)
+            await all_credits_come_back(runtime)
+        self.assertEqual(runtime.outcomes, [])
+
+    async def test_only_the_named_deliveries_are_cancelled(self):
         held = Held()
-        runtime = Runtime(held.handle, concurrency=3)
-        runtime.say(hello(), batch(1, [None]), batch(2, [None]), batch(3, [None]))
-        await held.wait_for(3)
-        messages = sorted(held.begun, key=lambda message: message.offset)
-        runtime.say(cancel(2, 1))
-        async with asyncio.timeout(LIMIT):
-            while not messages[1].void:
-                await asyncio.sleep(0)
-        self.assertEqual([message.void for message in messages], [False, True, False])
-        held.go.set()
-        await runtime.settled(3)
+        async with Runtime(held.handle, concurrency=3) as runtime:
+            runtime.send(messages([None] * 3))
+            await held.wait_for(3)
+            runtime.cancel(2)
+            await runtime.until(lambda _: held.running == 2 or not held.begun)
+            held.go.set()
+            await runtime.settled(2)
+        self.assertEqual(runtime.heard.numbers("done"), [1, 3])
 
+    async def test_the_oldest_batch_of_many_can_still_be_cancelled(self):
+        held = Held()
+        async with Runtime(held.handle, concurrency=1, window=2) as runtime:
+            runtime.send(messages([None]))
+            await held.wait_for(1)
+            for first in range(2, 300):
+                runtime.send(messages([None], first))
+            runtime.cancel(1)
+            await held.wait_for(2)
+            self.assertEqual(held.begun[0].cancelled, True)
 
-class Failures(unittest.IsolatedAsyncioTestCase):
-    async def test_no_exception_stops_a_lane(self):
-        class Mute(Exception):
-            def __str__(self):
-                raise RuntimeError("no words")
+    async def test_a_key_waits_for_its_cancelled_call_to_end(self):
+        held = HeldThreads()
+        async with Runtime(held.handle, order="key", concurrency=4) as runtime:
+            runtime.send(messages(["a", "a"]))
+            await held.wait_for(1)
+            runtime.cancel(1, reason="timed_out")
+            # The runtime sends it again, and another key.
+            runtime.send(messages(["a", "b"], 3))
+            await held.wait_for(1)
+            self.assertEqual([one.offset for one in held.begun], [1, 4])
+            held.go.set()
+            await runtime.settled(3)
+        self.assertEqual(runtime.heard.numbers("release"), [2])
+        self.assertEqual(runtime.heard.numbers("done"), [3, 4])
 
-        errors = [
-            Retry(ValueError("busy"), delay=-1),
-            Mute(),
-            # As when something that it waited for was cancelled.
-            asyncio.CancelledError(),
-            ValueError("\udcff"),
-        ]
-
-        async def handle(message):
-            if errors:
-                raise errors.pop(0)
-
-        runtime = Runtime(handle, concurrency=1)
-        runtime.say(hello(), batch(1, [None] * 6))
-        said = await runtime.settled(6)
-        self.assertEqual(said.outcomes(), ["retry"] * 4 + ["done"] * 2)
+    async def test_a_range_may_be_endless(self):
+        held = Held()
+        async with Runtime(held.handle, concurrency=1) as runtime:
+            runtime.send(messages([None] * 3))
+            await held.wait_for(1)
+            everything = v1.Range(first_id=0, count=(1 << 64) - 1)
+            runtime.request(v1.FromRuntime(cancel=v1.Cancel(deliveries=[everything])))
+            await all_credits_come_back(runtime)
+            self.assertEqual(held.running, 0)
 
 
 class End(unittest.IsolatedAsyncioTestCase):
-    async def test_a_stop_lets_running_calls_finish_and_begins_no_other(self):
-        held = Held()
-        runtime = Runtime(held.handle, concurrency=2)
-        runtime.say(hello(), batch(1, [None] * 6))
-        await held.wait_for(2)
-        runtime.stop.set()
-        await asyncio.sleep(0)
-        held.go.set()
-        said = await runtime.rest()
-        self.assertEqual(sorted(said.verdicts), [(1, "done"), (2, "done")])
-        self.assertEqual(len(held.begun), 2)
-
-    async def test_a_stop_lets_running_threads_finish_and_begins_no_other(self):
-        begun, go = [], threading.Event()
-        both = threading.Semaphore(0)
-
-        def handle(message):
-            begun.append(message.offset)
-            both.release()
-            go.wait(LIMIT)
-
-        runtime = Runtime(handle, concurrency=2)
-        runtime.say(hello(), batch(1, [None] * 6))
-        for _ in range(2):
-            self.assertTrue(await asyncio.to_thread(both.acquire, timeout=LIMIT))
-        runtime.stop.set()
-        await asyncio.sleep(0)
-        go.set()
-        said = await runtime.rest()
-        self.assertEqual([outcome for _, outcome in said.verdicts], ["done"] * 2)
-        self.assertEqual(sorted(number for number, _ in said.verdicts), sorted(begun))
-
-    async def test_when_the_runtime_ends_its_side_what_was_given_is_done_first(self):
-        handled = []
-
-        async def handle(message):
-            handled.append(message.offset)
-
-        runtime = Runtime(handle)
-        runtime.say(hello(), batch(1, KEYS))
-        runtime.end()
-        self.assertEqual((await runtime.rest()).outcomes(), ["done"] * 8)
-        self.assertEqual(sorted(handled), list(range(1, 9)))
+    async def test_a_stop_lets_running_calls_finish_and_releases_the_others(self):
+        for held in (Held(), HeldThreads()):
+            async with Runtime(held.handle, concurrency=2) as runtime:
+                runtime.send(messages([None] * 6))
+                await held.wait_for(2)
+                runtime.stop()
+                await runtime.settled(4)
+                self.assertEqual(runtime.heard.numbers("release"), [3, 4, 5, 6])
+                # A batch that was under way.
+                runtime.send(messages([None], 7))
+                await runtime.settled(5)
+                held.go.set()
+                await runtime.ended()
+            self.assertEqual(runtime.heard.numbers("done"), [1, 2])
+            self.assertEqual(runtime.heard.numbers("release"), [3, 4, 5, 6, 7])
+            self.assertEqual(len(held.begun), 2)
 
     async def test_a_stop_before_hello_ends_the_stream(self):
-        async def handle(message):
-            pass
+        async with Runtime(nothing) as runtime:
+            runtime.stop()
+            heard = await runtime.ended()
+        self.assertEqual((heard.credits, heard.outcomes), (0, []))
 
-        runtime = Runtime(handle)
-        runtime.stop.set()
-        said = await runtime.rest()
-        self.assertEqual((said.credits, said.verdicts), (0, []))
+    async def test_when_the_runtime_ends_its_side_its_messages_are_handled_first(self):
+        async with Runtime(nothing) as runtime:
+            runtime.send(messages(KEYS))
+            runtime.end()
+            await runtime.ended()
+        self.assertEqual(names(runtime), ["done"] * 8)
+
+    async def test_a_broken_stream_cancels_its_calls(self):
+        held = Held()
+        async with Runtime(held.handle, concurrency=2) as runtime:
+            runtime.send(messages([None] * 6))
+            await held.wait_for(2)
+            await runtime.disconnect()
+            async with asyncio.timeout(LIMIT):
+                while held.running:
+                    await asyncio.sleep(0)
+        self.assertEqual(len(held.begun), 2)
+        self.assertEqual(runtime.outcomes, [])
+
+    async def test_a_new_stream_waits_for_the_calls_of_the_old_one(self):
+        held = HeldThreads()
+        async with Runtime(held.handle, order="key") as runtime:
+            runtime.send(messages(["a"]))
+            await held.wait_for(1)
+            await runtime.disconnect()
+            await runtime.reconnect()
+            await runtime.until(lambda heard: heard.welcome)
+            self.assertEqual(runtime.credits, 0)
+            held.go.set()
+            await runtime.deliver(*messages(["a"]))
+            await runtime.settled(1)
+        self.assertEqual(len(held.begun), 2)
+
+    async def test_a_new_stream_waits_no_longer_than_an_attempt_may_take(self):
+        held = HeldThreads()
+        async with Runtime(held.handle, order="key", timeout=0.2) as runtime:
+            runtime.send(messages(["a"]))
+            await held.wait_for(1)
+            began = held.begun[0]._began
+            await runtime.disconnect()
+            await runtime.reconnect()
+            await runtime.until(lambda _: runtime.credits)
+            self.assertGreaterEqual(time.monotonic(), began + 0.2)
+            held.go.set()
+
+    async def test_a_new_stream_ends_an_old_one_that_still_stands(self):
+        held = Held()
+        async with Runtime(held.handle) as runtime:
+            runtime.send(messages([None]))
+            await held.wait_for(1)
+            old = runtime._task
+            await runtime.reconnect()
+            await runtime.until(lambda _: runtime.credits)
+            with self.assertRaisesRegex(Refused, "another stream"):
+                await old
+            self.assertEqual(held.running, 0)
+
+
+class Credits(unittest.IsolatedAsyncioTestCase):
+    async def test_the_first_credits_are_few_and_each_comes_back(self):
+        async def handle(message):
+            if message.offset % 3 == 0:
+                raise DeadLetter("a third")
+
+        async with Runtime(handle, concurrency=4) as runtime:
+            await runtime.until(lambda heard: heard.credits)
+            self.assertEqual(runtime.credits, 8)
+            await runtime.deliver(*messages([None] * 40))
+            await runtime.settled(40)
+            await all_credits_come_back(runtime)
+        expected = ["dead_letter" if number % 3 == 0 else "done" for number in range(1, 41)]
+        self.assertEqual(names(runtime), expected)
+
+    async def test_a_quick_handler_has_the_window_soon(self):
+        async with Runtime(nothing, window=300) as runtime:
+            for _ in range(20):
+                await runtime.deliver(*messages([None] * 200))
+            await runtime.settled(4000)
+            await runtime.until(lambda _: runtime.credits == 300)
