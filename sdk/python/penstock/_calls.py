@@ -51,10 +51,12 @@ class Call:
             message._begin(self.began)
 
     def may_begin(self, now: float) -> bool:
-        """Returns `False` if something happened to its messages while they were claimed."""
-        return not any(
-            message._cancelled or (message._batch.begin_by <= now and not self.reported)
-            for message in self.messages
+        """Returns `False` if the schedule has to look at its messages again.
+
+        A reported call has begun as far as the runtime knows, so it can't be given back.
+        """
+        return self.reported or not any(
+            message._cancelled or message._batch.begin_by <= now for message in self.messages
         )
 
 
@@ -113,11 +115,19 @@ class LoopLanes:
     def __init__(self, handler: Handler, listener: Listener) -> None:
         self._handler = handler
         self._listener = listener
+        self._loop = asyncio.get_running_loop()
 
     def start(self, claim: Claim) -> None:
-        call = claim.calls.popleft()
+        call = claim.calls[0]
+        if not call.may_begin(time.monotonic()):
+            self._loop.call_soon(self._listener.claim_ended, claim)
+            return
+        claim.calls.popleft()
         claim.current = call
-        call.work = asyncio.create_task(self._run(call))
+        if call.is_cancelled:
+            self._loop.call_soon(self._ended, claim, call)
+            return
+        call.work = self._loop.create_task(self._run(call))
         call.work.add_done_callback(lambda _: self._ended(claim, call))
 
     def cancel(self, call: Call) -> None:
@@ -142,8 +152,8 @@ class LoopLanes:
     def _ended(self, claim: Claim, call: Call) -> None:
         if call.verdicts is None and not call.is_cancelled:
             # Cancelled by another task before its first step.
-            error = asyncio.CancelledError()
-            call.verdicts = self._handler.failed(call.messages, error)
+            error = asyncio.CancelledError("before its first step")
+            call.verdicts = _failed(self._handler, self._listener.exit, call, error)
         self._listener.call_ended(call)
         self._listener.claim_ended(claim)
 
@@ -215,7 +225,8 @@ class ThreadLanes:
                     claim.calls.appendleft(call)
                     break
                 claim.current = call
-                self._context.copy().run(self._run, call)
+                if not call.is_cancelled:
+                    self._context.copy().run(self._run, call)
                 self._tell(call)
                 if self._stop_at_failure and any(map(stops, call.verdicts or ())):
                     break
@@ -264,11 +275,19 @@ class ThreadLanes:
 def _failed(
     handler: Handler, exit: Callable[[BaseException], None], call: Call, error: BaseException
 ) -> Verdicts | None:
-    """Returns the verdicts for an exception; the process ends in order where it asks so."""
+    """Returns the verdicts for an exception; the process ends in order where it asks so.
+
+    Nothing gets out of here, or the lane would end.
+    """
     for leaf in _verdicts.leaves(error):
         if isinstance(leaf, KeyboardInterrupt | SystemExit):
             exit(leaf)
             break
     if call.is_cancelled:
         return None
-    return handler.failed(call.messages, error)
+    try:
+        return handler.failed(call.messages, error)
+    except BaseException as second:
+        # An exception class, or a handler of the log, that raises itself.
+        reason = f"{type(error).__name__}, which can't be read: {_verdicts.describe(second)}"
+        return [_verdicts.Retry(reason)] * len(call.messages)

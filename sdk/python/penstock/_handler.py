@@ -62,10 +62,7 @@ class Handler:
             return [None] * len(messages)
         if self.in_batches and isinstance(result, list | tuple):
             return self._verdicts_of_list(messages, result)
-        verdict = _returned(result)
-        if verdict is None:
-            verdict = self._refuse(messages, result, "None or a verdict")
-        return [verdict] * len(messages)
+        return [self._verdict(messages, result)] * len(messages)
 
     def _verdicts_of_list(self, messages: list[Message], results: Sequence[object]) -> Verdicts:
         if len(results) != len(messages):
@@ -75,27 +72,31 @@ class Handler:
             log.error(reason, extra=fields(messages))
             return [Fail(reason)] * len(messages)
         return [
-            None if result is None else _returned(result) or self._refuse([message], result)
+            None if result is None else self._verdict([message], result)
             for message, result in zip(messages, results, strict=True)
         ]
 
-    def _refuse(
-        self, messages: list[Message], result: object, wanted: str = "None or a verdict"
-    ) -> Fail:
-        name = type(result).__name__
+    def _verdict(self, messages: list[Message], result: object) -> Verdict:
+        """Returns the verdict that a result is, and logs it."""
+        verdict = _returned(result)
+        if verdict is not None:
+            log.info("%s", _line(messages, verdict), extra=fields(messages))
+            return verdict
         if inspect.isgenerator(result) or inspect.isasyncgen(result):
             reason = f"the handler is a generator: use return instead of yield in {self.name}"
         else:
-            reason = f"the handler returned a value of type {name}; it may return {wanted}"
-        log.error("%s: %s", name_of(messages), reason, extra=fields(messages))
-        return Fail(reason)
+            name = type(result).__name__
+            reason = (
+                f"the handler returned a value of type {name}; it may return a verdict or None"
+            )
+        verdict = Fail(reason)
+        log.error("%s", _line(messages, verdict), extra=fields(messages))
+        return verdict
 
     def failed(self, messages: list[Message], error: BaseException) -> Verdicts:
         """Returns the verdict on each message for an exception, and logs it."""
         verdict = _verdicts.of(error, self.permanent)
-        where = name_of(messages)
-        attempt = messages[0].attempt
-        words = f"{where}, attempt {attempt}: {verdict.name}: {_verdicts.reason_of(verdict)}"
+        words = _line(messages, verdict)
         if _verdicts.is_deliberate(error):
             log.info("%s", words, extra=fields(messages))
         else:
@@ -116,10 +117,11 @@ def fields(messages: list[Message]) -> dict[str, Any]:
     }
 
 
-def name_of(messages: list[Message]) -> str:
-    """Returns the name of the messages for a log line."""
+def _line(messages: list[Message], verdict: Verdict) -> str:
+    """Returns a log line on a verdict."""
+    first = messages[0]
     more = f" and {len(messages) - 1} more" if len(messages) > 1 else ""
-    return messages[0].id + more
+    return f"{first.id}{more}, attempt {first.attempt}: {verdict.name}: {verdict.reason}"
 
 
 def is_async(function: Any) -> bool:
@@ -134,7 +136,7 @@ def _returned(result: object) -> Verdict | None:
             result = result()
         except Exception:
             return None
-    if not isinstance(result, Verdict) or isinstance(result, _verdicts.Release):
+    if not isinstance(result, Verdict):
         return None
     return _verdicts.of(result, ())
 

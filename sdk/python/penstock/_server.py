@@ -139,11 +139,9 @@ class Server:
         if self._server is None or self._stop_requested is None or self._streams_ended is None:
             return
         grace = self._grace if grace is None else grace
-        self._stop_requested.set()
+        self._request_stop()
         server, self._server = self._server, None
         await self._health.enter_graceful_shutdown()
-        for stream in list(self._streams):
-            stream.halt()
         # Accepts no other stream from now on.
         stopping = asyncio.create_task(server.stop(grace + END_TIME))
         try:
@@ -268,7 +266,14 @@ class Server:
         if self._exit_error is None and self._stop_requested is not None:
             self._exit_error = error
             log.error("the handler raised %s: the process stops", type(error).__name__)
-            self._stop_requested.set()
+            self._request_stop()
+
+    def _request_stop(self) -> None:
+        """Lets no other call begin, and has `wait` return."""
+        assert self._stop_requested is not None
+        self._stop_requested.set()
+        for stream in list(self._streams):
+            stream.halt()
 
     def _exit_in_time(self) -> None:
         """Has the process exit if a stop hangs, which a call that blocks the loop may cause."""
@@ -285,8 +290,7 @@ class Server:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        loop, requested = asyncio.get_running_loop(), self._stop_requested
-        assert requested is not None
+        loop = asyncio.get_running_loop()
         is_first = True
 
         # Not the loop's own handlers, which would wait for a loop that is blocked.
@@ -297,7 +301,7 @@ class Server:
                 os._exit(128 + number)
             is_first = False
             self._exit_in_time()
-            loop.call_soon_threadsafe(requested.set)
+            loop.call_soon_threadsafe(self._request_stop)
 
         numbers = (signal.SIGTERM, signal.SIGINT)
         before = {number: signal.signal(number, on_signal) for number in numbers}

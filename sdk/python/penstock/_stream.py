@@ -29,7 +29,7 @@ MAX_MESSAGE = (1 << 31) - 1
 QUICK = 0.01
 
 # The maximum number of calls that begin in one turn of the event loop, and in one claim.
-MAX_TURN = 64
+MAX_TURN = 16
 MAX_CLAIM = 32
 
 # The time between two looks at messages that can't begin in time, in seconds.
@@ -39,6 +39,9 @@ try:
     SDK_VERSION = importlib.metadata.version("penstock-python")
 except importlib.metadata.PackageNotFoundError:
     SDK_VERSION = "0.0.0+source"
+
+
+_BEHIND = _verdicts.Retry("an earlier message of its batch was not handled")
 
 
 class Refused(Exception):
@@ -83,7 +86,9 @@ class Stream:
         self._sweep: asyncio.TimerHandle | None = None
         # Consecutive quick calls.
         self._quick = 0
+        # The number of calls that may begin in a turn of the event loop.
         self._turn = 1
+        self._in_turn = False
         self._halted = False
         self._ended_by_runtime = False
         self._refusal: Refused | None = None
@@ -339,6 +344,8 @@ class Stream:
         if self._halted or self._schedule is None:
             self._check_over()
             return
+        if self._in_turn:
+            return
         now = time.monotonic()
         room = self._lane_count - len(self._active)
         turn = room if self._settings.handler.threads else min(room, self._turn)
@@ -349,13 +356,12 @@ class Stream:
         if not claims:
             self._check_over()
             return
+        self._in_turn = not self._settings.handler.threads
         if self._is_careful:
             self._report(call for claim in claims for call in claim.calls)
             self._answers.begin((), functools.partial(self._start, claims))
         else:
             self._start(claims)
-        if len(claims) == turn < room:
-            self._request_pump()
 
     @property
     def _is_careful(self) -> bool:
@@ -399,11 +405,7 @@ class Stream:
         now = time.monotonic()
         for claim in claims:
             claim.started = True
-            if all(call.may_begin(now) for call in claim.calls):
-                self._lanes.start(claim)
-            else:
-                # Not at once, as this may be called while messages are claimed.
-                asyncio.get_running_loop().call_soon(self.claim_ended, claim)
+            self._lanes.start(claim)
         if not self._settings.handler.threads:
             # Runs after the first steps of these calls.
             asyncio.get_running_loop().call_soon(self._measure_turn, now)
@@ -411,8 +413,13 @@ class Stream:
             self._tick = asyncio.get_running_loop().call_later(QUICK, self._report_lasting)
 
     def _measure_turn(self, began: float) -> None:
+        """Ends a turn. A handler that blocks the loop begins one call in the next turn, so that
+        verdicts and signals are served between two calls.
+        """
         is_quick = time.monotonic() - began < QUICK / 2
         self._turn = min(MAX_TURN, 2 * self._turn) if is_quick else 1
+        self._in_turn = False
+        self._request_pump()
 
     def _report_lasting(self) -> None:
         """Reports calls that last, and takes the calls that wait behind them."""
@@ -447,8 +454,8 @@ class Stream:
         for index, message in enumerate(call.messages):
             verdict = call.verdicts[index] if call.verdicts else None
             if has_stopped:
-                # A call with several messages went on behind a failure.
-                verdict = _verdicts.BEHIND
+                # The call began with all its messages, so that none can be released.
+                verdict = _BEHIND
             if call.verdicts is not None and not message._cancelled:
                 self._answers.settle(message._number, verdict, message._records)
             is_stop = message._cancelled or stops(verdict)

@@ -46,8 +46,8 @@ class Retry(Verdict):
         self.delay = float(delay)
 
     def outcome(self) -> dict[str, Any]:
-        delay = milliseconds(getattr(self, "delay", 0.0))
-        return {"retry": v1.Retry(reason=reason_of(self), delay_ms=delay)}
+        delay = milliseconds(self.delay)
+        return {"retry": v1.Retry(reason=self.reason, delay_ms=delay)}
 
 
 class Skip(Verdict):
@@ -56,7 +56,7 @@ class Skip(Verdict):
     name = "skip"
 
     def outcome(self) -> dict[str, Any]:
-        return {"skip": v1.Skip(reason=reason_of(self))}
+        return {"skip": v1.Skip(reason=self.reason)}
 
 
 class DeadLetter(Verdict):
@@ -65,7 +65,7 @@ class DeadLetter(Verdict):
     name = "dead_letter"
 
     def outcome(self) -> dict[str, Any]:
-        return {"dead_letter": v1.DeadLetter(reason=reason_of(self))}
+        return {"dead_letter": v1.DeadLetter(reason=self.reason)}
 
 
 class Fail(Verdict):
@@ -77,7 +77,7 @@ class Fail(Verdict):
     name = "fail"
 
     def outcome(self) -> dict[str, Any]:
-        return {"fail": v1.Fail(reason=reason_of(self))}
+        return {"fail": v1.Fail(reason=self.reason)}
 
 
 class Release(Verdict):
@@ -86,7 +86,7 @@ class Release(Verdict):
     name = "release"
 
     def outcome(self) -> dict[str, Any]:
-        return {"release": v1.Release(reason=reason_of(self))}
+        return {"release": v1.Release(reason=self.reason)}
 
 
 def of(error: BaseException, permanent: tuple[type[BaseException], ...]) -> Verdict:
@@ -119,24 +119,25 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
 
 def _of_leaf(error: BaseException, permanent: tuple[type[BaseException], ...]) -> Verdict:
     if isinstance(error, Verdict):
-        return error if _is_usable(error) else Retry(describe(error))
+        return _plain(error)
     return (Fail if isinstance(error, permanent) else Retry)(describe(error))
 
 
-def _is_usable(verdict: Verdict) -> bool:
-    """Returns `False` for `Verdict` itself and for a subclass that is broken."""
-    try:
-        verdict.outcome()
-    except Exception:
-        return False
-    return not isinstance(verdict, Release)
+def _plain(verdict: Verdict) -> Verdict:
+    """Returns the verdict without what a subclass may have added or left out."""
+    if isinstance(verdict, Retry):
+        return Retry(reason_of(verdict), milliseconds(getattr(verdict, "delay", 0)) / 1000)
+    for kind in (Skip, DeadLetter, Fail):
+        if isinstance(verdict, kind):
+            return kind(reason_of(verdict))
+    return Retry(describe(verdict))
 
 
 def _care(verdict: Verdict) -> tuple[int, float]:
     for rank, kind in enumerate((Skip, DeadLetter, Fail, Retry)):
         if isinstance(verdict, kind):
-            return rank, milliseconds(getattr(verdict, "delay", 0.0))
-    return -1, 0.0
+            return rank, getattr(verdict, "delay", 0.0)
+    raise AssertionError(verdict)
 
 
 def describe(error: BaseException) -> str:

@@ -26,7 +26,12 @@ import penstock
 def begun(message):
     print("begun", message.offset, flush=True)
 
-read = sys.stdin.readline
+lock = threading.Lock()
+
+def read():
+    # Text streams may be read by one thread at a time.
+    with lock:
+        return sys.stdin.readline()
 
 {handle}
 
@@ -173,6 +178,7 @@ class Handler:
             code = await self.process.wait()
             if hasattr(self, "reader"):
                 await self.reader
+        self.log_at_end = (await self.process.stderr.read()).decode()
         return code
 
 

@@ -66,14 +66,14 @@ class Verdicts(unittest.TestCase):
             def __init__(self):
                 pass
 
-        class Odd(Retry):
+        class Odd(Skip):
             def outcome(self):
-                return {"retry": 5}["no"]
+                return {"done": 5}
 
         self.assertEqual(sent(Verdict("x")).retry.reason, "Verdict: x")
         self.assertEqual(sent(Own("x")).retry.reason, "Own: x")
         self.assertEqual(sent(Broken()).retry.reason, "")
-        self.assertEqual(sent(Odd("x")).retry.reason, "Odd: x")
+        self.assertEqual(sent(Odd("x")).skip.reason, "x")
         # Only the SDK knows that a message has not begun.
         self.assertEqual(sent(_verdicts.STOPPING).WhichOneof("outcome"), "retry")
 
