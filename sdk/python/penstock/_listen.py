@@ -105,9 +105,9 @@ def _remove_stale(path: str) -> None:
             probe.connect(path)
         except (ConnectionRefusedError, FileNotFoundError):
             pass
-        except OSError as error:
+        except OSError:
             # A server that is too busy to answer is one.
-            raise _in_use(path) from error
+            raise _in_use(path) from None
         else:
             raise _in_use(path)
     os.unlink(path)

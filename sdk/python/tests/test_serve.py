@@ -1,6 +1,7 @@
 """A handler in a process: where it listens, and what signals do to it."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -153,6 +154,20 @@ class Listening(ProcessTest):
         with socket.socket(socket.AF_UNIX) as other:
             other.bind(str(self.socket))
             other.listen()
+            inode = self.socket.stat().st_ino
+            await self.refused("as another process serves it")
+            self.assertEqual(self.socket.stat().st_ino, inode)
+
+    async def test_a_server_that_is_too_busy_to_accept_keeps_its_socket(self):
+        with contextlib.ExitStack() as sockets:
+            busy = sockets.enter_context(socket.socket(socket.AF_UNIX))
+            busy.bind(str(self.socket))
+            busy.listen(0)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    client = sockets.enter_context(socket.socket(socket.AF_UNIX))
+                    client.setblocking(False)
+                    client.connect(str(self.socket))
             inode = self.socket.stat().st_ino
             await self.refused("as another process serves it")
             self.assertEqual(self.socket.stat().st_ino, inode)

@@ -183,6 +183,47 @@ class Begun(unittest.IsolatedAsyncioTestCase):
             held.go.set()
             await runtime.settled(1041)
 
+    async def test_a_reported_call_runs_whatever_happens_before_it_starts(self):
+        class Interrupting(Runtime):
+            """Does something while the report of a call is written."""
+
+            async def _take(self, answer):
+                await super()._take(answer)
+                if answer.begun:
+                    await self.interrupt()
+
+        for threads in (True, False):
+
+            async def stop():
+                runtime.stop()
+
+            async def let_time_pass():
+                # Beyond the time by which the message may begin.
+                await asyncio.sleep(0.06)
+
+            async def cancel():
+                runtime.cancel(1)
+                await asyncio.sleep(0)
+
+            for interrupt in (stop, let_time_pass, cancel):
+                begun = []
+                runtime = Interrupting(
+                    lambda message, begun=begun: begun.append(message.offset),
+                    concurrency=1,
+                    threads=threads,
+                )
+                runtime.interrupt = interrupt
+                with self.subTest(interrupt=interrupt.__name__, threads=threads):
+                    async with runtime:
+                        runtime.send(messages([None, None]), begin_within=0.05)
+                        if interrupt is cancel:
+                            await runtime.until(lambda heard: heard.numbers("done") == [2])
+                            self.assertNotIn(1, runtime.heard.numbers("release"))
+                        else:
+                            await runtime.settled(2)
+                            self.assertEqual(names(runtime), ["done", "release"])
+                            self.assertEqual(begun, [1])
+
     async def test_a_message_that_can_not_begin_in_time_is_released(self):
         held = Held()
         async with Runtime(held.handle, concurrency=1) as runtime:

@@ -60,13 +60,17 @@ class Spans(unittest.IsolatedAsyncioTestCase):
             look()
 
         for handle in (on_loop, lambda one: look(), lambda one: later(one)):
-            one = message(topic="orders", partition=3, offset=42, headers=[PARENT], group="shop")
+            one = message(
+                topic="orders", partition=3, offset=42, headers=[PARENT], group="shop"
+            )
             [outcome] = await deliver(handle, one)
             self.assertEqual(outcome.name, "done")
         self.assertEqual(found, [TRACE] * 3)
         self.assertEqual([span.events for span in self.spans], [["end"]] * 3)
         options = self.spans[0].options
-        self.assertEqual((options["name"], options["kind"].name), ("process orders", "CONSUMER"))
+        self.assertEqual(
+            (options["name"], options["kind"].name), ("process orders", "CONSUMER")
+        )
         self.assertEqual(options["attributes"]["messaging.kafka.offset"], 42)
         self.assertEqual(options["attributes"]["messaging.consumer.group.name"], "shop")
         self.assertFalse(trace.get_current_span().get_span_context().is_valid)
