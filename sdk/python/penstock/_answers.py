@@ -38,7 +38,7 @@ class _Run:
 
 
 class Answers:
-    """Gathers what a stream says, and writes it. Belongs to the event loop."""
+    """Gathers the answers of a stream, and writes them. Belongs to the event loop."""
 
     def __init__(self) -> None:
         self._welcome: v1.Welcome | None = None

@@ -86,7 +86,7 @@ class Claim:
 
 
 class Listener(Protocol):
-    """Is told, in the event loop, what becomes of calls."""
+    """Gets the ends of calls, in the event loop."""
 
     def call_ended(self, call: Call) -> None: ...
 
@@ -106,7 +106,7 @@ class Lanes(Protocol):
         """Begins no other call of a claim."""
 
     def close(self) -> None:
-        """Ends what waits for claims."""
+        """Ends the threads that wait for claims."""
 
 
 class LoopLanes:
@@ -138,7 +138,7 @@ class LoopLanes:
         """Nothing to do: a claim has one call."""
 
     def close(self) -> None:
-        """Nothing waits."""
+        """Nothing to do: no thread waits."""
 
     async def _run(self, call: Call) -> None:
         call.begin()

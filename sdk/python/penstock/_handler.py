@@ -1,4 +1,4 @@
-"""The handler function: how it is called, and what its results mean."""
+"""The handler function: its calls, and the verdicts that its results stand for."""
 
 from __future__ import annotations
 

@@ -250,7 +250,7 @@ class Message:
 
 
 def _bytes(name: str, value: bytes | None) -> bytes | None:
-    # A copy of what may change before it is sent.
+    # A copy, as the buffer may change before the record is sent.
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
     if value is not None and not isinstance(value, bytes):

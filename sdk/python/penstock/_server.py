@@ -24,7 +24,7 @@ from penstock.handler.v1 import handler_pb2 as v1
 
 SERVICE = "penstock.handler.v1.Handler"
 
-# The runtime bounds the size of what it sends. A port is never shared with another process.
+# The runtime bounds the size of its messages. A port is never shared with another process.
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)]
 
 # The time to write the end of streams after the grace, in seconds.
@@ -116,7 +116,7 @@ class Server:
         """Starts to listen. The lifespan is entered before.
 
         # Raises
-        `OSError` if the address can't be had, and whatever the lifespan raises.
+        `OSError` if the address can't be had, and any exception of the lifespan.
         """
         if self._server is not None:
             raise RuntimeError("the server was started before")

@@ -124,7 +124,7 @@ def _of_leaf(error: BaseException, permanent: tuple[type[BaseException], ...]) -
 
 
 def _plain(verdict: Verdict) -> Verdict:
-    """Returns the verdict without what a subclass may have added or left out."""
+    """Returns the verdict as one of the four classes. A subclass may lack fields."""
     if isinstance(verdict, Retry):
         return Retry(reason_of(verdict), milliseconds(getattr(verdict, "delay", 0)) / 1000)
     for kind in (Skip, DeadLetter, Fail):

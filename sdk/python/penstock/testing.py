@@ -46,7 +46,7 @@ def message(
     group: str = "test",
     state: Any = None,
 ) -> Message:
-    """Returns a message. Text is encoded in UTF-8; `state` is what a lifespan would yield."""
+    """Returns a message. Text is encoded in UTF-8; `state` stands for a lifespan's value."""
     pairs = headers.items() if isinstance(headers, Mapping) else headers
     delivery = v1.Delivery(
         offset=offset,
