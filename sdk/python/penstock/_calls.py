@@ -19,6 +19,10 @@ from penstock._message import Message
 from penstock._schedule import stops
 
 
+# The maximum time in seconds that a claim begins further calls on the event loop.
+TURN = 0.005
+
+
 class Call:
     """One call of the handler with one message, or with several."""
 
@@ -43,6 +47,11 @@ class Call:
     def is_cancelled(self) -> bool:
         """Returns `True` if no verdict of the call would count."""
         return all(message._cancelled for message in self.messages)
+
+    @property
+    def has_failed(self) -> bool:
+        """Returns `True` if the messages behind the call must not begin."""
+        return any(map(stops, self.verdicts or ()))
 
     def begin(self) -> None:
         """Notes the beginning."""
@@ -75,6 +84,19 @@ class Claim:
         self.current: Call | None = None
         self.started = False
         self.over: asyncio.Future[None] | None = None
+
+    def take(self, *, stopped: bool) -> Call | None:
+        """Takes the next call for its lane; `None` if there is none that may begin."""
+        try:
+            call = self.calls.popleft()
+        except IndexError:
+            return None
+        # A reported call runs in any case.
+        if (stopped and not call.reported) or not call.may_begin(time.monotonic()):
+            self.calls.appendleft(call)
+            return None
+        self.current = call
+        return call
 
     def take_rest(self) -> list[Call]:
         """Takes the calls that the lane has not."""
@@ -110,52 +132,58 @@ class Lanes(Protocol):
 
 
 class LoopLanes:
-    """Calls on the event loop, each in a task with a context that is its own."""
+    """Calls on the event loop, each claim in a task."""
 
-    def __init__(self, handler: Handler, listener: Listener) -> None:
+    def __init__(self, handler: Handler, listener: Listener, *, stop_at_failure: bool) -> None:
         self._handler = handler
         self._listener = listener
+        self._stop_at_failure = stop_at_failure
         self._loop = asyncio.get_running_loop()
+        self._stopped = False
 
     def start(self, claim: Claim) -> None:
-        call = claim.calls[0]
-        if not call.may_begin(time.monotonic()):
-            self._loop.call_soon(self._listener.claim_ended, claim)
-            return
-        claim.calls.popleft()
-        claim.current = call
-        if call.is_cancelled:
-            self._loop.call_soon(self._ended, claim, call)
-            return
-        call.work = self._loop.create_task(self._run(call))
-        call.work.add_done_callback(lambda _: self._ended(claim, call))
+        task = self._loop.create_task(self._run_claim(claim))
+        task.add_done_callback(lambda _: self._listener.claim_ended(claim))
 
     def cancel(self, call: Call) -> None:
         if call.work is not None:
             call.work.cancel("the delivery was cancelled")
 
     def stop(self) -> None:
-        """Nothing to do: a claim has one call."""
+        self._stopped = True
 
     def close(self) -> None:
-        """Nothing to do: no thread waits."""
+        """Nothing to do: no task waits."""
+
+    async def _run_claim(self, claim: Claim) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        context, began = contextvars.copy_context(), time.monotonic()
+        while call := claim.take(stopped=self._stopped):
+            if not call.is_cancelled:
+                call.work = task
+                await self._run(call)
+                call.work = None
+            self._listener.call_ended(call)
+            if (
+                (self._stop_at_failure and call.has_failed)
+                or time.monotonic() - began > TURN
+                # The task, or its context, is no longer as the next call expects it.
+                or task.cancelling()
+                or contextvars.copy_context() != context
+            ):
+                break
 
     async def _run(self, call: Call) -> None:
         call.begin()
         try:
-            result = await resolve(self._handler.call(call.messages))
+            result = self._handler.call(call.messages)
+            if result is not None:
+                result = await resolve(result)
             call.verdicts = self._handler.verdicts(call.messages, result)
         except BaseException as error:
             call.verdicts = _failed(self._handler, self._listener.exit, call, error)
         call.took = time.monotonic() - call.began
-
-    def _ended(self, claim: Claim, call: Call) -> None:
-        if call.verdicts is None and not call.is_cancelled:
-            # Cancelled by another task before its first step.
-            error = asyncio.CancelledError("before its first step")
-            call.verdicts = _failed(self._handler, self._listener.exit, call, error)
-        self._listener.call_ended(call)
-        self._listener.claim_ended(claim)
 
 
 class ThreadLanes:
@@ -217,19 +245,12 @@ class ThreadLanes:
             claim = None
 
     def _run_claim(self, claim: Claim) -> None:
-        with contextlib.suppress(IndexError):
-            while True:
-                call = claim.calls.popleft()
-                stopped = self._stopped and not call.reported
-                if stopped or not call.may_begin(time.monotonic()):
-                    claim.calls.appendleft(call)
-                    break
-                claim.current = call
-                if not call.is_cancelled:
-                    self._context.copy().run(self._run, call)
-                self._tell(call)
-                if self._stop_at_failure and any(map(stops, call.verdicts or ())):
-                    break
+        while call := claim.take(stopped=self._stopped):
+            if not call.is_cancelled:
+                self._context.copy().run(self._run, call)
+            self._tell(call)
+            if self._stop_at_failure and call.has_failed:
+                break
         self._tell(claim)
 
     def _run(self, call: Call) -> None:

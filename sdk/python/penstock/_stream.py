@@ -84,7 +84,7 @@ class Stream:
         self._pump_due = False
         self._tick: asyncio.TimerHandle | None = None
         self._sweep: asyncio.TimerHandle | None = None
-        # Consecutive quick calls.
+        # The number of quick calls, halved by each other call.
         self._quick = 0
         # The number of calls that may begin in a turn of the event loop.
         self._turn = 1
@@ -216,7 +216,7 @@ class Stream:
                 handler, self, self._lane_count, stop_at_failure=one_by_one
             )
         else:
-            self._lanes = _calls.LoopLanes(handler, self)
+            self._lanes = _calls.LoopLanes(handler, self, stop_at_failure=one_by_one)
         self._answers.welcome(
             v1.Welcome(
                 version=VERSION,
@@ -371,7 +371,7 @@ class Stream:
         """Takes messages for one lane."""
         assert self._schedule is not None
         schedule, handler = self._schedule, self._settings.handler
-        if self._is_careful or not handler.threads:
+        if self._is_careful:
             calls = 1
         elif schedule.order == v1.ORDER_BATCH:
             calls = MAX_CLAIM
@@ -448,7 +448,7 @@ class Stream:
         """Gives the verdicts of a call that has ended."""
         assert self._schedule is not None and self._credits is not None
         now = time.monotonic()
-        self._quick = self._quick + 1 if call.took < QUICK else 0
+        self._note_time(call.took)
         one_by_one = self._schedule.order == v1.ORDER_BATCH
         has_stopped = False
         for index, message in enumerate(call.messages):
@@ -464,6 +464,13 @@ class Stream:
             if not one_by_one:
                 self._schedule.advance(message)
             self._credits.ended(now, finished=True)
+
+    def _note_time(self, took: float) -> None:
+        """Counts quick calls. A single one that is not, as on a busy machine, is forgiven."""
+        if took < QUICK:
+            self._quick = min(self._quick + 1, 2 * self._settings.window)
+        else:
+            self._quick //= 2
 
     def claim_ended(self, claim: Claim) -> None:
         """Frees a lane."""

@@ -266,6 +266,7 @@ class Begun(unittest.IsolatedAsyncioTestCase):
             message.extend(90)
             self.assertGreater(message.remaining, 80)
             message.heartbeat()
+            await asyncio.sleep(0.01)
 
         def plain(message):
             message.extend(90)
