@@ -18,7 +18,6 @@ from penstock._handler import Handler, Verdicts, log
 from penstock._message import Message
 from penstock._schedule import stops
 
-
 # The maximum time in seconds that a claim begins further calls on the event loop.
 TURN = 0.005
 

@@ -32,6 +32,9 @@ def traced(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
     @functools.wraps(function, updated=())
     def call(argument: Any) -> Any:
+        if not (_is_configured() or _has_headers(argument)):
+            # No span would be kept, and there is no trace to continue.
+            return function(argument)
         span = _start(tracer, getter, argument)
         with _in_span(span):
             try:
@@ -45,6 +48,16 @@ def traced(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return result
 
     return call
+
+
+def _is_configured() -> bool:
+    """Returns `True` if the program has set a tracer provider."""
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
+def _has_headers(argument: Message | list[Message]) -> bool:
+    messages = [argument] if isinstance(argument, Message) else argument
+    return any(message._delivery.headers for message in messages)
 
 
 async def _finish(span: Any, result: Any) -> Any:

@@ -41,6 +41,10 @@ class Spans(unittest.IsolatedAsyncioTestCase):
         patch = mock.patch.object(_telemetry.trace, "get_tracer", lambda name: tracer)
         patch.start()
         self.addCleanup(patch.stop)
+        configured = mock.patch.object(_telemetry, "_is_configured", lambda: self.configured)
+        self.configured = True
+        configured.start()
+        self.addCleanup(configured.stop)
 
     def start(self, name, **options):
         self.spans.append(Recording(name=name, **options))
@@ -94,6 +98,12 @@ class Spans(unittest.IsolatedAsyncioTestCase):
         await deliver(lambda found: None, message(headers=[PARENT]), message(), batch_size=2)
         [span] = self.spans
         self.assertEqual([link.context.trace_id for link in span.options["links"]], [TRACE])
+
+    async def test_a_program_without_traces_has_spans_only_for_messages_with_headers(self):
+        self.configured = False
+        await deliver(lambda one: None, message(), message(headers=[PARENT]))
+        await deliver(lambda found: None, message(), message(), batch_size=2)
+        self.assertEqual([span.get_span_context().trace_id for span in self.spans], [TRACE])
 
     async def test_it_can_be_switched_off(self):
         await deliver(lambda one: None, message(), telemetry=False)
