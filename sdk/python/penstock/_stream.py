@@ -492,6 +492,10 @@ class Stream:
 
     def _ended_unbegun(self, message: Message, verdict: _verdicts.Verdict | None) -> None:
         assert self._credits is not None
+        if self._hello.version < VERSION and verdict is not None:
+            # The runtime knows no release. It expects a verdict behind a failure, and takes
+            # the end of the stream for a release of the others.
+            verdict = _BEHIND if verdict is _verdicts.BEHIND else None
         if verdict is not None:
             self._answers.settle(message._number, verdict)
         self._credits.ended(time.monotonic(), finished=False)

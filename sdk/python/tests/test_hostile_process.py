@@ -69,9 +69,12 @@ class Broken(ProcessTest):
                     await handler.send(6)
                     self.assertNotEqual(await handler.ended(), 0)
                     self.assertNotEqual(handler.status, grpc.StatusCode.OK)
-                    self.assertEqual(handler.heard.numbers("done"), [1, 2])
-                    open_begun = set(handler.heard.begun) - {1, 2}
-                    self.assertEqual(open_begun, {3}, "only it is charged")
+                    # The last message of the process may be lost with it: both the verdict
+                    # on 2 and the report of 3 are in it.
+                    done = handler.heard.numbers("done")
+                    self.assertIn(done, ([1, 2], [1]))
+                    open_begun = set(handler.heard.begun) - set(done)
+                    self.assertEqual(open_begun, {done[-1] + 1}, "only it is charged")
 
     async def test_the_end_that_a_handler_asks_for_is_in_order(self):
         for way, code in [

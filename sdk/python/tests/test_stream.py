@@ -111,6 +111,29 @@ class Handshake(unittest.IsolatedAsyncioTestCase):
             await runtime.settled(1)
         self.assertEqual(runtime.heard.welcome.version, 2)
 
+    async def test_a_runtime_of_version_1_gets_no_release(self):
+        held = Held()
+
+        async def handle(message):
+            if message.key == b"a":
+                raise Retry("busy")
+            await held.handle(message)
+
+        runtime = Runtime(handle, order="key", concurrency=2)
+        runtime._hello.version = 1
+        async with runtime:
+            runtime.send(messages(["a", "a", "b"]))
+            # A message behind a failure has a verdict, which the runtime does not count.
+            await runtime.settled(2)
+            runtime.send(messages(["c", "d"], 4))
+            await held.wait_for(2)
+            runtime.stop()
+            held.go.set()
+            await runtime.ended()
+        # The last one, which did not begin, has none.
+        self.assertEqual(names(runtime), ["retry", "retry", "done", "done"])
+        self.assertEqual(runtime.heard.numbers("done"), [3, 4])
+
     async def test_a_stream_begins_with_hello(self):
         runtime = Runtime(nothing)
         runtime.request(v1.FromRuntime(batch=v1.Batch(first_id=1)))
