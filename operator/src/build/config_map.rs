@@ -57,6 +57,8 @@ fn for_the_runtime(spec: &KafkaConsumerSpec) -> KafkaConsumerSpec {
             socket: handler.socket.clone(),
             path: handler.path.clone(),
             timeout: handler.timeout,
+            wait_timeout: handler.wait_timeout,
+            max_timeout: handler.max_timeout,
             command: Vec::new(),
             args: Vec::new(),
             env: Vec::new(),
