@@ -292,10 +292,7 @@ impl Waiting {
                 .ok_or_else(|| self.refuse(message)),
             // Without a point, the commit before it was as far already.
             Wanted::Handled { .. } => self.partition.uncommitted().ok_or(CommitResult::Committed),
-            Wanted::Rewind(offset) => Ok(CommitPoint {
-                offset,
-                metadata: String::new(),
-            }),
+            Wanted::Rewind(offset) => Ok(self.partition.point_at(offset)),
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::commit::CommitResult;
 use crate::commits::{Commits, entry};
 use crate::kafka::Client;
-use crate::partition::{CommitPoint, Partition};
+use crate::partition::Partition;
 use crate::rewind::{Rewind, rewinds};
 use crate::strategy::Strategy;
 
@@ -87,10 +87,7 @@ impl LastCommit {
 fn go_back<C: Client>(client: &C, commits: &mut Commits<C>, rewind: &Rewind) -> Waiting {
     rewind.log();
     let partition = &rewind.partition;
-    let point = CommitPoint {
-        offset: rewind.offset,
-        metadata: String::new(),
-    };
+    let point = partition.point_at(rewind.offset);
     if let Err(reason) = client.store(entry(partition, &point)) {
         tracing::warn!(
             topic = partition.topic,

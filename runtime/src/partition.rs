@@ -4,6 +4,12 @@
 //! up, whatever its handler still reports changes nothing: a later assignment
 //! of the same partition is another value, with a higher epoch.
 
+mod commits;
+mod held;
+
+pub(crate) use commits::{CommitPoint, StartCommit};
+pub(crate) use held::Held;
+
 use std::any::Any;
 use std::ffi::CString;
 use std::ops::Range;
@@ -21,7 +27,7 @@ use crate::metrics::{Metrics, PartitionMetrics, TopicMetrics};
 use crate::offsets::{Delivered, OffsetTracker};
 use crate::outbox::Outbox;
 use crate::produce::ProducerRecord;
-use crate::strategy::Strategy;
+use held::RUNNING;
 
 /// Messages are handed out.
 const ACTIVE: u8 = 0;
@@ -32,34 +38,8 @@ const DRAINING: u8 = 2;
 /// The partition is revoked; no attempt begins, and verdicts are void.
 const REVOKED: u8 = 3;
 
-/// What a commit says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct CommitPoint {
-    /// All before it needs no more work.
-    pub(crate) offset: i64,
-    /// What is known beyond, as text; perhaps empty. See [`Gaps`].
-    pub(crate) metadata: String,
-}
-
 /// Keeps a client alive, whichever it is.
 pub(crate) type Keeper = Arc<dyn Any + Send + Sync>;
-
-/// Messages that wait for others of their key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Held {
-    pub(crate) messages: usize,
-    pub(crate) bytes: usize,
-}
-
-impl Held {
-    /// Whether either is more than in `most`.
-    pub(crate) fn exceeds(self, most: Self) -> bool {
-        self.messages > most.messages || self.bytes > most.bytes
-    }
-}
-
-/// Not paused.
-const RUNNING: usize = usize::MAX;
 
 /// An assigned partition. Shared by the pump and all its messages.
 pub(crate) struct Partition {
@@ -72,7 +52,8 @@ pub(crate) struct Partition {
     pub(crate) metrics: PartitionMetrics,
     /// An end or an error was read last; see [`Self::set_displaced`].
     displaced: AtomicBool,
-    /// The topic's id when it was assigned, once that is known.
+    /// The topic's id when its offset was committed, or else when it was assigned, once
+    /// that is known.
     topic_id: OnceLock<TopicId>,
     state: AtomicU8,
     offsets: Mutex<OffsetTracker>,
@@ -89,6 +70,8 @@ pub(crate) struct Partition {
     epochs: Mutex<Epochs>,
     /// What the brokers have, as far as is known.
     committed: Mutex<Option<CommitPoint>>,
+    /// What stands there is where reading began, which the brokers do not have.
+    is_begun_without: AtomicBool,
     /// A commit is with the brokers.
     committing: AtomicBool,
     /// The highest offset that was sent in a commit.
@@ -132,6 +115,7 @@ impl Partition {
             next_read: AtomicI64::new(-1),
             epochs: Mutex::default(),
             committed: Mutex::default(),
+            is_begun_without: AtomicBool::new(false),
             committing: AtomicBool::new(false),
             sent: AtomicI64::new(i64::MIN),
             metadata_limit: AtomicUsize::new(METADATA_LIMIT),
@@ -143,25 +127,34 @@ impl Partition {
         }
     }
 
-    /// Goes on from what an earlier owner knew.
+    /// Goes on from what an earlier owner knew. Should the topic have another id by now, its
+    /// offset is that of a log that is gone; see `recovery`.
     pub(crate) fn resume(self, gaps: Gaps) -> Self {
         let committed = CommitPoint {
             offset: gaps.base(),
             metadata: gaps.encode(METADATA_LIMIT),
         };
+        let topic_id = OnceLock::new();
+        if let Some(id) = gaps.topic_id() {
+            // The first value of a new cell.
+            let _ = topic_id.set(TopicId(id));
+        }
         Self {
             offsets: Mutex::new(OffsetTracker::resume(gaps)),
             committed: Mutex::new(Some(committed)),
+            topic_id,
             ..self
         }
     }
 
     /// Notes where reading begins, at an offset that the group has committed or has yet to
     /// commit. `leader_epoch` is that of the message before.
-    pub(crate) fn begin_at(&self, offset: i64, leader_epoch: Option<i32>, is_committed: bool) {
+    pub(crate) fn begin_at(&self, offset: i64, leader_epoch: Option<i32>, commit: StartCommit) {
         self.note_epoch(offset - 1, leader_epoch);
         self.offsets.lock().reach(offset);
-        if is_committed {
+        let needless = commit == StartCommit::Needless;
+        self.is_begun_without.store(needless, Ordering::Relaxed);
+        if commit != StartCommit::Due {
             let mut committed = self.committed.lock();
             committed.get_or_insert_with(|| CommitPoint {
                 offset,
@@ -252,7 +245,7 @@ impl Partition {
         *self.topic_id.get_or_init(|| id)
     }
 
-    /// The topic's id when it was assigned, once that is known.
+    /// The id of the topic that the position belongs to, once that is known.
     pub(crate) fn topic_id(&self) -> Option<TopicId> {
         self.topic_id.get().copied()
     }
@@ -318,7 +311,7 @@ impl Partition {
     /// that it says are done with.
     pub(crate) fn take_records(&self, point: &CommitPoint) -> Vec<(i64, ProducerRecord)> {
         // What has no room in the metadata would be handled again: its records wait.
-        let gaps = Gaps::decode(point.metadata.as_bytes(), point.offset).unwrap_or(None);
+        let gaps = point.gaps();
         self.outbox.lock().take(|offset| {
             offset < point.offset || gaps.as_ref().is_some_and(|gaps| gaps.is_complete(offset))
         })
@@ -350,30 +343,6 @@ impl Partition {
         self.offsets.lock().committable()
     }
 
-    /// What may be committed now. Absent before the first message.
-    pub(crate) fn commit_point(&self) -> Option<CommitPoint> {
-        let offsets = self.offsets.lock();
-        let offset = offsets.committable()?;
-        let gaps = offsets.gaps(offset);
-        drop(offsets);
-        Some(self.point(&gaps))
-    }
-
-    /// Returns what may be committed once a message in flight is settled too, as happens
-    /// in InOrder mode. `None` if an earlier message is unsettled, or if the message is
-    /// not in flight.
-    pub(crate) fn commit_point_behind(&self, message: i64) -> Option<CommitPoint> {
-        let offsets = self.offsets.lock();
-        let offset = offsets.committable_behind(message)?;
-        let gaps = if offsets.knows_more() {
-            offsets.gaps(offset)
-        } else {
-            Gaps::new(offset, offset, [], [])
-        };
-        drop(offsets);
-        Some(self.point(&gaps))
-    }
-
     /// Returns the lowest offset that was delivered and is not settled.
     pub(crate) fn lowest_unsettled(&self) -> Option<i64> {
         self.offsets.lock().lowest_unsettled()
@@ -388,123 +357,6 @@ impl Partition {
     /// Returns `true` if the message was delivered and is neither settled nor abandoned.
     pub(crate) fn is_in_flight(&self, offset: i64) -> bool {
         self.offsets.lock().is_in_flight(offset)
-    }
-
-    fn point(&self, gaps: &Gaps) -> CommitPoint {
-        CommitPoint {
-            offset: gaps.base(),
-            metadata: gaps.encode(self.metadata_limit.load(Ordering::Relaxed)),
-        }
-    }
-
-    /// What may be committed and is more than the brokers have.
-    pub(crate) fn uncommitted(&self) -> Option<CommitPoint> {
-        let point = self.commit_point()?;
-        let committed = self.committed.lock();
-        let is_news = committed
-            .as_ref()
-            .is_none_or(|known| point.offset >= known.offset && point != *known);
-        let is_beyond_sent = point.offset >= self.sent.load(Ordering::Relaxed);
-        (is_news && is_beyond_sent).then_some(point)
-    }
-
-    /// Whether the pump has something to commit by itself. Where others commit messages,
-    /// it has only what they do not say: attempts in order, and a position that was
-    /// reached without a message.
-    pub(crate) fn needs_commit(&self, strategy: Strategy) -> bool {
-        let concerned = match strategy {
-            Strategy::Read => self.offsets.lock().is_at_reached(),
-            Strategy::Handled | Strategy::Transaction => true,
-            Strategy::EachMessage => {
-                let committed = self.committed.lock();
-                let told = committed.as_ref().is_some_and(|it| !it.metadata.is_empty());
-                drop(committed);
-                let offsets = self.offsets.lock();
-                told || offsets.knows_more() || offsets.is_at_reached()
-            }
-        };
-        concerned && self.uncommitted().is_some()
-    }
-
-    /// Notes what the brokers have committed.
-    pub(crate) fn committed(&self, point: CommitPoint) {
-        self.metrics.committed.set(point.offset);
-        *self.committed.lock() = Some(point);
-    }
-
-    /// Notes that a commit is sent. One is sent after the other, so that none overtakes
-    /// another; and what follows is no lower, for the brokers may have applied this one
-    /// even if its answer is lost.
-    pub(crate) fn commit_sent(&self, offset: i64) {
-        self.sent.fetch_max(offset, Ordering::Relaxed);
-        self.committing.store(true, Ordering::Relaxed);
-    }
-
-    /// Notes that a commit is answered, or will not be.
-    pub(crate) fn commit_ended(&self) {
-        self.committing.store(false, Ordering::Relaxed);
-    }
-
-    /// Whether a commit is with the brokers.
-    pub(crate) fn is_committing(&self) -> bool {
-        self.committing.load(Ordering::Relaxed)
-    }
-
-    /// Notes that the brokers found the metadata too long.
-    pub(crate) fn shorten_metadata(&self) {
-        let limit = self.metadata_limit.load(Ordering::Relaxed) / 2;
-        self.metadata_limit.store(limit, Ordering::Relaxed);
-        tracing::warn!(
-            "the brokers take no such long metadata for {}/{}: at most {limit} bytes are tried; offset.metadata.max.bytes is less than its default",
-            self.topic,
-            self.number
-        );
-    }
-
-    /// Where a successor would begin, as far as is known: the offset committed
-    /// last, or where this assignment began.
-    pub(crate) fn position(&self) -> Option<i64> {
-        let committed = self.committed.lock().as_ref().map(|point| point.offset);
-        committed.or_else(|| self.committable())
-    }
-
-    /// Notes that a message of this many bytes is held behind another of its key, or
-    /// no longer. Wakes the pump once a paused partition may be read on.
-    pub(crate) fn hold(&self, bytes: usize, held: bool) {
-        if held {
-            self.held.fetch_add(1, Ordering::Relaxed);
-            self.held_bytes.fetch_add(bytes, Ordering::Relaxed);
-            return;
-        }
-        self.held_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        let left = self.held.fetch_sub(1, Ordering::AcqRel) - 1;
-        if left == self.resume_at.load(Ordering::Acquire) {
-            self.pump.notify_one();
-        }
-    }
-
-    /// What is held.
-    pub(crate) fn held(&self) -> Held {
-        Held {
-            messages: self.held.load(Ordering::Acquire),
-            bytes: self.held_bytes.load(Ordering::Relaxed),
-        }
-    }
-
-    /// Notes that reading pauses until half of what is held has gone; `false` if it
-    /// does already.
-    pub(crate) fn pause(&self) -> bool {
-        let half = self.held().messages / 2;
-        self.resume_at.swap(half, Ordering::AcqRel) == RUNNING
-    }
-
-    /// Whether a paused partition may be read on, which it then is.
-    pub(crate) fn may_resume(&self) -> bool {
-        let may = self.held().messages <= self.resume_at.load(Ordering::Acquire);
-        if may {
-            self.resume_at.store(RUNNING, Ordering::Release);
-        }
-        may
     }
 
     /// Messages delivered and not settled.

@@ -259,6 +259,10 @@ impl<C: Client> Pump<C> {
                 Fetched::End(partition, end) => {
                     partition.set_displaced(true);
                     recovery.note_arrival(&partition);
+                    let position = partition.read_position();
+                    if parts.stores && position.is_none_or(|next| next <= end) {
+                        stored.push((Arc::clone(&partition), end));
+                    }
                     ends.push((partition, end));
                 }
                 Fetched::OutOfRange(partition, range) => refused.push((partition, range)),
@@ -519,10 +523,7 @@ impl<C: Client> Pump<C> {
 /// Stores the offsets behind what was read, for the client to commit.
 fn store(client: &impl Client, read: &[(Arc<Partition>, i64)]) {
     for (partition, offset) in read {
-        let point = CommitPoint {
-            offset: *offset,
-            metadata: String::new(),
-        };
+        let point = partition.point_at(*offset);
         if let Err(reason) = client.store(entry(partition, &point)) {
             // It was revoked a moment ago, and its next owner begins before.
             tracing::debug!(

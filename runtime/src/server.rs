@@ -348,7 +348,7 @@ impl Runtime {
             topics: &self.consumer.topics,
             dead_letters: self.dead_letter_topic(),
             oauth_token: connection.oauth_token.clone(),
-            reports_ends: self.strategy().redelivers(),
+            reports_ends: self.strategy().redelivers() || self.stores(connection),
             stores: self.stores(connection),
         }
     }

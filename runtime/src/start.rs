@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::gaps::Gaps;
 use crate::kafka::{Client, Committed, Edge, LookUpError, StartOffset, TopicPartition};
+use crate::partition::StartCommit;
 use crate::positions::{self, Policy};
 use crate::strategy::Strategy;
 
@@ -50,6 +51,8 @@ pub(crate) struct Beginning {
     pub(crate) inherited: Inherited,
     /// Partitions whose start is to be committed before anything else.
     pub(crate) uncommitted: BTreeSet<TopicPartition>,
+    /// Partitions without an offset that begin where every group begins.
+    pub(crate) without_need: BTreeSet<TopicPartition>,
     /// Why the consumer is to end.
     pub(crate) refused: Option<String>,
 }
@@ -66,7 +69,19 @@ impl Beginning {
             starts: starts.collect(),
             inherited: Inherited::new(),
             uncommitted: BTreeSet::new(),
+            without_need: BTreeSet::new(),
             refused: None,
+        }
+    }
+
+    /// Returns whether the start of a partition is committed, or is to be.
+    pub(crate) fn commit_of(&self, partition: &TopicPartition) -> StartCommit {
+        if self.uncommitted.contains(partition) {
+            StartCommit::Due
+        } else if self.without_need.contains(partition) {
+            StartCommit::Needless
+        } else {
+            StartCommit::Made
         }
     }
 }
@@ -180,10 +195,7 @@ pub(crate) async fn look_up<C: Client>(
     inherits: bool,
 ) -> Result<Beginning, LookUpError> {
     let committed = client.committed(partitions.to_vec(), REQUEST_LIMIT).await?;
-    let inherited = match inherits {
-        true => inherited(&committed),
-        false => Inherited::new(),
-    };
+    let inherited = inherited(&committed, inherits);
     let used = match policy.reset {
         // It begins there anyway.
         Some(Edge::Start) => BTreeSet::new(),
@@ -193,6 +205,7 @@ pub(crate) async fn look_up<C: Client>(
         starts: Vec::with_capacity(committed.len()),
         inherited,
         uncommitted: BTreeSet::new(),
+        without_need: BTreeSet::new(),
         refused: None,
     };
     let mut wanted = Vec::new();
@@ -263,8 +276,9 @@ fn without_offset(partition: &TopicPartition) -> String {
     )
 }
 
-/// Reads the metadata of committed offsets.
-fn inherited(committed: &[Committed]) -> Inherited {
+/// Reads the metadata of committed offsets: the ids of the topics, and with `all` what is
+/// known of messages.
+fn inherited(committed: &[Committed], all: bool) -> Inherited {
     let mut inherited = Inherited::new();
     for found in committed {
         let Some(offset) = found.offset else {
@@ -272,10 +286,18 @@ fn inherited(committed: &[Committed]) -> Inherited {
         };
         let partition = &found.partition;
         match Gaps::decode(&found.metadata, offset) {
-            Ok(Some(gaps)) => {
+            Ok(Some(gaps)) if all => {
                 inherited.insert(partition.clone(), gaps);
             }
-            Ok(None) => {}
+            Ok(Some(gaps)) if gaps.topic_id().is_some() => {
+                let none = Gaps::new(offset, offset, [], []);
+                let none = none.with_topic_id(gaps.topic_id());
+                inherited.insert(partition.clone(), none);
+            }
+            Ok(_) => {}
+            Err(error) if !all => {
+                tracing::debug!("the metadata committed for {partition} is not used: {error}")
+            }
             Err(error) => tracing::warn!(
                 "the metadata committed for {partition} is not used: {error}; what was handled beyond offset {offset} may come again"
             ),
@@ -299,9 +321,12 @@ async fn begin_at_edges<C: Client>(
         let mut starts = beginning.starts.iter_mut();
         if let Some(start) = starts.find(|start| start.partition == partition) {
             start.offset = Some(offset);
-            if is_pinned {
-                beginning.uncommitted.insert(partition);
-            }
+            let begun = if is_pinned {
+                &mut beginning.uncommitted
+            } else {
+                &mut beginning.without_need
+            };
+            begun.insert(partition);
         }
     }
     Ok(())

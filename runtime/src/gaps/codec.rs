@@ -13,6 +13,15 @@
 //! checksum      4 bytes  CRC-32 of the prefix and all before, lowest first
 //! ```
 //!
+//! Version 2, where the topic's id is known:
+//!
+//! ```text
+//! penstock/2:<base64 as above>
+//!
+//! topic id      16 bytes, highest first
+//! base …        as in version 1
+//! ```
+//!
 //! A text that says anything else, or is for another offset, says nothing.
 
 use std::ops::Range;
@@ -23,8 +32,11 @@ use thiserror::Error;
 
 use super::{Gaps, varint};
 
-/// What each text begins with.
+/// What each text of version 1 begins with.
 pub const PREFIX: &str = "penstock/1:";
+
+/// What each text begins with that names the topic, as long as the other.
+pub(super) const PREFIX_WITH_TOPIC: &str = "penstock/2:";
 
 /// What the texts of all versions begin with.
 const FAMILY: &str = "penstock/";
@@ -34,6 +46,9 @@ const FAMILY: &str = "penstock/";
 const LONGEST: usize = 64 * 1024;
 
 const CHECKSUM: usize = size_of::<u32>();
+
+/// Bytes for the topic's id.
+const TOPIC_ID: usize = size_of::<u128>();
 
 const RUNS: u8 = 0;
 const BITMAP: u8 = 1;
@@ -74,11 +89,21 @@ impl Gaps {
     /// if nothing is known, or nothing fits.
     pub fn encode(&self, limit: usize) -> String {
         let room = limit.saturating_sub(PREFIX.len()) / 4 * 3;
-        let fitted = self.fit(room.saturating_sub(CHECKSUM));
-        match fitted.is_empty() {
-            true => String::new(),
-            false => sealed(&fitted.body()),
+        let room = room.saturating_sub(CHECKSUM);
+        let beside_id = room.checked_sub(TOPIC_ID);
+        let beside_id = beside_id.filter(|room| *room >= least_length(self.base));
+        if let (Some(id), Some(room)) = (self.topic_id, beside_id) {
+            let mut body = id.to_be_bytes().to_vec();
+            self.fit(room).append_to(&mut body);
+            return seal(PREFIX_WITH_TOPIC, &body);
         }
+        let fitted = self.fit(room);
+        if fitted.is_empty() {
+            return String::new();
+        }
+        let mut body = Vec::new();
+        fitted.append_to(&mut body);
+        sealed(&body)
     }
 
     /// Reads the text that was found with the offset `committed`; `None` for an
@@ -90,7 +115,11 @@ impl Gaps {
         if text.is_empty() {
             return Ok(None);
         }
-        let Some(encoded) = text.strip_prefix(PREFIX.as_bytes()) else {
+        let encoded = |prefix: &'static str| {
+            let encoded = text.strip_prefix(prefix.as_bytes())?;
+            Some((prefix, encoded))
+        };
+        let Some((prefix, encoded)) = encoded(PREFIX).or_else(|| encoded(PREFIX_WITH_TOPIC)) else {
             return Err(match text.starts_with(FAMILY.as_bytes()) {
                 true => GapsError::Version,
                 false => GapsError::Foreign,
@@ -101,10 +130,19 @@ impl Gaps {
         }
         let bytes = STANDARD_NO_PAD.decode(encoded)?;
         let (body, sum) = bytes.split_last_chunk().ok_or(GapsError::Checksum)?;
-        if u32::from_le_bytes(*sum) != checksum(body) {
+        if u32::from_le_bytes(*sum) != checksum(prefix, body) {
             return Err(GapsError::Checksum);
         }
+        let (id, body) = match prefix {
+            PREFIX_WITH_TOPIC => {
+                let split = body.split_first_chunk();
+                let (id, body) = split.ok_or(GapsError::Malformed("the topic's id"))?;
+                (Some(u128::from_be_bytes(*id)), body)
+            }
+            _ => (None, body),
+        };
         let gaps = parse(body).map_err(GapsError::Malformed)?;
+        let gaps = gaps.with_topic_id(id);
         match gaps.base == committed {
             true => Ok(Some(gaps)),
             false => Err(GapsError::OtherOffset {
@@ -114,40 +152,42 @@ impl Gaps {
         }
     }
 
-    fn body(&self) -> Vec<u8> {
-        let mut body = Vec::new();
-        varint::put(&mut body, distance(0, self.base));
-        varint::put(&mut body, distance(self.base, self.horizon));
+    fn append_to(&self, body: &mut Vec<u8>) {
+        varint::put(body, distance(0, self.base));
+        varint::put(body, distance(self.base, self.horizon));
         let (kind, _) = kind_and_length(self, self.horizon);
         body.push(kind);
         match kind {
-            RUNS => runs(self, self.horizon).for_each(|run| varint::put(&mut body, run)),
+            RUNS => runs(self, self.horizon).for_each(|run| varint::put(body, run)),
             _ => body.extend(bitmap(self)),
         }
-        varint::put(&mut body, self.attempts.len() as u64);
+        varint::put(body, self.attempts.len() as u64);
         let mut last = self.base;
         for (offset, made) in &self.attempts {
-            varint::put(&mut body, distance(last, *offset));
-            varint::put(&mut body, u64::from(*made));
+            varint::put(body, distance(last, *offset));
+            varint::put(body, u64::from(*made));
             last = *offset;
         }
-        body
     }
 }
 
 /// The text around these bytes. For tests: what [`Gaps::encode`] writes is valid.
 #[doc(hidden)]
 pub fn sealed(body: &[u8]) -> String {
+    seal(PREFIX, body)
+}
+
+pub(super) fn seal(prefix: &str, body: &[u8]) -> String {
     let mut bytes = body.to_vec();
-    bytes.extend(checksum(body).to_le_bytes());
-    let mut text = PREFIX.to_owned();
+    bytes.extend(checksum(prefix, body).to_le_bytes());
+    let mut text = prefix.to_owned();
     STANDARD_NO_PAD.encode_string(bytes, &mut text);
     text
 }
 
-fn checksum(body: &[u8]) -> u32 {
+fn checksum(prefix: &str, body: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(PREFIX.as_bytes());
+    hasher.update(prefix.as_bytes());
     hasher.update(body);
     hasher.finalize()
 }
@@ -160,6 +200,11 @@ fn distance(from: i64, to: i64) -> u64 {
 /// Bytes for base, length and kind.
 pub(super) fn head_length(base: i64, horizon: i64) -> usize {
     varint::length(distance(0, base)) + varint::length(distance(base, horizon)) + 1
+}
+
+/// Bytes of a body that says nothing but the offset.
+fn least_length(base: i64) -> usize {
+    head_length(base, base) + attempts_length(base, &[])
 }
 
 /// The shorter way of telling the offsets below a horizon, and its bytes.

@@ -31,6 +31,8 @@ pub struct Gaps {
     incomplete: Vec<Range<i64>>,
     /// Attempts made at some of those, rising by offset.
     attempts: Vec<(i64, u32)>,
+    /// The id of the topic that the offset belongs to, where it is known.
+    topic_id: Option<u128>,
 }
 
 impl Gaps {
@@ -52,6 +54,7 @@ impl Gaps {
             horizon: horizon.max(base),
             incomplete: Vec::new(),
             attempts: Vec::new(),
+            topic_id: None,
         };
         for range in incomplete {
             gaps.add(range);
@@ -91,7 +94,18 @@ impl Gaps {
         }
     }
 
-    /// Whether nothing is known but the committed offset.
+    /// The same of a topic with this id. A topic that is created again has another.
+    #[must_use]
+    pub fn with_topic_id(self, topic_id: Option<u128>) -> Self {
+        Self { topic_id, ..self }
+    }
+
+    /// Returns the id of the topic that the offset belongs to, where it is known.
+    pub fn topic_id(&self) -> Option<u128> {
+        self.topic_id
+    }
+
+    /// Whether nothing is known of messages but the committed offset.
     pub fn is_empty(&self) -> bool {
         self.horizon == self.base
     }

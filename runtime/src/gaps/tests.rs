@@ -18,8 +18,15 @@ fn gaps() -> impl Strategy<Value = Gaps> {
     let scattered = prop::collection::vec((1i64..3, 1i64..3), 0..400);
     let attempts = prop::collection::btree_map(0i64..4000, 1u32..100, 0..30);
     let base = prop_oneof![0i64..1000, Just(i64::MAX / 2)];
-    (base, prop_oneof![ranges, scattered], attempts, 0i64..1000).prop_map(
-        |(base, turns, attempts, behind)| {
+    let id = prop::option::of(any::<u128>());
+    (
+        base,
+        prop_oneof![ranges, scattered],
+        attempts,
+        0i64..1000,
+        id,
+    )
+        .prop_map(|(base, turns, attempts, behind, id)| {
             let mut at = base;
             let mut incomplete = Vec::new();
             for (ahead, length) in turns {
@@ -29,9 +36,8 @@ fn gaps() -> impl Strategy<Value = Gaps> {
             let attempts = attempts
                 .into_iter()
                 .map(|(ahead, made)| (base + ahead, made));
-            Gaps::new(base, at + behind, incomplete, attempts)
-        },
-    )
+            Gaps::new(base, at + behind, incomplete, attempts).with_topic_id(id)
+        })
 }
 
 fn complete(gaps: &Gaps) -> BTreeSet<i64> {
@@ -81,7 +87,8 @@ fn foreign_and_newer_texts_are_told_apart() {
     for (text, error) in [
         (&b"owner=billing"[..], GapsError::Foreign),
         (b"\xff\xfe", GapsError::Foreign),
-        (b"penstock/2:AAAA", GapsError::Version),
+        (b"penstock/2:", GapsError::Checksum),
+        (b"penstock/3:AAAA", GapsError::Version),
         (b"penstock/1:", GapsError::Checksum),
         (b"penstock/1:AA", GapsError::Checksum),
     ] {
@@ -94,6 +101,37 @@ fn foreign_and_newer_texts_are_told_apart() {
     let long = sealed(&vec![0; 64 * 1024]);
     assert_eq!(Gaps::decode(long.as_bytes(), 0), Err(GapsError::TooLong));
     assert_eq!(Gaps::decode(b"", 0), Ok(None));
+}
+
+/// The form of texts that name their topic is an interface too.
+#[test]
+fn the_text_with_a_topic_is_as_it_was_in_version_2() {
+    let id = Some(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
+    let none = Gaps::new(1000, 1000, [], []).with_topic_id(id);
+    let text = none.encode(METADATA_LIMIT);
+    assert_eq!(text, "penstock/2:ASNFZ4mrze8BI0VniavN7+gHAAAADudhew");
+    assert!(none.is_empty());
+    assert_eq!(Gaps::decode(text.as_bytes(), 1000), Ok(Some(none)));
+    // Where there is no room for both, the id is left out and the messages are kept.
+    let some = Gaps::new(7, 15, (7..15).step_by(2).map(|at| at..at + 1), []).with_topic_id(id);
+    let short = some.encode(40);
+    assert_eq!(short, "penstock/1:BwgBVQC2fKM4");
+    let without = Gaps::decode(short.as_bytes(), 7).unwrap();
+    assert_eq!(without, Some(some.with_topic_id(None)));
+}
+
+#[test]
+fn a_text_with_a_topic_that_is_damaged_says_nothing() {
+    let text = Gaps::new(5, 9, [5..6], []).with_topic_id(Some(7));
+    let text = text.encode(METADATA_LIMIT);
+    let swapped = text.replace("penstock/2", "penstock/1");
+    assert_eq!(
+        Gaps::decode(swapped.as_bytes(), 5),
+        Err(GapsError::Checksum)
+    );
+    let short = codec::seal(codec::PREFIX_WITH_TOPIC, &[0; 15]);
+    let error = Gaps::decode(short.as_bytes(), 0);
+    assert_eq!(error, Err(GapsError::Malformed("the topic's id")));
 }
 
 #[test]
@@ -181,7 +219,7 @@ proptest! {
     fn gaps_come_back_as_they_were(gaps in gaps()) {
         let text = gaps.encode(usize::MAX);
         let read = Gaps::decode(text.as_bytes(), gaps.base).unwrap();
-        match gaps.is_empty() {
+        match gaps.is_empty() && gaps.topic_id().is_none() {
             true => prop_assert_eq!(read, None),
             false => prop_assert_eq!(read, Some(gaps)),
         }

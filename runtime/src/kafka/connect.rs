@@ -93,8 +93,8 @@ pub(crate) struct Target<'a> {
     pub(crate) dead_letters: Option<&'a TopicName>,
     /// Where the access token is, for OAUTHBEARER.
     pub(crate) oauth_token: Option<PathBuf>,
-    /// Whether ends of partitions are reported. Not where librdkafka commits by itself: it
-    /// (2.12) counts a report that is read in a batch as a message at that offset.
+    /// Whether ends of partitions are reported. Not where librdkafka stores offsets by
+    /// itself: it (2.12) counts a report that is read in a batch as a message at that offset.
     pub(crate) reports_ends: bool,
     /// Whether the runtime stores what was read, for the client to commit. librdkafka takes
     /// no stored offset, such as a lower one, where it stores them by itself.

@@ -18,6 +18,8 @@ pub(crate) struct Scripted {
     pub(crate) generation: Option<i32>,
     pub(crate) partitions: i32,
     pub(crate) committed: Mutex<BTreeMap<TopicPartition, i64>>,
+    /// The metadata of the committed offsets, where there is any.
+    pub(crate) metadata: Mutex<BTreeMap<TopicPartition, String>>,
     /// The start and the end of each log; look-ups of others fail.
     pub(crate) logs: Mutex<BTreeMap<TopicPartition, (i64, i64)>>,
     pub(crate) ids: Mutex<Vec<(String, TopicId)>>,
@@ -29,6 +31,7 @@ pub(crate) struct Scripted {
     pub(crate) unanswered: Mutex<Vec<CommitOutcome>>,
     /// The commits that were sent, and where partitions were restarted.
     pub(crate) commits: Mutex<Vec<(i64, Option<i32>)>>,
+    pub(crate) stored: Mutex<Vec<(i64, String)>>,
     pub(crate) restarts: Mutex<Vec<StartOffset>>,
     pub(crate) seeks: Mutex<Vec<StartOffset>>,
 }
@@ -148,7 +151,9 @@ impl Client for Scripted {
         Ok(())
     }
 
-    fn store(&self, _: CommitEntry<'_>) -> Result<(), String> {
+    fn store(&self, entry: CommitEntry<'_>) -> Result<(), String> {
+        let stored = (entry.offset, entry.metadata.to_owned());
+        self.stored.lock().push(stored);
         Ok(())
     }
 
@@ -161,6 +166,8 @@ impl Client for Scripted {
             result: Ok(()),
         };
         self.commits.lock().push((entry.offset, entry.leader_epoch));
+        let name = named(entry.topic, entry.partition);
+        self.metadata.lock().insert(name, entry.metadata.to_owned());
         self.unanswered.lock().push(outcome);
         if !self.is_slow.load(Ordering::Relaxed) {
             self.answer();
@@ -185,11 +192,11 @@ impl Client for Scripted {
         partitions: Vec<TopicPartition>,
         _: Duration,
     ) -> Result<Vec<Committed>, LookUpError> {
-        let known = self.committed.lock();
+        let (known, texts) = (self.committed.lock(), self.metadata.lock());
         let found = partitions.into_iter().map(|partition| Committed {
             offset: known.get(&partition).copied(),
             leader_epoch: None,
-            metadata: Vec::new(),
+            metadata: texts.get(&partition).cloned().unwrap_or_default().into(),
             partition,
         });
         Ok(found.collect())

@@ -38,22 +38,17 @@ impl<C: Client> Pump<C> {
         }
     }
 
-    pub(super) fn assign(&mut self, beginning: Beginning) {
-        let Beginning {
-            starts,
-            inherited,
-            uncommitted,
-            refused,
-        } = beginning;
-        if let Some(text) = refused {
+    pub(super) fn assign(&mut self, mut beginning: Beginning) {
+        if let Some(text) = beginning.refused.take() {
             self.fail(RDKafkaErrorCode::AutoOffsetReset, text);
         }
         let client: Keeper = Arc::clone(&self.parts.client) as Keeper;
+        let starts = std::mem::take(&mut beginning.starts);
         let named: Vec<_> = starts.iter().map(|start| start.partition.clone()).collect();
+        let inherited = std::mem::take(&mut beginning.inherited);
         let added = self.assignment.add(&named, inherited, Some(&client));
         for (partition, start) in added.iter().zip(&starts) {
-            let is_committed = !uncommitted.contains(&start.partition);
-            self.begin(partition, start, is_committed);
+            self.begin(partition, start, beginning.commit_of(&start.partition));
             self.messages.attach(partition);
             if self.stopped.is_some() {
                 partition.drain(self.parts.strategy.redelivers());

@@ -6,7 +6,7 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use super::Pump;
 use crate::kafka::{Client, Fetcher as _, StartOffset};
-use crate::partition::{Keeper, Partition};
+use crate::partition::{Keeper, Partition, StartCommit};
 use crate::positions::{Incarnation, Lost, Resumption};
 use crate::rebalance::warn_on_error;
 use crate::recovery::Found;
@@ -37,11 +37,10 @@ impl<C: Client> Pump<C> {
                         self.fail(RDKafkaErrorCode::AutoOffsetReset, text);
                         continue;
                     }
-                    for start in beginning.starts {
-                        let is_committed = !beginning.uncommitted.contains(&start.partition);
-                        self.begin(&partition, &start, is_committed);
-                        starts.push(start);
+                    for start in &beginning.starts {
+                        self.begin(&partition, start, beginning.commit_of(&start.partition));
                     }
+                    starts.extend(beginning.starts);
                 }
                 Found::Refused(lost) => {
                     self.fail(RDKafkaErrorCode::AutoOffsetReset, ends(&partition, &lost));
@@ -53,16 +52,16 @@ impl<C: Client> Pump<C> {
         }
     }
 
-    /// Notes where a partition begins, and has it committed unless it is.
+    /// Notes where a partition begins, and has it committed where that is due.
     pub(super) fn begin(
         &mut self,
         partition: &Arc<Partition>,
         start: &StartOffset,
-        is_committed: bool,
+        commit: StartCommit,
     ) {
         if let Some(offset) = start.offset {
-            partition.begin_at(offset, start.leader_epoch, is_committed);
-            if !is_committed {
+            partition.begin_at(offset, start.leader_epoch, commit);
+            if commit == StartCommit::Due {
                 self.pins.pin(&mut self.parts.commits, partition);
             }
         }
@@ -104,7 +103,7 @@ impl<C: Client> Pump<C> {
         let current = self.assignment.replace(partition, &client);
         self.drop_queued(|record| record.assignment().is_revoked());
         self.parts.commits.drop_revoked();
-        current.begin_at(offset, None, false);
+        current.begin_at(offset, None, StartCommit::Due);
         self.messages.attach(&current);
         current
     }

@@ -7,6 +7,7 @@ use penstock_crds::spec::OnOffsetLost;
 
 use super::*;
 use crate::commit::Committer;
+use crate::gaps::{Gaps, METADATA_LIMIT};
 use crate::kafka::scripted::{Fetch, Scripted, named};
 use crate::kafka::{OutOfRange, TopicId};
 use crate::partition::Partition;
@@ -31,6 +32,8 @@ fn fixture(strategy: Strategy, committed: Option<i64>, log: (i64, i64)) -> Fixtu
     client.ids.lock().push(("orders".into(), TopicId(1)));
     if let Some(offset) = committed {
         client.committed.lock().insert(name.clone(), offset);
+        let text = text_of_topic(1, offset);
+        client.metadata.lock().insert(name.clone(), text);
     }
     let assign = Event::Assign(vec![name]);
     client.events.lock().push_back(assign);
@@ -67,7 +70,19 @@ fn fixture(strategy: Strategy, committed: Option<i64>, log: (i64, i64)) -> Fixtu
     }
 }
 
+/// The metadata of an offset of the topic with this id.
+fn text_of_topic(id: u128, offset: i64) -> String {
+    let gaps = Gaps::new(offset, offset, [], []).with_topic_id(Some(id));
+    gaps.encode(METADATA_LIMIT)
+}
+
 impl Fixture {
+    /// The text of the last commit.
+    fn text(&self) -> String {
+        let texts = self.client.metadata.lock();
+        texts.get(&named("orders", 0)).cloned().unwrap_or_default()
+    }
+
     /// Runs for so long.
     async fn run(&mut self, time: Duration) {
         let end = Instant::now() + time;
@@ -131,7 +146,11 @@ async fn where_a_new_group_begins_is_committed_before_anything_is_handed_out() {
     fixture.client.answer();
     fixture.run(WHILE).await;
     assert_eq!(fixture.queue.load().0, 1);
-    assert_eq!(fixture.commits(), [50]);
+    // Once more, with the topic's id, which was not known at first.
+    fixture.client.answer();
+    fixture.run(WHILE).await;
+    assert_eq!(fixture.commits(), [50, 50]);
+    assert_eq!(fixture.text(), text_of_topic(1, 50));
 }
 
 #[tokio::test(start_paused = true)]
@@ -263,4 +282,79 @@ async fn a_rebalance_puts_partitions_at_their_ends_back_to_their_positions() {
     fixture.fetch([Fetch::Message(14)]);
     fixture.run(WHILE).await;
     assert_eq!(fixture.partition().displaced_from(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_was_created_again_meanwhile_is_read_from_its_start() {
+    for strategy in [Strategy::Handled, Strategy::EachMessage, Strategy::Read] {
+        // Its log has grown beyond the offset, so no broker refuses that.
+        let mut fixture = fixture(strategy, Some(10), (0, 500));
+        *fixture.client.ids.lock() = vec![("orders".into(), TopicId(2))];
+        fixture.run(WHILE).await;
+        let restarts = fixture.client.restarts.lock().clone();
+        assert_eq!(restarts.len(), 1, "{strategy:?}");
+        assert_eq!(restarts[0].offset, Some(0), "{strategy:?}");
+        let page = fixture.pump.parts.metrics.render().unwrap();
+        assert!(page.contains("reason=\"recreation\"} 0\n"), "{page}");
+        fixture.run(WHILE).await;
+        assert_eq!(fixture.commits().last(), Some(&0), "{strategy:?}");
+        assert_eq!(fixture.text(), text_of_topic(2, 0), "{strategy:?}");
+        // Once.
+        fixture.run(60 * WHILE).await;
+        assert_eq!(fixture.client.restarts.lock().len(), 1, "{strategy:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_id_of_a_topic_that_can_not_be_looked_up_stays_as_it_was_committed() {
+    let mut fixture = fixture(Strategy::Handled, Some(10), (0, 500));
+    fixture.client.ids.lock().clear();
+    fixture.run(WHILE).await;
+    fixture.fetch([Fetch::Message(10)]);
+    fixture.run(WHILE).await;
+    fixture.partition().settle(once(10..11));
+    fixture.run(WHILE).await;
+    assert_eq!(fixture.text(), text_of_topic(1, 11));
+    // Found out as soon as it is known.
+    *fixture.client.ids.lock() = vec![("orders".into(), TopicId(2))];
+    fixture.run(20 * WHILE).await;
+    assert_eq!(fixture.client.restarts.lock()[0].offset, Some(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_offset_that_is_committed_without_its_topic_is_committed_once_more() {
+    for strategy in [Strategy::Handled, Strategy::EachMessage, Strategy::Read] {
+        let mut fixture = fixture(strategy, Some(10), (0, 500));
+        fixture.client.metadata.lock().clear();
+        fixture.run(10 * WHILE).await;
+        assert_eq!(fixture.commits(), [10], "{strategy:?}");
+        assert_eq!(fixture.text(), text_of_topic(1, 10), "{strategy:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_begins_at_the_log_start_commits_nothing_before_a_message() {
+    let mut fixture = fixture(Strategy::Handled, None, (5, 500));
+    fixture.pump.parts.policy.reset = Some(crate::kafka::Edge::Start);
+    fixture.run(10 * WHILE).await;
+    assert!(fixture.commits().is_empty());
+    fixture.fetch([Fetch::Message(5)]);
+    fixture.run(WHILE).await;
+    assert!(fixture.commits().is_empty());
+    fixture.partition().settle(once(5..6));
+    fixture.run(WHILE).await;
+    assert_eq!(fixture.commits(), [6]);
+    assert_eq!(fixture.text(), text_of_topic(1, 6));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_read_is_stored_with_the_topic_and_so_is_the_end() {
+    let mut fixture = fixture(Strategy::Read, Some(10), (0, 14));
+    fixture.pump.parts.stores = true;
+    fixture.run(WHILE).await;
+    // Two messages, and a marker behind them.
+    fixture.fetch([Fetch::Message(10), Fetch::Message(11), Fetch::End(13)]);
+    fixture.run(WHILE).await;
+    let stored = |offset| (offset, text_of_topic(1, offset));
+    assert_eq!(*fixture.client.stored.lock(), [stored(12), stored(13)]);
 }

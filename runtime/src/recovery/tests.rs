@@ -5,6 +5,7 @@ use penstock_crds::spec::OnOffsetLost;
 use super::*;
 use crate::kafka::scripted::{Scripted, named};
 use crate::metrics::Metrics;
+use crate::partition::StartCommit;
 use crate::start::Inherited;
 
 struct Fixture {
@@ -31,7 +32,7 @@ fn fixture() -> (Fixture, Arc<Partition>) {
     let name = named("orders", 1);
     let added = assignment.add(std::slice::from_ref(&name), Inherited::new(), None);
     let partition = Arc::clone(&added[0]);
-    partition.begin_at(10, None, true);
+    partition.begin_at(10, None, StartCommit::Made);
     let client = Arc::new(Scripted {
         partitions: 2,
         ..Scripted::default()

@@ -63,8 +63,11 @@ async fn a_tail_that_was_aborted_is_committed_in_every_mode() -> Outcome {
     let open = transaction(bootstrap, &empty, 7).await?;
     spawn_blocking(move || open.abort_transaction(SOON)).await??;
     for topic in [&topic, &empty] {
-        let plans: [fn(&str, &str, &str) -> Manifest; 3] = [
+        let plans: [fn(&str, &str, &str) -> Manifest; 4] = [
             Manifest::in_order,
+            |bootstrap, group, topic| {
+                Manifest::fast(bootstrap, group, topic, 2).set("/commit", "Read")
+            },
             |bootstrap, group, topic| Manifest::fast(bootstrap, group, topic, 2),
             |bootstrap, group, topic| {
                 Manifest::key_ordered(bootstrap, group, topic, 2).set("/commit", "Transactional")

@@ -177,3 +177,62 @@ async fn a_topic_that_is_created_again_under_a_slow_handler_is_read_from_its_sta
     assert!(consumer.stop(SOON).await?.success());
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_created_again_while_its_consumer_is_stopped_is_read_from_its_start()
+-> Outcome {
+    let bootstrap = Kafka::shared().await?.bootstrap();
+    for commit in ["Handled", "Read"] {
+        let topic = topics::create(bootstrap, "meanwhile", 1).await?;
+        let group = topics::unique("test.meanwhile");
+        Produce::to(&topic).count(10).send(bootstrap).await?;
+        let recorder = Recorder::start()?;
+        let manifest = Manifest::fast(bootstrap, &group, &topic, 2)
+            .set("/commit", commit)
+            .kafka("auto.commit.interval.ms", "200")
+            .handler(&recorder);
+        let consumer = Consumer::start(&manifest)?;
+        let committed = wait_for_topic_id(bootstrap, &group, &topic, 10).await?;
+        assert!(consumer.stop(SOON).await?.success());
+        assert_eq!(handled(&recorder).len(), 10);
+
+        recreate(bootstrap, &topic, 1).await?;
+        // More than there were: the old offset lies within the new log.
+        let more = Produce::to(&topic).first_seq(100).count(30);
+        more.send(bootstrap).await?;
+        // Brokers delete the offsets with the topic, and take a commit that comes late.
+        let position = Position::new(&topic, 0, 10);
+        groups::commit_with_metadata(bootstrap, &group, position, &committed).await?;
+
+        let consumer = Consumer::start(&manifest)?;
+        consumer
+            .wait_until("the new messages to be handled", SOON, async || {
+                handled(&recorder).len() == 40
+            })
+            .await?;
+        let series = "penstock_lost_positions_total";
+        assert_eq!(lost(&consumer, series, &topic, "recreation").await?, 1.0);
+        let again = wait_for_topic_id(bootstrap, &group, &topic, 30).await?;
+        assert_ne!(again, committed);
+        assert!(consumer.stop(SOON).await?.success());
+    }
+    Ok(())
+}
+
+/// Waits until this offset is committed with the topic's id, and returns the metadata.
+async fn wait_for_topic_id(
+    bootstrap: &str,
+    group: &str,
+    topic: &str,
+    offset: i64,
+) -> Result<String, penstock_tests::wait::TimedOut> {
+    let what = format!("offset {offset} with the topic's id");
+    penstock_tests::wait::value(what, SOON, async || {
+        let committed = groups::committed_with_metadata(bootstrap, group, topic, 0).await;
+        match committed.map_err(|error| error.to_string())? {
+            Some((found, text)) if found == offset && text.starts_with("penstock/2:") => Ok(text),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+}

@@ -1,0 +1,166 @@
+//! What of a partition may be committed, and what the brokers have.
+
+use std::sync::atomic::Ordering;
+
+use super::Partition;
+use crate::gaps::Gaps;
+use crate::strategy::Strategy;
+
+/// What a commit says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CommitPoint {
+    /// All before it needs no more work.
+    pub(crate) offset: i64,
+    /// What is known beyond, as text; perhaps empty. See [`Gaps`].
+    pub(crate) metadata: String,
+}
+
+impl CommitPoint {
+    /// What the text says; `None` where that is nothing.
+    pub(super) fn gaps(&self) -> Option<Gaps> {
+        Gaps::decode(self.metadata.as_bytes(), self.offset).unwrap_or(None)
+    }
+
+    /// What the text says of messages; `None` where that is nothing.
+    fn known(&self) -> Option<Gaps> {
+        let gaps = self.gaps()?.with_topic_id(None);
+        Some(gaps).filter(|gaps| !gaps.is_empty())
+    }
+}
+
+/// Whether the offset at which a partition begins is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StartCommit {
+    /// The group has it.
+    Made,
+    /// It is to be committed before anything of the partition is handled.
+    Due,
+    /// The group has none, and begins there without one too.
+    Needless,
+}
+
+impl Partition {
+    /// What may be committed now. Absent before the first message.
+    pub(crate) fn commit_point(&self) -> Option<CommitPoint> {
+        let offsets = self.offsets.lock();
+        let offset = offsets.committable()?;
+        let gaps = offsets.gaps(offset);
+        drop(offsets);
+        Some(self.point(gaps))
+    }
+
+    /// Returns the commit of this offset, of which nothing more is known.
+    pub(crate) fn point_at(&self, offset: i64) -> CommitPoint {
+        self.point(Gaps::new(offset, offset, [], []))
+    }
+
+    /// Returns what may be committed once a message in flight is settled too, as happens
+    /// in InOrder mode. `None` if an earlier message is unsettled, or if the message is
+    /// not in flight.
+    pub(crate) fn commit_point_behind(&self, message: i64) -> Option<CommitPoint> {
+        let offsets = self.offsets.lock();
+        let offset = offsets.committable_behind(message)?;
+        let gaps = if offsets.knows_more() {
+            offsets.gaps(offset)
+        } else {
+            Gaps::new(offset, offset, [], [])
+        };
+        drop(offsets);
+        Some(self.point(gaps))
+    }
+
+    fn point(&self, gaps: Gaps) -> CommitPoint {
+        let gaps = gaps.with_topic_id(self.topic_id().map(|id| id.0));
+        CommitPoint {
+            offset: gaps.base(),
+            metadata: gaps.encode(self.metadata_limit.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// What may be committed and is more than the brokers have.
+    pub(crate) fn uncommitted(&self) -> Option<CommitPoint> {
+        let point = self.commit_point()?;
+        let committed = self.committed.lock();
+        let is_news = committed.as_ref().is_none_or(|known| {
+            point.offset > known.offset
+                || (point.offset == known.offset && self.says_more(&point, known))
+        });
+        let is_beyond_sent = point.offset >= self.sent.load(Ordering::Relaxed);
+        (is_news && is_beyond_sent).then_some(point)
+    }
+
+    /// Returns `true` if the brokers are to know the text of a point, of which they have the
+    /// offset.
+    fn says_more(&self, point: &CommitPoint, known: &CommitPoint) -> bool {
+        if point.metadata == known.metadata {
+            return false;
+        }
+        let id = |point: &CommitPoint| point.gaps().and_then(|gaps| gaps.topic_id());
+        let is_needed = !self.is_begun_without.load(Ordering::Relaxed);
+        let names_topic = is_needed && id(point).is_some() && id(point) != id(known);
+        names_topic || point.known() != known.known()
+    }
+
+    /// Whether the pump has something to commit by itself. Where others commit messages,
+    /// it has only what they do not say: attempts in order, a position that was reached
+    /// without a message, and which topic the committed offset is of.
+    pub(crate) fn needs_commit(&self, strategy: Strategy) -> bool {
+        let concerned = match strategy {
+            Strategy::Read => self.offsets.lock().is_at_reached(),
+            Strategy::Handled | Strategy::Transaction => true,
+            Strategy::EachMessage => {
+                let committed = self.committed.lock();
+                let told = committed.as_ref().is_some_and(|it| it.known().is_some());
+                let at = committed.as_ref().map(|it| it.offset);
+                drop(committed);
+                let offsets = self.offsets.lock();
+                let stands = at.is_some() && offsets.committable() == at;
+                told || stands || offsets.knows_more() || offsets.is_at_reached()
+            }
+        };
+        concerned && self.uncommitted().is_some()
+    }
+
+    /// Notes what the brokers have committed.
+    pub(crate) fn committed(&self, point: CommitPoint) {
+        self.metrics.committed.set(point.offset);
+        *self.committed.lock() = Some(point);
+        self.is_begun_without.store(false, Ordering::Relaxed);
+    }
+
+    /// Notes that a commit is sent. One is sent after the other, so that none overtakes
+    /// another; and what follows is no lower, for the brokers may have applied this one
+    /// even if its answer is lost.
+    pub(crate) fn commit_sent(&self, offset: i64) {
+        self.sent.fetch_max(offset, Ordering::Relaxed);
+        self.committing.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that a commit is answered, or will not be.
+    pub(crate) fn commit_ended(&self) {
+        self.committing.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether a commit is with the brokers.
+    pub(crate) fn is_committing(&self) -> bool {
+        self.committing.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the brokers found the metadata too long.
+    pub(crate) fn shorten_metadata(&self) {
+        let limit = self.metadata_limit.load(Ordering::Relaxed) / 2;
+        self.metadata_limit.store(limit, Ordering::Relaxed);
+        tracing::warn!(
+            "the brokers take no such long metadata for {}/{}: at most {limit} bytes are tried; offset.metadata.max.bytes is less than its default",
+            self.topic,
+            self.number
+        );
+    }
+
+    /// Where a successor would begin, as far as is known: the offset committed
+    /// last, or where this assignment began.
+    pub(crate) fn position(&self) -> Option<i64> {
+        let committed = self.committed.lock().as_ref().map(|point| point.offset);
+        committed.or_else(|| self.committable())
+    }
+}

@@ -1,0 +1,63 @@
+//! Messages of a partition that wait for others of their key, and the pause that they bring.
+
+use std::sync::atomic::Ordering;
+
+use super::Partition;
+
+/// Messages that wait for others of their key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Held {
+    /// Whether either is more than in `most`.
+    pub(crate) fn exceeds(self, most: Self) -> bool {
+        self.messages > most.messages || self.bytes > most.bytes
+    }
+}
+
+/// Not paused.
+pub(super) const RUNNING: usize = usize::MAX;
+
+impl Partition {
+    /// Notes that a message of this many bytes is held behind another of its key, or
+    /// no longer. Wakes the pump once a paused partition may be read on.
+    pub(crate) fn hold(&self, bytes: usize, held: bool) {
+        if held {
+            self.held.fetch_add(1, Ordering::Relaxed);
+            self.held_bytes.fetch_add(bytes, Ordering::Relaxed);
+            return;
+        }
+        self.held_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let left = self.held.fetch_sub(1, Ordering::AcqRel) - 1;
+        if left == self.resume_at.load(Ordering::Acquire) {
+            self.pump.notify_one();
+        }
+    }
+
+    /// What is held.
+    pub(crate) fn held(&self) -> Held {
+        Held {
+            messages: self.held.load(Ordering::Acquire),
+            bytes: self.held_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Notes that reading pauses until half of what is held has gone; `false` if it
+    /// does already.
+    pub(crate) fn pause(&self) -> bool {
+        let half = self.held().messages / 2;
+        self.resume_at.swap(half, Ordering::AcqRel) == RUNNING
+    }
+
+    /// Whether a paused partition may be read on, which it then is.
+    pub(crate) fn may_resume(&self) -> bool {
+        let may = self.held().messages <= self.resume_at.load(Ordering::Acquire);
+        if may {
+            self.resume_at.store(RUNNING, Ordering::Release);
+        }
+        may
+    }
+}
