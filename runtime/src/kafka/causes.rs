@@ -108,6 +108,20 @@ impl ConnectCause {
             {
                 Kind::Protocol
             }
+            // A line of the log has no code, and may come before the error or without one:
+            // rd_kafka_broker_resolve, rd_kafka_transport_ssl_handshake and
+            // rd_kafka_handle_SaslAuthenticate have these words.
+            RDKafkaErrorCode::BrokerTransportFailure if reason.contains("Failed to resolve") => {
+                Kind::Resolution
+            }
+            RDKafkaErrorCode::BrokerTransportFailure if reason.contains("SSL handshake failed") => {
+                Kind::Tls
+            }
+            RDKafkaErrorCode::BrokerTransportFailure
+                if reason.contains("SASL authentication error") =>
+            {
+                Kind::Login
+            }
             RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::OperationTimedOut => {
                 Kind::Connection
             }
@@ -244,6 +258,29 @@ mod tests {
             (cause.text.as_str(), cause.kind),
             (closed, Kind::Connection)
         );
+    }
+
+    #[test]
+    fn a_line_of_the_log_has_its_cause_in_its_words() {
+        for (text, kind) in [
+            (ADVERTISED, Kind::Resolution),
+            (
+                "ssl://kafka:9093/2: SSL handshake failed: error:0A000086: certificate verify failed",
+                Kind::Tls,
+            ),
+            (
+                "sasl_ssl://kafka:9093/2: SASL authentication error: Authentication failed",
+                Kind::Login,
+            ),
+            (
+                "kafka:9093/2: Disconnected while requesting ApiVersion: might be caused by incorrect security.protocol configuration (connecting to a SSL listener?)",
+                Kind::Protocol,
+            ),
+        ] {
+            let causes = Causes::default();
+            causes.note_line("FAIL", &format!("[thrd:broker]: {text}"));
+            assert_eq!(causes.any().map(|it| it.kind), Some(kind), "{text}");
+        }
     }
 
     #[test]

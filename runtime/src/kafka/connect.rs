@@ -18,6 +18,7 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use thiserror::Error;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tracing::Level;
 
 use super::causes::ConnectCause;
@@ -215,31 +216,43 @@ async fn list_topics(
 
 /// Looks whether some leader can be reached by the address that it advertises. Fails only
 /// where librdkafka says why none can: all else it mends by itself.
+///
+/// A request may fail before librdkafka says why, so the leaders are asked again until it
+/// does, or the time is over.
 async fn reach_a_leader(
     consumer: &Arc<Consumer>,
     partitions: &[(String, i32)],
 ) -> Result<(), ConnectError> {
-    let share = METADATA_TIMEOUT / u32::try_from(partitions.len().max(1)).unwrap_or(1);
-    for (topic, partition) in partitions.iter().cloned() {
-        let asked = ask(consumer, move |consumer| {
-            consumer.fetch_watermarks(&topic, partition, share)
-        });
-        match asked.await? {
-            Ok(_) => return Ok(()),
-            // It answered.
-            Err(error) if !is_unreached(&error) => return Ok(()),
-            Err(_) => {}
-        }
+    if partitions.is_empty() {
+        return Ok(());
     }
-    let cause = consumer.context().causes.advertised();
-    match cause.filter(|_| !partitions.is_empty()) {
-        Some(cause) => {
+    let deadline = Instant::now() + METADATA_TIMEOUT;
+    let share = METADATA_TIMEOUT / u32::try_from(partitions.len()).unwrap_or(1);
+    while Instant::now() < deadline {
+        for (topic, partition) in partitions.iter().cloned() {
+            let asked = ask(consumer, move |consumer| {
+                consumer.fetch_watermarks(&topic, partition, share)
+            });
+            match asked.await? {
+                Ok(_) => return Ok(()),
+                // It answered.
+                Err(error) if !is_unreached(&error) => return Ok(()),
+                Err(_) => {}
+            }
+        }
+        if let Some(cause) = consumer.context().causes.advertised() {
             let error = ConnectError::Advertised(cause);
             tracing::error!("{error}");
-            Err(error)
+            return Err(error);
         }
-        None => Ok(()),
+        tokio::time::sleep(SERVE_INTERVAL).await;
+        let _ = consumer.poll(Duration::ZERO);
     }
+    tracing::warn!(
+        "no leader of the topics answered within {} s, and the Kafka client does not say why; it is tried further",
+        METADATA_TIMEOUT.as_secs()
+    );
+    Ok(())
 }
 
 /// Returns `true` if no broker gave the error.
