@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::Position;
 use crate::groups::CommitSample;
 use crate::produce::Produced;
-use crate::recorder::Delivery;
+use crate::recorder::{DEADLINE, Delivery};
 
 /// How many violations a message shows.
 const SHOWN: usize = 20;
@@ -20,8 +20,12 @@ const SHOWN: usize = 20;
 /// Of how many of them it tells all that is known.
 const TOLD: usize = 3;
 
-/// How much later the next attempt may come that follows an answer which came too late.
-const LATE: Duration = Duration::from_secs(1);
+/// How long an answer may be on its way to the runtime: one that is given so shortly before
+/// the time of its attempt is over may come too late.
+const ON_ITS_WAY: Duration = Duration::from_millis(300);
+
+/// How much later than its first message a call's last may be recorded.
+const TOGETHER: Duration = Duration::from_millis(50);
 
 /// A rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +111,8 @@ pub struct Evidence {
     commits: Vec<CommitSample>,
     disruptions: Vec<Disruption>,
     settles: Box<dyn Fn(&Delivery) -> bool>,
-    answers_may_be_late: bool,
+    /// The handler's limit, where answers may come after it.
+    limit: Option<Duration>,
 }
 
 impl Evidence {
@@ -121,16 +126,16 @@ impl Evidence {
             commits: Vec::new(),
             disruptions: Vec::new(),
             settles: Box::new(|delivery| delivery.verdict.is_success()),
-            answers_may_be_late: false,
+            limit: None,
         }
     }
 
-    /// Says that an answer may have come too late, though the handler gave it: a further
-    /// attempt, at it or near it, then explains that a message comes again, and that it
-    /// comes behind others.
+    /// Says that an answer may have come too late, though the handler gave it: the time of
+    /// an attempt is `limit`. That an answer was given about the end of this time, or later,
+    /// then explains that its message comes again, and that it comes behind others.
     #[must_use]
-    pub fn late_answers(mut self) -> Self {
-        self.answers_may_be_late = true;
+    pub fn late_answers(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
         self
     }
 
@@ -247,17 +252,20 @@ impl Evidence {
         delivery.end.filter(|_| (self.settles)(delivery))
     }
 
-    /// Returns `true` if `again` may be explained by an answer that came too late: it is a
-    /// further attempt, or another message of its partition was attempted again then. What
-    /// was sent with that one, or behind it, is void by that.
-    fn was_late(&self, earlier: &Delivery, again: &Delivery) -> bool {
-        let is_near = |one: &Delivery| {
-            let (topic, partition) = (&one.position.topic, one.position.partition);
-            (topic, partition) == (&again.position.topic, again.position.partition)
-                && one.attempt > 1
-                && (earlier.start..again.start + LATE).contains(&one.start)
+    /// Returns `true` if the answer may have come too late, or there was none. Where a call
+    /// has one answer, all its messages are late with one.
+    fn was_late(&self, delivery: &Delivery) -> bool {
+        let Some(limit) = self.limit else {
+            return false;
         };
-        self.answers_may_be_late && (again.attempt > 1 || self.deliveries.iter().any(is_near))
+        let is_late = |one: &Delivery| {
+            let deadline = one.deadline().unwrap_or(one.start + limit);
+            one.end.is_none_or(|end| end + ON_ITS_WAY >= deadline)
+        };
+        let mut all = self.deliveries.iter();
+        is_late(delivery)
+            || (!delivery.is_answered_alone()
+                && all.any(|one| is_one_call(delivery, one) && is_late(one)))
     }
 
     fn disrupted(&self, earlier: &Delivery, later: &Delivery) -> bool {
@@ -265,6 +273,18 @@ impl Evidence {
             .iter()
             .any(|disruption| disruption.separates(earlier.start, later.start))
     }
+}
+
+/// Returns `true` if the two were given in one call, as far as can be told: their times are
+/// over at the same moment, or they began together where that is not recorded.
+fn is_one_call(one: &Delivery, other: &Delivery) -> bool {
+    let deadlines = [one, other].map(|it| it.header(DEADLINE));
+    let apart = one.start.max(other.start) - one.start.min(other.start);
+    one.connection == other.connection
+        && match deadlines {
+            [None, None] => apart < TOGETHER,
+            [one, other] => one == other,
+        }
 }
 
 /// One breach of a rule.
@@ -441,6 +461,13 @@ mod logs {
                 end: Some(self.at(to)),
                 verdict: Verdict::Answered(status),
             }
+        }
+
+        /// The moment as the runtime writes times.
+        pub(super) fn text_of(&self, milliseconds: u64) -> String {
+            let began = std::time::SystemTime::now() - self.0.elapsed();
+            let moment = began + Duration::from_millis(milliseconds);
+            jiff::Timestamp::try_from(moment).unwrap().to_string()
         }
 
         /// A sample at this moment that shows `offset` committed for `t/0`.

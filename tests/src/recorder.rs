@@ -26,8 +26,9 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use jiff::Timestamp;
 use penstock_runtime::handler::grpc::serve::Server;
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
@@ -85,10 +86,28 @@ pub struct Delivery {
     pub verdict: Verdict,
 }
 
+/// The header with the end of an attempt's time.
+pub const DEADLINE: &str = "ce-attemptdeadline";
+
 impl Delivery {
+    /// Returns `true` if each message has a verdict of its own, whatever it came with.
+    pub fn is_answered_alone(&self) -> bool {
+        self.path == grpc::PATH
+    }
+
     /// A header by its name in lower case, or nothing.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
+    }
+
+    /// When the time of the attempt is over, where the request says so.
+    pub fn deadline(&self) -> Option<Instant> {
+        let deadline: Timestamp = self.header(DEADLINE)?.parse().ok()?;
+        let left = SystemTime::from(deadline).duration_since(SystemTime::now());
+        Some(match left {
+            Ok(left) => Instant::now() + left,
+            Err(past) => Instant::now().checked_sub(past.duration())?,
+        })
     }
 
     /// The body as JSON; null when it is none.

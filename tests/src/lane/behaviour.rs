@@ -46,6 +46,9 @@ pub enum Behaviour {
 }
 
 impl Behaviour {
+    /// The time of an attempt where it may be over before the answer comes.
+    pub(super) const LIMIT: Duration = TIMEOUT;
+
     /// All of them.
     pub const ALL: [Self; 5] = [
         Self::Steady,

@@ -174,7 +174,7 @@ impl Combination {
 
     /// Holds a run against `rules` alone. Where answers may come too late, a message may
     /// come again: one alone in its request if its answer took long, and one of several,
-    /// whose time began before the handler did, if it comes as a further attempt.
+    /// whose time began before the handler did, if it was answered about the end of it.
     ///
     /// # Errors
     /// All violations.
@@ -183,7 +183,7 @@ impl Combination {
             return evidence.check(rules);
         }
         if self.lane.has_batches() {
-            return evidence.late_answers().check(rules);
+            return evidence.late_answers(Behaviour::LIMIT).check(rules);
         }
         let (strict, usual): (Vec<_>, Vec<_>) = rules
             .iter()

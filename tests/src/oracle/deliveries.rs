@@ -71,7 +71,7 @@ fn in_order_among(evidence: &Evidence, deliveries: &[&Delivery]) -> Vec<Violatio
     let mut last_to_end: Option<&Delivery> = None;
     let mut before: Option<&Delivery> = None;
 
-    for delivery in deliveries {
+    for (place, delivery) in deliveries.iter().enumerate() {
         let position = || delivery.position.clone();
         if let Some(first) = last_to_end.filter(|first| overlap(first, delivery)) {
             violations.push(Violation::Overlap {
@@ -91,9 +91,12 @@ fn in_order_among(evidence: &Evidence, deliveries: &[&Delivery]) -> Vec<Violatio
             });
         }
         let behind = before.filter(|before| before.position.offset > delivery.position.offset);
-        let is_explained = |earlier: &Delivery| {
-            evidence.disrupted(earlier, delivery) || evidence.was_late(earlier, delivery)
+        let was_late = || {
+            let mut before = deliveries[..place].iter();
+            let again = before.rfind(|it| it.position == delivery.position);
+            again.is_some_and(|it| evidence.was_late(it))
         };
+        let is_explained = |earlier: &Delivery| evidence.disrupted(earlier, delivery) || was_late();
         if let Some(earlier) = behind.filter(|earlier| !is_explained(earlier)) {
             violations.push(Violation::Inverted {
                 earlier: earlier.position.clone(),
@@ -203,7 +206,7 @@ pub(super) fn duplicates_explained(evidence: &Evidence) -> Vec<Violation> {
         let unexplained = deliveries.windows(2).any(|two| {
             evidence.settled_at(two[0]).is_some()
                 && !evidence.disrupted(two[0], two[1])
-                && !evidence.was_late(two[0], two[1])
+                && !evidence.was_late(two[0])
         });
         if unexplained {
             violations.push(Violation::UnexplainedDuplicate(position.clone()));
@@ -479,32 +482,71 @@ mod tests {
         assert_eq!(check(rule, deliveries, &[clock.at(25)]), []);
     }
 
+    /// The time of an attempt.
+    const LIMIT: Duration = Duration::from_millis(700);
+
     #[test]
-    fn a_further_attempt_explains_what_comes_again_where_answers_may_be_late() {
+    fn an_answer_that_was_given_too_late_explains_that_its_message_comes_again() {
         let clock = Clock::new();
-        let again = |attempt| Delivery {
-            attempt,
-            ..clock.delivery(0, 30, 40, 204)
-        };
-        let found_in = |attempt, rule| {
-            let (first, second) = (
-                clock.delivery(0, 0, 10, 204),
-                clock.delivery(1, 10, 20, 204),
-            );
-            let run = Evidence::new(&produced(2), vec![first, second, again(attempt)]);
-            found(&run.late_answers(), rule).len()
+        // The first answer is given so long after the beginning of its time, or of itself.
+        let found_in = |end, deadline: Option<u64>, rule| {
+            let mut first = clock.delivery(0, 0, end, 204);
+            if let Some(deadline) = deadline {
+                let deadline = clock.text_of(deadline);
+                first.headers.insert("ce-attemptdeadline".into(), deadline);
+            }
+            let second = clock.delivery(1, end, end + 10, 204);
+            let again = Delivery {
+                attempt: 2,
+                ..clock.delivery(0, end + 50, end + 60, 204)
+            };
+            let run = Evidence::new(&produced(2), vec![first, second, again]);
+            found(&run.late_answers(LIMIT), rule).len()
         };
         for rule in [Rule::DuplicatesExplained, Rule::InOrder] {
-            assert_eq!(found_in(2, rule), 0, "{rule:?}");
-            assert_eq!(found_in(1, rule), 1, "{rule:?}");
+            for (end, deadline, violations) in [
+                (650, None, 0),
+                (900, None, 0),
+                // That it is a further attempt explains nothing.
+                (100, None, 1),
+                // Its time began before it did.
+                (100, Some(200), 0),
+                (100, Some(600), 1),
+            ] {
+                let context = format!("{rule:?}, {end} by {deadline:?}");
+                assert_eq!(found_in(end, deadline, rule), violations, "{context}");
+            }
         }
-        let near = Delivery {
-            attempt: 2,
-            ..clock.delivery(2, 25, 30, 204)
+    }
+
+    #[test]
+    fn where_a_call_has_one_answer_its_messages_are_late_together() {
+        let clock = Clock::new();
+        let found_in = |mate_end, mate_start: u64, path: &str| {
+            let of = |offset, start, end| Delivery {
+                path: path.into(),
+                ..clock.delivery(offset, start, end, 204)
+            };
+            let run = vec![of(0, 0, 100), of(1, mate_start, mate_end), of(0, 750, 760)];
+            let run = Evidence::new(&produced(2), run).late_answers(LIMIT);
+            found(&run, Rule::DuplicatesExplained).len()
         };
-        let twice = vec![clock.delivery(0, 0, 10, 204), near, again(1)];
-        let run = Evidence::new(&produced(3), twice).late_answers();
-        assert_eq!(found(&run, Rule::DuplicatesExplained), []);
+        assert_eq!(found_in(680, 5, "/batch"), 0);
+        assert_eq!(found_in(100, 5, "/batch"), 1, "all were in time");
+        assert_eq!(found_in(800, 90, "/batch"), 1, "it came by another call");
+        let grpc = "penstock.handler.v1.Handler";
+        assert_eq!(found_in(680, 5, grpc), 1, "each has its own verdict");
+    }
+
+    #[test]
+    fn without_a_limit_no_answer_is_late() {
+        let clock = Clock::new();
+        let twice = vec![
+            clock.delivery(0, 0, 5_000, 204),
+            clock.delivery(0, 5_050, 5_060, 204),
+        ];
+        let run = Evidence::new(&produced(1), twice);
+        assert_eq!(found(&run, Rule::DuplicatesExplained).len(), 1);
     }
 
     #[test]

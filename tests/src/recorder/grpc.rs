@@ -5,6 +5,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Instant;
 
+use jiff::Timestamp;
 use penstock_runtime::Done;
 use penstock_runtime::handler::HandlerError;
 use penstock_runtime::handler::grpc::serve::{Delivered, Handle, Server};
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::produce;
 use super::reply::Action;
 use super::serve::{OpenDelivery, Shared};
-use super::{Delivery, Verdict};
+use super::{DEADLINE, Delivery, Verdict};
 use crate::Position;
 use crate::sync::lock;
 
@@ -58,6 +59,9 @@ impl Handle for Recording {
     }
 }
 
+/// The path of deliveries over gRPC.
+pub(super) const PATH: &str = "penstock.handler.v1.Handler";
+
 /// As the statuses of HTTP mean it.
 fn verdict(status: u16, text: &str) -> Result<Done, HandlerError> {
     match status {
@@ -73,6 +77,9 @@ fn delivery(message: Delivered) -> Delivery {
         ("ce-id".to_owned(), message.idempotency_key()),
         ("ce-kafkaepoch".to_owned(), message.epoch.to_string()),
     ]);
+    if let Ok(deadline) = Timestamp::try_from(message.deadline) {
+        headers.insert(DEADLINE.to_owned(), deadline.to_string());
+    }
     for (name, value) in &message.headers {
         let value = String::from_utf8_lossy(value.as_deref().unwrap_or_default());
         headers.insert(format!("kafka-header-{name}"), value.into_owned());
@@ -83,7 +90,7 @@ fn delivery(message: Delivered) -> Delivery {
         key: key.map(|key| key.into_owned()),
         attempt: message.attempt,
         method: "Handle".into(),
-        path: "penstock.handler.v1.Handler".into(),
+        path: PATH.into(),
         headers,
         body: message.value.map(Into::into).unwrap_or_default(),
         connection: 0,
