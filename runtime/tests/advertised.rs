@@ -45,7 +45,8 @@ async fn serve(mut stream: TcpStream, advertised: &'static str, port: i32) -> Op
         match (api, version) {
             (API_VERSIONS, _) => answer.extend(api_versions(version)),
             (METADATA, 1) => answer.extend(metadata(advertised, port)),
-            _ => return None,
+            // Never answered: a connection that closes would be a cause too.
+            _ => continue,
         }
         stream
             .write_i32(i32::try_from(answer.len()).ok()?)
