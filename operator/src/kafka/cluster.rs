@@ -313,3 +313,56 @@ pub(super) async fn keep(
 pub(super) fn jittered(wait: Duration) -> Duration {
     wait.mul_f64(1.0 - rand::random::<f64>() / 10.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn names(numbers: std::ops::Range<usize>) -> Vec<String> {
+        numbers.map(|number| format!("topic-{number:03}")).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_topics_that_are_named_are_listed_and_each_in_its_turn() {
+        let connection = Connection::new("shop", BTreeMap::new(), None);
+        let cluster = Cluster::new(Arc::new(connection), Arc::default());
+        let consumers = ["a", "b"].map(|name| Key::new("shop", name));
+        cluster.enter(&consumers[0], names(0..400));
+        cluster.enter(&consumers[1], names(300..600));
+        let answer = |topics: &[String]| -> Topics {
+            let topics = topics.iter();
+            topics
+                .map(|topic| (topic.clone(), Some(Partitions::default())))
+                .collect()
+        };
+        let first = cluster.topics_to_list();
+        assert_eq!(first.len(), MAX_TOPICS_LISTED);
+        let listing = cluster.merged(Ok(answer(&first)));
+        cluster.listing.send_replace(Some(Arc::new(listing)));
+        assert_eq!(
+            cluster.tell(&consumers[0], &names(0..400)),
+            Resolution::Found
+        );
+        assert_eq!(
+            cluster.tell(&consumers[1], &names(300..600)),
+            Resolution::Pending,
+            "the last hundred have not been asked for"
+        );
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let second = cluster.topics_to_list();
+        let (unasked, _) = second.split_at(100);
+        assert!(unasked.iter().all(|topic| !first.contains(topic)));
+        let listing = cluster.merged(Ok(answer(&second)));
+        cluster.listing.send_replace(Some(Arc::new(listing)));
+        let all = [&consumers[0], &consumers[1]].map(|key| cluster.tell(key, &names(0..600)));
+        assert_eq!(all, [Resolution::Found, Resolution::Found]);
+        // Topics that nobody names any more are forgotten.
+        cluster.forget(&consumers[1]);
+        cluster.enter(&consumers[0], names(0..1));
+        assert_eq!(cluster.topics_to_list(), names(0..1));
+        let listing = cluster.merged(Ok(Topics::new()));
+        assert_eq!(listing.topics.unwrap().len(), 1);
+    }
+}

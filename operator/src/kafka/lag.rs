@@ -256,4 +256,31 @@ mod tests {
             "an answer that came late"
         );
     }
+
+    fn watch(reader: &LagReader, namespace: &str, name: &str) {
+        let target = target("kafka:9092", "billing.orders");
+        reader.watch(&Key::new(namespace, name), target);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_namespace_whose_brokers_are_slow_holds_up_no_other() {
+        let reader = LagReader::new(Duration::from_secs(60), Triggers::new().0);
+        for number in 0..100 {
+            watch(&reader, "noisy", &format!("c{number}"));
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        watch(&reader, "quiet", "orders");
+        let taken: Vec<_> = std::iter::from_fn(|| reader.next()).collect();
+        let namespaces: Vec<&str> = taken
+            .iter()
+            .map(|(consumer, _, _)| &*consumer.namespace)
+            .collect();
+        assert_eq!(namespaces, ["noisy", "noisy", "quiet"]);
+        drop(taken);
+        // Those that were not read come first.
+        let next = reader.next().unwrap();
+        assert_eq!(&*next.0.namespace, "noisy");
+        let dues: HashSet<Instant> = reader.state.lock().values().map(|it| it.due).collect();
+        assert!(dues.len() >= 4, "they are spread in time");
+    }
 }

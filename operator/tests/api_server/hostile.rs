@@ -206,12 +206,13 @@ async fn a_thousand_dead_clusters_do_not_keep_another_namespace_waiting() {
 #[tokio::test]
 async fn a_consumer_that_is_deleted_during_its_pass_is_forgotten() {
     let world = World::new();
-    world.apply("orders", json!({}));
+    let secret = json!([{ "secretRef": { "name": "s", "optional": true } }]);
+    world.apply("orders", json!({ "handler": { "envFrom": secret } }));
     let key = Key::new(NAMESPACE, "orders");
     let context = Arc::clone(&world.context);
-    // Once the pass has noted everything, the consumer is deleted.
+    // Secrets are read before Kafka is asked.
     world.api.disturb(move |call| {
-        if call.to_string().starts_with("patch kafkaconsumers/status") {
+        if call.to_string().starts_with("get secrets") {
             context.forget(&key);
         }
         None
