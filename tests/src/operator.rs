@@ -110,6 +110,8 @@ impl Operator {
             flags: Vec::new(),
         }
         .flag("--runtime-image", "registry.example/penstock-runtime:test")
+        // The brokers of the tests are on this machine.
+        .flag("--denied-broker-networks", "none")
         .identity("under-test")
         .namespace("default")
     }
