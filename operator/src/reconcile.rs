@@ -183,6 +183,8 @@ struct Pass<'a> {
 struct Progress {
     /// What became of the topics, if they were looked for.
     topics: Option<Resolution>,
+    /// Nothing is applied until every topic is found.
+    held: bool,
     /// Why an object could not be applied.
     blocked: Option<ApplyError>,
     /// How far its group has come, if that was read.
@@ -228,9 +230,8 @@ impl Pass<'_> {
             topics: Some(topics),
             ..Progress::default()
         };
-        // Only the first start waits for Kafka. What has been started is brought to what
-        // the manifest says, whatever Kafka does.
-        if progress.topics == Some(Resolution::Found) || self.has_started() {
+        progress.held = progress.topics != Some(Resolution::Found) && self.must_wait(consumer);
+        if !progress.held {
             progress.blocked = self.apply(resource, consumer, &secrets).await?;
         }
         Ok(progress)
@@ -310,6 +311,17 @@ impl Pass<'_> {
             || self.rollout().is_some_and(|rollout| rollout.ready > 0)
     }
 
+    /// Returns `true` if a change waits until every topic is found: only the first start does,
+    /// and other brokers or topics for pods that run. Everything else is applied at once.
+    fn must_wait(&self, consumer: &ValidatedConsumer) -> bool {
+        if !self.has_started() {
+            return true;
+        }
+        let noted = self.rollout().and_then(|rollout| rollout.kafka);
+        let changes = noted.is_some_and(|noted| noted != build::kafka_digest(consumer));
+        changes && consumer.replicas() > 0
+    }
+
     /// Returns `true` if the consumer's pods have been started at some time, even if their
     /// Deployment was deleted since: something else of it is there, or its group has begun.
     fn has_started(&self) -> bool {
@@ -377,6 +389,7 @@ impl Pass<'_> {
             consumer,
             siblings: context.siblings.of(self.key),
             topics: progress.topics,
+            held: progress.held,
             blocked: progress.blocked.as_ref(),
             rollout: self.rollout(),
             troubles: context.pods.troubles(self.key),

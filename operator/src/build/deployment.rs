@@ -5,9 +5,10 @@ use k8s_openapi::api::apps::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use penstock_crds::validate::ConsumeMode;
+use penstock_crds::names::TopicName;
+use penstock_crds::validate::{ConsumeMode, FailureAction, ValidatedConsumer};
 
-use super::{Blueprint, RebalanceProtocol, labels, pod};
+use super::{Blueprint, RebalanceProtocol, digest, labels, pod};
 use crate::existing::deployment::Rollout;
 
 /// How long a rollout may make no progress before it counts as stalled, in
@@ -18,14 +19,37 @@ const PROGRESS_DEADLINE: i32 = 600;
 /// serve only to look at.
 const HISTORY: i32 = 2;
 
+/// Where the Deployment has the [`kafka_digest`] of its newest pods.
+pub const KAFKA_ANNOTATION: &str = "penstock.dev/kafka-digest";
+
+/// Returns a digest of what a manifest says of brokers and topics: what the operator looks
+/// up before pods depend on it.
+pub fn kafka_digest(consumer: &ValidatedConsumer) -> String {
+    let kafka = serde_json::to_string(&consumer.kafka).unwrap_or_default();
+    let dead_letters = match &consumer.delivery.on_failure {
+        FailureAction::DeadLetter(topic) => Some(topic.as_str()),
+        FailureAction::Stop | FailureAction::Skip => None,
+    };
+    let topics = consumer.topics.iter().map(TopicName::as_str);
+    digest(
+        [kafka.as_str()]
+            .into_iter()
+            .chain(dead_letters)
+            .chain(topics),
+    )
+}
+
 /// `digest` is that of what the pods read at their start.
 pub(super) fn build(blueprint: &Blueprint<'_>, digest: String) -> Deployment {
     let replicas = blueprint.consumer.replicas();
     let protocol = RebalanceProtocol::of(&blueprint.consumer.kafka.config);
-    let annotation = (RebalanceProtocol::ANNOTATION, protocol.name());
+    let annotations = [
+        (RebalanceProtocol::ANNOTATION.into(), protocol.name().into()),
+        (KAFKA_ANNOTATION.into(), kafka_digest(blueprint.consumer)),
+    ];
     Deployment {
         metadata: ObjectMeta {
-            annotations: Some([annotation].map(|(k, v)| (k.into(), v.into())).into()),
+            annotations: Some(annotations.into()),
             ..labels::metadata(blueprint, "")
         },
         spec: Some(DeploymentSpec {

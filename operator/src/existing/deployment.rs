@@ -4,7 +4,7 @@ use k8s_openapi::api::apps::v1::{DeploymentCondition, DeploymentStatus};
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use crate::build::RebalanceProtocol;
+use crate::build::{KAFKA_ANNOTATION, RebalanceProtocol};
 
 /// How far a Deployment has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Rollout {
     pub generation: i64,
     /// The rebalance protocol of its newest pods, if the operator has noted it.
     pub protocol: Option<RebalanceProtocol>,
+    /// Digest of the brokers and topics of its newest pods, if the operator has noted it.
+    pub kafka: Option<String>,
     /// Old pods end before new ones start.
     pub recreates: bool,
     /// Pods that it is to have.
@@ -51,6 +53,9 @@ impl Rollout {
             protocol: deployment["metadata"]["annotations"][RebalanceProtocol::ANNOTATION]
                 .as_str()
                 .and_then(RebalanceProtocol::parse),
+            kafka: deployment["metadata"]["annotations"][KAFKA_ANNOTATION]
+                .as_str()
+                .map(str::to_owned),
             recreates: deployment["spec"]["strategy"]["type"] == "Recreate",
             desired: deployment["spec"]["replicas"]
                 .as_i64()

@@ -44,6 +44,8 @@ pub struct Seen<'a> {
     pub siblings: Vec<Key>,
     /// What became of its topics; absent when they were not looked for.
     pub topics: Option<Resolution>,
+    /// Nothing is applied until every topic is found.
+    pub held: bool,
     /// Why its objects could not be applied.
     pub blocked: Option<&'a ApplyError>,
     /// What its Deployment reports.

@@ -56,6 +56,9 @@ fn waits(seen: &Seen<'_>) -> Option<&'static str> {
         Some(Resolution::NoSecret(_)) | None => Some(
             "nothing is changed until every Secret is there; what runs is left running; see the condition TopicsResolved",
         ),
+        Some(_) if seen.rollout.is_some() && seen.held => Some(
+            "other brokers or topics wait until every topic is known to be there; what runs is left running; see the condition TopicsResolved",
+        ),
         Some(_) if seen.rollout.is_some() => None,
         Some(_) => Some(
             "the first pods are started once every topic is known to be there; see the condition TopicsResolved",

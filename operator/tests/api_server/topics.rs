@@ -1,26 +1,33 @@
 //! Passes, one by one: topics, and brokers that do not answer.
 
+use rdkafka::types::RDKafkaRespErr;
 use serde_json::json;
 
 use crate::world::World;
 
 #[tokio::test]
-async fn a_topic_that_goes_missing_leaves_what_runs_running() {
+async fn a_missing_topic_leaves_what_runs_running() {
     let world = World::new();
     world.apply("orders", json!({}));
     world.pass("orders").await.unwrap();
     world.all_ready("orders");
-    // Another operator, to which the brokers say that the topic is gone.
-    let world = world.without_topics();
+    let running = world.api.get("deployments", "orders");
+    world.apply("orders", json!({ "topics": ["typo"] }));
     world.pass("orders").await.unwrap();
-    let deployment = world.api.get("deployments", "orders").unwrap();
-    assert_eq!(deployment["spec"]["replicas"], 1);
+    assert_eq!(world.api.get("deployments", "orders"), running);
     let message = world.message("orders", "TopicsResolved");
     assert_eq!(
         message,
-        "topic 'orders' does not exist. maybe it's misspelled or on a different kafka cluster?"
+        "topic 'typo' does not exist. maybe it's misspelled or on a different kafka cluster?"
     );
     assert_eq!(world.condition("orders", "Available").unwrap().0, "True");
+    let told = world.condition("orders", "Progressing").unwrap();
+    assert_eq!(told.1, "TopicsNotResolved");
+    // Its pods are stopped nevertheless when somebody asks for that.
+    world.apply("orders", json!({ "topics": ["typo"], "replicas": 0 }));
+    world.pass("orders").await.unwrap();
+    let deployment = world.api.get("deployments", "orders").unwrap();
+    assert_eq!(deployment["spec"]["replicas"], 0);
 }
 
 /// What can be wrong with Kafka, while a consumer runs.
@@ -37,16 +44,14 @@ async fn started(wrong: Wrong) -> (World, serde_json::Value) {
     world.apply("orders", spec.clone());
     world.pass("orders").await.unwrap();
     world.all_ready("orders");
-    let mut spec = spec;
-    let world = match wrong {
-        Wrong::NoTopic => world.without_topics(),
-        Wrong::NoAnswer => {
-            spec["kafka"] = json!({ "bootstrapServers": "127.0.0.1:1" });
-            world
+    match wrong {
+        Wrong::NoTopic => {
+            let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+            world.kafka.topic_error("orders", error).unwrap();
         }
-    };
-    world.apply("orders", spec.clone());
-    (world, spec)
+        Wrong::NoAnswer => world.kafka.broker_down(1).unwrap(),
+    }
+    (world.restarted(), spec)
 }
 
 #[tokio::test]
@@ -139,6 +144,7 @@ async fn brokers_that_do_not_answer_start_nothing_and_stop_nothing() {
     let world = World::new();
     world.apply("orders", json!({}));
     world.pass("orders").await.unwrap();
+    let running = world.api.get("deployments", "orders");
     let nobody = json!({ "kafka": { "bootstrapServers": "127.0.0.1:1" } });
     for name in ["orders", "new"] {
         world.apply(name, nobody.clone());
@@ -148,6 +154,6 @@ async fn brokers_that_do_not_answer_start_nothing_and_stop_nothing() {
         let message = world.message(name, "TopicsResolved");
         assert!(message.contains("127.0.0.1:1"), "{message}");
     }
-    assert!(world.api.get("deployments", "orders").is_some());
+    assert_eq!(world.api.get("deployments", "orders"), running);
     assert!(world.api.get("deployments", "new").is_none());
 }

@@ -56,15 +56,9 @@ impl World {
         Self::of(world.api, world.kafka, policy)
     }
 
-    /// The same objects, an operator that has just started, and a Kafka without any topic.
-    /// The consumer `orders` is moved there.
-    pub fn without_topics(self) -> Self {
-        let kafka = MockCluster::new(1).expect("a mock cluster starts");
-        let brokers = kafka.bootstrap_servers();
-        self.api.edit("kafkaconsumers", "orders", |object| {
-            object["spec"]["kafka"]["bootstrapServers"] = brokers.into();
-        });
-        Self::of(self.api, kafka, BrokerPolicy::default())
+    /// The same objects and Kafka, and an operator that has just started.
+    pub fn restarted(self) -> Self {
+        Self::of(self.api, self.kafka, BrokerPolicy::default())
     }
 
     fn of(

@@ -174,6 +174,23 @@ fn topics() -> Vec<(&'static str, World, Vec<Told>)> {
             ],
         ),
         (
+            "another topic is missing under running pods",
+            World {
+                rollout: Some(rollout(3)),
+                held: true,
+                ..World::resolved(Resolution::Missing(vec!["typo".into()]))
+            },
+            vec![
+                (Available, True, Reason::HandlersReady, &[]),
+                (
+                    Progressing,
+                    False,
+                    Reason::TopicsNotResolved,
+                    &["what runs is left running"],
+                ),
+            ],
+        ),
+        (
             "the brokers have not been asked yet",
             World::resolved(Resolution::Pending),
             vec![
