@@ -159,6 +159,18 @@ async fn a_stop_before_the_handler_is_up_ends_it() -> Outcome {
 }
 
 #[tokio::test]
+async fn what_a_python_handler_prints_is_shown_at_once() -> Outcome {
+    let local = Local::new(&manifest("InOrder", ""))?;
+    let script = "import time; print('here'); time.sleep(600)";
+    let program = local.dev(local.manifest(), "python3");
+    let process = program.arg("-c").arg(script).start()?;
+    process.wait_for_line("handler | here", LIMIT).await?;
+    process.terminate()?;
+    ended(&process).await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_handler_that_ends_at_once_is_named_with_its_status() -> Outcome {
     let local = Local::new(&manifest("InOrder", ""))?;
     let ended = local.shell("echo no database >&2; exit 3").run().await?;

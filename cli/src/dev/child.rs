@@ -1,5 +1,6 @@
 //! The handler, or an embedded consumer, as a child process.
 
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -16,6 +17,10 @@ use crate::console::{Console, Stream};
 
 /// What stands before each line of a child.
 const PREFIX: &[u8] = b"handler | ";
+
+/// Lets Python write each line at once. It buffers output to a pipe, and SIGTERM
+/// discards the buffer, so that a handler which prints would show nothing.
+const UNBUFFERED: &str = "PYTHONUNBUFFERED";
 
 /// Longest piece of a line that is held in memory; a longer line is broken.
 const LONGEST_LINE: u64 = 64 * 1024;
@@ -53,9 +58,8 @@ impl Child {
     ) -> Result<Self, DevError> {
         let (program, arguments) = command.split_first().ok_or(DevError::NoProgram)?;
         let name = program.to_string_lossy().into_owned();
-        let mut process = Command::new(program)
+        let mut process = prepare(program, environment, env::var_os(UNBUFFERED))
             .args(arguments)
-            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -133,6 +137,20 @@ impl Drop for Child {
     }
 }
 
+/// Returns a command with the environment of a handler. `unbuffered` is the value of
+/// [`UNBUFFERED`] in this process, which the handler keeps, as it keeps the manifest's.
+fn prepare(
+    program: &OsStr,
+    environment: &[(&str, OsString)],
+    unbuffered: Option<OsString>,
+) -> Command {
+    let mut command = Command::new(program);
+    command
+        .env(UNBUFFERED, unbuffered.unwrap_or_else(|| "1".into()))
+        .envs(environment.iter().map(|(name, value)| (name, value)));
+    command
+}
+
 /// A command on one line, cut where it is long.
 pub fn shown(command: &[OsString]) -> String {
     let words: Vec<_> = command
@@ -167,5 +185,25 @@ async fn show(pipe: impl AsyncRead + Unpin, stream: Stream, console: Console) {
             }
             Ok(0) | Err(_) => break,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn python_writes_each_line_at_once_unless_somebody_says_otherwise() {
+        let value = |environment: &[(&str, OsString)], inherited: Option<&str>| {
+            let command = prepare("python3".as_ref(), environment, inherited.map(Into::into));
+            let mut variables = command.as_std().get_envs();
+            let found = variables.find(|(name, _)| *name == UNBUFFERED);
+            found.and_then(|(_, value)| value.map(OsStr::to_owned))
+        };
+        assert_eq!(value(&[], None), Some("1".into()));
+        assert_eq!(value(&[], Some("")), Some("".into()));
+        let manifest = [(UNBUFFERED, OsString::from("x"))];
+        assert_eq!(value(&manifest, None), Some("x".into()));
+        assert_eq!(value(&manifest, Some("1")), Some("x".into()));
     }
 }

@@ -14,9 +14,11 @@ pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 /// Longest wait for anything in these tests.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// The binary under test.
+/// The binary under test, without variables that may be set for the tests themselves.
 pub fn penstock() -> Program {
-    Program::new(env!("CARGO_BIN_EXE_penstock")).env_remove("PENSTOCK_LOG")
+    Program::new(env!("CARGO_BIN_EXE_penstock"))
+        .env_remove("PENSTOCK_LOG")
+        .env_remove("PYTHONUNBUFFERED")
 }
 
 /// A path from the root of the repository.
