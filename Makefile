@@ -1,67 +1,75 @@
-# `make demo` runs the examples here and now; `make test` passes every test.
-# Both install what this machine lacks, see hack/setup.
+# `make` alone lists the targets. Each installs what this machine lacks, see hack/setup.
 
-.PHONY: demo test test-more test-images soak simulate mutants bench cluster cluster-down generate
+.DEFAULT_GOAL := help
+.PHONY: help demo unit it lint test e2e test-more test-images soak simulate mutants bench cluster cluster-down generate
 
-# The main job on the shipped examples, with a broker inside the process.
-demo:
+help: ## This list
+	@awk '/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	    /^[a-z0-9-]+:.*## / { split($$0, part, /:.*## /); printf "  make %-13s %s\n", part[1], part[2] }' Makefile
+
+##@ To try it
+
+demo: ## The examples, with a broker inside the process
 	@hack/setup demo
 	@echo "building penstock and the Rust example; a first build takes some minutes"
 	@cargo build --locked --package penstock --package penstock-example-rust
 	@hack/demo
 
-# Every test, on a real Kafka.
-test:
-	@hack/setup test
-	@hack/test
-
-# The tests that take hours: an hour of the simulator, the mutants, an hour of `make soak`;
-# `make test-more ARGS=10` for ten minutes each.
-test-more:
-	@hack/setup test
-	@hack/test-more $(ARGS)
-
-# Both images, built twice by the Docker that is here; not in `make test`, for it needs
-# Docker and a registry. `make test-images ARGS=--network=host` passes on to docker build.
-test-images:
-	@hack/test-images $(ARGS)
-
-# The tests that disturb consumers, again and again for an hour; `make soak ARGS=10` for
-# ten minutes.
-soak:
-	@hack/setup test
-	@hack/soak $(ARGS)
-
-# Seeded runs of the runtime on a simulated Kafka: 20,000, or as ARGS says, such as
-# ARGS='--minutes 60' or ARGS='--seed 17' for one with all that happened.
-simulate:
-	@hack/setup demo
-	@cargo run --quiet --locked --package penstock-simulator -- $(ARGS)
-
-# Weakens one protection of the runtime at a time; the simulator must catch each.
-mutants:
-	@hack/setup demo
-	@hack/mutants $(ARGS)
-
-# Penstock compared with its references, as ratios of one run; `make bench ARGS=--quick`
-# for a short one, ARGS=peers for third-party programs only, ARGS=sweep for growth.
-bench:
-	@hack/setup bench
-	@hack/bench $(ARGS)
-
-# A Kubernetes with one node, and a Kafka, as root; it stays up until
-# `make cluster-down`, and prints what a shell needs to use it.
-cluster:
+cluster: ## Start a Kubernetes with one node and a Kafka, as root, and print the variables to use it
 	@hack/setup cluster
 	@hack/cluster up --keep
 
-cluster-down:
+cluster-down: ## Remove every trace of the cluster
 	@hack/cluster down
 
-# The files that are generated from the types, the rules, the metrics and the chart.
-generate:
+##@ For each change
+
+lint: ## Format, lints, documentation, licences, the English of the pages, generated files
+	@hack/setup unit
+	@hack/lint
+
+unit: ## Every test that needs neither root nor Kafka nor Kubernetes
+	@hack/setup unit
+	@hack/unit
+
+it: ## One integration test with what it needs: make it T=delivery, or T=delivery::NAME
+	@hack/it $(T)
+
+e2e: ## The tests that need a Kubernetes, as root
+	@hack/it $$(hack/needs kubernetes)
+
+generate: ## Write the files that are generated from types, rules, metrics, proto and chart
 	cargo run --package penstock-crds --bin generate
 	cargo run --package penstock-runtime --example metrics_reference
 	cargo run --package penstock-runtime --example generate_grpc
 	hack/generate-chart
 	hack/generate-sdks
+
+##@ Before a merge, and for a release
+
+test: ## Every lint and every test, on a real Kafka and a real Kubernetes, as root
+	@hack/setup test
+	@hack/test
+
+test-more: ## An hour of seeds, the mutants, an hour of make soak: ARGS=10 for ten minutes each
+	@hack/setup test
+	@hack/test-more $(ARGS)
+
+test-images: ## Both images, built twice by Docker: ARGS=--network=host is for docker build
+	@hack/test-images $(ARGS)
+
+simulate: ## Seeds on the simulated Kafka: ARGS='--minutes 60', ARGS='--seed 17' for one story
+	@hack/setup demo
+	@cargo run --quiet --locked --package penstock-simulator -- $(ARGS)
+
+mutants: ## Weaken one protection of the runtime at a time: ARGS=NAME for one mutant
+	@hack/setup demo
+	@hack/mutants $(ARGS)
+
+soak: ## Kills, freezes and rebalances on a real Kafka for an hour: ARGS=10 for ten minutes
+	@hack/setup test
+	@hack/soak $(ARGS)
+
+bench: ## Penstock compared with its references: ARGS=--quick, ARGS=peers, ARGS=sweep
+	@hack/setup bench
+	@hack/bench $(ARGS)

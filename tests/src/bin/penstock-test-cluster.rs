@@ -126,6 +126,12 @@ async fn run_command(cluster: &Cluster, words: &[OsString]) -> Result<ExitCode, 
 fn print_use(cluster: &Cluster) {
     println!("export KUBECONFIG={}", cluster.kubeconfig().display());
     println!("export PATH={}:$PATH", cluster.binaries().dir().display());
+    // Tests, and hack/it, then use this cluster.
+    for (name, value) in cluster.environment() {
+        if name.starts_with("PENSTOCK_") {
+            println!("export {name}={}", value.display());
+        }
+    }
     println!("# Kafka for pods and for you: {}", cluster.kafka());
     println!("# images: {}", cluster.images().join(" "));
 }
