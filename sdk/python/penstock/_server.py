@@ -30,6 +30,9 @@ OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)]
 # The time to write the end of streams after the grace, in seconds.
 END_TIME = 2.0
 
+# The time in seconds that the connection stays open for the runtime to read these ends.
+LINGER = 0.5
+
 Lifespan = Callable[[], contextlib.AbstractAsyncContextManager[Any]]
 
 
@@ -108,6 +111,8 @@ class Server:
         self._exit_error: BaseException | None = None
         self._stop_requested: asyncio.Event | None = None
         self._streams_ended: asyncio.Event | None = None
+        # Set by the next request of a runtime, which it makes after the end of its stream.
+        self._end_taken = asyncio.Event()
         # Set by `serve`, after which nothing else runs.
         self._owns_process = False
         self.port: int | None = None
@@ -142,18 +147,27 @@ class Server:
         self._request_stop()
         server, self._server = self._server, None
         await self._health.enter_graceful_shutdown()
-        # Accepts no other stream from now on.
-        stopping = asyncio.create_task(server.stop(grace + END_TIME))
         try:
             if self._streams:
-                await asyncio.wait_for(self._streams_ended.wait(), grace)
-        except TimeoutError:
-            self._expire(grace)
+                await self._end_streams(grace)
         finally:
-            await stopping
+            await server.stop(END_TIME)
             await self._resources.aclose()
             if not self._owns_process:
                 self._stop_watchdog()
+
+    async def _end_streams(self, grace: float) -> None:
+        assert self._streams_ended is not None
+        try:
+            await asyncio.wait_for(self._streams_ended.wait(), grace)
+        except TimeoutError:
+            self._expire(grace)
+        # A runtime that reads nothing does not take the end. Another one needs a moment: if
+        # the connection closed while it writes, the stream would be broken for it.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._streams_ended.wait(), END_TIME)
+            self._end_taken.clear()
+            await asyncio.wait_for(self._end_taken.wait(), LINGER)
 
     async def wait(self) -> None:
         """Waits until the server is asked to stop."""
@@ -206,7 +220,7 @@ class Server:
             request_deserializer=v1.FromRuntime.FromString,
             response_serializer=v1.FromHandler.SerializeToString,
         )
-        server = grpc.aio.server(options=OPTIONS)
+        server = grpc.aio.server(interceptors=[_Requests(self._end_taken)], options=OPTIONS)
         server.add_generic_rpc_handlers(
             [grpc.method_handlers_generic_handler(SERVICE, {"Handle": method})]
         )
@@ -278,7 +292,7 @@ class Server:
     def _exit_in_time(self) -> None:
         """Has the process exit if a stop hangs, which a call that blocks the loop may cause."""
         if self._owns_process and self._watchdog is not None:
-            self._watchdog.exit_after(self._grace + 2 * END_TIME)
+            self._watchdog.exit_after(self._grace + 3 * END_TIME)
 
     def _stop_watchdog(self) -> None:
         if self._watchdog is not None:
@@ -310,6 +324,17 @@ class Server:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+class _Requests(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Notes each request."""
+
+    def __init__(self, made: asyncio.Event) -> None:
+        self._made = made
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        self._made.set()
+        return await continuation(details)
 
 
 def serve(handle: Function, **options: Any) -> None:
