@@ -2,6 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { DeadLetter, Fail, Retry, SettledError, Skip } from "penstock";
 import { FakeRuntime, handle, message } from "penstock/testing";
+import { Answers } from "../src/answers.js";
+import { sizeOf } from "../src/contract.js";
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const outcomes = async (sent) => (await Promise.all(sent.map(({ verdict }) => verdict))).map(({ outcome }) => outcome);
@@ -106,7 +108,11 @@ test("messages of a key keep their order in every mode", async () => {
       await pause(5);
       at.delete(key);
     }, { order });
-    assert.deepEqual(await outcomes(runtime.send(...keyed("a", "b", "a", "c", "b", "a"))), Array(6).fill("done"));
+    const messages = keyed("a", "b", "a", "c", "b", "a");
+    const sent = runtime.send(...messages.slice(0, 3));
+    await sent[0].begun;
+    sent.push(...runtime.send(...messages.slice(3)));
+    assert.deepEqual(await outcomes(sent), Array(6).fill("done"));
     await runtime.stop();
   }
 });
@@ -327,6 +333,64 @@ test("credits start small and follow the rate", async () => {
   await slow.until(() => slow.credits > 10);
   assert(slow.credits <= 202, String(slow.credits));
   await slow.stop();
+});
+
+test("each delivery returns its credit, within the window", async () => {
+  for (const order of ["any", "key", "batch"]) {
+    const runtime = new FakeRuntime((one) => {
+      if (String(one.value) === "0") throw new Error("busy");
+    }, { order, window: 3 });
+    for (let round = 0; round < 20; round++) {
+      await outcomes(runtime.send(...keyed("a", "a", "", "a")));
+      await outcomes(runtime.sendBy(Date.now() - 1000, ...keyed("a", "")));
+    }
+    await runtime.until(() => runtime.credits >= (order === "batch" ? 1 : 3));
+    assert(runtime.credits <= 3, String(runtime.credits));
+    await runtime.stop();
+  }
+});
+
+test("a call that ends within an answer needs no report that it begins", async () => {
+  const sent = [];
+  const answers = new Answers({ version: 2 }, async (answer) => sent.push(answer), sizeOf);
+  for (const id of [1, 2, 4, 5]) answers.begin(id, false);
+  answers.settle(2, { name: "done", reason: "" });
+  answers.settle(1, { name: "done", reason: "" });
+  answers.grant(3);
+  await answers.flush();
+  assert.equal(sent.length, 1);
+  assert.deepEqual(sent[0].begun, [{ firstId: 4, count: 2 }]);
+  assert.deepEqual(sent[0].verdicts, [{ firstId: 1, count: 2, done: {} }]);
+  assert.equal(sent[0].credits, 3);
+});
+
+test("answers are cut at a mebibyte", async () => {
+  const sent = [];
+  const answers = new Answers({ version: 2 }, async (answer) => sent.push(answer), sizeOf);
+  for (let id = 0; id < 300; id++) answers.settle(id, { name: "fail", reason: "a".repeat(16_000) });
+  answers.grant(3);
+  await answers.flush();
+  assert.equal(sent.flatMap(({ verdicts }) => verdicts).length, 300);
+  assert(sent.every((answer) => sizeOf(answer) <= 1024 * 1024) && sent.length >= 5);
+  assert.deepEqual(sent.map(({ welcome }) => welcome !== undefined), sent.map((_, index) => index === 0));
+  assert.deepEqual(sent.map(({ credits }) => credits ?? 0), sent.map((_, index) => (index === sent.length - 1 ? 3 : 0)));
+});
+
+test("verdicts get through between very short calls", async () => {
+  let sent = [];
+  let settledEarly = false;
+  const runtime = new FakeRuntime((one) => {
+    if (String(one.value) === "busy") {
+      const until = performance.now() + 0.02;
+      while (performance.now() < until);
+      settledEarly ||= sent.at(0)?.isSettled === true && !sent.at(-1).isSettled;
+    }
+  });
+  await outcomes(runtime.send(...keyed(...Array(1100).fill(""))));
+  sent = runtime.send(...Array.from({ length: 2000 }, () => message("busy")));
+  await outcomes(sent);
+  assert(settledEarly, "the first verdict came with the last");
+  await runtime.stop();
 });
 
 test("calls that never wait let verdicts and a stop through", async () => {
