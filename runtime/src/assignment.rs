@@ -54,10 +54,15 @@ impl Assignment {
     }
 
     /// Has a partition begin again, under an epoch of its own.
-    pub(crate) fn replace(&mut self, partition: &Partition, client: &Keeper) -> Arc<Partition> {
+    pub(crate) fn replace(
+        &mut self,
+        partition: &Partition,
+        gaps: Option<Gaps>,
+        client: &Keeper,
+    ) -> Arc<Partition> {
         self.epoch += 1;
         self.forget_handles();
-        self.insert(&partition.name(), None, Some(client))
+        self.insert(&partition.name(), gaps, Some(client))
     }
 
     fn insert(

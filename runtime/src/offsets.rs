@@ -233,6 +233,12 @@ impl OffsetTracker {
         self.in_flight.front().and_then(|it| it.1)
     }
 
+    /// Number of messages at an offset, or behind it, that were delivered and not settled.
+    pub fn in_flight_from(&self, offset: i64) -> usize {
+        let before = self.in_flight.partition_point(|it| *it < offset);
+        self.in_flight.len() - before
+    }
+
     /// Number of messages delivered and not settled.
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()

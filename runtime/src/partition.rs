@@ -343,6 +343,11 @@ impl Partition {
         self.offsets.lock().committable()
     }
 
+    /// The number of messages in flight at an offset or behind it.
+    pub(crate) fn in_flight_from(&self, offset: i64) -> usize {
+        self.offsets.lock().in_flight_from(offset)
+    }
+
     /// Returns the lowest offset that was delivered and is not settled.
     pub(crate) fn lowest_unsettled(&self) -> Option<i64> {
         self.offsets.lock().lowest_unsettled()

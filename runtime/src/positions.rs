@@ -90,12 +90,22 @@ pub(crate) struct Resumption {
     pub(crate) lost: Option<Lost>,
 }
 
+impl Resumption {
+    /// Returns `true` if some of the log that was read is still there.
+    pub(crate) fn is_kept_in_part(&self) -> bool {
+        self.lost.as_ref().is_some_and(|lost| lost.kept.is_some())
+    }
+}
+
 /// An offset that was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Lost {
     pub(crate) reason: Reason,
     /// The offsets of messages that are skipped.
     pub(crate) skipped: Range<i64>,
+    /// The offset up to which the log still has what was read, if it was truncated and
+    /// that is known.
+    pub(crate) kept: Option<i64>,
 }
 
 impl Lost {
@@ -138,18 +148,22 @@ pub(crate) fn resume(
             lost: None,
         });
     }
+    // Offsets of an earlier incarnation may lie anywhere in this one, so the epoch tells
+    // where the log departs only while the topic is known to be the same.
+    let departs_at = refused
+        .departs_at
+        .filter(|_| incarnation == Incarnation::Same);
     let (reason, oldest) = if incarnation == Incarnation::Other {
         (Reason::Recreation, bounds.start)
+    } else if let Some(departs_at) = departs_at {
+        (
+            Reason::Truncation,
+            departs_at.clamp(bounds.start, bounds.end),
+        )
     } else if position < bounds.start {
         (Reason::Retention, bounds.start)
     } else {
-        // Offsets of an earlier incarnation may lie anywhere in this one, so the epoch
-        // tells where the log departs only while the topic is known to be the same.
-        let known = refused
-            .departs_at
-            .filter(|_| incarnation == Incarnation::Same);
-        let departs_at = known.map(|offset| offset.clamp(bounds.start, bounds.end));
-        (Reason::Truncation, departs_at.unwrap_or(bounds.start))
+        (Reason::Truncation, bounds.start)
     };
     let offset = match policy {
         OnOffsetLost::Latest => bounds.end,
@@ -158,11 +172,14 @@ pub(crate) fn resume(
     // Of another log nothing was read, so everything from its oldest message on counts.
     let unread = match reason {
         Reason::Retention => position,
-        Reason::Truncation | Reason::Recreation => oldest,
+        // Retention may have passed where the log departs.
+        Reason::Truncation => departs_at.map_or(oldest, |departs_at| departs_at.min(oldest)),
+        Reason::Recreation => oldest,
     };
     let lost = Lost {
         reason,
         skipped: unread..offset.max(unread),
+        kept: departs_at,
     };
     match policy {
         OnOffsetLost::Fail => Err(lost),
@@ -275,6 +292,17 @@ mod tests {
                 Truncation,
                 100..100,
             ),
+            // The log is shorter, and retention has passed where it departs.
+            (
+                1000,
+                Some(900),
+                (950, 980),
+                Same,
+                Earliest,
+                950,
+                Truncation,
+                900..950,
+            ),
             // It may be another topic, in which the epoch tells nothing.
             (
                 1000,
@@ -320,7 +348,12 @@ mod tests {
                 start: bounds.0,
                 end: bounds.1,
             };
-            let lost = Lost { reason, skipped };
+            let is_known = reason == Truncation && incarnation == Same;
+            let lost = Lost {
+                reason,
+                skipped,
+                kept: departs_at.filter(|_| is_known),
+            };
             let found = resume(position, refused, bounds, incarnation, policy);
             let expected = Resumption {
                 offset,

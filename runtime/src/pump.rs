@@ -30,7 +30,7 @@ use crate::read_ahead::ReadAhead;
 use crate::read_size::ReadSize;
 use crate::rebalance::Revocation;
 use crate::record::Record;
-use crate::recovery::Recovery;
+use crate::recovery::{Found, Recovery};
 use crate::start::Joining;
 use crate::strategy::Strategy;
 use crate::telemetry::SPANS;
@@ -96,6 +96,8 @@ pub(crate) struct Pump<C: Client> {
     revocation: Option<Revocation>,
     pins: Pins,
     recovery: Recovery,
+    /// What is known of partitions that wait for the end of their transaction.
+    undecided: Vec<(Arc<Partition>, Found)>,
     ahead: ReadAhead,
     pauses: Pauses,
     read_size: ReadSize,
@@ -134,6 +136,7 @@ impl<C: Client> Pump<C> {
             revocation: None,
             pins: Pins::default(),
             recovery: Recovery::new(parts.policy, Arc::clone(&parts.wake)),
+            undecided: Vec::new(),
             ahead: ReadAhead::new(parts.held_bytes),
             pauses: Pauses::new(parts.held_bytes, parts.metrics.paused.clone()),
             read_size: ReadSize::new(parts.batch_size),
@@ -173,8 +176,8 @@ impl<C: Client> Pump<C> {
         self.serve_events();
         self.advance_joining();
         self.advance_revocation();
-        self.advance_recovery();
         self.end_transaction();
+        self.advance_recovery();
         self.save_handled();
         self.parts.commits.serve(&self.parts.client);
         self.forget_failures();

@@ -94,6 +94,18 @@ impl Gaps {
         }
     }
 
+    /// Leaves out whatever lies at `end` or behind it.
+    pub fn until(&self, end: i64) -> Self {
+        let attempts = self.attempts.iter().copied();
+        Self::new(
+            self.base,
+            self.horizon.min(end),
+            self.incomplete.iter().cloned(),
+            attempts.take_while(|(offset, _)| *offset < end),
+        )
+        .with_topic_id(self.topic_id)
+    }
+
     /// The same of a topic with this id. A topic that is created again has another.
     #[must_use]
     pub fn with_topic_id(self, topic_id: Option<u128>) -> Self {

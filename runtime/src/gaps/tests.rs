@@ -255,3 +255,13 @@ proptest! {
         prop_assert!(Gaps::decode(&text[..length], gaps.base).is_err());
     }
 }
+
+#[test]
+fn what_lies_behind_an_end_is_left_out() {
+    let gaps = Gaps::new(5, 20, [5..6, 8..9, 14..16], [(8, 2), (15, 3)]);
+    let cut = gaps.until(12);
+    assert_eq!(cut, Gaps::new(5, 12, [5..6, 8..9], [(8, 2)]));
+    assert!(cut.is_complete(11) && !cut.is_complete(12) && !cut.is_complete(8));
+    assert_eq!(gaps.until(20), gaps);
+    assert!(gaps.until(6).is_empty());
+}

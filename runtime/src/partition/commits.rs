@@ -69,6 +69,20 @@ impl Partition {
         Some(self.point(gaps))
     }
 
+    /// Returns what is still to be done of a log that was truncated to `end`: from where on
+    /// messages come again, and what is known beyond. `None` if nothing below is open.
+    /// What transactions have not committed has no records yet, so there it is open.
+    pub(crate) fn left_before(&self, end: i64, strategy: Strategy) -> Option<Gaps> {
+        let committed = match strategy {
+            Strategy::Transaction => self.committed.lock().clone(),
+            _ => None,
+        };
+        let point = committed.or_else(|| self.commit_point())?;
+        let nothing = || Gaps::new(point.offset, point.offset, [], []);
+        let gaps = point.gaps().unwrap_or_else(nothing);
+        (point.offset < end).then(|| gaps.until(end))
+    }
+
     fn point(&self, gaps: Gaps) -> CommitPoint {
         let gaps = gaps.with_topic_id(self.topic_id().map(|id| id.0));
         CommitPoint {

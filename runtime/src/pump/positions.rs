@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::Pump;
+use crate::gaps::Gaps;
 use crate::kafka::{Client, Fetcher as _, StartOffset};
 use crate::partition::{Keeper, Partition, StartCommit};
 use crate::positions::{Incarnation, Lost, Resumption};
@@ -21,10 +22,18 @@ impl<C: Client> Pump<C> {
         if self.joining.is_some() || self.revocation.is_some() || self.stopped.is_some() {
             return;
         }
-        let found = self.recovery.advance(&self.parts.client, &self.assignment);
+        let mut found = std::mem::take(&mut self.undecided);
+        found.retain(|(partition, _)| partition.is_active() && self.assignment.has(partition));
+        found.extend(self.recovery.advance(&self.parts.client, &self.assignment));
         let mut starts = Vec::new();
         for (partition, found) in found {
             match found {
+                // Whether its transaction commits decides what comes again.
+                Found::Resumed(ref resumption, _)
+                    if resumption.is_kept_in_part() && partition.is_committing() =>
+                {
+                    self.undecided.push((partition, found));
+                }
                 // It was not lost after all, and was read on meanwhile.
                 Found::Resumed(resumption, _)
                     if resumption.lost.is_none()
@@ -73,15 +82,26 @@ impl<C: Client> Pump<C> {
         resumption: &Resumption,
         incarnation: Incarnation,
     ) -> StartOffset {
-        let offset = resumption.offset;
+        let mut offset = resumption.offset;
         if let Some(lost) = &resumption.lost {
+            // What was read of the log that is kept, and is open, is not lost.
+            let strategy = self.parts.strategy;
+            let left = lost
+                .kept
+                .and_then(|end| partition.left_before(end, strategy));
+            if let Some(left) = &left {
+                offset = left.base();
+            }
             self.report(partition, lost, offset);
             let current = if lost.is_other_log() {
-                self.begin_again(partition, offset)
+                self.begin_again(partition, offset, left)
             } else {
                 partition.reach(offset);
                 Arc::clone(partition)
             };
+            if let (Incarnation::Same, Some(id)) = (incarnation, partition.topic_id()) {
+                current.identify(id);
+            }
             self.pins.pin(&mut self.parts.commits, &current);
         }
         // Other partitions of the topic were created again too.
@@ -97,10 +117,15 @@ impl<C: Client> Pump<C> {
 
     /// Gives a partition a new assignment: messages of the earlier log that are in flight
     /// must not settle those of this log that have the same offsets.
-    fn begin_again(&mut self, partition: &Arc<Partition>, offset: i64) -> Arc<Partition> {
+    fn begin_again(
+        &mut self,
+        partition: &Arc<Partition>,
+        offset: i64,
+        left: Option<Gaps>,
+    ) -> Arc<Partition> {
         partition.revoke();
         let client: Keeper = Arc::clone(&self.parts.client) as Keeper;
-        let current = self.assignment.replace(partition, &client);
+        let current = self.assignment.replace(partition, left, &client);
         self.drop_queued(|record| record.assignment().is_revoked());
         self.parts.commits.drop_revoked();
         current.begin_at(offset, None, StartCommit::Due);
@@ -109,10 +134,16 @@ impl<C: Client> Pump<C> {
     }
 
     fn report(&self, partition: &Partition, lost: &Lost, offset: i64) {
-        let skipped = u64::try_from(lost.skipped.end - lost.skipped.start).unwrap_or(0);
-        let unsettled = match lost.is_other_log() {
-            true => partition.in_flight() as u64,
-            false => 0,
+        // Where messages come again, reading goes on behind them, and nothing is skipped.
+        let skipped_to = match lost.kept.is_some_and(|end| offset < end) {
+            true => lost.skipped.start,
+            false => lost.skipped.end,
+        };
+        let skipped = u64::try_from(skipped_to - lost.skipped.start).unwrap_or(0);
+        let unsettled = match (lost.is_other_log(), lost.kept) {
+            (true, Some(end)) => partition.in_flight_from(end) as u64,
+            (true, None) => partition.in_flight() as u64,
+            (false, _) => 0,
         };
         let reason = lost.reason.label();
         let metrics = &self.parts.metrics;
@@ -123,7 +154,7 @@ impl<C: Client> Pump<C> {
             reason,
             position = partition.read_position(),
             skipped_from = lost.skipped.start,
-            skipped_to = lost.skipped.end,
+            skipped_to,
             unsettled,
             offset,
             "the brokers no longer have the position: {skipped} offsets are skipped, and reading continues at {offset}"
