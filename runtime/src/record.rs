@@ -19,7 +19,8 @@ pub struct Record(Source);
 enum Source {
     Native(NativeMessage<Arc<Partition>>),
     /// Apart, as only tests have it: a record is moved several times on its way.
-    Owned(Box<(OwnedRecord, Arc<Partition>)>),
+    /// With its leader epoch, if that is known.
+    Owned(Box<(OwnedRecord, Arc<Partition>, Option<i32>)>),
 }
 
 /// What a message consists of, to make a [`Record`] without Kafka in a test.
@@ -47,7 +48,21 @@ impl Record {
     }
 
     pub(crate) fn owned(record: OwnedRecord, partition: Arc<Partition>) -> Self {
-        Self(Source::Owned(Box::new((record, partition))))
+        Self(Source::Owned(Box::new((record, partition, None))))
+    }
+
+    /// The same, of a leader with this epoch.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(crate) fn owned_by_leader(
+        record: OwnedRecord,
+        partition: Arc<Partition>,
+        leader_epoch: i32,
+    ) -> Self {
+        Self(Source::Owned(Box::new((
+            record,
+            partition,
+            Some(leader_epoch),
+        ))))
     }
 
     pub(crate) fn assignment(&self) -> &Arc<Partition> {
@@ -112,7 +127,7 @@ impl Record {
     pub(crate) fn leader_epoch(&self) -> Option<i32> {
         match &self.0 {
             Source::Native(message) => message.leader_epoch(),
-            Source::Owned(_) => None,
+            Source::Owned(owned) => owned.2,
         }
     }
 

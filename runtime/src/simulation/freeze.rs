@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
+use super::losses;
 use crate::assembly::Tasks;
 
 /// What a process does.
@@ -22,13 +23,15 @@ enum State {
 pub(super) struct Process(Arc<Mutex<Inner>>);
 
 struct Inner {
+    number: usize,
     state: State,
     wakers: Vec<Waker>,
 }
 
 impl Process {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(number: usize) -> Self {
         Self(Arc::new(Mutex::new(Inner {
+            number,
             state: State::Running,
             wakers: Vec::new(),
         })))
@@ -81,14 +84,15 @@ impl<F: Future> Future for Task<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let state = {
+        let (number, state) = {
             let mut inner = self.process.0.lock();
             inner
                 .wakers
                 .retain(|waker| !waker.will_wake(context.waker()));
             inner.wakers.push(context.waker().clone());
-            inner.state
+            (inner.number, inner.state)
         };
+        losses::set_process(number);
         match state {
             State::Running => match &mut self.future {
                 Some(future) => future.as_mut().poll(context),

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::record::{Call, Delivery, Order, Recorder, Verdict};
@@ -15,12 +14,8 @@ use crate::produce::{Done, ProducerRecord};
 use crate::record::Message;
 use penstock_crds::spec::Commit;
 
-/// What each delivery of each message is to come to.
-pub(super) type Script = Arc<Mutex<BTreeMap<(i32, i64), Vec<Attempt>>>>;
-
 /// The handler beside one process.
 pub(super) struct Scripted {
-    pub(super) script: Script,
     pub(super) recorder: Recorder,
     pub(super) process: usize,
     pub(super) scenario: Arc<Scenario>,
@@ -49,12 +44,12 @@ impl Scripted {
 
     fn begin(&self, message: &Message<'_, Value>, call: &Call) -> (Attempt, usize) {
         let (partition, offset) = (message.partition(), message.offset());
-        let nth = self.recorder.count(partition, offset);
-        let script = self.script.lock();
-        let attempts = script.get(&(partition, offset));
-        let attempt = attempts.and_then(|attempts| attempts.get(nth)).copied();
-        drop(script);
+        let seq = seq(message);
+        let nth = self.recorder.count(seq);
+        let scripted = self.scenario.messages.get(seq);
+        let attempt = scripted.and_then(|it| it.attempts.get(nth)).copied();
         let index = call.begin(Delivery {
+            seq,
             partition,
             offset,
             key: message
@@ -134,8 +129,7 @@ impl Scripted {
         if self.scenario.commit != Commit::Transactional {
             return Done::default();
         }
-        let place = format!("{}/{}", message.partition(), message.offset());
-        let mut record = ProducerRecord::new(OUTPUT, place);
+        let mut record = ProducerRecord::new(OUTPUT, seq(message).to_string());
         record.key = message.key().map(<[u8]>::to_vec);
         record.into()
     }
@@ -166,6 +160,14 @@ impl Scripted {
         }
         verdicts
     }
+}
+
+/// The number of a message. None has none: those without can't be decoded.
+fn seq(message: &Message<'_, Value>) -> usize {
+    let number = message.data()["seq"].as_u64();
+    number
+        .and_then(|number| usize::try_from(number).ok())
+        .unwrap_or(usize::MAX)
 }
 
 impl Handler<Value> for Scripted {

@@ -8,12 +8,16 @@
 
 mod freeze;
 mod handler;
+mod ledger;
+mod losses;
 mod record;
 mod run;
 mod scenario;
 
+pub use ledger::{Cut, Produced, Removal, log_at};
+pub use losses::Loss;
 pub use record::{Delivery, Happened, Verdict};
-pub use run::{Committed, Letter, Produced, Run, run};
+pub use run::{Committed, Letter, Run, run};
 pub use scenario::{
     Answer, Attempt, DEAD_LETTERS, Event, GROUP, MAX_MEMBERS, Message, Mode, OUTPUT, OnFailure,
     Protocol, Refusal, Scenario, Shape, TOPIC,

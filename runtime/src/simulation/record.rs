@@ -36,6 +36,8 @@ pub enum Verdict {
 /// One message, given once to a handler that began it.
 #[derive(Clone, Debug)]
 pub struct Delivery {
+    /// The number of the message.
+    pub seq: usize,
     /// The partition of [`TOPIC`](super::TOPIC).
     pub partition: i32,
     /// The offset.
@@ -84,7 +86,7 @@ pub(super) struct Recorder(Arc<Inner>);
 struct Inner {
     origin: Instant,
     deliveries: Mutex<Vec<Delivery>>,
-    counts: Mutex<BTreeMap<(i32, i64), usize>>,
+    counts: Mutex<BTreeMap<usize, usize>>,
     processes: Mutex<Vec<(Duration, usize, Happened)>>,
 }
 
@@ -125,9 +127,9 @@ impl Recorder {
     }
 
     /// Returns which delivery of the message this is, from 0, and counts it.
-    pub(super) fn count(&self, partition: i32, offset: i64) -> usize {
+    pub(super) fn count(&self, seq: usize) -> usize {
         let mut counts = self.0.counts.lock();
-        let count = counts.entry((partition, offset)).or_default();
+        let count = counts.entry(seq).or_default();
         *count += 1;
         *count - 1
     }

@@ -12,7 +12,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::freeze::Process;
-use super::handler::{Script, Scripted};
+use super::handler::Scripted;
+use super::ledger::{Cut, Ledger, Produced};
+use super::losses::{self, Loss};
 use super::record::{Delivery, Happened, Recorder, Verdict};
 use super::scenario::{
     DEAD_LETTERS, Event, GROUP, MAX_MEMBERS, OUTPUT, OnFailure, Protocol, Refusal, Scenario, Shape,
@@ -23,7 +25,7 @@ use crate::dead_letter::{DeadLetters, LetterSink};
 use crate::decode::Json;
 use crate::kafka::Edge;
 use crate::kafka::simulated::{
-    Fault, GroupProtocol, Kafka, KafkaSettings, MemberSettings, Produce, SimulatedClient, TopicKind,
+    Cleanup, Fault, GroupProtocol, Kafka, KafkaSettings, MemberSettings, SimulatedClient, TopicKind,
 };
 use crate::memory::Budget;
 use crate::metrics::Metrics;
@@ -46,19 +48,6 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(900);
 /// How long the coordinator lets a transaction stay open, as the runtime sets it.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A message that was produced.
-#[derive(Clone, Debug)]
-pub struct Produced {
-    /// The partition of [`TOPIC`].
-    pub partition: i32,
-    /// The offset.
-    pub offset: i64,
-    /// `false` if the value can't be decoded.
-    pub valid: bool,
-    /// When, from the beginning of the run.
-    pub at: Duration,
-}
-
 /// A commit that the coordinator applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {
@@ -73,6 +62,8 @@ pub struct Committed {
 /// A dead letter that a reader of committed records sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Letter {
+    /// The message's number, if it can be decoded.
+    pub seq: Option<usize>,
     /// The message's partition.
     pub partition: i32,
     /// The message's offset.
@@ -88,13 +79,19 @@ pub struct Run {
     pub processes: Vec<(Duration, usize, Happened)>,
     /// The messages.
     pub produced: Vec<Produced>,
-    /// Offsets of [`TOPIC`] that hold no message for a reader: control markers, and
-    /// records of aborted transactions.
-    pub holes: BTreeSet<(i32, i64)>,
+    /// Offsets of [`TOPIC`] that hold no message for a reader, by partition and log:
+    /// control markers, and records of aborted transactions.
+    pub holes: BTreeSet<(i32, u32, i64)>,
+    /// When offsets came to name other messages.
+    pub cuts: Vec<Cut>,
+    /// When partitions were added.
+    pub added: BTreeMap<i32, Duration>,
+    /// The offsets that processes said are lost.
+    pub losses: Vec<Loss>,
+    /// `penstock_lost_messages_total`, of all processes together.
+    pub lost_messages: u64,
     /// Every commit.
     pub commits: Vec<Committed>,
-    /// The end of each partition.
-    pub ends: BTreeMap<i32, i64>,
     /// The records on [`OUTPUT`] that a reader of committed records sees, in order, each
     /// with its key.
     pub outputs: Vec<(Option<String>, String)>,
@@ -147,9 +144,9 @@ struct Driver {
     consumer: ValidatedConsumer,
     kafka: Kafka,
     recorder: Recorder,
-    script: Script,
-    produced: Vec<Produced>,
-    holes: BTreeSet<(i32, i64)>,
+    ledger: Ledger,
+    /// Of each process.
+    metrics: Vec<Metrics>,
     slots: Vec<Option<Member>>,
     /// Slots whose process is started again after a failure.
     wanted: Vec<bool>,
@@ -167,7 +164,11 @@ impl Driver {
             ..KafkaSettings::default()
         };
         let kafka = Kafka::new(scenario.seed, settings);
-        kafka.create_topic(TOPIC, scenario.partitions, TopicKind::default());
+        let cleanup = match scenario.is_compacted() {
+            true => Cleanup::Compact,
+            false => Cleanup::Delete,
+        };
+        kafka.create_topic(TOPIC, scenario.partitions, TopicKind { cleanup });
         kafka.create_topic(OUTPUT, 1, TopicKind::default());
         kafka.create_topic(DEAD_LETTERS, 1, TopicKind::default());
         let (ends, ended) = mpsc::unbounded_channel();
@@ -175,11 +176,10 @@ impl Driver {
         Self {
             consumer: scenario.consumer(),
             scenario: Arc::new(scenario.clone()),
+            ledger: Ledger::new(kafka.clone(), scenario),
             kafka,
             recorder: Recorder::new(),
-            script: Arc::default(),
-            produced: Vec::new(),
-            holes: BTreeSet::new(),
+            metrics: Vec::new(),
             slots: (0..slots).map(|_| None).collect(),
             wanted: vec![false; slots],
             processes: 0,
@@ -191,6 +191,7 @@ impl Driver {
     }
 
     async fn play(mut self) -> Run {
+        let _listening = losses::listen();
         let start = Instant::now();
         let at = |millis: u32| start + Duration::from_millis(millis.into());
         let scenario = Arc::clone(&self.scenario);
@@ -229,7 +230,10 @@ impl Driver {
 
     fn happen(&mut self, due: Due) {
         match due {
-            Due::Produce(index) => self.produce(index),
+            Due::Produce(index) => {
+                let now = self.recorder.now();
+                self.ledger.produce(&self.scenario, index, now);
+            }
             Due::Event(index) => {
                 let (_, event) = self.scenario.events[index];
                 self.event(event);
@@ -241,33 +245,6 @@ impl Driver {
                 }
             }
         }
-    }
-
-    fn produce(&mut self, index: usize) {
-        let message = &self.scenario.messages[index];
-        let value = match message.valid {
-            true => format!("{{\"seq\":{index}}}"),
-            false => "{".to_owned(),
-        };
-        let offset = self.kafka.produce(
-            TOPIC,
-            message.partition,
-            Produce {
-                key: message.key.map(|key| vec![b'a' + key]),
-                value: Some(value.into_bytes()),
-                ..Produce::default()
-            },
-        );
-        let attempts = message.attempts.clone();
-        self.script
-            .lock()
-            .insert((message.partition, offset), attempts);
-        self.produced.push(Produced {
-            partition: message.partition,
-            offset,
-            valid: message.valid,
-            at: self.recorder.now(),
-        });
     }
 
     fn event(&mut self, event: Event) {
@@ -288,23 +265,26 @@ impl Driver {
                 let code = RDKafkaErrorCode::RequestTimedOut;
                 self.kafka.fail(Fault::LookUpFails(code, times.into()));
             }
-            Event::FailFetches(times) => {
-                let code = RDKafkaErrorCode::NotLeaderForPartition;
+            Event::FailFetches { times, reported } => {
+                let code = match reported {
+                    true => RDKafkaErrorCode::Unknown,
+                    false => RDKafkaErrorCode::NotLeaderForPartition,
+                };
                 self.kafka.fail(Fault::FetchError(code, times.into()));
             }
             Event::Unreachable(millis) => {
                 let time = Duration::from_millis(millis.into());
                 self.kafka.fail(Fault::Unreachable(time));
             }
-            Event::Marker(partition) => {
-                let offset = self.kafka.put_control(TOPIC, partition);
-                self.holes.insert((partition, offset));
-            }
-            Event::Aborted(partition, count) => {
-                let count = count.into();
-                let range = self.kafka.produce_aborted(TOPIC, partition, count);
-                self.holes.extend(range.map(|offset| (partition, offset)));
-            }
+            Event::Marker(_)
+            | Event::Aborted(..)
+            | Event::OpenTransaction(..)
+            | Event::EndTransaction { .. }
+            | Event::DeleteRecords(..)
+            | Event::Truncate(..)
+            | Event::Recreate
+            | Event::AddPartition
+            | Event::Compact(..) => self.log_event(event),
             Event::AbortTransaction => {
                 let code = RDKafkaErrorCode::RequestTimedOut;
                 self.kafka.fail(Fault::TransactionAborted(code));
@@ -313,6 +293,25 @@ impl Driver {
                 let code = RDKafkaErrorCode::RequestTimedOut;
                 self.kafka.fail(Fault::ProduceFails(code, times.into()));
             }
+        }
+    }
+
+    /// Something happens to the topic.
+    fn log_event(&mut self, event: Event) {
+        let (ledger, now) = (&mut self.ledger, self.recorder.now());
+        match event {
+            Event::Marker(partition) => ledger.put_marker(partition),
+            Event::Aborted(partition, count) => ledger.abort(partition, count),
+            Event::OpenTransaction(partition, count) => {
+                ledger.open_transaction(partition, count, now);
+            }
+            Event::EndTransaction { commits } => ledger.end_transaction(commits, now),
+            Event::DeleteRecords(partition, percent) => ledger.delete(partition, percent, now),
+            Event::Truncate(partition, count) => ledger.truncate(partition, count, now),
+            Event::Recreate => ledger.recreate(now),
+            Event::AddPartition => ledger.add_partition(now),
+            Event::Compact(partition, kept) => ledger.compact(partition, kept, now),
+            _ => {}
         }
     }
 
@@ -325,7 +324,7 @@ impl Driver {
         self.processes += 1;
         self.recorder.note(number, Happened::Started);
         let wake = Arc::new(Notify::new());
-        let process = Process::new();
+        let process = Process::new(number);
         let client = self.client(&wake);
         let stop = CancellationToken::new();
         self.slots[slot] = Some(Member {
@@ -336,6 +335,7 @@ impl Driver {
             frozen: false,
         });
         let metrics = Metrics::new("", "orders").expect("the series are well-formed");
+        self.metrics.push(metrics.clone());
         let transactional = self.scenario.commit == Commit::Transactional;
         let transactions = transactional.then(|| {
             let id = format!("{GROUP}.{slot}");
@@ -353,14 +353,19 @@ impl Driver {
             budget: Budget::of_container(),
             commit_interval: Duration::from_millis(self.scenario.commit_interval.into()),
             policy: Policy {
-                reset: Some(Edge::Start),
-                lost: OnOffsetLost::Earliest,
+                reset: Some(match self.scenario.begins_at_end {
+                    true => Edge::End,
+                    false => Edge::Start,
+                }),
+                lost: match self.scenario.skips_lost {
+                    true => OnOffsetLost::Latest,
+                    false => OnOffsetLost::Earliest,
+                },
             },
             stores: self.scenario.commit == Commit::Read,
             commit_retry_limit: Duration::from_secs(30),
         };
         let handler = Scripted {
-            script: Arc::clone(&self.script),
             recorder: self.recorder.clone(),
             process: number,
             scenario: Arc::clone(&self.scenario),
@@ -393,6 +398,7 @@ impl Driver {
             auto_commit: (self.scenario.commit == Commit::Read)
                 .then(|| Duration::from_millis(self.scenario.commit_interval.into())),
             auto_store: false,
+            reports_ends: self.scenario.commit != Commit::Read,
             ..MemberSettings::default()
         };
         self.kafka.member(GROUP, settings, Arc::clone(wake))
@@ -467,6 +473,8 @@ impl Driver {
     /// members. Returns why that did not come about, if so.
     async fn settle(&mut self) -> Option<String> {
         self.kafka.end_faults();
+        // As an administrator ends one that hangs.
+        self.ledger.end_transaction(false, self.recorder.now());
         if self.wanted.iter().all(|wanted| !wanted) {
             self.start(0);
         }
@@ -516,20 +524,25 @@ impl Driver {
     }
 
     /// What is still to be settled or committed.
-    fn undrained(&self) -> Option<String> {
+    fn undrained(&mut self) -> Option<String> {
         let deliveries = self.recorder.deliveries();
-        let settled: BTreeSet<_> = deliveries
-            .iter()
-            .filter(|delivery| self.scenario.settles(delivery.verdict, delivery.attempt))
-            .map(|delivery| (delivery.partition, delivery.offset))
-            .collect();
         // What was read and not handled is lost by a kill, as documented.
-        let loses = self.scenario.commit == Commit::Read;
-        let open = self.produced.iter().find(|produced| {
-            produced.valid && !loses && !settled.contains(&(produced.partition, produced.offset))
-        });
-        if let Some(open) = open {
-            return Some(format!("{}/{} is not settled", open.partition, open.offset));
+        if self.scenario.commit != Commit::Read {
+            let settled: BTreeSet<_> = deliveries
+                .iter()
+                .filter(|delivery| self.scenario.settles(delivery.verdict, delivery.attempt))
+                .map(|delivery| delivery.seq)
+                .collect();
+            let passed = self.passed(&deliveries);
+            let open = self.ledger.produced.iter().find(|it| {
+                it.valid
+                    && it.removed.is_none()
+                    && !settled.contains(&it.seq)
+                    && !passed.contains(&it.seq)
+            });
+            if let Some(open) = open {
+                return Some(format!("{}/{} is not settled", open.partition, open.offset));
+            }
         }
         let going = deliveries.iter().find(|it| it.verdict == Verdict::Open);
         if let Some(going) = going {
@@ -539,9 +552,11 @@ impl Driver {
             return Some(format!("{partition}/{offset} is with a handler"));
         }
         let committed = self.kafka.committed(GROUP);
-        for (partition, end) in (0..).zip(self.kafka.ends(TOPIC)) {
+        let starts = self.kafka.log_starts(TOPIC).into_iter();
+        for (partition, (start, end)) in (0..).zip(starts.zip(self.kafka.ends(TOPIC))) {
             let key = (TOPIC.to_owned(), partition);
-            let offset = committed.get(&key).map_or(0, |(offset, _)| *offset);
+            // Of an empty partition nothing is committed.
+            let offset = committed.get(&key).map_or(start, |(offset, _)| *offset);
             if offset < end && self.commits_ends() {
                 return Some(format!(
                     "partition {partition} is committed up to {offset} of {end}"
@@ -556,49 +571,97 @@ impl Driver {
         self.scenario.commit != Commit::Read
     }
 
-    fn finish(self, hung: Option<String>, start: Instant) -> Run {
-        let text = |bytes: &Option<Vec<u8>>| {
-            bytes
-                .as_deref()
-                .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
-        };
-        let outputs = self.kafka.visible(OUTPUT);
+    /// Messages that the group passes by its manifest.
+    fn passed(&self, deliveries: &[Delivery]) -> BTreeSet<usize> {
+        let commits = self.commits();
+        let losses = losses::heard();
+        self.ledger.passed(
+            &self.scenario,
+            deliveries,
+            &commits,
+            &losses,
+            self.recorder.now(),
+        )
+    }
+
+    fn commits(&self) -> Vec<Committed> {
+        let commits = self.kafka.commit_log(GROUP).into_iter();
+        let commits = commits.filter(|commit| commit.topic == TOPIC);
+        commits
+            .map(|commit| Committed {
+                at: commit.at,
+                partition: commit.partition,
+                offset: commit.offset,
+            })
+            .collect()
+    }
+
+    fn letters(&self) -> Vec<Letter> {
         let letters = self.kafka.visible(DEAD_LETTERS);
         let letters = letters.iter().filter_map(|letter| {
             let fact = |name: &str| {
                 let found = letter.headers.iter().find(|(header, _)| header == name)?;
                 text(&found.1)
             };
+            let value: Option<serde_json::Value> = letter
+                .value
+                .as_deref()
+                .and_then(|value| serde_json::from_slice(value).ok());
             Some(Letter {
+                seq: value
+                    .and_then(|value| value["seq"].as_u64())
+                    .and_then(|seq| usize::try_from(seq).ok()),
                 partition: fact("penstock.failure.partition")?.parse().ok()?,
                 offset: fact("penstock.failure.offset")?.parse().ok()?,
             })
         });
-        let commits = self.kafka.commit_log(GROUP).into_iter();
-        let commits = commits
-            .filter(|commit| commit.topic == TOPIC)
-            .map(|commit| Committed {
-                at: commit.at,
-                partition: commit.partition,
-                offset: commit.offset,
-            });
+        letters.collect()
+    }
+
+    fn finish(mut self, hung: Option<String>, start: Instant) -> Run {
+        let outputs = self.kafka.visible(OUTPUT);
+        let deliveries = self.recorder.deliveries();
+        let passed = self.passed(&deliveries);
+        for message in &mut self.ledger.produced {
+            message.is_passed = passed.contains(&message.seq);
+        }
         Run {
-            deliveries: self.recorder.deliveries(),
+            commits: self.commits(),
+            letters: self.letters(),
+            deliveries,
             processes: self.recorder.processes(),
-            holes: self.holes,
-            commits: commits.collect(),
-            ends: (0..).zip(self.kafka.ends(TOPIC)).collect(),
             outputs: outputs
                 .iter()
                 .map(|record| (text(&record.key), text(&record.value).unwrap_or_default()))
                 .collect(),
-            letters: letters.collect(),
-            produced: self.produced,
+            holes: self.ledger.holes,
+            cuts: self.ledger.cuts,
+            added: self.ledger.added,
+            produced: self.ledger.produced,
+            losses: losses::heard(),
+            lost_messages: self.metrics.iter().map(lost_messages).sum(),
             hung,
             simulated: start.elapsed(),
             log: self.kafka.events().join("\n"),
         }
     }
+}
+
+fn text(bytes: &Option<Vec<u8>>) -> Option<String> {
+    let text = String::from_utf8_lossy(bytes.as_deref()?);
+    Some(text.into_owned())
+}
+
+/// Returns the sum of `penstock_lost_messages_total` of a process.
+fn lost_messages(metrics: &Metrics) -> u64 {
+    let families = metrics.registry().gather();
+    let ours = families
+        .iter()
+        .filter(|family| family.name() == "penstock_lost_messages_total");
+    let counts = ours.flat_map(|family| family.get_metric());
+    counts
+        .map(|count| count.get_counter().get_value() as u64)
+        .sum()
 }
 
 fn refusal_code(refusal: Refusal) -> RDKafkaErrorCode {

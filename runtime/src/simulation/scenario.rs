@@ -143,13 +143,36 @@ pub enum Event {
     /// The next look-ups fail, so many times.
     FailLookUps(u8),
     /// Fetches fail, so many times.
-    FailFetches(u8),
+    FailFetches {
+        /// How often.
+        times: u8,
+        /// The client reports the error; others it deals with alone.
+        reported: bool,
+    },
     /// No broker answers for so many milliseconds.
     Unreachable(u32),
     /// A control marker is written to a partition.
     Marker(i32),
     /// An aborted transaction of so many records is written to a partition.
     Aborted(i32, u8),
+    /// A third party opens a transaction, or continues it, with so many messages in a
+    /// partition. It stays open until the end of disturbances, unless it is ended.
+    OpenTransaction(i32, u8),
+    /// The third party ends its transaction.
+    EndTransaction {
+        /// It is committed; otherwise aborted.
+        commits: bool,
+    },
+    /// So many hundredths of a partition's log are deleted, from its start.
+    DeleteRecords(i32, u8),
+    /// A replica becomes the leader that lacks the newest records, so many.
+    Truncate(i32, u8),
+    /// The topic is deleted and created again.
+    Recreate,
+    /// The topic gets another partition.
+    AddPartition,
+    /// A partition is compacted: a record stays if the bit of its offset, modulo 8, is set.
+    Compact(i32, u8),
     /// The next transaction is aborted by the brokers.
     AbortTransaction,
     /// The next dead letters are refused, so many times.
@@ -196,7 +219,11 @@ pub struct Scenario {
     pub stop_timeout: u32,
     /// How often handled offsets are committed, in milliseconds.
     pub commit_interval: u32,
-    /// Partitions of [`TOPIC`].
+    /// A group without offsets begins at the end: `offsetReset: Latest`.
+    pub begins_at_end: bool,
+    /// A group whose offsets are lost continues at the end: `onOffsetLost: Latest`.
+    pub skips_lost: bool,
+    /// Partitions of [`TOPIC`] at the beginning.
     pub partitions: i32,
     /// Members that are started at the beginning.
     pub members: u8,
@@ -240,17 +267,14 @@ impl Scenario {
             timeout,
             stop_timeout: pick(&mut draw, &[500, 3_000, 10_000]),
             commit_interval: pick(&mut draw, &[100, 1_000, 5_000]),
+            begins_at_end: draw.random_bool(0.25),
+            skips_lost: draw.random_bool(0.25),
             partitions,
             members,
             messages: Vec::new(),
             events: Vec::new(),
         };
         let calm = draw.random_bool(0.2);
-        let trouble = pick(&mut draw, &[0.0, 0.05, 0.3]);
-        let count = draw.random_range(1..=60);
-        scenario.messages = (0..count)
-            .map(|_| message(&mut draw, &scenario, length, trouble))
-            .collect();
         if !calm {
             let count = draw.random_range(1..=8);
             scenario.events = (0..count)
@@ -258,6 +282,11 @@ impl Scenario {
                 .collect();
             scenario.events.sort_by_key(|(at, _)| *at);
         }
+        let trouble = pick(&mut draw, &[0.0, 0.05, 0.3]);
+        let count = draw.random_range(1..=60);
+        scenario.messages = (0..count)
+            .map(|_| message(&mut draw, &scenario, length, trouble))
+            .collect();
         scenario
     }
 
@@ -318,13 +347,26 @@ impl Scenario {
         }
     }
 
-    /// Returns `true` if a member may be evicted from its group while it runs: librdkafka
+    /// Returns `true` if the topic is compacted.
+    pub(super) fn is_compacted(&self) -> bool {
+        let compacts = |event: &Event| matches!(event, Event::Compact(..));
+        self.events.iter().any(|(_, event)| compacts(event))
+    }
+
+    /// Returns `true` if a member may be evicted from its group while it runs.
+    pub fn may_evict(&self) -> bool {
+        self.may_evict_from().is_some()
+    }
+
+    /// Returns from when on a member may be evicted from its group while it runs: librdkafka
     /// sends no heartbeats while it waits for a commit whose answer is lost, and none arrive
     /// while no broker can be reached.
-    pub fn may_evict(&self) -> bool {
+    pub fn may_evict_from(&self) -> Option<Duration> {
         let evicts =
             |event: &Event| matches!(event, Event::LoseCommit { .. } | Event::Unreachable(_));
-        self.events.iter().any(|(_, event)| evicts(event))
+        let mut events = self.events.iter();
+        let first = events.find(|(_, event)| evicts(event));
+        first.map(|(at, _)| Duration::from_millis((*at).into()))
     }
 
     /// Returns `true` if nothing happens that may lose a commit on its way, or the time to
@@ -334,10 +376,16 @@ impl Scenario {
             matches!(
                 event,
                 Event::Start(_)
+                    | Event::Stop(_)
                     | Event::MoveLeader(_)
                     | Event::Marker(_)
                     | Event::Aborted(..)
-                    | Event::FailFetches(_)
+                    | Event::FailFetches { .. }
+                    | Event::OpenTransaction(..)
+                    | Event::EndTransaction { .. }
+                    | Event::DeleteRecords(..)
+                    | Event::AddPartition
+                    | Event::Compact(..)
             )
         };
         self.events.iter().all(|(_, event)| orderly(event))
@@ -362,6 +410,9 @@ fn commit(draw: &mut StdRng, mode: Mode) -> Commit {
 }
 
 fn message(draw: &mut StdRng, scenario: &Scenario, length: u32, trouble: f64) -> Message {
+    let events = scenario.events.iter();
+    let added = events.filter(|(_, event)| *event == Event::AddPartition);
+    let partitions = scenario.partitions + i32::try_from(added.count()).unwrap_or(0);
     let attempts = match draw.random_bool(trouble) {
         true => (0..draw.random_range(1..=6))
             .map(|_| attempt(draw, scenario))
@@ -376,7 +427,7 @@ fn message(draw: &mut StdRng, scenario: &Scenario, length: u32, trouble: f64) ->
             true => 0,
             false => draw.random_range(0..length),
         },
-        partition: draw.random_range(0..scenario.partitions),
+        partition: draw.random_range(0..partitions),
         key: draw.random_bool(0.8).then(|| draw.random_range(0..6)),
         valid: draw.random_bool(0.97),
         attempts,
@@ -418,7 +469,7 @@ fn latency(draw: &mut StdRng, scenario: &Scenario) -> u32 {
 fn event(draw: &mut StdRng, partitions: i32) -> Event {
     let member = draw.random_range(0..MAX_MEMBERS);
     let partition = draw.random_range(0..partitions);
-    match draw.random_range(0..20) {
+    match draw.random_range(0..28) {
         0..4 => Event::Start(member),
         4..8 => Event::Stop(member),
         8..10 => Event::Kill(member),
@@ -441,16 +492,35 @@ fn event(draw: &mut StdRng, partitions: i32) -> Event {
             applied: draw.random_bool(0.5),
         },
         15 => Event::FailLookUps(draw.random_range(1..4)),
-        16 => Event::FailFetches(draw.random_range(1..4)),
+        16 => Event::FailFetches {
+            times: draw.random_range(1..4),
+            reported: draw.random_bool(0.5),
+        },
         17 => Event::Unreachable(pick(draw, &[500, 5_000])),
         18 => match draw.random_bool(0.5) {
             true => Event::Marker(partition),
             false => Event::Aborted(partition, draw.random_range(1..5)),
         },
-        _ => match draw.random_bool(0.5) {
+        19 => match draw.random_bool(0.5) {
             true => Event::AbortTransaction,
             false => Event::RefuseLetters(draw.random_range(1..3)),
         },
+        _ => log_event(draw, partition),
+    }
+}
+
+/// Something that happens to the topic.
+fn log_event(draw: &mut StdRng, partition: i32) -> Event {
+    match draw.random_range(0..8) {
+        0..2 => Event::DeleteRecords(partition, pick(draw, &[20, 50, 80, 100])),
+        2 => Event::Truncate(partition, draw.random_range(1..6)),
+        3 => Event::Recreate,
+        4 => Event::AddPartition,
+        5 => Event::OpenTransaction(partition, draw.random_range(1..4)),
+        6 => Event::EndTransaction {
+            commits: draw.random_bool(0.5),
+        },
+        _ => Event::Compact(partition, draw.random_range(0..=255)),
     }
 }
 

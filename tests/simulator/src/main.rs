@@ -48,6 +48,12 @@ fn show(seed: u64) -> ExitCode {
     for delivery in &played.deliveries {
         println!("{delivery:?}");
     }
+    for message in &played.produced {
+        println!("{message:?}");
+    }
+    for loss in &played.losses {
+        println!("{loss:?}");
+    }
     for violation in &found {
         println!("{violation}");
     }

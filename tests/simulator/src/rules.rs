@@ -2,6 +2,7 @@
 
 mod deliveries;
 mod evidence;
+mod losses;
 mod outputs;
 
 use std::fmt;
@@ -40,10 +41,13 @@ pub enum Rule {
     ExactlyOnce,
     /// A message that was given up to the dead letters is among them.
     DeadLettersWritten,
+    /// A message that retention or another log has taken is named as lost, and nothing else
+    /// is.
+    LossesCounted,
 }
 
 /// Every rule, in the order in which they are checked.
-pub const ALL: [Rule; 14] = [
+pub const ALL: [Rule; 15] = [
     Rule::NothingPanics,
     Rule::NothingHangs,
     Rule::EverythingSettled,
@@ -58,6 +62,7 @@ pub const ALL: [Rule; 14] = [
     Rule::NothingBegunAtAStop,
     Rule::ExactlyOnce,
     Rule::DeadLettersWritten,
+    Rule::LossesCounted,
 ];
 
 /// A breach of a rule.
@@ -116,6 +121,7 @@ pub fn violations(scenario: &Scenario, run: &Run) -> Vec<Violation> {
     violations.extend(deliveries::nothing_begun_at_a_stop(scenario, run));
     violations.extend(outputs::exactly_once(scenario, run));
     violations.extend(outputs::dead_letters_written(scenario, run));
+    violations.extend(losses::losses_counted(scenario, run));
     violations
 }
 

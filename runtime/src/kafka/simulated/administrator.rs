@@ -94,7 +94,12 @@ impl Cluster {
         self.store(name, &by, partition, (stored, number), false);
     }
 
-    pub(super) fn open_foreign_transaction(&mut self, partition: &TopicPartition) {
+    /// Appends a record to the third party's transaction. Returns its offset.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no such partition.
+    pub(super) fn produce_foreign(&mut self, partition: &TopicPartition, record: Produce) -> i64 {
         let known = self.producers.get(FOREIGN).map(|producer| producer.epoch);
         let identity = match known {
             Some(epoch) => super::producers::ProducerIdentity {
@@ -103,15 +108,11 @@ impl Cluster {
             },
             None => self.init_producer(FOREIGN),
         };
-        let record = Produce {
-            value: Some(b"of a third party".to_vec()),
-            ..Produce::default()
-        };
         let produced = self.produce_in_transaction(&identity, FOREIGN_TIMEOUT, partition, record);
-        assert!(
-            produced.is_ok(),
-            "no record can be written to {partition}: {produced:?}"
-        );
+        match produced {
+            Ok(offset) => offset,
+            Err(code) => panic!("no record can be written to {partition}: {code}"),
+        }
     }
 
     pub(super) fn end_foreign_transaction(&mut self, commits: bool) {

@@ -11,7 +11,7 @@ use super::log::Position;
 use super::protocol::Request;
 use super::session::{JoinState, OffsetLookUp, Op};
 use super::settings::Isolation;
-use crate::kafka::seam::{Committed, LookUpError, StartOffset, TopicPartition};
+use crate::kafka::seam::{Committed, LookUpError, OutOfRange, StartOffset, TopicPartition};
 
 impl Cluster {
     /// `rd_kafka_cgrp_assign` and `rd_kafka_cgrp_incremental_assign`.
@@ -257,8 +257,11 @@ impl Cluster {
                     self.start_fetching(client, &partition, Position { offset, epoch });
                 }
                 None => {
-                    let reason = "no previously committed offset available";
-                    self.reset_position(client, &partition, reason, RDKafkaErrorCode::NoOffset);
+                    let unknown = OutOfRange {
+                        position: None,
+                        departs_at: None,
+                    };
+                    self.reset_position(client, &partition, unknown);
                 }
             }
         }
@@ -341,6 +344,9 @@ impl Cluster {
         let Some(toppar) = session.toppars.get_mut(partition) else {
             return Err(RDKafkaErrorCode::State.to_string());
         };
+        if toppar.state == FetchState::Stopped {
+            return Err(RDKafkaErrorCode::State.to_string());
+        }
         toppar.handed_out = None;
         toppar.restart = to;
         toppar.state = FetchState::Active;

@@ -16,7 +16,7 @@ use super::session::{JoinState, Op, Session};
 use super::settings::{Fault, GroupProtocol, MemberSettings};
 use crate::kafka::seam::{
     Client, CommitEntry, Committed, Edge, Event, FoundEdges, LookUpError, PollError, Polled,
-    StartOffset, TopicPartition,
+    StartOffset, TopicId, TopicPartition,
 };
 use crate::partition::Partition;
 
@@ -217,6 +217,20 @@ impl Client for SimulatedClient {
             .seek(self.client, &to.partition, position)
     }
 
+    /// As with librdkafka: only an assignment starts a partition that it stopped reading.
+    fn restart(&self, to: &[StartOffset], others: &[StartOffset]) -> Result<(), String> {
+        let mut cluster = self.cluster.lock();
+        let is_eager = cluster.sessions.get(&self.client).map(Session::is_eager);
+        if is_eager == Some(true) {
+            let all: Vec<_> = to.iter().chain(others).cloned().collect();
+            return cluster.assign(self.client, &all);
+        }
+        let stopped: Vec<_> = to.iter().map(|it| it.partition.clone()).collect();
+        // Fails where an earlier try has done so, and failed behind it.
+        let _ = cluster.unassign(self.client, &stopped);
+        cluster.assign(self.client, to)
+    }
+
     fn pause(&self, partition: &TopicPartition) -> Result<(), String> {
         let mut cluster = self.cluster.lock();
         let paused = cluster.set_paused(self.client, partition, |it| it.is_paused = true);
@@ -338,6 +352,24 @@ impl Client for SimulatedClient {
             }
             let counts = cluster.counts(std::slice::from_ref(&topic));
             Some(Ok(counts.get(&topic).copied().unwrap_or(0)))
+        })
+        .await
+    }
+
+    async fn topic_ids(
+        self: &Arc<Self>,
+        topics: Vec<String>,
+        limit: Duration,
+    ) -> Result<Vec<(String, TopicId)>, LookUpError> {
+        self.ask(limit, move |cluster| {
+            if let Some(code) = cluster.failed_look_up() {
+                return Some(Err(look_up_error(code)));
+            }
+            let found = topics.iter().filter_map(|name| {
+                let topic = cluster.topics.get(name)?;
+                Some((name.clone(), TopicId(topic.id.into())))
+            });
+            Some(Ok(found.collect()))
         })
         .await
     }

@@ -8,7 +8,7 @@ use super::broker::{ClientId, Cluster};
 use super::fetcher::{FetchState, Item, What};
 use super::log::{Batch, ParkedFetch, Position};
 use super::settings::Fault;
-use crate::kafka::seam::{Edge, TopicPartition};
+use crate::kafka::seam::{Edge, OutOfRange, TopicPartition};
 
 /// A fetch on its way to the broker.
 #[derive(Debug, Clone)]
@@ -45,6 +45,10 @@ impl Cluster {
             && toppar.queued < queued_messages;
         if !may {
             return;
+        }
+        if toppar.is_to_validate {
+            // A pause has dropped the answer; in `VALIDATE_EPOCH_WAIT` nothing is fetched.
+            return self.validate_position(client, partition);
         }
         toppar.is_in_flight = true;
         let request = FetchRequest {
@@ -213,7 +217,9 @@ impl Cluster {
         };
         if end == toppar.position.offset && toppar.reported_end != Some(end) {
             toppar.reported_end = Some(end);
-            items.push(item(What::End(end)));
+            if session.settings.reports_ends {
+                items.push(item(What::End(end)));
+            }
         } else {
             let epoch = answer.batch.next.epoch.or(toppar.position.epoch);
             toppar.position = Position {
@@ -256,8 +262,7 @@ impl Cluster {
         let partition = partition.clone();
         match code {
             RDKafkaErrorCode::OffsetOutOfRange => {
-                let reason = "fetch failed due to requested offset not available on the broker";
-                self.reset_position(client, &partition, reason, code);
+                self.reset_position(client, &partition, at(offset));
             }
             // Mended by itself, with new metadata.
             RDKafkaErrorCode::NotLeaderForPartition
@@ -277,7 +282,7 @@ impl Cluster {
             code => {
                 if let Some(session) = self.sessions.get_mut(&client) {
                     let text = format!("Fetch from broker 1 failed at offset {offset}: {code}");
-                    session.enqueue_error(&partition, version, code, text);
+                    session.enqueue_error(&partition, version, (code, text, offset));
                 }
                 self.client_timer(client, backoff, move |cluster| {
                     cluster.validate_version(client, &partition, version);
@@ -294,6 +299,7 @@ impl Cluster {
         };
         if let Some(toppar) = session.toppars.get_mut(partition) {
             toppar.is_in_flight = true;
+            toppar.is_to_validate = true;
             let version = toppar.version;
             self.validate_version(client, partition, version);
         }
@@ -332,7 +338,7 @@ impl Cluster {
         client: ClientId,
         partition: &TopicPartition,
         version: u64,
-        found: Option<(u64, i32, Option<i64>)>,
+        found: Option<(u64, i32, Option<Option<i64>>)>,
     ) {
         let backoff = self.settings.retry_backoff;
         let Some(session) = self.sessions.get_mut(&client) else {
@@ -351,11 +357,22 @@ impl Cluster {
         toppar.topic = topic;
         toppar.leader_epoch = leader_epoch;
         toppar.is_in_flight = false;
-        if end.is_some_and(|end| end < toppar.position.offset) {
-            let code = RDKafkaErrorCode::LogTruncation;
-            return self.reset_position(client, partition, "the log was truncated", code);
+        toppar.is_to_validate = false;
+        let position = toppar.position.offset;
+        match end {
+            // `rd_kafka_toppar_handle_OffsetForLeaderEpoch`: the position is not told, and
+            // where the log departs is.
+            Some(Some(end)) if end < position => {
+                let departed = OutOfRange {
+                    position: None,
+                    departs_at: Some(end),
+                };
+                self.reset_position(client, partition, departed);
+            }
+            // The broker knows no such epoch.
+            Some(None) => self.reset_position(client, partition, at(position)),
+            Some(Some(_)) | None => self.fetch(client, partition),
         }
-        self.fetch(client, partition);
     }
 
     /// `rd_kafka_offset_reset`.
@@ -363,10 +380,12 @@ impl Cluster {
         &mut self,
         client: ClientId,
         partition: &TopicPartition,
-        reason: &str,
-        code: RDKafkaErrorCode,
+        refused: OutOfRange,
     ) {
         let latency = self.latency();
+        self.note(format_args!(
+            "client {client}: {partition} is refused: {refused:?}"
+        ));
         let Some(session) = self.sessions.get_mut(&client) else {
             return;
         };
@@ -381,11 +400,15 @@ impl Cluster {
         let version = toppar.version;
         let Some(edge) = edge else {
             toppar.state = FetchState::Stopped;
-            let text = format!("{reason}: {code} (broker 1)");
-            return session.enqueue_error(partition, 0, RDKafkaErrorCode::AutoOffsetReset, text);
+            let item = Item {
+                partition: partition.clone(),
+                version: 0,
+                what: What::Refused(refused),
+            };
+            return session.enqueue(partition, vec![item]);
         };
         toppar.state = FetchState::Looking;
-        let (partition, reason) = (partition.clone(), reason.to_owned());
+        let partition = partition.clone();
         self.after(latency, move |cluster| {
             let is_unreachable = cluster.is_unreachable();
             let log = cluster.log(&partition).filter(|_| !is_unreachable);
@@ -395,7 +418,7 @@ impl Cluster {
             });
             cluster.reply_to(client, move |cluster| match found {
                 Some(offset) => cluster.reset_to(client, &partition, version, offset),
-                None => cluster.reset_position(client, &partition, &reason, code),
+                None => cluster.reset_position(client, &partition, refused),
             });
         });
     }
@@ -430,5 +453,13 @@ impl Cluster {
             toppar.restart = toppar.position;
             self.fetch(client, partition);
         }
+    }
+}
+
+/// A refusal that names the position.
+fn at(position: i64) -> OutOfRange {
+    OutOfRange {
+        position: Some(position),
+        departs_at: None,
     }
 }

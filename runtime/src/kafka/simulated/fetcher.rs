@@ -40,6 +40,8 @@ pub(super) struct Toppar {
     /// What was fetched by an earlier version is dropped.
     pub(super) version: u64,
     pub(super) is_in_flight: bool,
+    /// Fetching waits for the validation of the position.
+    pub(super) is_to_validate: bool,
     /// Paused by the engine.
     pub(super) is_paused: bool,
     /// Paused while a rebalance awaits its answer.
@@ -69,6 +71,7 @@ impl Toppar {
             restart: start.unwrap_or(nowhere),
             version,
             is_in_flight: false,
+            is_to_validate: false,
             is_paused: false,
             is_held: false,
             reported_end: None,
@@ -104,7 +107,26 @@ pub(super) struct Item {
 pub(super) enum What {
     Record(FetchedRecord),
     End(i64),
-    Error(RDKafkaErrorCode, String),
+    /// The brokers have nothing at the position, and fetching has stopped.
+    Refused(OutOfRange),
+    /// A fetch at this offset failed.
+    Error(RDKafkaErrorCode, String, i64),
+}
+
+impl What {
+    /// The position behind it. A read of a batch counts ends and errors as messages, whose
+    /// epoch is 0 (the second loop of `rd_kafka_q_serve_rkmessages`).
+    fn position(&self) -> Option<Position> {
+        let (offset, epoch) = match self {
+            Self::Record(record) => (record.offset, record.epoch),
+            Self::End(offset) | Self::Error(.., offset) => (*offset, 0),
+            Self::Refused(refused) => (refused.position?, 0),
+        };
+        Some(Position {
+            offset: offset + 1,
+            epoch: Some(epoch),
+        })
+    }
 }
 
 impl Cluster {
@@ -152,35 +174,35 @@ impl Session {
         &mut self,
         partition: &TopicPartition,
         version: u64,
-        code: RDKafkaErrorCode,
-        text: String,
+        (code, text, offset): (RDKafkaErrorCode, String, i64),
     ) {
         let item = Item {
             partition: partition.clone(),
             version,
-            what: What::Error(code, text),
+            what: What::Error(code, text, offset),
         };
         self.enqueue(partition, vec![item]);
     }
 
     /// Returns `true` if the item is not outdated, and notes that it is handed out.
     fn hand_out(&mut self, item: &Item) -> bool {
-        if item.version == 0 {
-            return true;
-        }
         let toppar = self.toppars.get_mut(&item.partition);
-        let Some(toppar) = toppar.filter(|it| it.version == item.version) else {
-            return false;
+        let Some(toppar) = toppar.filter(|it| [0, it.version].contains(&item.version)) else {
+            return item.version == 0;
         };
         if let What::Record(record) = &item.what {
             toppar.queued = toppar.queued.saturating_sub(1);
             if self.settings.auto_store {
                 toppar.stored = Some(record.offset + 1);
             }
-            toppar.handed_out = Some(Position {
-                offset: record.offset + 1,
-                epoch: Some(record.epoch),
-            });
+        }
+        let position = item.what.position();
+        if let Some(position) = position
+            && toppar
+                .handed_out
+                .is_none_or(|before| before.offset < position.offset)
+        {
+            toppar.handed_out = Some(position);
         }
         true
     }
@@ -236,16 +258,12 @@ impl Fetcher for SimulatedFetcher {
                         sink(Fetched::End(owner, end));
                     }
                 }
-                What::Error(RDKafkaErrorCode::AutoOffsetReset, _) => {
-                    let unnamed = OutOfRange {
-                        position: None,
-                        departs_at: None,
-                    };
+                What::Refused(refused) => {
                     if let Some(owner) = owner(handle, &topic) {
-                        sink(Fetched::OutOfRange(owner, unnamed));
+                        sink(Fetched::OutOfRange(owner, refused));
                     }
                 }
-                What::Error(code, text) => sink(Fetched::Error(ConsumeError {
+                What::Error(code, text, _) => sink(Fetched::Error(ConsumeError {
                     code,
                     text,
                     topic: partition.topic,
@@ -267,5 +285,5 @@ fn to_record(record: FetchedRecord, owner: Arc<Partition>) -> Record {
         timestamp: record.data.timestamp,
         headers: record.data.headers,
     };
-    Record::owned(owned, owner)
+    Record::owned_by_leader(owned, owner, record.epoch)
 }

@@ -283,8 +283,8 @@ impl Cluster {
     ) {
         let at = self.elapsed();
         self.note(format_args!(
-            "{group}: {} commits {partition} {} {:?} by {}",
-            by.member, stored.offset, stored.metadata, by.generation
+            "{group}: {} commits {partition} {} {:?} by {}, epoch {:?}",
+            by.member, stored.offset, stored.metadata, by.generation, stored.leader_epoch
         ));
         let group = self.groups.entry(group.to_owned()).or_default();
         let earlier = group.offsets.get(partition);

@@ -151,9 +151,11 @@ impl Log {
         offset
     }
 
-    /// Returns the last stable offset: the first of any transaction that has not ended.
+    /// Returns the last stable offset: the first of any transaction that has not ended, or
+    /// the log start if that was deleted (`UnifiedLog.maybeUpdateFirstUnstable`).
     pub(super) fn stable(&self) -> i64 {
-        self.open.values().min().copied().unwrap_or(self.end)
+        let first = self.open.values().min();
+        first.map_or(self.end, |first| *first.max(&self.start))
     }
 
     /// Returns the offset up to which a reader may read.
@@ -236,10 +238,17 @@ impl Log {
         records.collect()
     }
 
-    /// Returns the end of a leader epoch, as `OffsetForLeaderEpoch` gives it.
-    pub(super) fn end_of_epoch(&self, epoch: i32) -> i64 {
+    /// Returns the offsets of all entries.
+    pub(super) fn offsets(&self) -> Vec<i64> {
+        self.entries.iter().map(|entry| entry.offset).collect()
+    }
+
+    /// Returns the end of a leader epoch, as `OffsetForLeaderEpoch` gives it: none of an
+    /// epoch that is yet to come (`LeaderEpochFileCache.endOffsetFor`).
+    pub(super) fn end_of_epoch(&self, epoch: i32) -> Option<i64> {
         let later = self.epochs.iter().find(|(it, _)| *it > epoch);
-        later.map_or(self.end, |(_, start)| *start)
+        let end = later.map_or(self.end, |(_, start)| *start);
+        (epoch <= self.epoch).then_some(end)
     }
 
     /// Another leader takes over.

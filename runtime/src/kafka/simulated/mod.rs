@@ -226,9 +226,10 @@ impl Kafka {
     // Producers.
 
     /// Begins, or continues, a third party's transaction with a record at a partition.
-    pub(crate) fn open_foreign_transaction(&self, topic: &str, partition: i32) {
+    /// Returns the record's offset.
+    pub(crate) fn produce_foreign(&self, topic: &str, partition: i32, record: Produce) -> i64 {
         let mut cluster = self.cluster.lock();
-        cluster.open_foreign_transaction(&named(topic, partition));
+        cluster.produce_foreign(&named(topic, partition), record)
     }
 
     /// Ends the third party's transaction.
@@ -299,6 +300,14 @@ impl Kafka {
     /// Returns the end of each partition.
     pub(crate) fn ends(&self, topic: &str) -> Vec<i64> {
         self.logs(topic, |_, log| log.end)
+    }
+
+    /// Returns the offsets of a partition's log that compaction has left.
+    pub(crate) fn offsets(&self, topic: &str, partition: i32) -> Vec<i64> {
+        let name = named(topic, partition);
+        let mut cluster = self.cluster.lock();
+        let offsets = cluster.log(&name).map(|log| log.offsets());
+        known(offsets, topic, partition)
     }
 
     /// Returns the log start of each partition.

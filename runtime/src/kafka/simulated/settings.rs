@@ -97,6 +97,8 @@ pub(crate) struct MemberSettings {
     pub(crate) auto_commit: Option<Duration>,
     /// `enable.auto.offset.store`: what is handed out is stored.
     pub(crate) auto_store: bool,
+    /// `enable.partition.eof`: ends of partitions are reported.
+    pub(crate) reports_ends: bool,
     /// `auto.offset.reset`; absent as `error`. librdkafka applies it by itself where an
     /// offset is out of range.
     pub(crate) auto_offset_reset: Option<Edge>,
@@ -116,6 +118,7 @@ impl Default for MemberSettings {
             queued_messages: 1000,
             auto_commit: None,
             auto_store: true,
+            reports_ends: true,
             auto_offset_reset: None,
         }
     }

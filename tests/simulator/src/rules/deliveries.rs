@@ -9,22 +9,25 @@ use penstock_runtime::simulation::{Delivery, Happened, Run, Scenario, Shape, Ver
 use super::{Rule, Violation};
 
 /// Deliveries of each message, in the order of their beginnings.
-fn by_message(run: &Run) -> BTreeMap<(i32, i64), Vec<&Delivery>> {
+fn by_message(run: &Run) -> BTreeMap<usize, Vec<&Delivery>> {
     let mut messages: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for delivery in &run.deliveries {
-        let message = (delivery.partition, delivery.offset);
-        messages.entry(message).or_default().push(delivery);
+        messages.entry(delivery.seq).or_default().push(delivery);
     }
     messages
+}
+
+fn place(delivery: &Delivery) -> (i32, i64) {
+    (delivery.partition, delivery.offset)
 }
 
 /// Two deliveries of one message that follow each other under one assignment.
 fn within_assignments(run: &Run) -> Vec<((i32, i64), [&Delivery; 2])> {
     let mut pairs = Vec::new();
-    for (message, deliveries) in by_message(run) {
+    for deliveries in by_message(run).into_values() {
         for two in deliveries.windows(2) {
             if (two[0].process, two[0].epoch) == (two[1].process, two[1].epoch) {
-                pairs.push((message, [two[0], two[1]]));
+                pairs.push((place(two[0]), [two[0], two[1]]));
             }
         }
     }
@@ -60,7 +63,8 @@ pub(super) fn no_duplicates_in_orderly_runs(scenario: &Scenario, run: &Run) -> V
         return Vec::new();
     }
     let mut violations = Vec::new();
-    for (message, deliveries) in by_message(run) {
+    for deliveries in by_message(run).into_values() {
+        let message = place(deliveries[0]);
         let settled = deliveries.iter().position(|it| settles(scenario, it));
         if settled.is_some_and(|index| index + 1 < deliveries.len()) {
             let text = format!("{message:?} was settled and came again in an orderly run");

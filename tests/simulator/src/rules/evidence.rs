@@ -1,10 +1,12 @@
 //! A run as the oracle of the tests on a real Kafka takes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use penstock_crds::spec::Commit;
-use penstock_runtime::simulation::{self, Mode, Run, Scenario, TOPIC};
+use penstock_runtime::simulation::{
+    self, Committed, Cut, Loss, Mode, Run, Scenario, TOPIC, log_at,
+};
 use penstock_tests::Position;
 use penstock_tests::groups::CommitSample;
 use penstock_tests::oracle::{self, Disruption, Evidence};
@@ -28,9 +30,14 @@ const TIMED_OUT: u16 = 504;
 pub(super) fn violations(scenario: &Scenario, run: &Run) -> Vec<Violation> {
     let origin = Instant::now();
     let mut violations = Vec::new();
-    for partition in 0..scenario.partitions {
-        let evidence = evidence(scenario, run, partition, origin);
+    for log in logs(run) {
+        let evidence = evidence(scenario, run, log, origin);
+        let reports = cut_reports(run, log).count();
         for (rule, theirs) in rules(scenario) {
+            if theirs == oracle::Rule::CommitsNeverGoBack && reports > 1 {
+                // Each report of a log that is gone sets the group back.
+                continue;
+            }
             if let Err(found) = evidence.check(&[theirs]) {
                 violations.extend(found.found.iter().map(|violation| {
                     let position = violation.position();
@@ -38,6 +45,102 @@ pub(super) fn violations(scenario: &Scenario, run: &Run) -> Vec<Violation> {
                     Violation::of(rule, message, violation.to_string())
                 }));
             }
+        }
+    }
+    if scenario.commit != Commit::Read {
+        violations.extend(commits_before_removals(scenario, run));
+    }
+    violations
+}
+
+/// A partition, and the number of one of its logs.
+type LogName = (i32, u32);
+
+fn logs(run: &Run) -> BTreeSet<LogName> {
+    let messages = run.produced.iter().map(|it| (it.partition, it.log));
+    let holes = run
+        .holes
+        .iter()
+        .map(|(partition, log, _)| (*partition, *log));
+    messages.chain(holes).collect()
+}
+
+/// When the log was cut, and what of.
+fn begin(run: &Run, (partition, log): LogName) -> Option<&Cut> {
+    let mut cuts = run.cuts.iter();
+    cuts.find(|cut| (cut.partition, cut.log) == (partition, log))
+}
+
+/// What processes said, while a partition had this log, about the log before it.
+fn cut_reports(run: &Run, (partition, log): LogName) -> impl Iterator<Item = &Loss> {
+    let losses = run.losses.iter().filter(|it| it.reason != "retention");
+    losses.filter(move |it| it.partition == partition && log_at(&run.cuts, partition, it.at) == log)
+}
+
+/// Commits of a log's offsets. Of one that follows another they count from the moment on at
+/// which the group was set back to it: an earlier one may still be of the log before.
+fn commits(run: &Run, log: LogName) -> Vec<&Committed> {
+    let (partition, number) = log;
+    let all = run.commits.iter().filter(|it| it.partition == partition);
+    let all = all.filter(|it| log_at(&run.cuts, partition, it.at) == number);
+    if begin(run, log).is_none() {
+        return all.collect();
+    }
+    match cut_reports(run, log).next() {
+        Some(report) => {
+            let since = all.skip_while(|it| it.at < report.at || it.offset != report.offset);
+            since.collect()
+        }
+        None => {
+            let deliveries = run.deliveries.iter().filter(|it| is_of(run, it, log));
+            let first = deliveries.map(|it| it.begun).min().unwrap_or(Duration::MAX);
+            all.skip_while(|it| it.at < first).collect()
+        }
+    }
+}
+
+fn is_of(run: &Run, delivery: &simulation::Delivery, log: LogName) -> bool {
+    let message = run.produced.iter().find(|it| it.seq == delivery.seq);
+    message.is_some_and(|it| (it.partition, it.log) == log)
+}
+
+/// Whether the message was removed from its log, or passed, and never settled: then nothing
+/// waits for it.
+fn is_taken_away(scenario: &Scenario, run: &Run, seq: usize) -> bool {
+    let message = run.produced.iter().find(|it| it.seq == seq);
+    let is_excused = message.is_some_and(|it| it.removed.is_some() || it.is_passed);
+    let mut deliveries = run.deliveries.iter().filter(|it| it.seq == seq);
+    is_excused && !deliveries.any(|it| scenario.settles(it.verdict, it.attempt))
+}
+
+/// Messages that were removed are left to commits, but only from then on.
+fn commits_before_removals(scenario: &Scenario, run: &Run) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for message in run.produced.iter().filter(|it| it.valid) {
+        let Some((removed, _)) = message.removed else {
+            continue;
+        };
+        let deliveries = run.deliveries.iter().filter(|it| it.seq == message.seq);
+        let settled = deliveries
+            .filter(|it| scenario.settles(it.verdict, it.attempt))
+            .filter_map(|it| it.ended)
+            .min();
+        let commits = commits(run, (message.partition, message.log));
+        let too_far = commits.iter().find(|it| {
+            it.at < removed
+                && it.at > message.at
+                && it.offset > message.offset
+                && settled.is_none_or(|settled| settled > it.at)
+        });
+        // The group may have begun behind it, or skipped it.
+        let may_pass = scenario.begins_at_end || scenario.skips_lost;
+        if let Some(commit) = too_far.filter(|_| !may_pass) {
+            let place = (message.partition, message.offset);
+            let text = format!(
+                "{} was committed while {place:?} was not settled",
+                commit.offset
+            );
+            violations.push(Violation::of(Rule::CommitsWithinSettled, place, text));
         }
     }
     violations
@@ -56,10 +159,6 @@ fn rules(scenario: &Scenario) -> Vec<(Rule, oracle::Rule)> {
         ),
         (Rule::CommitsNeverGoBack, oracle::Rule::CommitsNeverGoBack),
     ];
-    if scenario.may_evict() {
-        // A member that was evicted without noticing goes on beside its successor.
-        return rules;
-    }
     match scenario.mode {
         Mode::InOrder => rules.push((Rule::InOrder, oracle::Rule::InOrder)),
         Mode::KeyOrdered(_) => rules.push((Rule::KeyOrder, oracle::Rule::KeyOrder)),
@@ -68,29 +167,39 @@ fn rules(scenario: &Scenario) -> Vec<(Rule, oracle::Rule)> {
     rules
 }
 
-fn evidence(scenario: &Scenario, run: &Run, partition: i32, origin: Instant) -> Evidence {
-    let produced: Vec<_> = run
-        .produced
+fn evidence(scenario: &Scenario, run: &Run, log: LogName, origin: Instant) -> Evidence {
+    let (partition, number) = log;
+    let messages = run.produced.iter();
+    let messages: Vec<_> = messages
+        .filter(|it| (it.partition, it.log) == log)
+        .collect();
+    let produced: Vec<_> = messages
         .iter()
-        .enumerate()
-        .filter(|(_, it)| it.partition == partition && it.valid)
-        .map(|(seq, it)| Produced {
-            seq: seq as u64,
+        .filter(|it| it.valid)
+        .map(|it| Produced {
+            seq: it.seq as u64,
             position: position(partition, it.offset),
         })
         .collect();
-    let invalid = run.produced.iter().filter(|it| !it.valid);
-    let skipped = invalid
-        .map(|it| (it.partition, it.offset))
-        .chain(run.holes.iter().copied())
-        .filter(|(of, _)| *of == partition)
-        .map(|(_, offset)| position(partition, offset));
+    let left_out = messages
+        .iter()
+        .filter(|it| !it.valid || it.is_passed || it.removed.is_some())
+        .map(|it| it.offset);
+    let holes = run.holes.iter();
+    let holes = holes
+        .filter(|(of, log, _)| (*of, *log) == (partition, number))
+        .map(|(.., offset)| *offset);
+    // The last record that was kept of the log before.
+    let kept = begin(run, log).filter(|cut| cut.start > 0);
+    let skipped = left_out.chain(holes).chain(kept.map(|cut| cut.start - 1));
+    let skipped = skipped.map(|offset| position(partition, offset));
     let deliveries: Vec<_> = run
         .deliveries
         .iter()
-        .filter(|it| it.partition == partition)
+        .filter(|it| is_of(run, it, log) && !is_taken_away(scenario, run, it.seq))
         .filter(|it| it.verdict != simulation::Verdict::Void && !is_of_a_zombie(run, it))
         .filter(|it| cut_off(scenario, run, it).is_none_or(|cut| it.begun < cut))
+        .filter(|it| evicted(scenario, run, it).is_none_or(|cut| it.begun < cut))
         .collect();
     let settles = {
         let scenario = scenario.clone();
@@ -99,13 +208,18 @@ fn evidence(scenario: &Scenario, run: &Run, partition: i32, origin: Instant) -> 
     let given = deliveries
         .iter()
         .map(|it| {
-            let cut = frozen_out(run, it).or_else(|| cut_off(scenario, run, it));
+            let cuts = [
+                frozen_out(run, it),
+                cut_off(scenario, run, it),
+                evicted(scenario, run, it),
+            ];
+            let cut = cuts.into_iter().flatten().min();
             convert(it, cut, origin)
         })
         .collect();
     Evidence::new(&produced, given)
         .skipped(skipped)
-        .commits(samples(run, partition, origin))
+        .commits(samples(run, log, origin))
         .disruptions(moves(&deliveries, origin))
         .settled_by(settles)
 }
@@ -153,6 +267,32 @@ fn cut_off(scenario: &Scenario, run: &Run, delivery: &simulation::Delivery) -> O
     taken_over.min()
 }
 
+/// The moment at which another process began with the partition, if the delivery ended, or
+/// began, after that under an older assignment: a member that was evicted without noticing
+/// goes on beside its successor. Only from the first event on that may evict one.
+fn evicted(scenario: &Scenario, run: &Run, delivery: &simulation::Delivery) -> Option<Duration> {
+    let possible = scenario.may_evict_from()?;
+    let ours = |it: &&simulation::Delivery| {
+        let name = (delivery.partition, delivery.process, delivery.epoch);
+        (it.partition, it.process, it.epoch) == name
+    };
+    let since = run
+        .deliveries
+        .iter()
+        .filter(ours)
+        .map(|it| it.begun)
+        .min()?;
+    let ended = delivery.ended.unwrap_or(Duration::MAX);
+    let others = run.deliveries.iter().filter(|it| {
+        it.partition == delivery.partition
+            && it.process != delivery.process
+            && it.begun > since
+            && it.begun >= possible
+            && it.begun <= ended
+    });
+    others.map(|it| it.begun).min()
+}
+
 /// When a process was frozen, and thawed.
 fn freezes(run: &Run, of: usize) -> impl Iterator<Item = (Duration, Duration)> {
     let moments = move |wanted: simulation::Happened| {
@@ -186,13 +326,13 @@ fn moves(deliveries: &[&simulation::Delivery], origin: Instant) -> Vec<Disruptio
     moves
 }
 
-fn samples(run: &Run, partition: i32, origin: Instant) -> Vec<CommitSample> {
-    let commits = run.commits.iter().filter(|it| it.partition == partition);
+fn samples(run: &Run, log: LogName, origin: Instant) -> Vec<CommitSample> {
+    let commits = commits(run, log).into_iter();
     commits
         .map(|commit| CommitSample {
             asked: origin + commit.at,
             answered: origin + commit.at,
-            offsets: BTreeMap::from([((TOPIC.to_owned(), partition), commit.offset)]),
+            offsets: BTreeMap::from([((TOPIC.to_owned(), log.0), commit.offset)]),
         })
         .collect()
 }

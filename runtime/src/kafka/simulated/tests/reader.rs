@@ -33,6 +33,8 @@ pub(super) struct Reader {
     pub(super) records: Vec<(i32, i64)>,
     pub(super) ends: Vec<(i32, i64)>,
     pub(super) errors: Vec<ConsumeError>,
+    /// Partitions that stopped: the position that was refused, and where the log departs.
+    pub(super) refusals: Vec<(i32, Option<i64>, Option<i64>)>,
     pub(super) poll_errors: Vec<RDKafkaErrorCode>,
     pub(super) strays: Vec<String>,
     pub(super) assigned: Vec<Vec<i32>>,
@@ -93,6 +95,7 @@ impl Reader {
             records: Vec::new(),
             ends: Vec::new(),
             errors: Vec::new(),
+            refusals: Vec::new(),
             poll_errors: Vec::new(),
             strays: Vec::new(),
             assigned: Vec::new(),
@@ -134,6 +137,19 @@ impl Reader {
         self.client.seek(&to).unwrap();
     }
 
+    /// Starts a partition that the client stopped reading.
+    pub(super) fn restart(&mut self, number: i32, offset: i64) {
+        let to = StartOffset {
+            partition: partition(number),
+            offset: Some(offset),
+            leader_epoch: None,
+        };
+        self.client.restart(&[to], &[]).unwrap();
+        for owned in self.owned.values() {
+            self.fetcher.attach(owned);
+        }
+    }
+
     /// Does whatever there is to do, once.
     pub(super) async fn serve(&mut self) {
         loop {
@@ -160,7 +176,7 @@ impl Reader {
     pub(super) fn read(&mut self, most: usize) {
         let owned = &self.owned;
         let (records, ends) = (&mut self.records, &mut self.ends);
-        let errors = &mut self.errors;
+        let (errors, refusals) = (&mut self.errors, &mut self.refusals);
         self.fetcher.read(
             most,
             |handle, topic| {
@@ -173,12 +189,15 @@ impl Reader {
             |fetched| match fetched {
                 Fetched::Record(record) => records.push((record.partition(), record.offset())),
                 Fetched::End(partition, end) => ends.push((partition.number, end)),
-                Fetched::OutOfRange(partition, _) => errors.push(ConsumeError {
-                    code: RDKafkaErrorCode::AutoOffsetReset,
-                    text: String::new(),
-                    topic: partition.topic.clone(),
-                    partition: Some(partition.number),
-                }),
+                Fetched::OutOfRange(partition, refused) => {
+                    refusals.push((partition.number, refused.position, refused.departs_at));
+                    errors.push(ConsumeError {
+                        code: RDKafkaErrorCode::AutoOffsetReset,
+                        text: String::new(),
+                        topic: partition.topic.clone(),
+                        partition: Some(partition.number),
+                    });
+                }
                 Fetched::Error(error) => errors.push(error),
             },
         );

@@ -7,7 +7,8 @@ use rdkafka::error::RDKafkaErrorCode;
 use super::reader::{GROUP, Reader, TOPIC, cluster, fill, partition, run_for, settings};
 use crate::kafka::seam::{Client as _, Edge};
 use crate::kafka::simulated::{
-    Cleanup, Fault, GroupProtocol, Isolation, Kafka, KafkaSettings, MemberSettings, TopicKind,
+    Cleanup, Fault, GroupProtocol, Isolation, Kafka, KafkaSettings, MemberSettings, Produce,
+    TopicKind,
 };
 
 const EAGER: GroupProtocol = GroupProtocol::Eager;
@@ -82,7 +83,7 @@ async fn markers_aborted_records_and_holes_are_passed() {
 async fn an_open_transaction_holds_readers_of_committed_messages() {
     let kafka = cluster(4, 1);
     fill(&kafka, 0, 2);
-    kafka.open_foreign_transaction(TOPIC, 0); // 2
+    kafka.produce_foreign(TOPIC, 0, Produce::default()); // 2
     fill(&kafka, 0, 2); // 3 and 4
     let mut reader = reader_of(&kafka, settings(EAGER)).await;
     reader
@@ -102,7 +103,7 @@ async fn an_open_transaction_holds_readers_of_committed_messages() {
 async fn readers_of_uncommitted_messages_see_all_of_them() {
     let kafka = cluster(16, 1);
     kafka.produce_aborted(TOPIC, 0, 2); // 0 and 1, and the marker 2
-    kafka.open_foreign_transaction(TOPIC, 0); // 3
+    kafka.produce_foreign(TOPIC, 0, Produce::default()); // 3
     let uncommitted = MemberSettings {
         isolation: Isolation::ReadUncommitted,
         ..settings(EAGER)
@@ -130,7 +131,8 @@ async fn an_offset_out_of_range_is_an_error_and_reading_stops() {
     assert_eq!((error.topic.as_str(), error.partition), (TOPIC, Some(0)));
     run_for(Duration::from_secs(10), &mut [&mut reader]).await;
     assert!(reader.records.is_empty() && reader.errors.len() == 1);
-    reader.seek(0, 4);
+    assert_eq!(reader.refusals, [(0, Some(0), None)]);
+    reader.restart(0, 4);
     reader
         .until("the rest", |it| it.offsets(0) == [4, 5, 6, 7, 8, 9])
         .await;
@@ -199,6 +201,30 @@ async fn a_paused_partition_loses_what_was_fetched() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pause_behind_a_reported_end_skips_a_message_unless_the_reader_seeks() {
+    for seeks in [false, true] {
+        let kafka = cluster(17, 1);
+        fill(&kafka, 0, 3);
+        let mut reader = reader_of(&kafka, settings(EAGER)).await;
+        reader.until("the end", |it| it.ends == [(0, 3)]).await;
+        reader.client.pause(&partition(0)).unwrap();
+        fill(&kafka, 0, 2);
+        if seeks {
+            reader.seek(0, 3);
+        }
+        reader.client.resume(&partition(0)).unwrap();
+        reader
+            .until("the rest", |it| it.offsets(0).last() == Some(&4))
+            .await;
+        let expected: &[i64] = match seeks {
+            true => &[0, 1, 2, 3, 4],
+            false => &[0, 1, 2, 4],
+        };
+        assert_eq!(reader.offsets(0), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn fetched_messages_are_dropped_by_a_seek() {
     let kafka = cluster(9, 1);
     fill(&kafka, 0, 10);
@@ -224,6 +250,7 @@ async fn a_truncated_log_is_noticed_by_its_epoch() {
     fill(&kafka, 0, 10);
     reader.until("the error", |it| !it.errors.is_empty()).await;
     assert_eq!(reader.errors[0].code, RDKafkaErrorCode::AutoOffsetReset);
+    assert_eq!(reader.refusals, [(0, None, Some(6))]);
     assert_eq!(reader.records.len(), 10);
 }
 
@@ -284,7 +311,7 @@ async fn look_ups_take_time_and_fail_without_brokers() {
     let kafka = cluster(14, 1);
     fill(&kafka, 0, 5);
     kafka.delete_records(TOPIC, 0, 2);
-    kafka.open_foreign_transaction(TOPIC, 0);
+    kafka.produce_foreign(TOPIC, 0, Produce::default());
     let reader = reader_of(&kafka, settings(EAGER)).await;
     let limit = Duration::from_secs(5);
     let wanted = vec![(partition(0), Edge::Start), (partition(0), Edge::End)];
