@@ -6,6 +6,7 @@
 //! each commit, and the end of each process. The rules that judge it, the shrinker and the
 //! command line are in `tests/simulator`.
 
+pub mod conformance;
 mod freeze;
 mod handler;
 mod ledger;
