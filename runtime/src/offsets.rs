@@ -235,7 +235,7 @@ impl OffsetTracker {
 
     /// Number of messages at an offset, or behind it, that were delivered and not settled.
     pub fn in_flight_from(&self, offset: i64) -> usize {
-        let before = self.in_flight.partition_point(|it| *it < offset);
+        let before = self.in_flight.partition_point(|(it, _)| *it < offset);
         self.in_flight.len() - before
     }
 
