@@ -124,7 +124,10 @@ async fn a_broker_that_announces_900_mb_takes_no_memory_and_is_told_of() {
         "config": { "receive.message.max.bytes": "2000000000" },
     });
     world.apply("orders", json!({ "kafka": kafka }));
-    let grown = growth(async { drop(world.pass("orders").await.unwrap()) }).await;
+    let grown = growth(async {
+        world.pass("orders").await.unwrap();
+    })
+    .await;
     assert!(broker.connections.load(Ordering::Acquire) > 0);
     assert!(grown < 200 << 20, "{} MB", grown >> 20);
     let told = world.condition("orders", "TopicsResolved");
@@ -242,13 +245,19 @@ async fn a_consumer_that_is_being_deleted_is_not_asked_for_any_more() {
 async fn refused(allowed: &[&str], denied: &[&str]) -> (World, usize) {
     let broker = Broker::new(Script::Silent);
     let policy = BrokerPolicy::new(
-        allowed.iter().map(|text| text.parse().unwrap()).collect(),
-        denied.iter().map(|text| text.parse().unwrap()).collect(),
+        allowed
+            .iter()
+            .map(|text| text.parse().expect("a pattern"))
+            .collect(),
+        denied
+            .iter()
+            .map(|text| text.parse().expect("a network"))
+            .collect(),
     );
     let world = World::with_policy(policy);
     let kafka = json!({ "bootstrapServers": broker.address });
     world.apply("orders", json!({ "kafka": kafka }));
-    world.pass("orders").await.unwrap();
+    world.pass("orders").await.expect("a pass");
     let connections = broker.connections.load(Ordering::Acquire);
     (world, connections)
 }

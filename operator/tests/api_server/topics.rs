@@ -42,14 +42,14 @@ async fn started(wrong: Wrong) -> (World, serde_json::Value) {
     let world = World::new();
     let spec = json!({ "mode": "Fast", "replicas": 3 });
     world.apply("orders", spec.clone());
-    world.pass("orders").await.unwrap();
+    world.pass("orders").await.expect("a pass");
     world.all_ready("orders");
     match wrong {
         Wrong::NoTopic => {
             let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
-            world.kafka.topic_error("orders", error).unwrap();
+            world.kafka.topic_error("orders", error).expect("a topic");
         }
-        Wrong::NoAnswer => world.kafka.broker_down(1).unwrap(),
+        Wrong::NoAnswer => world.kafka.broker_down(1).expect("a broker"),
     }
     (world.restarted(), spec)
 }
