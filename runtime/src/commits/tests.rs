@@ -7,16 +7,10 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::kafka::Consumer;
 use crate::metrics::Metrics;
+use crate::strategy::Strategy;
 
-/// A partition with these offsets in flight, and a commit behind one of them.
-fn asked(
-    delivered: usize,
-    message: i64,
-) -> (
-    Commits<Consumer>,
-    Arc<Partition>,
-    oneshot::Receiver<CommitResult>,
-) {
+/// A partition with these offsets in flight.
+fn partition(delivered: usize) -> Arc<Partition> {
     let metrics = Metrics::new("", "kafka_consumer.test").unwrap();
     let partition = Arc::new(Partition::new(
         "orders",
@@ -29,6 +23,19 @@ fn asked(
     let mut failed = vec![0; delivered];
     let messages = (0..).zip(&mut failed);
     partition.deliver(messages.map(|(offset, failed)| (offset, None, failed)));
+    partition
+}
+
+/// The same, and a commit behind one of them.
+fn asked(
+    delivered: usize,
+    message: i64,
+) -> (
+    Commits<Consumer>,
+    Arc<Partition>,
+    oneshot::Receiver<CommitResult>,
+) {
+    let partition = partition(delivered);
     let (_, requests) = mpsc::unbounded_channel();
     let mut commits = Commits::new(requests, Duration::from_secs(30), None);
     let (reply, result) = oneshot::channel();
@@ -80,6 +87,30 @@ async fn a_commit_whose_answer_is_lost_is_not_followed_by_a_lower_one() {
     partition.abandon(0);
     partition.fail(0, 1);
     assert_eq!(partition.committable(), Some(0));
+    assert_eq!(partition.uncommitted(), None);
+}
+
+#[tokio::test]
+async fn a_commit_of_attempts_on_its_way_is_followed_by_one_that_forgets_them() {
+    let partition = partition(1);
+    let without = CommitPoint {
+        offset: 0,
+        metadata: String::new(),
+    };
+    partition.committed(without.clone());
+    assert_eq!(partition.uncommitted(), None);
+    partition.fail(0, 1);
+    let with = partition.uncommitted().expect("the attempt is news");
+    partition.commit_sent(with.offset);
+    // The message ends the consumer before the answer.
+    partition.forget_attempts(0);
+    for strategy in [Strategy::Handled, Strategy::EachMessage] {
+        assert!(partition.needs_commit(strategy), "{strategy:?}");
+    }
+    partition.commit_ended();
+    partition.committed(with);
+    assert_eq!(partition.uncommitted(), Some(without.clone()));
+    partition.committed(without);
     assert_eq!(partition.uncommitted(), None);
 }
 

@@ -91,13 +91,15 @@ impl Partition {
         }
     }
 
-    /// What may be committed and is more than the brokers have.
+    /// What may be committed and is more than the brokers have. While a commit is on its way,
+    /// what they have is about to be another.
     pub(crate) fn uncommitted(&self) -> Option<CommitPoint> {
         let point = self.commit_point()?;
         let committed = self.committed.lock();
         let is_news = committed.as_ref().is_none_or(|known| {
             point.offset > known.offset
-                || (point.offset == known.offset && self.says_more(&point, known))
+                || (point.offset == known.offset
+                    && (self.is_committing() || self.says_more(&point, known)))
         });
         let is_beyond_sent = point.offset >= self.sent.load(Ordering::Relaxed);
         (is_news && is_beyond_sent).then_some(point)
@@ -129,7 +131,10 @@ impl Partition {
                 drop(committed);
                 let offsets = self.offsets.lock();
                 let stands = at.is_some() && offsets.committable() == at;
-                told || stands || offsets.knows_more() || offsets.is_at_reached()
+                told || stands
+                    || self.is_committing()
+                    || offsets.knows_more()
+                    || offsets.is_at_reached()
             }
         };
         concerned && self.uncommitted().is_some()

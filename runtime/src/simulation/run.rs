@@ -161,6 +161,7 @@ impl Driver {
     fn new(scenario: &Scenario, keeps_log: bool) -> Self {
         let settings = KafkaSettings {
             keeps_events: keeps_log,
+            metadata_limit: scenario.metadata_limit,
             ..KafkaSettings::default()
         };
         let kafka = Kafka::new(scenario.seed, settings);

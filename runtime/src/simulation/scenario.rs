@@ -13,6 +13,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::record::Verdict;
+use crate::gaps::METADATA_LIMIT;
 
 /// The topic that consumers of a run read.
 pub const TOPIC: &str = "orders";
@@ -223,6 +224,8 @@ pub struct Scenario {
     pub begins_at_end: bool,
     /// A group whose offsets are lost continues at the end: `onOffsetLost: Latest`.
     pub skips_lost: bool,
+    /// `offset.metadata.max.bytes` of the brokers.
+    pub metadata_limit: usize,
     /// Partitions of [`TOPIC`] at the beginning.
     pub partitions: i32,
     /// Members that are started at the beginning.
@@ -269,6 +272,7 @@ impl Scenario {
             commit_interval: pick(&mut draw, &[100, 1_000, 5_000]),
             begins_at_end: draw.random_bool(0.25),
             skips_lost: draw.random_bool(0.25),
+            metadata_limit: METADATA_LIMIT,
             partitions,
             members,
             messages: Vec::new(),
@@ -287,6 +291,9 @@ impl Scenario {
         scenario.messages = (0..count)
             .map(|_| message(&mut draw, &scenario, length, trouble))
             .collect();
+        if draw.random_bool(0.1) {
+            scenario.metadata_limit = pick(&mut draw, &[16, 32, 64]);
+        }
         scenario
     }
 
@@ -353,6 +360,12 @@ impl Scenario {
         self.events.iter().any(|(_, event)| compacts(event))
     }
 
+    /// Returns `true` if an offset may come to name another message.
+    pub fn replaces_log(&self) -> bool {
+        let replaces = |event: &Event| matches!(event, Event::Truncate(..) | Event::Recreate);
+        self.events.iter().any(|(_, event)| replaces(event))
+    }
+
     /// Returns `true` if a member may be evicted from its group while it runs.
     pub fn may_evict(&self) -> bool {
         self.may_evict_from().is_some()
@@ -367,6 +380,12 @@ impl Scenario {
         let mut events = self.events.iter();
         let first = events.find(|(_, event)| evicts(event));
         first.map(|(at, _)| Duration::from_millis((*at).into()))
+    }
+
+    /// Returns `true` if the brokers take less metadata than by default: what is known beyond
+    /// a commit may have no room then.
+    pub fn is_short_of_metadata(&self) -> bool {
+        self.metadata_limit < METADATA_LIMIT
     }
 
     /// Returns `true` if nothing happens that may lose a commit on its way, or the time to

@@ -1,19 +1,26 @@
 //! Plays many seeds side by side.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::process;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use penstock_runtime::simulation::Scenario;
 
-use crate::rules::{Violation, judge};
+use crate::rules::{Rule, Violation, judge};
 use crate::shrink::shrink;
 use crate::story;
 
 /// Runs that the shrinker takes, unless told otherwise.
 pub const SHRINK_RUNS: usize = 2_000;
+
+/// The longest time for one run, which takes some hundredths of a second.
+const RUN_LIMIT: Duration = Duration::from_secs(30);
+
+/// How often runs are looked at.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Which seeds to play, and how.
 #[derive(Clone, Copy, Debug)]
@@ -58,14 +65,21 @@ pub struct Failure {
 
 impl Campaign {
     /// Plays the seeds; `progress` is told now and then how many were played.
+    ///
+    /// Ends the process where a run spins: no time passes in it, and nothing can end it.
     pub fn play(&self, progress: impl Fn(u64) + Sync) -> Report {
         silence_scripted_panics();
         let began = Instant::now();
         let (next, over) = (AtomicU64::new(0), AtomicBool::new(false));
         let report = Mutex::new(Report::default());
+        let watch = Watch::new(self.jobs.max(1));
         thread::scope(|scope| {
-            for _ in 0..self.jobs.max(1) {
-                scope.spawn(|| {
+            scope.spawn(|| watch.run(|| lock(&report).played));
+            for current in &watch.current {
+                let (next, over, report, watch) = (&next, &over, &report, &watch);
+                let progress = &progress;
+                scope.spawn(move || {
+                    let _ended = Ended(&watch.ended);
                     while !over.load(Ordering::Relaxed)
                         && self.time.is_none_or(|time| began.elapsed() < time)
                     {
@@ -75,9 +89,11 @@ impl Campaign {
                         }
                         let seed = self.from + index;
                         let scenario = Scenario::from_seed(seed);
+                        *lock(current) = Some((seed, Instant::now()));
                         let (run, violations) = judge(&scenario);
+                        *lock(current) = None;
                         {
-                            let mut report = lock(&report);
+                            let mut report = lock(report);
                             report.played += 1;
                             report.simulated += run.simulated;
                             progress(report.played);
@@ -86,7 +102,7 @@ impl Campaign {
                             over.store(true, Ordering::Relaxed);
                             let failure =
                                 Failure::of(seed, &scenario, violations, self.shrink_runs);
-                            lock(&report).failures.push(failure);
+                            lock(report).failures.push(failure);
                         }
                     }
                 });
@@ -95,6 +111,50 @@ impl Campaign {
         let mut report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
         report.took = began.elapsed();
         report
+    }
+}
+
+/// Looks for runs that spin.
+struct Watch {
+    /// What each thread plays, and since when.
+    current: Vec<Mutex<Option<(u64, Instant)>>>,
+    /// Threads that play no more.
+    ended: AtomicUsize,
+}
+
+impl Watch {
+    fn new(jobs: usize) -> Self {
+        Self {
+            current: (0..jobs).map(|_| Mutex::new(None)).collect(),
+            ended: AtomicUsize::new(0),
+        }
+    }
+
+    /// Watches until all threads have ended; ends the process if a run spins.
+    fn run(&self, played: impl Fn() -> u64) {
+        while self.ended.load(Ordering::Relaxed) < self.current.len() {
+            thread::sleep(LOOK);
+            let mut running = self.current.iter().filter_map(|it| *lock(it));
+            if let Some((seed, _)) = running.find(|it| it.1.elapsed() > RUN_LIMIT) {
+                let violation = Violation {
+                    rule: Rule::NothingHangs,
+                    message: None,
+                    text: format!("the run spins, and no time passes in it: {RUN_LIMIT:?}"),
+                };
+                println!("seed {seed} breaks rules:\n  {violation}");
+                println!("{} seeds, 1 failed", played() + 1);
+                process::exit(1);
+            }
+        }
+    }
+}
+
+/// A thread that plays no more once this is dropped.
+struct Ended<'a>(&'a AtomicUsize);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -127,8 +187,8 @@ impl fmt::Display for Failure {
     }
 }
 
-fn lock(report: &Mutex<Report>) -> MutexGuard<'_, Report> {
-    report.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Keeps the panics of a scenario's handlers, which are part of it, from being printed.

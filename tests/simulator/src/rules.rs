@@ -1,6 +1,8 @@
 //! The rules that every run must keep.
 
+mod assignments;
 mod deliveries;
+mod ends;
 mod evidence;
 mod losses;
 mod outputs;
@@ -26,12 +28,13 @@ pub enum Rule {
     InOrder,
     /// KeyOrdered never overlaps or inverts within a key.
     KeyOrder,
-    /// A settled message comes again only under another assignment.
+    /// A message that was settled, or taken from its handler, comes again only under another
+    /// assignment.
     DuplicatesExplained,
     /// Where nothing disturbs commits, nothing settled comes again at all.
     NoDuplicatesInOrderlyRuns,
     /// A message never names more attempts than allowed, and counts on within an
-    /// assignment.
+    /// assignment; where nothing disturbs commits, under the next one too.
     AttemptsCounted,
     /// An attempt follows a failed one only after its back-off.
     BackOffKept,
@@ -44,10 +47,14 @@ pub enum Rule {
     /// A message that retention or another log has taken is named as lost, and nothing else
     /// is.
     LossesCounted,
+    /// A consumer ends by a failure only where a message or the brokers give cause.
+    EndsExplained,
+    /// Where nothing disturbs commits, nothing that was read is passed over.
+    ReadKeptInOrderlyRuns,
 }
 
 /// Every rule, in the order in which they are checked.
-pub const ALL: [Rule; 15] = [
+pub const ALL: [Rule; 17] = [
     Rule::NothingPanics,
     Rule::NothingHangs,
     Rule::EverythingSettled,
@@ -63,6 +70,8 @@ pub const ALL: [Rule; 15] = [
     Rule::ExactlyOnce,
     Rule::DeadLettersWritten,
     Rule::LossesCounted,
+    Rule::EndsExplained,
+    Rule::ReadKeptInOrderlyRuns,
 ];
 
 /// A breach of a rule.
@@ -122,6 +131,11 @@ pub fn violations(scenario: &Scenario, run: &Run) -> Vec<Violation> {
     violations.extend(outputs::exactly_once(scenario, run));
     violations.extend(outputs::dead_letters_written(scenario, run));
     violations.extend(losses::losses_counted(scenario, run));
+    violations.extend(assignments::attempts_counted(scenario, run));
+    violations.extend(assignments::comes_again_in_order(scenario, run));
+    violations.extend(assignments::ends_with_its_assignment(scenario, run));
+    violations.extend(ends::ends_explained(scenario, run));
+    violations.extend(ends::read_kept_in_orderly_runs(scenario, run));
     violations
 }
 

@@ -53,6 +53,7 @@ fn candidates(scenario: &Scenario) -> Vec<Scenario> {
         try_with(&|it| drop(it.messages.remove(index)));
     }
     try_with(&|it| it.members = 1);
+    try_with(&|it| it.metadata_limit = 4096);
     try_with(&|it| it.batch_size = 1);
     try_with(&|it| it.shape = Shape::Single);
     try_with(&|it| it.on_failure = OnFailure::Skip);

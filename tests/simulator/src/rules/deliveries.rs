@@ -9,7 +9,7 @@ use penstock_runtime::simulation::{Delivery, Happened, Run, Scenario, Shape, Ver
 use super::{Rule, Violation};
 
 /// Deliveries of each message, in the order of their beginnings.
-fn by_message(run: &Run) -> BTreeMap<usize, Vec<&Delivery>> {
+pub(super) fn by_message(run: &Run) -> BTreeMap<usize, Vec<&Delivery>> {
     let mut messages: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for delivery in &run.deliveries {
         messages.entry(delivery.seq).or_default().push(delivery);
@@ -34,32 +34,42 @@ fn within_assignments(run: &Run) -> Vec<((i32, i64), [&Delivery; 2])> {
     pairs
 }
 
-fn settles(scenario: &Scenario, delivery: &Delivery) -> bool {
+pub(super) fn settles(scenario: &Scenario, delivery: &Delivery) -> bool {
     scenario.settles(delivery.verdict, delivery.attempt)
 }
 
 pub(super) fn duplicates_explained(scenario: &Scenario, run: &Run) -> Vec<Violation> {
-    within_assignments(run)
-        .into_iter()
-        .filter(|(_, [first, _])| settles(scenario, first))
-        .map(|(message, _)| {
-            let text = format!("{message:?} was settled and came again under one assignment");
-            Violation::of(Rule::DuplicatesExplained, message, text)
-        })
-        .collect()
+    let mut violations = Vec::new();
+    for (message, [first, _]) in within_assignments(run) {
+        let ended = match first.verdict {
+            Verdict::CutShort => "was taken from its handler",
+            _ if settles(scenario, first) => "was settled",
+            _ => continue,
+        };
+        let text = format!("{message:?} {ended} and came again under one assignment");
+        violations.push(Violation::of(Rule::DuplicatesExplained, message, text));
+    }
+    violations
 }
 
-pub(super) fn no_duplicates_in_orderly_runs(scenario: &Scenario, run: &Run) -> Vec<Violation> {
+/// Returns `true` if nothing kept the run from committing all that was settled, and no
+/// consumer ended by a failure.
+pub(super) fn is_orderly(scenario: &Scenario, run: &Run) -> bool {
     let failed = |(_, _, happened): &(Duration, usize, Happened)| {
         matches!(happened, Happened::Ended(Some(_)))
     };
     // A call that takes longer than a revocation waits for is cut off, and comes again.
     let limit = Duration::from_millis(scenario.stop_timeout.into());
     let in_time = |it: &Delivery| it.returned.is_some_and(|end| end - it.given < limit);
-    let orderly = scenario.is_orderly()
+    scenario.is_orderly()
+        && !scenario.is_short_of_metadata()
+        && scenario.commit != Commit::Read
         && !run.processes.iter().any(failed)
-        && run.deliveries.iter().all(in_time);
-    if !orderly || scenario.commit == Commit::Read {
+        && run.deliveries.iter().all(in_time)
+}
+
+pub(super) fn no_duplicates_in_orderly_runs(scenario: &Scenario, run: &Run) -> Vec<Violation> {
+    if !is_orderly(scenario, run) {
         return Vec::new();
     }
     let mut violations = Vec::new();
@@ -105,14 +115,18 @@ pub(super) fn attempts_counted(scenario: &Scenario, run: &Run) -> Vec<Violation>
     violations
 }
 
+/// Returns `true` if the attempt failed, and perhaps another follows.
+pub(super) fn has_failed(delivery: &Delivery) -> bool {
+    matches!(
+        delivery.verdict,
+        Verdict::Retry | Verdict::Panic | Verdict::TimedOut
+    )
+}
+
 pub(super) fn back_off_kept(scenario: &Scenario, run: &Run) -> Vec<Violation> {
     let mut violations = Vec::new();
     for (message, [first, second]) in within_assignments(run) {
-        let charged = matches!(
-            first.verdict,
-            Verdict::Retry | Verdict::Panic | Verdict::TimedOut
-        );
-        let Some(ended) = first.ended.filter(|_| charged) else {
+        let Some(ended) = first.ended.filter(|_| has_failed(first)) else {
             continue;
         };
         let wait = Duration::from_millis(scenario.wait_after(first.attempt));
