@@ -22,7 +22,7 @@ pub struct RemoteHandler {
 enum Protocol {
     Http(HttpHandler),
     BatchHttp(BatchHttpHandler),
-    Grpc(GrpcHandler),
+    Grpc(Box<GrpcHandler>),
 }
 
 impl RemoteHandler {
@@ -46,7 +46,7 @@ impl RemoteHandler {
                 let handler = BatchHttpHandler::new(address, path, json, timeout, in_order)?;
                 Protocol::BatchHttp(handler)
             }
-            Transport::Grpc => Protocol::Grpc(GrpcHandler::new(consumer, address)),
+            Transport::Grpc => Protocol::Grpc(Box::new(GrpcHandler::new(consumer, address))),
         };
         Ok(Some(Self {
             address: address.clone(),
@@ -89,8 +89,8 @@ impl RemoteHandler {
             (Protocol::Grpc(handler), format) => {
                 let runtime = runtime.availability(handler.availability());
                 match format {
-                    Format::Json => runtime.run_in_batches(JsonText, handler, stop).await,
-                    Format::Raw => runtime.run_in_batches(Raw, handler, stop).await,
+                    Format::Json => runtime.run_in_batches(JsonText, *handler, stop).await,
+                    Format::Raw => runtime.run_in_batches(Raw, *handler, stop).await,
                 }
             }
         }

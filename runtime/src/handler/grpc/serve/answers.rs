@@ -92,12 +92,12 @@ impl Answers {
     /// As [`Self::report_begun`], if there is news.
     pub(super) fn report_news(&self) {
         let mut state = self.state.lock();
-        let lanes = self.current.iter().zip(&state.reported);
+        let mut lanes = self.current.iter().zip(&state.reported);
         let is_news = |(current, reported): (&AtomicU64, &u64)| {
             let current = current.load(Ordering::Acquire);
             current != NONE && current != *reported
         };
-        if lanes.map(is_news).any(|is_news| is_news) {
+        if lanes.any(is_news) {
             state.is_due = true;
             if let Some(sender) = state.sender.take() {
                 drop(state);

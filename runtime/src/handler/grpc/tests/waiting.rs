@@ -117,11 +117,13 @@ async fn a_drain_ends_each_wait() {
                 }),
             }
             let calls = async {
-                while lacking == Lack::Handshake {
-                    server.call().await.say(v1::FromHandler {
-                        welcome: Some(v1::Welcome::default()),
-                        ..v1::FromHandler::default()
-                    });
+                if lacking == Lack::Handshake {
+                    loop {
+                        server.call().await.say(v1::FromHandler {
+                            welcome: Some(v1::Welcome::default()),
+                            ..v1::FromHandler::default()
+                        });
+                    }
                 }
                 std::future::pending::<()>().await;
             };
