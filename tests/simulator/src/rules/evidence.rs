@@ -120,12 +120,18 @@ fn commits_before_removals(scenario: &Scenario, run: &Run) -> Vec<Violation> {
         let Some((removed, _)) = message.removed else {
             continue;
         };
+        let log = (message.partition, message.log);
+        let before = begin(run, log).map_or(0, |cut| cut.before);
+        if message.offset < before && cut_reports(run, log).next().is_none() {
+            // Taken for a message of the log before, which is excused.
+            continue;
+        }
         let deliveries = run.deliveries.iter().filter(|it| it.seq == message.seq);
         let settled = deliveries
             .filter(|it| scenario.settles(it.verdict, it.attempt))
             .filter_map(|it| it.ended)
             .min();
-        let commits = commits(run, (message.partition, message.log));
+        let commits = commits(run, log);
         let too_far = commits.iter().find(|it| {
             it.at < removed
                 && it.at > message.at
