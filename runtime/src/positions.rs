@@ -91,9 +91,9 @@ pub(crate) struct Resumption {
 }
 
 impl Resumption {
-    /// Returns `true` if some of the log that was read is still there.
-    pub(crate) fn is_kept_in_part(&self) -> bool {
-        self.lost.as_ref().is_some_and(|lost| lost.kept.is_some())
+    /// Returns `true` if the messages read so far belong to a log that is gone.
+    pub(crate) fn is_of_other_log(&self) -> bool {
+        self.lost.as_ref().is_some_and(Lost::is_other_log)
     }
 }
 

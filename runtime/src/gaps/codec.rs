@@ -88,16 +88,22 @@ impl Gaps {
     /// The text for a commit of [`Gaps::base`], at most `limit` bytes long. Empty
     /// if nothing is known, or nothing fits.
     pub fn encode(&self, limit: usize) -> String {
+        self.encode_after(limit, None)
+    }
+
+    /// The same, where the brokers have a text already, by which these messages are settled:
+    /// none of them is left out.
+    pub fn encode_after(&self, limit: usize, known: Option<&Self>) -> String {
         let room = limit.saturating_sub(PREFIX.len()) / 4 * 3;
         let room = room.saturating_sub(CHECKSUM);
         let beside_id = room.checked_sub(TOPIC_ID);
         let beside_id = beside_id.filter(|room| *room >= least_length(self.base));
         if let (Some(id), Some(room)) = (self.topic_id, beside_id) {
             let mut body = id.to_be_bytes().to_vec();
-            self.fit(room).append_to(&mut body);
+            self.fit(room, known).append_to(&mut body);
             return seal(PREFIX_WITH_TOPIC, &body);
         }
-        let fitted = self.fit(room);
+        let fitted = self.fit(room, known);
         if fitted.is_empty() {
             return String::new();
         }

@@ -1,32 +1,60 @@
 //! What of the gaps has room in a text of limited length.
 
+use std::ops::Range;
+
 use super::Gaps;
 use super::codec::{attempts_length, head_length, kind_and_length};
 
 impl Gaps {
-    /// As much as takes `room` bytes. The horizon is lowered until it fits: what
-    /// lies behind is delivered again. The attempts give way down to half of the
-    /// room, the lowest offsets' staying longest.
-    pub(super) fn fit(&self, room: usize) -> Self {
-        if self.length(self.horizon, &self.attempts) <= room {
+    /// Returns as much as takes `room` bytes.
+    ///
+    /// From an offset on, the messages that are settled are left out, and are delivered
+    /// again, but for those that the brokers know of already, by `known`: their records may
+    /// be committed. The attempts give way down to half of the room, the lowest offsets'
+    /// staying longest.
+    pub(super) fn fit(&self, room: usize, known: Option<&Self>) -> Self {
+        if self.length(&self.attempts) <= room {
             return self.clone();
         }
+        let known = known.filter(|known| {
+            (known.topic_id.is_none() || known.topic_id == self.topic_id)
+                && self.below(self.base, Some(known)).length(&[]) <= room
+        });
         let reserved = attempts_length(self.base, &self.attempts).min(room / 2);
-        let horizon = self.lower(|horizon| self.length(horizon, &[]) + reserved <= room);
+        let horizon =
+            self.lower(|horizon| self.below(horizon, known).length(&[]) + reserved <= room);
+        let fitted = self.below(horizon, known);
         let below = self
             .attempts
-            .partition_point(|(offset, _)| *offset < horizon);
+            .partition_point(|(offset, _)| *offset < fitted.horizon.max(horizon));
         let tried = &self.attempts[..below];
         let (mut most, mut over) = (0, tried.len() + 1);
         while over - most > 1 {
             let middle = usize::midpoint(most, over);
-            match self.length(horizon, &tried[..middle]) <= room {
+            match fitted.length(&tried[..middle]) <= room {
                 true => most = middle,
                 false => over = middle,
             }
         }
-        let tried = tried[..most].iter().copied();
-        Self::new(self.base, horizon, self.incomplete.iter().cloned(), tried)
+        self.limited(horizon, known, &tried[..most])
+    }
+
+    /// Everything below an offset, and from there on only what is known already.
+    fn below(&self, horizon: i64, known: Option<&Self>) -> Self {
+        self.limited(horizon, known, &[])
+    }
+
+    fn limited(&self, horizon: i64, known: Option<&Self>, attempts: &[(i64, u32)]) -> Self {
+        let clip = |ranges: &[Range<i64>], from: i64, to: i64| -> Vec<Range<i64>> {
+            let clipped = ranges.iter().map(|it| it.start.max(from)..it.end.min(to));
+            clipped.filter(|it| it.start < it.end).collect()
+        };
+        let end = known.map_or(horizon, |known| known.horizon.max(horizon));
+        let mut incomplete = clip(&self.incomplete, self.base, horizon);
+        if let Some(known) = known {
+            incomplete.extend(clip(&known.incomplete, horizon, end));
+        }
+        Self::new(self.base, end, incomplete, attempts.iter().copied()).with_topic_id(self.topic_id)
     }
 
     /// The highest horizon that fits; no length falls as the horizon rises.
@@ -42,10 +70,10 @@ impl Gaps {
         fitting
     }
 
-    /// Bytes with this horizon and these attempts.
-    fn length(&self, horizon: i64, attempts: &[(i64, u32)]) -> usize {
-        head_length(self.base, horizon)
-            + kind_and_length(self, horizon).1
+    /// Bytes with these attempts.
+    fn length(&self, attempts: &[(i64, u32)]) -> usize {
+        head_length(self.base, self.horizon)
+            + kind_and_length(self, self.horizon).1
             + attempts_length(self.base, attempts)
     }
 }

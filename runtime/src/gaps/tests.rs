@@ -239,6 +239,34 @@ proptest! {
     }
 
     #[test]
+    fn what_the_brokers_know_is_never_left_out(
+        gaps in gaps(),
+        settled in prop::collection::btree_set(0usize..64, 0..40),
+        tried in 1u32..1_000_000,
+        limit in 40usize..200,
+    ) {
+        let first = gaps.encode(limit);
+        let known = Gaps::decode(first.as_bytes(), gaps.base).unwrap();
+        let known = known.unwrap_or_else(|| Gaps::new(gaps.base, gaps.base, [], []));
+        // Later more is settled, and more attempts are made.
+        let open: Vec<_> = gaps.incomplete.iter().cloned().flatten().take(64).collect();
+        let is_settled = |place: &usize| settled.contains(place);
+        let (done, left): (Vec<_>, Vec<_>) = (0..open.len()).partition(is_settled);
+        let still: Vec<_> = left.iter().map(|place| open[*place]..open[*place] + 1).collect();
+        let last = open.last().map_or(gaps.base, |last| last + 1);
+        let rest = gaps.incomplete.iter().filter(|it| it.start >= last).cloned();
+        let attempts = left.iter().map(|place| (open[*place], tried));
+        let later = Gaps::new(gaps.base, gaps.horizon, still.iter().cloned().chain(rest), attempts)
+            .with_topic_id(gaps.topic_id());
+        let text = later.encode_after(limit, Some(&known));
+        prop_assert!(text.len() <= limit);
+        let read = Gaps::decode(text.as_bytes(), gaps.base).unwrap();
+        let read = read.unwrap_or_else(|| Gaps::new(gaps.base, gaps.base, [], []));
+        prop_assert!(complete(&read).is_superset(&complete(&known)), "{done:?}");
+        prop_assert!(complete(&read).is_subset(&complete(&later)));
+    }
+
+    #[test]
     fn a_changed_character_is_noticed(gaps in gaps(), place: prop::sample::Index, bit in 0u8..8) {
         prop_assume!(!gaps.is_empty());
         let mut text = gaps.encode(METADATA_LIMIT).into_bytes();

@@ -85,9 +85,15 @@ impl Partition {
 
     fn point(&self, gaps: Gaps) -> CommitPoint {
         let gaps = gaps.with_topic_id(self.topic_id().map(|id| id.0));
+        let limit = self.metadata_limit.load(Ordering::Relaxed);
+        let known = if gaps.horizon() > gaps.base() {
+            self.committed.lock().as_ref().and_then(CommitPoint::gaps)
+        } else {
+            None
+        };
         CommitPoint {
             offset: gaps.base(),
-            metadata: gaps.encode(self.metadata_limit.load(Ordering::Relaxed)),
+            metadata: gaps.encode_after(limit, known.as_ref()),
         }
     }
 

@@ -28,9 +28,10 @@ impl<C: Client> Pump<C> {
         let mut starts = Vec::new();
         for (partition, found) in found {
             match found {
-                // Whether its transaction commits decides what comes again.
+                // Whether its transaction commits decides what comes again; and a commit of
+                // the earlier log must not reach the brokers behind the new beginning.
                 Found::Resumed(ref resumption, _)
-                    if resumption.is_kept_in_part() && partition.is_committing() =>
+                    if resumption.is_of_other_log() && partition.is_committing() =>
                 {
                     self.undecided.push((partition, found));
                 }

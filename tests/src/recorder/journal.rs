@@ -133,6 +133,22 @@ impl Journal {
     }
 }
 
+/// One moment by both clocks. The thread may be interrupted between two looks, so the closest
+/// of several counts.
+fn origin() -> (Instant, i64) {
+    let look = || {
+        let before = now();
+        let instant = Instant::now();
+        (now() - before, instant, before)
+    };
+    let looks = std::iter::repeat_with(look).take(20);
+    let closest = looks.min_by_key(|(apart, ..)| *apart);
+    closest.map_or_else(
+        || (Instant::now(), now()),
+        |(_, instant, nanos)| (instant, nanos),
+    )
+}
+
 fn now() -> i64 {
     let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec * 1_000_000_000 + now.tv_nsec
@@ -179,7 +195,7 @@ impl Reader {
             file: BufReader::new(File::open(path)?),
             rest: Vec::new(),
             open: BTreeMap::new(),
-            origin: (Instant::now(), now()),
+            origin: origin(),
         })
     }
 

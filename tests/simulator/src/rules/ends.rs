@@ -13,7 +13,12 @@ use super::{Rule, Violation};
 const BUSY: &str = "handlers were still busy";
 
 pub(super) fn ends_explained(scenario: &Scenario, run: &Run) -> Vec<Violation> {
-    if scenario.events.iter().any(|(_, event)| may_end_one(event)) {
+    let is_fenced = |event: &Event| {
+        // The brokers abort a transaction that takes too long, and fence its producer.
+        scenario.commit == Commit::Transactional && matches!(event, Event::Freeze(..))
+    };
+    let may_end = |event: &Event| may_end_one(event) || is_fenced(event);
+    if scenario.events.iter().any(|(_, event)| may_end(event)) {
         return Vec::new();
     }
     let mut violations = Vec::new();

@@ -278,25 +278,24 @@ fn cut_off(scenario: &Scenario, run: &Run, delivery: &simulation::Delivery) -> O
 /// goes on beside its successor. Only from the first event on that may evict one.
 fn evicted(scenario: &Scenario, run: &Run, delivery: &simulation::Delivery) -> Option<Duration> {
     let possible = scenario.may_evict_from()?;
-    let ours = |it: &&simulation::Delivery| {
-        let name = (delivery.partition, delivery.process, delivery.epoch);
-        (it.partition, it.process, it.epoch) == name
-    };
-    let since = run
-        .deliveries
-        .iter()
-        .filter(ours)
-        .map(|it| it.begun)
-        .min()?;
+    let since = first_begun(run, delivery)?;
     let ended = delivery.ended.unwrap_or(Duration::MAX);
     let others = run.deliveries.iter().filter(|it| {
         it.partition == delivery.partition
             && it.process != delivery.process
-            && it.begun > since
+            && first_begun(run, it) > Some(since)
             && it.begun >= possible
             && it.begun <= ended
     });
     others.map(|it| it.begun).min()
+}
+
+/// When the first delivery began under the same assignment.
+fn first_begun(run: &Run, delivery: &simulation::Delivery) -> Option<Duration> {
+    let name = |it: &simulation::Delivery| (it.partition, it.process, it.epoch);
+    let ours = run.deliveries.iter();
+    let ours = ours.filter(|it| name(it) == name(delivery));
+    ours.map(|it| it.begun).min()
 }
 
 /// When a process was frozen, and thawed.

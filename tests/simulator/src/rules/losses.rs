@@ -70,7 +70,12 @@ fn retention(scenario: &Scenario, run: &Run, loss: &Loss) -> Option<&'static str
             && log_at(&run.cuts, loss.partition, it.at)
                 == log_at(&run.cuts, loss.partition, loss.at)
     });
-    let committed = committed.map(|it| it.offset).max();
+    let committed = committed.map(|it| it.offset);
+    let committed = match scenario.commit {
+        // A consumer that ends by a failure takes back what was read and not handled.
+        Commit::Read => committed.last(),
+        _ => committed.max(),
+    };
     let is_lower = committed.is_some_and(|committed| loss.skipped.0 < committed);
     let may_be = was_frozen || scenario.may_evict() || !run.cuts.is_empty();
     (is_lower && !may_be).then_some("what was committed is named as lost")
