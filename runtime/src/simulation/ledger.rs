@@ -306,7 +306,11 @@ impl Ledger {
     ) -> Option<i64> {
         // A partition that is added while the group has offsets is read from its start.
         let first_commit = commits.first()?;
-        let is_new = self.added.get(&partition);
+        // With a topic that is created again the brokers forget the group's offsets on it.
+        let is_new = self.added.get(&partition).filter(|added| {
+            let mut cuts = self.cuts.iter();
+            !cuts.any(|cut| cut.is_recreation && cut.at >= **added)
+        });
         if is_new.is_some_and(|added| first_commit.at <= *added) {
             return None;
         }
@@ -320,9 +324,11 @@ impl Ledger {
         let first = ours.find(|it| is_then(it.at))?;
         let lowest = ours.filter(|it| is_then(it.at)).map(|it| it.offset).min();
         let committed = lowest.map_or(first.offset, |lowest| lowest.min(first.offset));
+        // Before the first commit nobody knows where the group has begun: a member that is
+        // evicted by then, for the brokers take no commit, is followed at the end.
         let delivered = deliveries
             .iter()
-            .filter(|it| it.partition == partition && is_then(it.begun));
+            .filter(|it| it.partition == partition && is_then(it.begun) && it.begun >= first.at);
         let delivered = delivered.map(|it| it.offset).min();
         Some(delivered.map_or(committed, |first| first.min(committed)))
     }

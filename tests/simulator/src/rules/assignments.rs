@@ -1,7 +1,7 @@
 //! Rules about messages that come again under another assignment, and about the ends of
 //! assignments.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use penstock_crds::spec::Commit;
@@ -167,8 +167,15 @@ pub(super) fn comes_again_in_order(scenario: &Scenario, run: &Run) -> Vec<Violat
         Mode::KeyOrdered(_) => Rule::KeyOrder,
         Mode::Fast(_) => return Vec::new(),
     };
+    let removed: BTreeSet<usize> = run
+        .produced
+        .iter()
+        .filter(|it| it.removed.is_some())
+        .map(|it| it.seq)
+        .collect();
     let mut lanes: BTreeMap<_, Vec<&Delivery>> = BTreeMap::new();
-    for delivery in &run.deliveries {
+    let left = run.deliveries.iter();
+    for delivery in left.filter(|it| !removed.contains(&it.seq)) {
         let lane = match rule {
             Rule::InOrder => (delivery.partition, None),
             _ if delivery.key.is_none() => continue,
