@@ -70,10 +70,10 @@ fn retention(scenario: &Scenario, run: &Run, loss: &Loss) -> Option<&'static str
             && log_at(&run.cuts, loss.partition, it.at)
                 == log_at(&run.cuts, loss.partition, loss.at)
     });
-    let committed = committed.map(|it| it.offset);
+    let mut committed = committed.map(|it| it.offset);
     let committed = match scenario.commit {
         // A consumer that ends by a failure takes back what was read and not handled.
-        Commit::Read => committed.last(),
+        Commit::Read => committed.next_back(),
         _ => committed.max(),
     };
     let is_lower = committed.is_some_and(|committed| loss.skipped.0 < committed);
