@@ -12,10 +12,10 @@
 //! on it before it writes the rest.
 //!
 //! **Invariant.** An attempt is charged only to a message that had begun. A handler that is
-//! away, silent or refused is waited for ([`availability`]); what a broken stream or a late
-//! beginning returns is sent again as the same attempt ([`open`], [`suspects`]).
+//! away, silent or refused is waited for (`availability`); what a broken stream or a late
+//! beginning returns is sent again as the same attempt (`open`, `suspects`).
 //!
-//! **Invariant.** Nothing of a draining partition is sent: [`Batch::return_draining`] looks
+//! **Invariant.** Nothing of a draining partition is sent: `Batch::return_draining` looks
 //! right before each chunk, with nothing awaited in between.
 //!
 //! **Invariant.** No two calls of one order run on two streams. A stream that the handler
