@@ -13,37 +13,32 @@ impl Gaps {
     /// be committed. The attempts give way down to half of the room, the lowest offsets'
     /// staying longest.
     pub(super) fn fit(&self, room: usize, known: Option<&Self>) -> Self {
-        if self.length(&self.attempts) <= room {
+        if self.length() <= room {
             return self.clone();
         }
         let known = known.filter(|known| {
             (known.topic_id.is_none() || known.topic_id == self.topic_id)
-                && self.below(self.base, Some(known)).length(&[]) <= room
+                && self.limited(self.base, Some(known), &[]).length() <= room
         });
         let reserved = attempts_length(self.base, &self.attempts).min(room / 2);
         let horizon =
-            self.lower(|horizon| self.below(horizon, known).length(&[]) + reserved <= room);
-        let fitted = self.below(horizon, known);
-        let below = self
-            .attempts
-            .partition_point(|(offset, _)| *offset < fitted.horizon.max(horizon));
-        let tried = &self.attempts[..below];
-        let (mut most, mut over) = (0, tried.len() + 1);
+            self.lower(|horizon| self.limited(horizon, known, &[]).length() + reserved <= room);
+        let end = known.map_or(horizon, |known| known.horizon.max(horizon));
+        let below = self.attempts.partition_point(|(offset, _)| *offset < end);
+        let with = |tried: usize| self.limited(horizon, known, &self.attempts[..tried]);
+        let (mut most, mut over) = (0, below + 1);
         while over - most > 1 {
             let middle = usize::midpoint(most, over);
-            match fitted.length(&tried[..middle]) <= room {
+            match with(middle).length() <= room {
                 true => most = middle,
                 false => over = middle,
             }
         }
-        self.limited(horizon, known, &tried[..most])
+        with(most)
     }
 
-    /// Everything below an offset, and from there on only what is known already.
-    fn below(&self, horizon: i64, known: Option<&Self>) -> Self {
-        self.limited(horizon, known, &[])
-    }
-
+    /// Everything below an offset, and from there on only what is known already; with these
+    /// attempts.
     fn limited(&self, horizon: i64, known: Option<&Self>, attempts: &[(i64, u32)]) -> Self {
         let clip = |ranges: &[Range<i64>], from: i64, to: i64| -> Vec<Range<i64>> {
             let clipped = ranges.iter().map(|it| it.start.max(from)..it.end.min(to));
@@ -70,10 +65,10 @@ impl Gaps {
         fitting
     }
 
-    /// Bytes with these attempts.
-    fn length(&self, attempts: &[(i64, u32)]) -> usize {
+    /// Bytes of its text's body.
+    fn length(&self) -> usize {
         head_length(self.base, self.horizon)
             + kind_and_length(self, self.horizon).1
-            + attempts_length(self.base, attempts)
+            + attempts_length(self.base, &self.attempts)
     }
 }

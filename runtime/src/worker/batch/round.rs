@@ -130,19 +130,17 @@ where
                 item.state = State::Ended(Ended::Behind);
                 continue;
             }
-            if self.defers && matches!(&verdict, Err(error) if error.stops_key()) {
-                stopped.extend(item.lane);
-            }
-            if verdict.is_err() && failure.is_some() {
-                // The consumer ends; this attempt is cut short, and comes again, as does
-                // whatever is behind it.
-                stopped.extend(item.lane);
-                continue;
-            }
             let continues = match &verdict {
                 Ok(_) => true,
                 Err(error) => !error.stops_key(),
             };
+            if self.defers && !continues {
+                stopped.extend(item.lane);
+            }
+            if !continues && failure.is_some() {
+                // The consumer ends; this attempt is cut short, and comes again.
+                continue;
+            }
             match self.judge(item, verdict, now).await {
                 Ok(state) => {
                     is_void = self.in_order && !continues;
