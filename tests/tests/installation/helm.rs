@@ -14,7 +14,7 @@ const CRD: &str = "crd/kafkaconsumers.penstock.dev";
 
 /// How each column of `kubectl get kc` begins in the resource, and how that of the lag.
 const COLUMN: &str = "    - description: ";
-const LAG: &str = "Messages yet to be handled";
+const LAG: &str = "Messages not yet committed";
 
 #[tokio::test]
 async fn an_upgrade_brings_the_resource_and_leaves_consumers_alone() -> Outcome {
