@@ -3,7 +3,7 @@
 use penstock_tests::kafka::Kafka;
 use penstock_tests::produce::Produce;
 use penstock_tests::recorder::{Gate, Recorder, Reply};
-use penstock_tests::{Consumer, Manifest, Position, groups, topics};
+use penstock_tests::{Consumer, Manifest, Position, groups, topics, wait};
 
 use super::{Outcome, SOON, handled, lost, recreate};
 
@@ -144,6 +144,12 @@ async fn a_topic_that_is_created_again_under_a_slow_handler_is_read_from_its_sta
         .handler(&recorder);
     let consumer = Consumer::start(&manifest)?;
     recorder.wait_for(4, SOON).await?;
+    // Only an id that was read before can differ; commits name it from then on.
+    wait::until("the topic's id to be committed", SOON, async || {
+        let committed = groups::committed_with_metadata(bootstrap, &group, &topic, 0).await;
+        matches!(committed, Ok(Some((_, text))) if text.starts_with("penstock/2:"))
+    })
+    .await?;
 
     recreate(bootstrap, &topic, 1).await?;
     // More than there were: the old position lies within the new log.
@@ -225,9 +231,9 @@ async fn wait_for_topic_id(
     group: &str,
     topic: &str,
     offset: i64,
-) -> Result<String, penstock_tests::wait::TimedOut> {
+) -> Result<String, wait::TimedOut> {
     let what = format!("offset {offset} with the topic's id");
-    penstock_tests::wait::value(what, SOON, async || {
+    wait::value(what, SOON, async || {
         let committed = groups::committed_with_metadata(bootstrap, group, topic, 0).await;
         match committed.map_err(|error| error.to_string())? {
             Some((found, text)) if found == offset && text.starts_with("penstock/2:") => Ok(text),
