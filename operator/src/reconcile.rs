@@ -230,7 +230,11 @@ impl Pass<'_> {
             topics: Some(topics),
             ..Progress::default()
         };
-        progress.held = progress.topics != Some(Resolution::Found) && self.must_wait(consumer);
+        progress.held = match &progress.topics {
+            Some(Resolution::Found) => false,
+            Some(Resolution::NoSecret(_)) => true,
+            _ => self.must_wait(consumer),
+        };
         if !progress.held {
             progress.blocked = self.apply(resource, consumer, &secrets).await?;
         }

@@ -103,8 +103,10 @@ fn strategy(
 /// could not join the group before the last old one has left, which waits for the new
 /// one to be ready. A rollout that has begun with Recreate ends with it.
 fn changes_protocol(running: &Rollout, protocol: RebalanceProtocol) -> bool {
-    let disagrees = running
-        .protocol
-        .is_some_and(|running| !running.agrees_with(protocol));
-    disagrees || (running.recreates && !running.is_complete(running.desired))
+    let is_complete = running.is_complete(running.desired);
+    let disagrees = running.protocol.is_some_and(|latest| {
+        // Pods of an earlier template may be left, which agree with the latest one alone.
+        !latest.agrees_with(protocol) || (latest != protocol && !is_complete)
+    });
+    disagrees || (running.recreates && !is_complete)
 }

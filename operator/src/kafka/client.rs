@@ -283,7 +283,12 @@ fn list(
         if left.is_zero() {
             break;
         }
-        let metadata = client.fetch_metadata(Some(&topic), left.min(METADATA_TIMEOUT))?;
+        let metadata = match client.fetch_metadata(Some(&topic), left.min(METADATA_TIMEOUT)) {
+            Ok(metadata) => metadata,
+            // The time is over, and the rest is asked for by the next listing.
+            Err(_) if !answers.is_empty() && Instant::now() >= ends => break,
+            Err(error) => return Err(error),
+        };
         for broker in metadata.brokers() {
             let broker = address(broker.host(), broker.port());
             if Instant::now() < ends && checked.insert(broker.clone()) {

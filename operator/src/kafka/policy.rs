@@ -90,9 +90,12 @@ impl BrokerPolicy {
         if self.denied.is_empty() {
             return Ok(());
         }
-        // A name that does not resolve leads to no connection.
-        let addresses = broker.to_socket_addrs().into_iter().flatten();
-        for address in addresses {
+        // A name that does not resolve leads to no connection. librdkafka takes brackets off
+        // whatever is in them.
+        let (host, port) = broker.rsplit_once(':').unwrap_or((broker, "0"));
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let addresses = (host, port.parse().unwrap_or(0)).to_socket_addrs();
+        for address in addresses.into_iter().flatten() {
             if self.denies(address.ip()) {
                 return Err(NotAllowed(broker.to_owned()));
             }
@@ -297,6 +300,9 @@ mod tests {
             "127.0.0.1:9092",
             "127.1.2.3:1",
             "[::1]:9092",
+            "[127.0.0.1]:9092",
+            "[169.254.169.254]:80",
+            "[localhost]:9092",
             "[::ffff:127.0.0.1]:9092",
             "0.0.0.0:6443",
             "[::]:1",
