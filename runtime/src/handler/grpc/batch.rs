@@ -39,23 +39,30 @@ impl<'m, T> Batch<'m, T> {
     }
 
     /// Returns those of the rest unattempted whose partitions drain. In order, nothing is
-    /// sent behind them either. Returns `true` if there were any.
+    /// sent behind the first of them either; what is in front of it still is. Returns `true`
+    /// if there were any.
     pub(super) fn return_draining(&mut self) -> bool {
-        let (messages, verdicts) = (self.messages, &mut self.verdicts);
-        let mut returns = false;
-        self.rest.retain(|index| {
-            let may_begin = messages[*index].record.assignment().may_begin();
-            if !may_begin {
-                let error = HandlerError::not_attempted("its partition drains");
-                verdicts[*index] = Some(Err(error));
-                returns = true;
-            }
-            may_begin
-        });
-        if returns && self.order == Order::Batch {
-            self.rest.clear();
+        let messages = self.messages;
+        let drains = |index: &usize| !messages[*index].record.assignment().may_begin();
+        let error = || HandlerError::not_attempted("its partition drains");
+        if self.order == Order::Batch {
+            let Some(first) = self.rest.iter().position(drains) else {
+                return false;
+            };
+            self.verdicts[self.rest[first]] = Some(Err(error()));
+            self.rest.truncate(first);
+            return true;
         }
-        returns
+        let before = self.rest.len();
+        let verdicts = &mut self.verdicts;
+        self.rest.retain(|index| {
+            let drains = drains(index);
+            if drains {
+                verdicts[*index] = Some(Err(error()));
+            }
+            !drains
+        });
+        self.rest.len() < before
     }
 
     /// Waits for something, unless a partition of the rest begins to drain: then `None`.

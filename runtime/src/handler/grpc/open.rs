@@ -248,8 +248,8 @@ impl OpenChunks {
     /// Takes a chunk out, which nobody waits for any longer. Returns the numbers of the
     /// deliveries without a fate; `None` if it is closed already.
     pub(super) fn remove(&mut self, first_id: u64, now: Instant) -> Option<Vec<Range>> {
-        let chunk = self.chunks.remove(&first_id)?;
         self.withdrawn.retain(|until| *until > now);
+        let chunk = self.chunks.remove(&first_id)?;
         let mut ranges = Vec::new();
         for index in chunk.open() {
             let begun = chunk.begun.get(index).copied().flatten();

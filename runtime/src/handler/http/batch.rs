@@ -79,6 +79,12 @@ impl<T: Sync> BatchHandler<T> for BatchHttpHandler {
         let together = {
             let _turn = patiently(self.turns.read(), alive).await;
             alive();
+            let mut partitions = messages.iter().map(|it| it.record.assignment());
+            if !partitions.all(|partition| partition.may_begin()) {
+                // One began to drain while this waited. The batch is made again without it.
+                let drains = HandlerError::not_attempted("a partition of its batch drains");
+                return vec![Err(drains); messages.len()];
+            }
             self.request(messages).await
         };
         match together {
@@ -138,6 +144,9 @@ impl BatchHttpHandler {
             if !message.record.assignment().may_begin() {
                 let drains = HandlerError::not_attempted("its partition drains");
                 verdicts.push(Err(drains));
+                if self.in_order {
+                    break;
+                }
                 continue;
             }
             let answered = self.request(std::slice::from_ref(message)).await;

@@ -240,6 +240,32 @@ async fn nothing_more_of_a_partition_that_drains_is_sent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn in_order_a_message_before_one_that_drains_is_still_sent() {
+    let fixture = fixture("InOrder", "5s");
+    let (_server, mut call) = open(&fixture, 1).await;
+    let records = [(0, 0), (0, 1), (1, 9), (0, 2)].map(|(partition, offset)| {
+        Record::from(OwnedRecord {
+            topic: "orders".into(),
+            partition,
+            offset,
+            ..OwnedRecord::default()
+        })
+    });
+    let drains = Arc::clone(records[2].assignment());
+    let given = fixture.give_records(records.into());
+    let batch = call.batch().await;
+    assert_eq!(offsets(&batch), [0]);
+    drains.drain(true);
+    call.settle(batch.first_id, 1, done());
+    call.grant(10);
+    let batch = call.batch().await;
+    assert_eq!(offsets(&batch), [1]);
+    call.settle(batch.first_id, 1, done());
+    // What is behind it comes again with it.
+    assert_eq!(kinds(&verdicts(given).await), [Ok(()), Ok(()), RETURNED]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_limits_of_the_handler_are_kept() {
     let fixture = fixture("Fast", "5s");
     let mut server = Scripted::start(fixture.socket());
