@@ -89,9 +89,7 @@ impl<T: Sync> BatchHandler<T> for BatchHttpHandler {
         };
         match together {
             Ok(verdicts) => verdicts,
-            Err(error) if messages.len() > 1 && is_closed(&error) => {
-                self.isolate(messages, alive).await
-            }
+            Err(error) if is_closed(&error) => self.isolate(messages, alive).await,
             Err(error) => vec![Err(charge(error)); messages.len()],
         }
     }
