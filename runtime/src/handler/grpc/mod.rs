@@ -170,16 +170,18 @@ impl GrpcHandler {
         }
         let before = self.session.lock().clone();
         if let Some(before) = &before {
-            let is_good = before.opened().elapsed() >= GOOD_STREAM;
-            if is_good {
+            if before.opened().elapsed() >= GOOD_STREAM {
                 *pause = Duration::ZERO;
             }
-            self.suspects.note_end(before.has_broken(), is_good);
             tokio::time::sleep(*pause).await;
             *pause = (*pause * 2).clamp(MIN_PAUSE, MAX_PAUSE);
         }
         let connected = self.connector.connect(failed).await?;
         let session = connected.session;
+        // Counted where the stream is replaced, as a wait before that may be cut short.
+        if before.as_ref().is_some_and(|before| before.has_broken()) {
+            self.suspects.note_break();
+        }
         if !connected.was_gone {
             session.follows(before.and_then(|before| before.busy_until()));
         }

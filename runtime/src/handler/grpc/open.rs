@@ -270,8 +270,13 @@ impl OpenChunks {
         let suspects = begun.len() + self.withdrawn.len();
         let chunks = self.chunks.values();
         let open = self.withdrawn.len() + chunks.map(|chunk| chunk.open).sum::<usize>();
+        let is_explained = !self.withdrawn.is_empty();
         let until = begun.into_iter().chain(self.withdrawn.drain(..)).max();
-        let fates = Fates::of(ended, suspects == 1 && open == 1);
+        let mut fates = Fates::of(ended, suspects == 1 && open == 1);
+        if let (true, Fate::Bystander(why)) = (is_explained, &fates.others) {
+            // The handler may have died of a call that was withdrawn from it.
+            fates.others = Fate::Returned(Arc::clone(why));
+        }
         for chunk in self.chunks.values_mut() {
             for index in 0..chunk.fates.len() {
                 if chunk.fates[index].is_none() {

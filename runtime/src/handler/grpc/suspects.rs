@@ -66,14 +66,9 @@ impl Suspects {
         }
     }
 
-    /// Notes that a stream has ended, perhaps after a good time.
-    pub(super) fn note_end(&self, has_broken: bool, was_good: bool) {
-        if !has_broken {
-            return;
-        }
-        if was_good {
-            self.unexplained.store(0, Ordering::Relaxed);
-        }
+    /// Notes that a stream has broken, once for each. How long it lasted explains nothing: a
+    /// handler may warm up for long, and then die of its first message.
+    pub(super) fn note_break(&self) {
         self.unexplained.fetch_add(1, Ordering::Relaxed);
     }
 

@@ -170,6 +170,20 @@ fn a_break_may_be_the_fault_of_what_was_withdrawn_at_work() {
 }
 
 #[test]
+fn what_waits_behind_a_withdrawn_call_is_not_even_a_bystander() {
+    for is_late in [false, true] {
+        let (mut open, _revoked, now) = chunk(1);
+        let mut outcome = open.add(2, 1, false, now).unwrap();
+        open.begin(&range(1, 1), now);
+        open.remove(1, now);
+        let ends = now + if is_late { 11 } else { 5 } * SECOND;
+        open.end(&broken(), ends);
+        let fates = outcome.try_recv().unwrap();
+        assert_eq!(matches!(fates[0], Fate::Bystander(_)), is_late, "{fates:?}");
+    }
+}
+
+#[test]
 fn a_stream_that_ends_in_order_charges_nothing() {
     let (mut open, mut outcome, now) = chunk(2);
     open.begin(&range(1, 1), now);

@@ -102,6 +102,31 @@ async fn exactly_the_poison_is_charged() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_poison_is_found_though_its_streams_last_long() {
+    let fixture = fixture("Fast", "30s");
+    let mut server = Scripted::start(fixture.socket());
+    tokio::spawn(async move {
+        loop {
+            // It opens its pools for longer than a stream that ends at once lasts.
+            let mut call = server.call().await;
+            call.welcome(0);
+            tokio::time::sleep(Duration::from_secs(12)).await;
+            call.grant(1000);
+            while let Some(v1::from_runtime::Message::Batch(batch)) = call.next_if_open().await {
+                let sent = offsets(&batch);
+                if sent.contains(&2) {
+                    call.break_off(Status::unavailable("killed"));
+                    break;
+                }
+                call.settle(batch.first_id, sent.len() as u64, done());
+            }
+        }
+    });
+    let charged = charges(&fixture, (0..4).collect(), 2).await;
+    assert_eq!(charged, BTreeMap::from([(2, 2)]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_had_not_begun_costs_no_attempt() {
     let fixture = fixture("Fast", "30s");
     let mut server = Scripted::start(fixture.socket());
