@@ -88,12 +88,13 @@ impl Gaps {
     /// The text for a commit of [`Gaps::base`], at most `limit` bytes long. Empty
     /// if nothing is known, or nothing fits.
     pub fn encode(&self, limit: usize) -> String {
-        self.encode_after(limit, None)
+        self.encode_after(limit, || None)
     }
 
-    /// The same, where the brokers have a text already, by which these messages are settled:
-    /// none of them is left out.
-    pub fn encode_after(&self, limit: usize, known: Option<&Self>) -> String {
+    /// Encodes as [`encode`](Self::encode) does, but leaves out no message that is settled by
+    /// the text which the brokers have. `known` reads that; it is called only if not
+    /// everything fits.
+    pub fn encode_after(&self, limit: usize, known: impl FnOnce() -> Option<Self>) -> String {
         let room = limit.saturating_sub(PREFIX.len()) / 4 * 3;
         let room = room.saturating_sub(CHECKSUM);
         let beside_id = room.checked_sub(TOPIC_ID);

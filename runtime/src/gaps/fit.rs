@@ -12,11 +12,12 @@ impl Gaps {
     /// again, but for those that the brokers know of already, by `known`: their records may
     /// be committed. The attempts give way down to half of the room, the lowest offsets'
     /// staying longest.
-    pub(super) fn fit(&self, room: usize, known: Option<&Self>) -> Self {
+    pub(super) fn fit(&self, room: usize, known: impl FnOnce() -> Option<Self>) -> Self {
         if self.length() <= room {
             return self.clone();
         }
-        let known = known.filter(|known| {
+        let known = known();
+        let known = known.as_ref().filter(|known| {
             (known.topic_id.is_none() || known.topic_id == self.topic_id)
                 && self.limited(self.base, Some(known), &[]).length() <= room
         });
@@ -52,7 +53,7 @@ impl Gaps {
         Self::new(self.base, end, incomplete, attempts.iter().copied()).with_topic_id(self.topic_id)
     }
 
-    /// The highest horizon that fits; no length falls as the horizon rises.
+    /// Returns a horizon that fits: the highest, where no length falls as the horizon rises.
     fn lower(&self, fits: impl Fn(i64) -> bool) -> i64 {
         let (mut fitting, mut over) = (self.base, self.horizon);
         while over - fitting > 1 {

@@ -258,7 +258,7 @@ proptest! {
         let attempts = left.iter().map(|place| (open[*place], tried));
         let later = Gaps::new(gaps.base, gaps.horizon, still.iter().cloned().chain(rest), attempts)
             .with_topic_id(gaps.topic_id());
-        let text = later.encode_after(limit, Some(&known));
+        let text = later.encode_after(limit, || Some(known.clone()));
         prop_assert!(text.len() <= limit);
         let read = Gaps::decode(text.as_bytes(), gaps.base).unwrap();
         let read = read.unwrap_or_else(|| Gaps::new(gaps.base, gaps.base, [], []));

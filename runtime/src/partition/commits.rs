@@ -86,14 +86,10 @@ impl Partition {
     fn point(&self, gaps: Gaps) -> CommitPoint {
         let gaps = gaps.with_topic_id(self.topic_id().map(|id| id.0));
         let limit = self.metadata_limit.load(Ordering::Relaxed);
-        let known = if gaps.horizon() > gaps.base() {
-            self.committed.lock().as_ref().and_then(CommitPoint::gaps)
-        } else {
-            None
-        };
+        let known = || self.committed.lock().as_ref().and_then(CommitPoint::gaps);
         CommitPoint {
             offset: gaps.base(),
-            metadata: gaps.encode_after(limit, known.as_ref()),
+            metadata: gaps.encode_after(limit, known),
         }
     }
 
