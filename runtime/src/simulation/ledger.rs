@@ -287,7 +287,7 @@ impl Ledger {
             scenario.begins_at_end
                 && cut.is_none_or(|cut| cut.at + NOTICE <= now)
                 && self
-                    .first_wanted(it.partition, it.log, deliveries, commits)
+                    .first_wanted(scenario, log, deliveries, commits)
                     .is_some_and(|first| it.offset < first)
         };
         let left = self.produced.iter().filter(|it| it.removed.is_none());
@@ -299,8 +299,8 @@ impl Ledger {
     /// Where a group without offsets began in a log, if it began at the end.
     fn first_wanted(
         &self,
-        partition: i32,
-        log: u32,
+        scenario: &Scenario,
+        (partition, log): (i32, u32),
         deliveries: &[Delivery],
         commits: &[Committed],
     ) -> Option<i64> {
@@ -324,11 +324,12 @@ impl Ledger {
         let first = ours.find(|it| is_then(it.at))?;
         let lowest = ours.filter(|it| is_then(it.at)).map(|it| it.offset).min();
         let committed = lowest.map_or(first.offset, |lowest| lowest.min(first.offset));
-        // Before the first commit nobody knows where the group has begun: a member that is
-        // evicted by then, for the brokers take no commit, is followed at the end.
+        // A member that is evicted before the brokers took its first commit is followed at
+        // the end: nobody knows where the group has begun.
+        let is_known = |at: Duration| at >= first.at || !scenario.may_evict();
         let delivered = deliveries
             .iter()
-            .filter(|it| it.partition == partition && is_then(it.begun) && it.begun >= first.at);
+            .filter(|it| it.partition == partition && is_then(it.begun) && is_known(it.begun));
         let delivered = delivered.map(|it| it.offset).min();
         Some(delivered.map_or(committed, |first| first.min(committed)))
     }

@@ -292,7 +292,7 @@ impl Scenario {
             .map(|_| message(&mut draw, &scenario, length, trouble))
             .collect();
         if draw.random_bool(0.1) {
-            scenario.metadata_limit = pick(&mut draw, &[16, 32, 64]);
+            scenario.metadata_limit = pick(&mut draw, &[16, 32, 64, 96]);
         }
         scenario
     }
