@@ -42,10 +42,11 @@ type HandlerClient interface {
 	// A handler that stops in order ends the stream with status OK. The runtime sends the
 	// deliveries that have no verdict again on the next stream, as the same attempt.
 	//
-	// If the stream ends in any other way, deliveries that had not begun cost no attempt.
-	// If one delivery had begun, it is charged an attempt. If several had begun, the
-	// runtime sends each of them alone until it finds the one that breaks the stream, and
-	// charges the attempt to that one.
+	// If the stream ends in any other way, deliveries that had not begun cost no attempt. A
+	// delivery that had begun is charged an attempt if the handler had no other. If it had
+	// others, the runtime sends each delivery that had begun alone, and charges the attempt to
+	// the one with which the stream breaks again. The report may be lost with the process, so a
+	// delivery that is alone while the stream breaks twice without a report is charged too.
 	Handle(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[FromRuntime, FromHandler], error)
 }
 
@@ -83,10 +84,11 @@ type HandlerServer interface {
 	// A handler that stops in order ends the stream with status OK. The runtime sends the
 	// deliveries that have no verdict again on the next stream, as the same attempt.
 	//
-	// If the stream ends in any other way, deliveries that had not begun cost no attempt.
-	// If one delivery had begun, it is charged an attempt. If several had begun, the
-	// runtime sends each of them alone until it finds the one that breaks the stream, and
-	// charges the attempt to that one.
+	// If the stream ends in any other way, deliveries that had not begun cost no attempt. A
+	// delivery that had begun is charged an attempt if the handler had no other. If it had
+	// others, the runtime sends each delivery that had begun alone, and charges the attempt to
+	// the one with which the stream breaks again. The report may be lost with the process, so a
+	// delivery that is alone while the stream breaks twice without a report is charged too.
 	Handle(grpc.BidiStreamingServer[FromRuntime, FromHandler]) error
 	mustEmbedUnimplementedHandlerServer()
 }
