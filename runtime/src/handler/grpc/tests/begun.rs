@@ -22,6 +22,15 @@ fn range(first_id: u64, count: u64) -> Range {
     Range { first_id, count }
 }
 
+fn record(partition: i32, offset: i64) -> Record {
+    Record::from(OwnedRecord {
+        topic: "orders".into(),
+        partition,
+        offset,
+        ..OwnedRecord::default()
+    })
+}
+
 async fn seconds(count: u64) {
     tokio::time::sleep(Duration::from_secs(count)).await;
 }
@@ -212,14 +221,7 @@ async fn a_handler_without_a_handshake_that_ends_a_batch_at_a_skip_gets_the_rest
 async fn nothing_more_of_a_partition_that_drains_is_sent() {
     let fixture = fixture("Fast", "5s");
     let (_server, mut call) = open(&fixture, 2).await;
-    let records = (0..6).map(|offset| {
-        Record::from(OwnedRecord {
-            topic: "orders".into(),
-            partition: i32::from(offset % 2 == 1),
-            offset,
-            ..OwnedRecord::default()
-        })
-    });
+    let records = (0..6).map(|offset| record(i32::from(offset % 2 == 1), offset));
     let records: Vec<_> = records.collect();
     let drains: Vec<_> = records
         .iter()
@@ -243,14 +245,8 @@ async fn nothing_more_of_a_partition_that_drains_is_sent() {
 async fn in_order_a_message_before_one_that_drains_is_still_sent() {
     let fixture = fixture("InOrder", "5s");
     let (_server, mut call) = open(&fixture, 1).await;
-    let records = [(0, 0), (0, 1), (1, 9), (0, 2)].map(|(partition, offset)| {
-        Record::from(OwnedRecord {
-            topic: "orders".into(),
-            partition,
-            offset,
-            ..OwnedRecord::default()
-        })
-    });
+    let records = [(0, 0), (0, 1), (1, 9), (0, 2)];
+    let records = records.map(|(partition, offset)| record(partition, offset));
     let drains = Arc::clone(records[2].assignment());
     let given = fixture.give_records(records.into());
     let batch = call.batch().await;
