@@ -33,6 +33,31 @@ pub struct OffsetTracker {
     attempts: BTreeMap<i64, u32>,
     /// What an earlier owner knew; gone once all of it was delivered.
     inherited: Option<Gaps>,
+    /// The leader epoch of the record read last, where it is known.
+    leader_epoch: Option<i32>,
+}
+
+/// Where the log departs from what an earlier owner of the partition knew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// What was known of this offset and those behind it is void.
+    pub offset: i64,
+    /// The leader epoch of the record there. Texts with a lower one speak of the log before.
+    pub leader_epoch: i32,
+    /// Messages that the earlier owner read there and did not settle. They are gone.
+    pub unsettled: u64,
+}
+
+impl Departure {
+    /// Returns what counts of a text that was committed.
+    pub fn keep(self, known: Gaps) -> Gaps {
+        let is_before = known.leader_epoch().is_none_or(|it| it < self.leader_epoch);
+        if is_before {
+            known.until(self.offset)
+        } else {
+            known
+        }
+    }
 }
 
 /// What a message that was taken from Kafka is.
@@ -71,13 +96,40 @@ impl OffsetTracker {
         }
     }
 
+    /// Notes that records have this leader epoch from an offset on, which is about to be
+    /// delivered. Returns where the log departs from what an earlier owner knew, if it does
+    /// so there: of the messages that the earlier owner speaks of, none has a higher epoch.
+    pub fn read_epoch(&mut self, offset: i64, leader_epoch: i32) -> Option<Departure> {
+        self.leader_epoch = Some(leader_epoch);
+        let gaps = self.inherited.as_ref()?;
+        let is_below = offset < gaps.horizon();
+        let departs = is_below && gaps.leader_epoch().is_some_and(|it| it < leader_epoch);
+        if !departs {
+            return None;
+        }
+        let unsettled = gaps.incomplete_from(offset);
+        let kept = gaps.until(offset);
+        let read = self.next.unwrap_or(kept.base());
+        self.inherited = (kept.horizon() > read).then_some(kept);
+        // Attempts of this owner are all at messages before.
+        self.attempts.split_off(&offset);
+        Some(Departure {
+            offset,
+            leader_epoch,
+            unsettled,
+        })
+    }
+
     /// Notes that a message was taken from Kafka. `time` is the message's own, in
     /// milliseconds since the epoch.
     pub fn deliver(&mut self, offset: i64, time: Option<i64>) -> Delivered {
         let lowest = self.next.or(self.inherited.as_ref().map(Gaps::base));
         let sent_back = lowest.is_some_and(|lowest| offset < lowest);
         if sent_back {
-            *self = Self::default();
+            *self = Self {
+                leader_epoch: self.leader_epoch,
+                ..Self::default()
+            };
         }
         self.next = Some(offset + 1);
         if self.is_inherited(offset) {
@@ -209,6 +261,19 @@ impl OffsetTracker {
             open.chain(ahead),
             attempts.skip_while(|(offset, _)| *offset < base),
         )
+        .with_leader_epoch(self.known_epoch())
+    }
+
+    /// Returns the highest leader epoch of all that is known. `None` if that of an earlier
+    /// owner's knowledge is unknown.
+    fn known_epoch(&self) -> Option<i32> {
+        match &self.inherited {
+            Some(gaps) => {
+                let theirs = gaps.leader_epoch();
+                theirs.map(|theirs| self.leader_epoch.map_or(theirs, |ours| ours.max(theirs)))
+            }
+            None => self.leader_epoch,
+        }
     }
 
     /// Whether more is known than what may be committed, if messages settle in
@@ -366,6 +431,71 @@ mod tests {
         assert_eq!(tracker.committable(), Some(5));
         tracker.settle(5..6);
         assert_eq!(tracker.committable(), Some(7));
+    }
+
+    #[test]
+    fn what_an_earlier_owner_knew_is_void_where_the_log_departs_from_it() {
+        use Delivered::{AlreadyHandled, New};
+        let gaps = Gaps::new(5, 12, [5..6, 7..8, 9..11], [(5, 1), (7, 4), (9, 2)]);
+        let known = gaps.clone().with_leader_epoch(Some(3));
+        let deliver = |tracker: &mut OffsetTracker| {
+            let found = (5..13).map(|offset| tracker.deliver(offset, None));
+            found.collect::<Vec<_>>()
+        };
+        // The log was truncated to 8, and has grown again.
+        let mut tracker = OffsetTracker::resume(known.clone());
+        assert_eq!(tracker.read_epoch(5, 2), None);
+        assert_eq!(tracker.read_epoch(6, 3), None);
+        let departure = tracker.read_epoch(8, 5).unwrap();
+        let expected = Departure {
+            offset: 8,
+            leader_epoch: 5,
+            unsettled: 2,
+        };
+        assert_eq!(departure, expected);
+        assert_eq!(tracker.gaps(5).attempts(), [(5, 1), (7, 4)]);
+        let found = deliver(&mut tracker);
+        assert_eq!(found, [New, AlreadyHandled, New, New, New, New, New, New]);
+        // A text of before says nothing of that offset, and of those behind it.
+        assert_eq!(departure.keep(known.clone()), known.until(8));
+        assert_eq!(departure.keep(gaps.clone()), gaps.until(8));
+        let later = gaps.clone().with_leader_epoch(Some(5));
+        assert_eq!(departure.keep(later.clone()), later);
+        // It departs at the first message, or only behind all that is known.
+        let mut tracker = OffsetTracker::resume(known.clone());
+        tracker.reach(5);
+        assert_eq!(tracker.read_epoch(5, 4).unwrap().unsettled, 4);
+        assert!(!tracker.knows_more());
+        let mut tracker = OffsetTracker::resume(known);
+        assert_eq!(tracker.read_epoch(12, 9), None);
+        assert!(deliver(&mut tracker).contains(&AlreadyHandled));
+        // Without an epoch nothing is checked.
+        let mut tracker = OffsetTracker::resume(gaps);
+        assert_eq!(tracker.read_epoch(5, 9), None);
+        assert_eq!(tracker.gaps(5).leader_epoch(), None);
+    }
+
+    #[test]
+    fn what_is_known_has_the_highest_leader_epoch_that_was_read() {
+        let mut tracker = OffsetTracker::default();
+        assert_eq!(tracker.read_epoch(0, 2), None);
+        tracker.deliver(0, None);
+        tracker.deliver(1, None);
+        tracker.settle(1..2);
+        assert_eq!(tracker.gaps(0).leader_epoch(), Some(2));
+        // Of a topic that was created again, epochs begin again.
+        assert_eq!(tracker.read_epoch(0, 0), None);
+        assert_eq!(tracker.deliver(0, None), Delivered::SentBack);
+        tracker.fail(0, 1);
+        assert_eq!(tracker.gaps(0).leader_epoch(), Some(0));
+        let gaps = Gaps::new(5, 9, [5..6], []).with_leader_epoch(Some(3));
+        let mut tracker = OffsetTracker::resume(gaps);
+        assert_eq!(tracker.read_epoch(5, 1), None);
+        tracker.deliver(5, None);
+        assert_eq!(tracker.gaps(5).leader_epoch(), Some(3), "of those ahead");
+        assert_eq!(tracker.read_epoch(9, 4), None);
+        tracker.deliver(9, None);
+        assert_eq!(tracker.gaps(5).leader_epoch(), Some(4));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::epochs::{Epochs, NO_EPOCH};
 use crate::gaps::{Gaps, METADATA_LIMIT};
 use crate::kafka::{TopicId, TopicPartition, c_name};
 use crate::metrics::{Metrics, PartitionMetrics, TopicMetrics};
-use crate::offsets::{Delivered, OffsetTracker};
+use crate::offsets::{Delivered, Departure, OffsetTracker};
 use crate::outbox::Outbox;
 use crate::produce::ProducerRecord;
 use held::RUNNING;
@@ -70,6 +70,8 @@ pub(crate) struct Partition {
     epochs: Mutex<Epochs>,
     /// What the brokers have, as far as is known.
     committed: Mutex<Option<CommitPoint>>,
+    /// Where the log departs from what an earlier owner committed.
+    departure: Mutex<Option<Departure>>,
     /// What stands there is where reading began, which the brokers do not have.
     is_begun_without: AtomicBool,
     /// A commit is with the brokers.
@@ -115,6 +117,7 @@ impl Partition {
             next_read: AtomicI64::new(-1),
             epochs: Mutex::default(),
             committed: Mutex::default(),
+            departure: Mutex::default(),
             is_begun_without: AtomicBool::new(false),
             committing: AtomicBool::new(false),
             sent: AtomicI64::new(i64::MIN),
@@ -148,9 +151,15 @@ impl Partition {
     }
 
     /// Notes where reading begins, at an offset that the group has committed or has yet to
-    /// commit. `leader_epoch` is that of the message before.
-    pub(crate) fn begin_at(&self, offset: i64, leader_epoch: Option<i32>, commit: StartCommit) {
-        self.note_epoch(offset - 1, leader_epoch);
+    /// commit. `leader_epoch` is that of the message before. Returns what
+    /// [`Self::note_epoch`] does.
+    pub(crate) fn begin_at(
+        &self,
+        offset: i64,
+        leader_epoch: Option<i32>,
+        commit: StartCommit,
+    ) -> Option<Departure> {
+        let departure = self.note_epoch(offset - 1, leader_epoch);
         self.offsets.lock().reach(offset);
         let needless = commit == StartCommit::Needless;
         self.is_begun_without.store(needless, Ordering::Relaxed);
@@ -161,6 +170,7 @@ impl Partition {
                 metadata: String::new(),
             });
         }
+        departure
     }
 
     /// Notes that all below this offset was read, messages or not.
@@ -187,19 +197,24 @@ impl Partition {
         self.offsets.lock().oldest_time()
     }
 
-    /// Notes the leader epoch of a message that was read.
-    pub(crate) fn note_epoch(&self, offset: i64, epoch: Option<i32>) {
-        let Some(epoch) = epoch else {
-            return;
-        };
+    /// Notes the leader epoch of a message that was read. Returns where the log departs from
+    /// what an earlier owner knew, if it does so there.
+    pub(crate) fn note_epoch(&self, offset: i64, epoch: Option<i32>) -> Option<Departure> {
+        let epoch = epoch?;
         self.note_hole(offset);
         self.next_read.store(offset + 1, Ordering::Relaxed);
         // Only the pump notes epochs, and they seldom change.
-        if self.last_epoch.load(Ordering::Relaxed) != epoch {
-            self.last_epoch.store(epoch, Ordering::Relaxed);
-            let settled = self.committable().unwrap_or(offset);
-            self.epochs.lock().note(offset, epoch, settled);
+        if self.last_epoch.load(Ordering::Relaxed) == epoch {
+            return None;
         }
+        self.last_epoch.store(epoch, Ordering::Relaxed);
+        let departure = self.offsets.lock().read_epoch(offset, epoch);
+        if departure.is_some() {
+            *self.departure.lock() = departure;
+        }
+        let settled = self.committable().unwrap_or(offset);
+        self.epochs.lock().note(offset, epoch, settled);
+        departure
     }
 
     /// Notes that no message was read from the position up to this offset, if that is so:
@@ -271,6 +286,7 @@ impl Partition {
         }
         if sent_back {
             *self.committed.lock() = None;
+            *self.departure.lock() = None;
             self.sent.store(i64::MIN, Ordering::Relaxed);
             *self.outbox.lock() = Outbox::default();
         }

@@ -236,6 +236,7 @@ impl<C: Client> Pump<C> {
         } = self;
         // Noted once the messages before them have arrived.
         let (mut ends, mut refused, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+        let metrics = &parts.metrics;
         let mut stored: Vec<(Arc<Partition>, i64)> = Vec::new();
         let read = messages.read(
             read_size.messages(),
@@ -243,7 +244,8 @@ impl<C: Client> Pump<C> {
             |fetched| match fetched {
                 Fetched::Record(record) => {
                     let partition = record.assignment();
-                    partition.note_epoch(record.offset(), record.leader_epoch());
+                    let departure = partition.note_epoch(record.offset(), record.leader_epoch());
+                    departure.inspect(|it| positions::report_departure(metrics, partition, it));
                     partition.set_displaced(false);
                     recovery.note_arrival(partition);
                     if parts.stores {

@@ -317,7 +317,7 @@ async fn metadata_that_can_not_be_used_is_told_once_and_costs_only_repetition() 
     let known = Gaps::new(5, MESSAGES, [5..6], []).encode(METADATA_LIMIT);
     let other = Gaps::new(4, MESSAGES, [4..6], []).encode(METADATA_LIMIT);
     let damaged = known.replace("penstock/1:B", "penstock/1:C");
-    let newer = known.replace("penstock/1", "penstock/3");
+    let newer = known.replace("penstock/1", "penstock/4");
     for (metadata, reason) in [
         ("owner=billing", "it was not written by Penstock"),
         (&damaged, "it is damaged: its checksum is wrong"),

@@ -22,6 +22,24 @@
 //! base …        as in version 1
 //! ```
 //!
+//! Version 3, where the text says something of messages and their leader epoch is known:
+//!
+//! ```text
+//! penstock/3:<base64 as above>
+//!
+//! fields        byte     1: the topic's id follows; 2: a leader epoch follows
+//! topic id      16 bytes, as in version 2
+//! leader epoch  varint   of no message below the horizon is it higher
+//! base …        as in version 1
+//! ```
+//!
+//! A message below the horizon with a higher leader epoch was written after an unclean
+//! election truncated the log there: from that message on the text says nothing.
+//!
+//! Runtimes that know only the earlier versions do not use a text of version 3: they warn,
+//! and hand out everything from the committed offset on, as if it were the first time. A
+//! text without an epoch is used as it always was, without that check.
+//!
 //! A text that says anything else, or is for another offset, says nothing.
 
 use std::ops::Range;
@@ -38,6 +56,9 @@ pub const PREFIX: &str = "penstock/1:";
 /// What each text begins with that names the topic, as long as the other.
 pub(super) const PREFIX_WITH_TOPIC: &str = "penstock/2:";
 
+/// What each text begins with that names a leader epoch, as long as the others.
+pub(super) const PREFIX_WITH_EPOCH: &str = "penstock/3:";
+
 /// What the texts of all versions begin with.
 const FAMILY: &str = "penstock/";
 
@@ -49,6 +70,10 @@ const CHECKSUM: usize = size_of::<u32>();
 
 /// Bytes for the topic's id.
 const TOPIC_ID: usize = size_of::<u128>();
+
+/// Fields of version 3.
+const HAS_TOPIC_ID: u8 = 1;
+const HAS_EPOCH: u8 = 2;
 
 const RUNS: u8 = 0;
 const BITMAP: u8 = 1;
@@ -97,20 +122,28 @@ impl Gaps {
     pub fn encode_after(&self, limit: usize, known: impl FnOnce() -> Option<Self>) -> String {
         let room = limit.saturating_sub(PREFIX.len()) / 4 * 3;
         let room = room.saturating_sub(CHECKSUM);
-        let beside_id = room.checked_sub(TOPIC_ID);
-        let beside_id = beside_id.filter(|room| *room >= least_length(self.base));
-        if let (Some(id), Some(room)) = (self.topic_id, beside_id) {
-            let mut body = id.to_be_bytes().to_vec();
-            self.fit(room, known).append_to(&mut body);
-            return seal(PREFIX_WITH_TOPIC, &body);
-        }
-        let fitted = self.fit(room, known);
-        if fitted.is_empty() {
+        // The id gives way first. Without its epoch a text might settle messages of another
+        // log, so the epoch stays.
+        let heads = [self.topic_id, None].map(|topic_id| Head {
+            topic_id,
+            epoch: self.leader_epoch,
+        });
+        let left = |head: &Head| room.checked_sub(head.length());
+        let fits = |head: &Head| left(head).is_some_and(|left| left >= least_length(self.base));
+        let Some(head) = heads.into_iter().find(fits) else {
+            return String::new();
+        };
+        let fitted = self.fit(left(&head).unwrap_or_default(), known);
+        if fitted.is_empty() && head.topic_id.is_none() {
             return String::new();
         }
-        let mut body = Vec::new();
+        let (prefix, mut body) = Head {
+            epoch: fitted.leader_epoch,
+            ..head
+        }
+        .begin();
         fitted.append_to(&mut body);
-        sealed(&body)
+        seal(prefix, &body)
     }
 
     /// Reads the text that was found with the offset `committed`; `None` for an
@@ -126,7 +159,8 @@ impl Gaps {
             let encoded = text.strip_prefix(prefix.as_bytes())?;
             Some((prefix, encoded))
         };
-        let Some((prefix, encoded)) = encoded(PREFIX).or_else(|| encoded(PREFIX_WITH_TOPIC)) else {
+        let prefixes = [PREFIX, PREFIX_WITH_TOPIC, PREFIX_WITH_EPOCH];
+        let Some((prefix, encoded)) = prefixes.into_iter().find_map(encoded) else {
             return Err(match text.starts_with(FAMILY.as_bytes()) {
                 true => GapsError::Version,
                 false => GapsError::Foreign,
@@ -140,16 +174,11 @@ impl Gaps {
         if u32::from_le_bytes(*sum) != checksum(prefix, body) {
             return Err(GapsError::Checksum);
         }
-        let (id, body) = match prefix {
-            PREFIX_WITH_TOPIC => {
-                let split = body.split_first_chunk();
-                let (id, body) = split.ok_or(GapsError::Malformed("the topic's id"))?;
-                (Some(u128::from_be_bytes(*id)), body)
-            }
-            _ => (None, body),
-        };
+        let mut body = body;
+        let head = Head::take(prefix, &mut body)?;
         let gaps = parse(body).map_err(GapsError::Malformed)?;
-        let gaps = gaps.with_topic_id(id);
+        let gaps = gaps.with_topic_id(head.topic_id);
+        let gaps = gaps.with_leader_epoch(head.epoch);
         match gaps.base == committed {
             true => Ok(Some(gaps)),
             false => Err(GapsError::OtherOffset {
@@ -175,6 +204,77 @@ impl Gaps {
             varint::put(body, u64::from(*made));
             last = *offset;
         }
+    }
+}
+
+/// What stands before the offset.
+#[derive(Clone, Copy)]
+struct Head {
+    topic_id: Option<u128>,
+    epoch: Option<i32>,
+}
+
+impl Head {
+    fn length(&self) -> usize {
+        let id = self.topic_id.map_or(0, |_| TOPIC_ID);
+        let epoch = self.epoch_number();
+        id + epoch.map_or(0, |epoch| 1 + varint::length(epoch))
+    }
+
+    fn epoch_number(&self) -> Option<u64> {
+        self.epoch.and_then(|epoch| u64::try_from(epoch).ok())
+    }
+
+    /// Returns the prefix of a text and the first bytes of its body.
+    fn begin(&self) -> (&'static str, Vec<u8>) {
+        let mut body = Vec::new();
+        let epoch = self.epoch_number();
+        if epoch.is_some() {
+            let named = self.topic_id.map_or(0, |_| HAS_TOPIC_ID);
+            body.push(named | HAS_EPOCH);
+        }
+        body.extend(self.topic_id.iter().flat_map(|id| id.to_be_bytes()));
+        if let Some(epoch) = epoch {
+            varint::put(&mut body, epoch);
+        }
+        let prefix = match (epoch, self.topic_id) {
+            (Some(_), _) => PREFIX_WITH_EPOCH,
+            (None, Some(_)) => PREFIX_WITH_TOPIC,
+            (None, None) => PREFIX,
+        };
+        (prefix, body)
+    }
+
+    fn take(prefix: &str, body: &mut &[u8]) -> Result<Self, GapsError> {
+        let fields = match prefix {
+            PREFIX_WITH_EPOCH => {
+                let (fields, rest) = body
+                    .split_first()
+                    .ok_or(GapsError::Malformed("the fields"))?;
+                *body = rest;
+                *fields
+            }
+            PREFIX_WITH_TOPIC => HAS_TOPIC_ID,
+            _ => 0,
+        };
+        if fields & !(HAS_TOPIC_ID | HAS_EPOCH) != 0 {
+            return Err(GapsError::Version);
+        }
+        let mut head = Self {
+            topic_id: None,
+            epoch: None,
+        };
+        if fields & HAS_TOPIC_ID != 0 {
+            let split = body.split_first_chunk();
+            let (id, rest) = split.ok_or(GapsError::Malformed("the topic's id"))?;
+            *body = rest;
+            head.topic_id = Some(u128::from_be_bytes(*id));
+        }
+        if fields & HAS_EPOCH != 0 {
+            let epoch = varint::take(body).and_then(|epoch| i32::try_from(epoch).ok());
+            head.epoch = Some(epoch.ok_or(GapsError::Malformed("the leader epoch"))?);
+        }
+        Ok(head)
     }
 }
 

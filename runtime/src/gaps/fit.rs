@@ -50,7 +50,9 @@ impl Gaps {
         if let Some(known) = known {
             incomplete.extend(clip(&known.incomplete, horizon, end));
         }
-        Self::new(self.base, end, incomplete, attempts.iter().copied()).with_topic_id(self.topic_id)
+        Self::new(self.base, end, incomplete, attempts.iter().copied())
+            .with_topic_id(self.topic_id)
+            .with_leader_epoch(self.leader_epoch)
     }
 
     /// Returns a horizon that fits: the highest, where no length falls as the horizon rises.

@@ -33,6 +33,9 @@ pub struct Gaps {
     attempts: Vec<(i64, u32)>,
     /// The id of the topic that the offset belongs to, where it is known.
     topic_id: Option<u128>,
+    /// No message below the horizon has a higher leader epoch; `None` where nothing is
+    /// known of messages, or no epoch.
+    leader_epoch: Option<i32>,
 }
 
 impl Gaps {
@@ -55,6 +58,7 @@ impl Gaps {
             incomplete: Vec::new(),
             attempts: Vec::new(),
             topic_id: None,
+            leader_epoch: None,
         };
         for range in incomplete {
             gaps.add(range);
@@ -104,6 +108,7 @@ impl Gaps {
             attempts.take_while(|(offset, _)| *offset < end),
         )
         .with_topic_id(self.topic_id)
+        .with_leader_epoch(self.leader_epoch)
     }
 
     /// The same of a topic with this id. A topic that is created again has another.
@@ -115,6 +120,33 @@ impl Gaps {
     /// Returns the id of the topic that the offset belongs to, where it is known.
     pub fn topic_id(&self) -> Option<u128> {
         self.topic_id
+    }
+
+    /// The same of a log in which no message below the horizon has a leader epoch above
+    /// this one. Nothing is noted where nothing is known of messages.
+    #[must_use]
+    pub fn with_leader_epoch(self, leader_epoch: Option<i32>) -> Self {
+        let leader_epoch = leader_epoch.filter(|_| !self.is_empty());
+        Self {
+            leader_epoch,
+            ..self
+        }
+    }
+
+    /// Returns the highest leader epoch that a message below the horizon may have. One with
+    /// a higher epoch was written after the log had been truncated.
+    pub fn leader_epoch(&self) -> Option<i32> {
+        self.leader_epoch
+    }
+
+    /// Returns the number of messages at `offset`, or behind it, that are known and not done
+    /// with.
+    pub fn incomplete_from(&self, offset: i64) -> u64 {
+        let lengths = self.incomplete.iter().map(|range| {
+            let start = range.start.max(offset);
+            u64::try_from(range.end - start).unwrap_or(0)
+        });
+        lengths.sum()
     }
 
     /// Whether nothing is known of messages but the committed offset.

@@ -19,14 +19,15 @@ fn gaps() -> impl Strategy<Value = Gaps> {
     let attempts = prop::collection::btree_map(0i64..4000, 1u32..100, 0..30);
     let base = prop_oneof![0i64..1000, Just(i64::MAX / 2)];
     let id = prop::option::of(any::<u128>());
+    let epoch = prop::option::of(0..=i32::MAX);
     (
         base,
         prop_oneof![ranges, scattered],
         attempts,
         0i64..1000,
-        id,
+        (id, epoch),
     )
-        .prop_map(|(base, turns, attempts, behind, id)| {
+        .prop_map(|(base, turns, attempts, behind, (id, epoch))| {
             let mut at = base;
             let mut incomplete = Vec::new();
             for (ahead, length) in turns {
@@ -36,7 +37,9 @@ fn gaps() -> impl Strategy<Value = Gaps> {
             let attempts = attempts
                 .into_iter()
                 .map(|(ahead, made)| (base + ahead, made));
-            Gaps::new(base, at + behind, incomplete, attempts).with_topic_id(id)
+            Gaps::new(base, at + behind, incomplete, attempts)
+                .with_topic_id(id)
+                .with_leader_epoch(epoch)
         })
 }
 
@@ -88,7 +91,8 @@ fn foreign_and_newer_texts_are_told_apart() {
         (&b"owner=billing"[..], GapsError::Foreign),
         (b"\xff\xfe", GapsError::Foreign),
         (b"penstock/2:", GapsError::Checksum),
-        (b"penstock/3:AAAA", GapsError::Version),
+        (b"penstock/3:", GapsError::Checksum),
+        (b"penstock/4:AAAA", GapsError::Version),
         (b"penstock/1:", GapsError::Checksum),
         (b"penstock/1:AA", GapsError::Checksum),
     ] {
@@ -118,6 +122,44 @@ fn the_text_with_a_topic_is_as_it_was_in_version_2() {
     assert_eq!(short, "penstock/1:BwgBVQC2fKM4");
     let without = Gaps::decode(short.as_bytes(), 7).unwrap();
     assert_eq!(without, Some(some.with_topic_id(None)));
+}
+
+/// The form of texts that name a leader epoch is an interface too.
+#[test]
+fn the_text_with_a_leader_epoch_is_as_it_was_in_version_3() {
+    let id = Some(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
+    let gaps = Gaps::new(7, 15, (7..15).step_by(2).map(|at| at..at + 1), []);
+    let with_epoch = gaps.clone().with_leader_epoch(Some(300));
+    let both = with_epoch.clone().with_topic_id(id);
+    let texts = [&with_epoch, &both].map(|gaps| gaps.encode(METADATA_LIMIT));
+    assert_eq!(
+        texts,
+        [
+            "penstock/3:AqwCBwgBVQDIs8vK",
+            "penstock/3:AwEjRWeJq83vASNFZ4mrze+sAgcIAVUATuToLg"
+        ]
+    );
+    for (gaps, text) in [(&with_epoch, &texts[0]), (&both, &texts[1])] {
+        assert_eq!(&Gaps::decode(text.as_bytes(), 7), &Ok(Some(gaps.clone())));
+    }
+    // Where there is no room for both, the id is left out, and the epoch is not: without it
+    // nothing is said.
+    assert_eq!(both.encode(32), texts[0]);
+    assert_eq!(both.encode(24), "");
+    // Where nothing is known of messages, an epoch says nothing.
+    let none = Gaps::new(7, 7, [], []).with_topic_id(id);
+    assert_eq!(none.clone().with_leader_epoch(Some(300)), none);
+}
+
+#[test]
+fn a_text_with_fields_that_are_not_known_is_of_another_version() {
+    let text = codec::seal("penstock/3:", &[4, 0, 0, 0, 0]);
+    assert_eq!(Gaps::decode(text.as_bytes(), 0), Err(GapsError::Version));
+    for (body, what) in [(&[][..], "the fields"), (&[2, 0x80], "the leader epoch")] {
+        let text = codec::seal("penstock/3:", body);
+        let error = Gaps::decode(text.as_bytes(), 0);
+        assert_eq!(error, Err(GapsError::Malformed(what)));
+    }
 }
 
 #[test]
@@ -257,7 +299,8 @@ proptest! {
         let rest = gaps.incomplete.iter().filter(|it| it.start >= last).cloned();
         let attempts = left.iter().map(|place| (open[*place], tried));
         let later = Gaps::new(gaps.base, gaps.horizon, still.iter().cloned().chain(rest), attempts)
-            .with_topic_id(gaps.topic_id());
+            .with_topic_id(gaps.topic_id())
+            .with_leader_epoch(gaps.leader_epoch());
         let text = later.encode_after(limit, || Some(known.clone()));
         prop_assert!(text.len() <= limit);
         let read = Gaps::decode(text.as_bytes(), gaps.base).unwrap();
@@ -291,5 +334,12 @@ fn what_lies_behind_an_end_is_left_out() {
     assert_eq!(cut, Gaps::new(5, 12, [5..6, 8..9], [(8, 2)]));
     assert!(cut.is_complete(11) && !cut.is_complete(12) && !cut.is_complete(8));
     assert_eq!(gaps.until(20), gaps);
+    let gaps = gaps.with_leader_epoch(Some(4));
+    assert_eq!(gaps.until(12).leader_epoch(), Some(4));
+    assert_eq!(gaps.until(5).leader_epoch(), None);
+    assert_eq!(
+        [5, 6, 15, 16].map(|at| gaps.incomplete_from(at)),
+        [4, 3, 1, 0]
+    );
     assert!(gaps.until(6).is_empty());
 }

@@ -23,9 +23,15 @@ impl CommitPoint {
 
     /// What the text says of messages; `None` where that is nothing.
     fn known(&self) -> Option<Gaps> {
-        let gaps = self.gaps()?.with_topic_id(None);
-        Some(gaps).filter(|gaps| !gaps.is_empty())
+        of_messages(self.gaps()?)
     }
+}
+
+/// Returns what is known of messages, whatever the topic and the epoch; `None` where that is
+/// nothing.
+fn of_messages(gaps: Gaps) -> Option<Gaps> {
+    let gaps = gaps.with_topic_id(None).with_leader_epoch(None);
+    Some(gaps).filter(|gaps| !gaps.is_empty())
 }
 
 /// Whether the offset at which a partition begins is committed.
@@ -79,18 +85,31 @@ impl Partition {
         };
         let point = committed.or_else(|| self.commit_point())?;
         let nothing = || Gaps::new(point.offset, point.offset, [], []);
-        let gaps = point.gaps().unwrap_or_else(nothing);
+        let gaps = self.believed(&point).unwrap_or_else(nothing);
         (point.offset < end).then(|| gaps.until(end))
     }
 
     fn point(&self, gaps: Gaps) -> CommitPoint {
         let gaps = gaps.with_topic_id(self.topic_id().map(|id| id.0));
         let limit = self.metadata_limit.load(Ordering::Relaxed);
-        let known = || self.committed.lock().as_ref().and_then(CommitPoint::gaps);
+        let known = || {
+            let committed = self.committed.lock();
+            committed.as_ref().and_then(|point| self.believed(point))
+        };
         CommitPoint {
             offset: gaps.base(),
             metadata: gaps.encode_after(limit, known),
         }
+    }
+
+    /// Returns what a committed text says of the log that is read here.
+    fn believed(&self, point: &CommitPoint) -> Option<Gaps> {
+        let gaps = point.gaps()?;
+        let departure = *self.departure.lock();
+        Some(match departure {
+            Some(departure) => departure.keep(gaps),
+            None => gaps,
+        })
     }
 
     /// What may be committed and is more than the brokers have. While a commit is on its way,
@@ -116,7 +135,7 @@ impl Partition {
         let id = |point: &CommitPoint| point.gaps().and_then(|gaps| gaps.topic_id());
         let is_needed = !self.is_begun_without.load(Ordering::Relaxed);
         let names_topic = is_needed && id(point).is_some() && id(point) != id(known);
-        names_topic || point.known() != known.known()
+        names_topic || point.known() != self.believed(known).and_then(of_messages)
     }
 
     /// Whether the pump has something to commit by itself. Where others commit messages,
@@ -183,5 +202,44 @@ impl Partition {
     pub(crate) fn position(&self) -> Option<i64> {
         let committed = self.committed.lock().as_ref().map(|point| point.offset);
         committed.or_else(|| self.committable())
+    }
+}
+
+// One range is what is meant.
+#[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)]
+mod tests {
+    use std::iter::once;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::partition::Partition;
+
+    /// What an earlier owner committed speaks of messages that are gone: none of it counts
+    /// as known to the brokers, though the texts differ by nothing but the epoch.
+    #[test]
+    fn what_is_settled_behind_a_departure_is_committed_again() {
+        let metrics = Metrics::new("", "kafka_consumer.test").unwrap();
+        let known = Gaps::new(5, 9, [5..6], []).with_leader_epoch(Some(3));
+        let partition = Partition::new("orders", 0, 1, &metrics, Arc::default(), None);
+        let partition = partition.resume(known.clone());
+        assert_eq!(partition.begin_at(5, Some(2), StartCommit::Made), None);
+        assert_eq!(partition.note_epoch(5, Some(3)), None);
+        let departure = partition.note_epoch(6, Some(4)).unwrap();
+        assert_eq!((departure.offset, departure.unsettled), (6, 0));
+        let mut failed = [0; 4];
+        let messages = (5..9).zip(&mut failed);
+        let handled = partition.deliver(messages.map(|(offset, failed)| (offset, None, failed)));
+        assert!(handled.is_empty(), "{handled:?}");
+        // Of a log that is truncated once more, nothing of the first is left.
+        let left = partition.left_before(8, Strategy::Transaction).unwrap();
+        assert_eq!(left, Gaps::new(5, 5, [], []));
+        partition.settle(once(6..9));
+        let point = partition.uncommitted().unwrap();
+        let expected = known.with_leader_epoch(Some(4));
+        assert_eq!(point.gaps(), Some(expected));
+        partition.committed(point);
+        assert_eq!(partition.uncommitted(), None);
     }
 }

@@ -7,8 +7,10 @@ use rdkafka::error::RDKafkaErrorCode;
 use super::Pump;
 use crate::gaps::Gaps;
 use crate::kafka::{Client, Fetcher as _, StartOffset};
+use crate::metrics::Metrics;
+use crate::offsets::Departure;
 use crate::partition::{Keeper, Partition, StartCommit};
-use crate::positions::{Incarnation, Lost, Resumption};
+use crate::positions::{Incarnation, Lost, Reason, Resumption};
 use crate::rebalance::warn_on_error;
 use crate::recovery::Found;
 
@@ -70,7 +72,8 @@ impl<C: Client> Pump<C> {
         commit: StartCommit,
     ) {
         if let Some(offset) = start.offset {
-            partition.begin_at(offset, start.leader_epoch, commit);
+            let departure = partition.begin_at(offset, start.leader_epoch, commit);
+            departure.inspect(|it| report_departure(&self.parts.metrics, partition, it));
             if commit == StartCommit::Due {
                 self.pins.pin(&mut self.parts.commits, partition);
             }
@@ -129,7 +132,7 @@ impl<C: Client> Pump<C> {
         let current = self.assignment.replace(partition, left, &client);
         self.drop_queued(|record| record.assignment().is_revoked());
         self.parts.commits.drop_revoked();
-        current.begin_at(offset, None, StartCommit::Due);
+        let _ = current.begin_at(offset, None, StartCommit::Due);
         self.messages.attach(&current);
         current
     }
@@ -191,6 +194,21 @@ impl<C: Client> Pump<C> {
             warn_on_error("resuming a partition", client.resume(&start.partition));
         }
     }
+}
+
+/// Counts and logs that the log was truncated before this owner began, below messages that
+/// an earlier owner had read.
+pub(super) fn report_departure(metrics: &Metrics, partition: &Partition, departure: &Departure) {
+    let (reason, offset) = (Reason::Truncation.label(), departure.offset);
+    metrics.count_lost(&partition.topic, reason, departure.unsettled);
+    tracing::warn!(
+        topic = partition.topic,
+        partition = partition.number,
+        reason,
+        unsettled = departure.unsettled,
+        departs_at = offset,
+        "the log was truncated while no consumer read it: what the group's metadata says of offset {offset} and those behind it is void"
+    );
 }
 
 /// Explains why a consumer ends with `onOffsetLost: Fail`.

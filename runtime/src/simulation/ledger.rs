@@ -63,9 +63,6 @@ pub struct Cut {
     pub log: u32,
     /// Its first offset.
     pub start: i64,
-    /// The end of the log before. An offset below it may be taken for one of that log, see
-    /// docs/reliability.md.
-    pub before: i64,
     /// The topic was created again.
     pub is_recreation: bool,
 }
@@ -210,34 +207,26 @@ impl Ledger {
         self.remove(Removal::Truncation, now, |it| {
             it.partition == partition && it.offset >= to
         });
-        self.cut(partition, (to, bounds.end), false, now);
+        self.cut(partition, to, false, now);
     }
 
     /// Deletes the topic, and creates it again with as many partitions.
     pub(super) fn recreate(&mut self, now: Duration) {
         let partitions = self.partitions();
-        let ends = self.kafka.ends(TOPIC);
         self.kafka.recreate(TOPIC, partitions);
         self.remove(Removal::Recreation, now, |_| true);
-        for (partition, end) in (0..).zip(ends) {
-            self.cut(partition, (0, end), true, now);
+        for partition in 0..partitions {
+            self.cut(partition, 0, true, now);
         }
     }
 
-    fn cut(
-        &mut self,
-        partition: i32,
-        (start, before): (i64, i64),
-        is_recreation: bool,
-        at: Duration,
-    ) {
+    fn cut(&mut self, partition: i32, start: i64, is_recreation: bool, at: Duration) {
         let log = self.log(partition) + 1;
         self.cuts.push(Cut {
             at,
             partition,
             log,
             start,
-            before,
             is_recreation,
         });
     }
@@ -269,21 +258,16 @@ impl Ledger {
                 })
         };
         let is_unnoticed = |it: &Produced| {
-            let log = (it.partition, it.log);
-            let cut = self.cuts.iter().find(|cut| (cut.partition, cut.log) == log);
-            cut.is_some_and(|cut| it.offset < cut.before && cut.at + NOTICE <= now)
-                && !losses.iter().any(|loss| {
-                    loss.partition == it.partition
-                        && match cut.is_some_and(|cut| cut.is_recreation) {
-                            true => loss.reason == "recreation",
-                            false => loss.reason != "retention",
-                        }
-                        && self.log_at(it.partition, loss.at) == it.log
-                })
+            let cut = self.cut_of((it.partition, it.log));
+            cut.is_some_and(|cut| {
+                cut.at + NOTICE <= now
+                    && it.offset
+                        < passed_below(cut, &self.cuts, &self.produced, deliveries, commits, losses)
+            })
         };
         let begins = |it: &Produced| {
             let log = (it.partition, it.log);
-            let cut = self.cuts.iter().find(|cut| (cut.partition, cut.log) == log);
+            let cut = self.cut_of(log);
             scenario.begins_at_end
                 && cut.is_none_or(|cut| cut.at + NOTICE <= now)
                 && self
@@ -338,6 +322,12 @@ impl Ledger {
         log_at(&self.cuts, partition, at)
     }
 
+    /// Returns where a log begins; the first of a partition has no beginning of its own.
+    fn cut_of(&self, log: (i32, u32)) -> Option<&Cut> {
+        let mut cuts = self.cuts.iter();
+        cuts.find(|cut| (cut.partition, cut.log) == log)
+    }
+
     /// Compacts a partition: a record is kept if the bit of its offset is set.
     pub(super) fn compact(&mut self, partition: i32, kept: u8, now: Duration) {
         let is_kept = |offset: i64| kept & (1 << (offset % 8)) != 0;
@@ -347,6 +337,37 @@ impl Ledger {
             it.partition == partition && !left.contains(&it.offset)
         });
     }
+}
+
+/// Returns the offset below which messages of a log are passed, since nobody saw that the
+/// log before was truncated: the group had committed it by then, see docs/reliability.md.
+pub fn passed_below(
+    cut: &Cut,
+    cuts: &[Cut],
+    produced: &[Produced],
+    deliveries: &[Delivery],
+    commits: &[Committed],
+    losses: &[Loss],
+) -> i64 {
+    let partition = cut.partition;
+    let is_then = |at: Duration| log_at(cuts, partition, at) == cut.log;
+    let mut noticed = losses.iter().filter(|it| !it.is_departure);
+    let is_noticed =
+        noticed.any(|it| it.partition == partition && it.reason != "retention" && is_then(it.at));
+    if is_noticed || cut.is_recreation {
+        return 0;
+    }
+    let is_of_log = |seq: usize| {
+        let message = produced.iter().find(|it| it.seq == seq);
+        message.is_some_and(|it| (it.partition, it.log) == (partition, cut.log))
+    };
+    let first = deliveries.iter().find(|it| is_of_log(it.seq));
+    let first = first.map_or(Duration::MAX, |it| it.begun);
+    let commits = commits.iter().filter(|it| it.partition == partition);
+    let (before, after): (Vec<_>, Vec<_>) = commits.partition(|it| it.at <= cut.at);
+    let unaware = after.iter().take_while(|it| it.at <= first);
+    let known = before.last().into_iter().chain(unaware);
+    known.map(|it| it.offset).max().unwrap_or(0)
 }
 
 /// Returns the number of the log that a partition had at a moment.

@@ -28,6 +28,9 @@ pub struct Loss {
     pub unsettled: u64,
     /// Where reading continues.
     pub offset: i64,
+    /// The truncation was noticed only as messages behind it were read, and reading goes on:
+    /// what the group knew of `offset` and those behind it is void.
+    pub is_departure: bool,
 }
 
 thread_local! {
@@ -59,7 +62,9 @@ fn is_meant(metadata: &Metadata<'_>) -> bool {
     *metadata.level() == Level::WARN
         && metadata.is_event()
         && metadata.target().ends_with("pump::positions")
-        && metadata.fields().field("skipped_from").is_some()
+        && ["skipped_from", "departs_at"]
+            .iter()
+            .any(|name| metadata.fields().field(name).is_some())
 }
 
 impl Subscriber for Listener {
@@ -112,6 +117,11 @@ impl Visit for Reading<'_> {
             "skipped_from" => self.0.skipped.0 = value,
             "skipped_to" => self.0.skipped.1 = value,
             "offset" => self.0.offset = value,
+            "departs_at" => {
+                self.0.offset = value;
+                self.0.skipped = (value, value);
+                self.0.is_departure = true;
+            }
             _ => {}
         }
     }

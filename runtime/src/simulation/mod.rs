@@ -15,7 +15,7 @@ mod record;
 mod run;
 mod scenario;
 
-pub use ledger::{Cut, Produced, Removal, log_at};
+pub use ledger::{Cut, Produced, Removal, log_at, passed_below};
 pub use losses::Loss;
 pub use record::{Delivery, Happened, Verdict};
 pub use run::{Committed, Letter, Run, run};

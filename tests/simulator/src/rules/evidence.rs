@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use penstock_crds::spec::Commit;
 use penstock_runtime::simulation::{
-    self, Committed, Cut, Loss, Mode, Run, Scenario, TOPIC, log_at,
+    self, Committed, Cut, Loss, Mode, Run, Scenario, TOPIC, log_at, passed_below,
 };
 use penstock_tests::Position;
 use penstock_tests::groups::CommitSample;
@@ -71,9 +71,11 @@ fn begin(run: &Run, (partition, log): LogName) -> Option<&Cut> {
     cuts.find(|cut| (cut.partition, cut.log) == (partition, log))
 }
 
-/// What processes said, while a partition had this log, about the log before it.
+/// What processes that set the group back said, while a partition had this log, about the
+/// log before it.
 fn cut_reports(run: &Run, (partition, log): LogName) -> impl Iterator<Item = &Loss> {
-    let losses = run.losses.iter().filter(|it| it.reason != "retention");
+    let losses = run.losses.iter();
+    let losses = losses.filter(|it| it.reason != "retention" && !it.is_departure);
     losses.filter(move |it| it.partition == partition && log_at(&run.cuts, partition, it.at) == log)
 }
 
@@ -121,8 +123,18 @@ fn commits_before_removals(scenario: &Scenario, run: &Run) -> Vec<Violation> {
             continue;
         };
         let log = (message.partition, message.log);
-        let before = begin(run, log).map_or(0, |cut| cut.before);
-        if message.offset < before && cut_reports(run, log).next().is_none() {
+        let passed = begin(run, log).map(|cut| {
+            let (produced, deliveries) = (&run.produced, &run.deliveries);
+            passed_below(
+                cut,
+                &run.cuts,
+                produced,
+                deliveries,
+                &run.commits,
+                &run.losses,
+            )
+        });
+        if passed.is_some_and(|passed| message.offset < passed) {
             // Taken for a message of the log before, which is excused.
             continue;
         }
