@@ -1,41 +1,27 @@
 //! Plays a scenario.
 
+mod events;
+mod evidence;
+mod members;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use penstock_crds::spec::{Commit, OnOffsetLost};
+use penstock_crds::spec::Commit;
 use penstock_crds::validate::ValidatedConsumer;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use super::freeze::Process;
-use super::handler::Scripted;
 use super::ledger::{Cut, Ledger, Produced};
 use super::losses::{self, Loss};
 use super::record::{Delivery, Happened, Recorder, Verdict};
-use super::scenario::{
-    DEAD_LETTERS, Event, GROUP, MAX_MEMBERS, OUTPUT, OnFailure, Protocol, Refusal, Scenario, Shape,
-    TOPIC,
-};
-use crate::assembly::{Assembly, Tasks as _};
-use crate::dead_letter::{DeadLetters, LetterSink};
-use crate::decode::Json;
-use crate::kafka::Edge;
-use crate::kafka::simulated::{
-    Cleanup, Fault, GroupProtocol, Kafka, KafkaSettings, MemberSettings, SimulatedClient, TopicKind,
-};
-use crate::memory::Budget;
+use super::scenario::{DEAD_LETTERS, GROUP, MAX_MEMBERS, OUTPUT, Scenario, TOPIC};
+use crate::kafka::simulated::{Cleanup, Kafka, KafkaSettings, TopicKind};
 use crate::metrics::Metrics;
-use crate::positions::Policy;
 use crate::server::RunError;
-use crate::worker::{work, work_in_batches};
-use rdkafka::error::RDKafkaErrorCode;
-
-/// The wait before a process that failed is started again.
-const RESTART_WAIT: Duration = Duration::from_secs(1);
+use members::Member;
 
 /// How often it is looked whether everything has drained.
 const LOOK: Duration = Duration::from_millis(100);
@@ -44,9 +30,6 @@ const LOOK: Duration = Duration::from_millis(100);
 /// any wait in the engine: two minutes for a transaction that covers offsets, and several
 /// sessions.
 const DRAIN_LIMIT: Duration = Duration::from_secs(900);
-
-/// How long the coordinator lets a transaction stay open, as the runtime sets it.
-const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A commit that the coordinator applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,15 +108,6 @@ enum Due {
     Event(usize),
     Thaw(usize, usize),
     Restart(usize),
-}
-
-/// A process of a member.
-struct Member {
-    number: usize,
-    process: Process,
-    client: Arc<SimulatedClient>,
-    stop: CancellationToken,
-    frozen: bool,
 }
 
 /// The end of a process: its slot, its number and its result.
@@ -245,228 +219,6 @@ impl Driver {
                     self.start(slot);
                 }
             }
-        }
-    }
-
-    fn event(&mut self, event: Event) {
-        match event {
-            Event::Start(slot) => self.start(slot.into()),
-            Event::Stop(slot) => self.stop(slot.into()),
-            Event::Kill(slot) => self.kill(slot.into()),
-            Event::Freeze(slot, millis) => self.freeze(slot.into(), millis),
-            Event::MoveCoordinator => self.kafka.move_coordinator(GROUP),
-            Event::MoveLeader(partition) => self.kafka.move_leader(TOPIC, partition),
-            Event::RefuseCommits(refusal, times) => {
-                let code = refusal_code(refusal);
-                let times = times.into();
-                self.kafka.fail(Fault::CommitRefused(code, times));
-            }
-            Event::LoseCommit { applied } => self.kafka.fail(Fault::CommitTimesOut { applied }),
-            Event::FailLookUps(times) => {
-                let code = RDKafkaErrorCode::RequestTimedOut;
-                self.kafka.fail(Fault::LookUpFails(code, times.into()));
-            }
-            Event::FailFetches { times, reported } => {
-                let code = match reported {
-                    true => RDKafkaErrorCode::Unknown,
-                    false => RDKafkaErrorCode::NotLeaderForPartition,
-                };
-                self.kafka.fail(Fault::FetchError(code, times.into()));
-            }
-            Event::Unreachable(millis) => {
-                let time = Duration::from_millis(millis.into());
-                self.kafka.fail(Fault::Unreachable(time));
-            }
-            Event::Marker(_)
-            | Event::Aborted(..)
-            | Event::OpenTransaction(..)
-            | Event::EndTransaction { .. }
-            | Event::DeleteRecords(..)
-            | Event::Truncate(..)
-            | Event::Recreate
-            | Event::AddPartition
-            | Event::Compact(..) => self.log_event(event),
-            Event::AbortTransaction => {
-                let code = RDKafkaErrorCode::RequestTimedOut;
-                self.kafka.fail(Fault::TransactionAborted(code));
-            }
-            Event::RefuseLetters(times) => {
-                let code = RDKafkaErrorCode::RequestTimedOut;
-                self.kafka.fail(Fault::ProduceFails(code, times.into()));
-            }
-        }
-    }
-
-    /// Something happens to the topic.
-    fn log_event(&mut self, event: Event) {
-        let (ledger, now) = (&mut self.ledger, self.recorder.now());
-        match event {
-            Event::Marker(partition) => ledger.put_marker(partition),
-            Event::Aborted(partition, count) => ledger.abort(partition, count),
-            Event::OpenTransaction(partition, count) => {
-                ledger.open_transaction(partition, count, now);
-            }
-            Event::EndTransaction { commits } => ledger.end_transaction(commits, now),
-            Event::DeleteRecords(partition, percent) => ledger.delete(partition, percent, now),
-            Event::Truncate(partition, count) => ledger.truncate(partition, count, now),
-            Event::Recreate => ledger.recreate(now),
-            Event::AddPartition => ledger.add_partition(now),
-            Event::Compact(partition, kept) => ledger.compact(partition, kept, now),
-            _ => {}
-        }
-    }
-
-    fn start(&mut self, slot: usize) {
-        self.wanted[slot] = true;
-        if self.slots[slot].is_some() {
-            return;
-        }
-        let number = self.processes;
-        self.processes += 1;
-        self.recorder.note(number, Happened::Started);
-        let wake = Arc::new(Notify::new());
-        let process = Process::new(number);
-        let client = self.client(&wake);
-        let stop = CancellationToken::new();
-        self.slots[slot] = Some(Member {
-            number,
-            process: process.clone(),
-            client: Arc::clone(&client),
-            stop: stop.clone(),
-            frozen: false,
-        });
-        let metrics = Metrics::new("", "orders").expect("the series are well-formed");
-        self.metrics.push(metrics.clone());
-        let transactional = self.scenario.commit == Commit::Transactional;
-        let transactions = transactional.then(|| {
-            let id = format!("{GROUP}.{slot}");
-            let wake = Arc::clone(&wake);
-            self.kafka
-                .transactional(&id, &client, TRANSACTION_TIMEOUT, wake)
-        });
-        let assembly = Assembly {
-            consumer: &self.consumer,
-            client,
-            wake,
-            transactions,
-            dead_letters: self.dead_letters(transactional),
-            metrics,
-            budget: Budget::of_container(),
-            commit_interval: Duration::from_millis(self.scenario.commit_interval.into()),
-            policy: Policy {
-                reset: Some(match self.scenario.begins_at_end {
-                    true => Edge::End,
-                    false => Edge::Start,
-                }),
-                lost: match self.scenario.skips_lost {
-                    true => OnOffsetLost::Latest,
-                    false => OnOffsetLost::Earliest,
-                },
-            },
-            stores: self.scenario.commit == Commit::Read,
-            commit_retry_limit: Duration::from_secs(30),
-        };
-        let handler = Scripted {
-            recorder: self.recorder.clone(),
-            process: number,
-            scenario: Arc::clone(&self.scenario),
-        };
-        let most = self.scenario.batch_size as usize;
-        let (running, _progress) = match self.scenario.shape {
-            Shape::Single => assembly.start(Json::default(), handler, work, &process),
-            Shape::Batch | Shape::Stream => {
-                let work = move |shared, seat| work_in_batches(shared, seat, most);
-                assembly.start(Json::default(), handler, work, &process)
-            }
-        };
-        let ends = self.ends.clone();
-        tokio::spawn(process.task(async move {
-            let result = running.until(stop).await;
-            // Fails only at the end of the run.
-            let _ = ends.send((slot, number, result));
-        }));
-    }
-
-    fn client(&self, wake: &Arc<Notify>) -> Arc<SimulatedClient> {
-        let settings = MemberSettings {
-            protocol: match self.scenario.protocol {
-                Protocol::Eager => GroupProtocol::Eager,
-                Protocol::Cooperative => GroupProtocol::Cooperative,
-                Protocol::Consumer => GroupProtocol::Consumer,
-            },
-            topics: vec![TOPIC.to_owned()],
-            // As the client that the runtime makes of the manifest would have it.
-            auto_commit: (self.scenario.commit == Commit::Read)
-                .then(|| Duration::from_millis(self.scenario.commit_interval.into())),
-            auto_store: false,
-            reports_ends: self.scenario.commit != Commit::Read,
-            ..MemberSettings::default()
-        };
-        self.kafka.member(GROUP, settings, Arc::clone(wake))
-    }
-
-    fn dead_letters(&self, transactional: bool) -> Option<DeadLetters> {
-        if self.scenario.on_failure != OnFailure::DeadLetter {
-            return None;
-        }
-        let topic = super::scenario::dead_letter_topic();
-        let sink = (!transactional).then(|| Box::new(self.kafka.letters()) as Box<dyn LetterSink>);
-        Some(DeadLetters::new(sink, topic, GROUP.to_owned()))
-    }
-
-    fn stop(&mut self, slot: usize) {
-        self.wanted[slot] = false;
-        if let Some(member) = &self.slots[slot] {
-            self.recorder.note(member.number, Happened::Stopping);
-            member.stop.cancel();
-        }
-    }
-
-    fn kill(&mut self, slot: usize) {
-        if let Some(member) = self.slots[slot].take() {
-            self.recorder.cut_short(member.number);
-            self.recorder.note(member.number, Happened::Killed);
-            member.client.kill();
-            member.process.kill();
-            self.plan(Instant::now() + RESTART_WAIT, Due::Restart(slot));
-        }
-    }
-
-    fn freeze(&mut self, slot: usize, millis: u32) {
-        let Some(member) = &mut self.slots[slot] else {
-            return;
-        };
-        if std::mem::replace(&mut member.frozen, true) {
-            return;
-        }
-        let number = member.number;
-        self.recorder.note(number, Happened::Frozen);
-        member.client.freeze();
-        member.process.freeze();
-        let thaw = Instant::now() + Duration::from_millis(millis.into());
-        self.plan(thaw, Due::Thaw(slot, number));
-    }
-
-    fn thaw(&mut self, slot: usize, number: usize) {
-        let member = self.slots[slot].as_mut();
-        if let Some(member) = member.filter(|member| member.number == number) {
-            member.frozen = false;
-            self.recorder.note(number, Happened::Thawed);
-            member.client.thaw();
-            member.process.thaw();
-        }
-    }
-
-    fn take_end(&mut self, (slot, number, result): Ended) {
-        let member = &self.slots[slot];
-        if member.as_ref().is_none_or(|member| member.number != number) {
-            return;
-        }
-        self.slots[slot] = None;
-        let error = result.err().map(|error| error.to_string());
-        self.recorder.note(number, Happened::Ended(error));
-        if self.wanted[slot] {
-            self.plan(Instant::now() + RESTART_WAIT, Due::Restart(slot));
         }
     }
 
@@ -583,93 +335,5 @@ impl Driver {
             &losses,
             self.recorder.now(),
         )
-    }
-
-    fn commits(&self) -> Vec<Committed> {
-        let commits = self.kafka.commit_log(GROUP).into_iter();
-        let commits = commits.filter(|commit| commit.topic == TOPIC);
-        commits
-            .map(|commit| Committed {
-                at: commit.at,
-                partition: commit.partition,
-                offset: commit.offset,
-            })
-            .collect()
-    }
-
-    fn letters(&self) -> Vec<Letter> {
-        let letters = self.kafka.visible(DEAD_LETTERS);
-        let letters = letters.iter().filter_map(|letter| {
-            let fact = |name: &str| {
-                let found = letter.headers.iter().find(|(header, _)| header == name)?;
-                text(&found.1)
-            };
-            let value: Option<serde_json::Value> = letter
-                .value
-                .as_deref()
-                .and_then(|value| serde_json::from_slice(value).ok());
-            Some(Letter {
-                seq: value
-                    .and_then(|value| value["seq"].as_u64())
-                    .and_then(|seq| usize::try_from(seq).ok()),
-                partition: fact("penstock.failure.partition")?.parse().ok()?,
-                offset: fact("penstock.failure.offset")?.parse().ok()?,
-            })
-        });
-        letters.collect()
-    }
-
-    fn finish(mut self, hung: Option<String>, start: Instant) -> Run {
-        let outputs = self.kafka.visible(OUTPUT);
-        let deliveries = self.recorder.deliveries();
-        let passed = self.passed(&deliveries);
-        for message in &mut self.ledger.produced {
-            message.is_passed = passed.contains(&message.seq);
-        }
-        Run {
-            commits: self.commits(),
-            letters: self.letters(),
-            deliveries,
-            processes: self.recorder.processes(),
-            outputs: outputs
-                .iter()
-                .map(|record| (text(&record.key), text(&record.value).unwrap_or_default()))
-                .collect(),
-            holes: self.ledger.holes,
-            cuts: self.ledger.cuts,
-            added: self.ledger.added,
-            produced: self.ledger.produced,
-            losses: losses::heard(),
-            lost_messages: self.metrics.iter().map(lost_messages).sum(),
-            hung,
-            simulated: start.elapsed(),
-            log: self.kafka.events().join("\n"),
-        }
-    }
-}
-
-fn text(bytes: &Option<Vec<u8>>) -> Option<String> {
-    let text = String::from_utf8_lossy(bytes.as_deref()?);
-    Some(text.into_owned())
-}
-
-/// Returns the sum of `penstock_lost_messages_total` of a process.
-fn lost_messages(metrics: &Metrics) -> u64 {
-    let families = metrics.registry().gather();
-    let ours = families
-        .iter()
-        .filter(|family| family.name() == "penstock_lost_messages_total");
-    let counts = ours.flat_map(|family| family.get_metric());
-    counts
-        .map(|count| count.get_counter().get_value() as u64)
-        .sum()
-}
-
-fn refusal_code(refusal: Refusal) -> RDKafkaErrorCode {
-    match refusal {
-        Refusal::RebalanceInProgress => RDKafkaErrorCode::RebalanceInProgress,
-        Refusal::NotCoordinator => RDKafkaErrorCode::NotCoordinator,
-        Refusal::RequestTimedOut => RDKafkaErrorCode::RequestTimedOut,
-        Refusal::MetadataTooLarge => RDKafkaErrorCode::OffsetMetadataTooLarge,
     }
 }
