@@ -3,6 +3,7 @@
 
 mod consumer;
 mod draw;
+mod themes;
 
 pub(super) use consumer::dead_letter_topic;
 

@@ -6,7 +6,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::{
     Answer, Attempt, Event, MAX_MEMBERS, Message, Mode, OnFailure, Protocol, Refusal, Scenario,
-    Shape,
+    Shape, themes,
 };
 use crate::gaps::METADATA_LIMIT;
 
@@ -65,6 +65,7 @@ impl Scenario {
         if draw.random_bool(0.1) {
             scenario.metadata_limit = pick(&mut draw, &[16, 32, 64, 96]);
         }
+        themes::set(&mut draw, &mut scenario);
         scenario
     }
 }
@@ -201,6 +202,6 @@ fn log_event(draw: &mut StdRng, partition: i32) -> Event {
     }
 }
 
-fn pick<T: Copy>(draw: &mut StdRng, choices: &[T]) -> T {
+pub(super) fn pick<T: Copy>(draw: &mut StdRng, choices: &[T]) -> T {
     choices[draw.random_range(0..choices.len())]
 }
