@@ -49,7 +49,7 @@ pub(crate) struct Recovery {
     look_up: Option<oneshot::Receiver<Vec<Answer>>>,
     wait: Duration,
     retry_at: Instant,
-    comparison: Option<oneshot::Receiver<Ids>>,
+    comparison: Option<Comparison>,
     compare_at: Instant,
     /// Restarted, and nothing has come since.
     restarted: Vec<Arc<Partition>>,
@@ -58,6 +58,13 @@ pub(crate) struct Recovery {
 }
 
 type Ids = Vec<(String, TopicId)>;
+
+/// A look-up of the ids of topics.
+struct Comparison {
+    /// The partitions that it is for. Those that are revoked meanwhile have yet to commit.
+    partitions: Vec<Arc<Partition>>,
+    ids: oneshot::Receiver<Ids>,
+}
 
 struct Stopped {
     partition: Arc<Partition>,
@@ -175,6 +182,7 @@ impl Recovery {
         client: &Arc<C>,
         assignment: &Assignment,
     ) -> Vec<(Arc<Partition>, Found)> {
+        self.take_ids(assignment);
         self.compare(client, assignment);
         self.stopped
             .retain(|_, it| it.partition.is_active() && assignment.has(&it.partition));
@@ -194,7 +202,7 @@ impl Recovery {
                 let _ = look_up.await;
             }
             if let Some(comparison) = self.comparison {
-                let _ = comparison.await;
+                let _ = comparison.ids.await;
             }
         };
         let ended = tokio::time::timeout(FINISH_LIMIT, answers).await;
@@ -265,17 +273,26 @@ impl Recovery {
         self.look_up = Some(answer);
     }
 
-    /// Compares the ids of the topics with those that partitions were assigned by.
+    /// Takes the ids of the topics, once they are known, and compares them with those that
+    /// partitions were assigned by. During a rebalance and at a stop too: the last commits
+    /// name the topic.
+    pub(crate) fn take_ids(&mut self, assignment: &Assignment) {
+        let Some(comparison) = &mut self.comparison else {
+            return;
+        };
+        let ids = match comparison.ids.try_recv() {
+            Err(TryRecvError::Empty) => return,
+            ids => ids.unwrap_or_default(),
+        };
+        let partitions = std::mem::take(&mut comparison.partitions);
+        self.comparison = None;
+        self.note_recreated(&ids, &partitions, assignment);
+    }
+
+    /// Asks for the ids of the topics, where that is due.
     fn compare<C: Client>(&mut self, client: &Arc<C>, assignment: &Assignment) {
-        if let Some(comparison) = &mut self.comparison {
-            let ids = match comparison.try_recv() {
-                Err(TryRecvError::Empty) => return,
-                ids => ids.unwrap_or_default(),
-            };
-            self.comparison = None;
-            self.note_recreated(&ids, assignment);
-        }
-        if Instant::now() < self.compare_at || assignment.len() == 0 {
+        let is_due = self.comparison.is_none() && Instant::now() >= self.compare_at;
+        if !is_due || assignment.len() == 0 {
             return;
         }
         self.compare_at = Instant::now() + COMPARE_INTERVAL;
@@ -289,14 +306,23 @@ impl Recovery {
             let _ = sender.send(ids);
             wake.notify_one();
         });
-        self.comparison = Some(answer);
+        self.comparison = Some(Comparison {
+            partitions: assignment.iter().cloned().collect(),
+            ids: answer,
+        });
     }
 
-    fn note_recreated(&mut self, ids: &Ids, assignment: &Assignment) {
-        for partition in assignment.iter() {
+    fn note_recreated(
+        &mut self,
+        ids: &Ids,
+        partitions: &[Arc<Partition>],
+        assignment: &Assignment,
+    ) {
+        for partition in partitions {
             let id = ids.iter().find(|(topic, _)| *topic == partition.topic);
             if let Some((_, id)) = id
                 && partition.identify(*id) != *id
+                && assignment.has(partition)
                 && !self.stopped.contains_key(&partition.name())
             {
                 let refused = OutOfRange {

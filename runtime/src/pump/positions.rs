@@ -20,6 +20,7 @@ impl<C: Client> Pump<C> {
         for partition in self.recovery.unattached(&self.assignment) {
             self.messages.attach(partition);
         }
+        self.recovery.take_ids(&self.assignment);
         // A restart would be taken for the answer to a rebalance.
         if self.joining.is_some() || self.revocation.is_some() || self.stopped.is_some() {
             return;

@@ -119,3 +119,16 @@ async fn a_topic_with_another_id_is_read_from_its_start_though_nothing_is_refuse
     let reason = resumption.lost.as_ref().map(|lost| lost.reason);
     assert_eq!(reason, Some(positions::Reason::Recreation));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_is_revoked_before_its_topic_is_known_commits_the_id_too() {
+    let (mut fixture, partition) = fixture();
+    *fixture.client.ids.lock() = vec![("orders".to_owned(), TopicId(1))];
+    let (client, assignment) = (Arc::clone(&fixture.client), &mut fixture.assignment);
+    assert!(fixture.recovery.advance(&client, assignment).is_empty());
+    assert_eq!(partition.topic_id(), None);
+    assignment.remove(&[named("orders", 1)]);
+    fixture.wake.notified().await;
+    fixture.recovery.take_ids(&fixture.assignment);
+    assert_eq!(partition.topic_id(), Some(TopicId(1)));
+}
