@@ -15,7 +15,7 @@ use prometheus::{
 use rdkafka::error::RDKafkaErrorCode;
 
 use crate::commits::TransactionEnd;
-use crate::handler::grpc::{Availability, Lack};
+use crate::handler::{Availability, Lack};
 use gauges::{LazyGauge, RemovableGauge};
 
 /// Upper bounds of the processing-time buckets in seconds, the source's.
@@ -246,7 +246,7 @@ impl Metrics {
             queue: Arc::default(),
             handler_available: register.gauges(
                 "penstock_handler_available",
-                "1 while the Grpc handler takes messages, 0 while the runtime waits for it; the reason is then connection, handshake, credits or reading",
+                "1 while the handler takes messages, 0 while the runtime waits for it; the reason is then connection, handshake, credits, reading or stability; with Http and BatchHttp only connection",
                 &HANDLER_LABELS,
             )?,
             handler: Arc::default(),

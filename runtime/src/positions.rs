@@ -169,12 +169,12 @@ pub(crate) fn resume(
         OnOffsetLost::Latest => bounds.end,
         OnOffsetLost::Earliest | OnOffsetLost::Fail => oldest,
     };
-    // Of another log nothing was read, so everything from its oldest message on counts.
+    // Of another log nothing was read, so all its messages count.
     let unread = match reason {
         Reason::Retention => position,
         // Retention may have passed where the log departs.
         Reason::Truncation => departs_at.map_or(oldest, |departs_at| departs_at.min(oldest)),
-        Reason::Recreation => oldest,
+        Reason::Recreation => 0,
     };
     let lost = Lost {
         reason,

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::assembly::{Assembly, Plain};
 use crate::dead_letter::{DeadLetterError, DeadLetters, kafka_sink};
 use crate::decode::Decoder;
-use crate::handler::grpc::Availability;
+use crate::handler::Availability;
 use crate::handler::{BatchHandler, Handler};
 use crate::http::{Health, HealthCheck, ListenError, Place, Server, health_pages, metrics_page};
 use crate::kafka::{ConnectError, Edge, Target, Transactional, connect};

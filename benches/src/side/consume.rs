@@ -89,6 +89,7 @@ pub async fn fast_http(work: &Work, meter: &Arc<Meter>) -> Result<(), Failed> {
         true,
         consumer.handler.timeout.get(),
         false,
+        true,
     )?;
     consume(work, &mode, &address, JsonText, handler, meter).await
 }

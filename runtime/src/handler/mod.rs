@@ -1,5 +1,6 @@
 //! What a handler is, and the ways to be one.
 
+mod availability;
 #[cfg(test)]
 pub(crate) mod damage;
 pub mod grpc;
@@ -7,6 +8,7 @@ pub mod http;
 mod remote;
 mod stream;
 
+pub(crate) use availability::{Availability, Lack};
 pub use remote::RemoteHandler;
 
 use std::fmt;
@@ -28,6 +30,24 @@ pub trait Handler<T>: Send + Sync + 'static {
         &self,
         message: Message<'_, T>,
     ) -> impl Future<Output = Result<Done, HandlerError>> + Send;
+
+    /// Whether it sees to it itself that no attempt takes longer than
+    /// `spec.handler.timeout`. Otherwise the time of an attempt is that of the call.
+    fn keeps_time(&self) -> bool {
+        false
+    }
+
+    /// Handles a message as [`handle`](Self::handle), for a handler that
+    /// [keeps the time](Self::keeps_time). It calls `alive` at the beginning, and whenever it
+    /// has got further: a minute more than an attempt may take without a call, and the
+    /// liveness probe fails. A handler that never calls it is not watched.
+    fn handle_alive(
+        &self,
+        message: Message<'_, T>,
+        _alive: &(dyn Fn() + Sync),
+    ) -> impl Future<Output = Result<Done, HandlerError>> + Send {
+        self.handle(message)
+    }
 }
 
 /// Handles several messages a call: those that wait, up to `consumeBatchSize`.

@@ -39,7 +39,9 @@ impl RemoteHandler {
         let produces = consumer.commit == Commit::Transactional;
         let protocol = match transport {
             Transport::Http => {
-                Protocol::Http(HttpHandler::new(address, path, json, timeout, produces)?)
+                let is_shared = consumer.mode.handlers() > 1;
+                let handler = HttpHandler::new(address, path, json, timeout, produces, is_shared)?;
+                Protocol::Http(handler)
             }
             Transport::BatchHttp => {
                 let in_order = consumer.mode == ConsumeMode::InOrder;
@@ -77,6 +79,11 @@ impl RemoteHandler {
     /// # Errors
     /// As [`Runtime::run`].
     pub async fn run(self, runtime: Runtime, stop: CancellationToken) -> Result<(), RunError> {
+        let runtime = runtime.availability(match &self.protocol {
+            Protocol::Http(handler) => handler.availability(),
+            Protocol::BatchHttp(handler) => handler.availability(),
+            Protocol::Grpc(handler) => handler.availability(),
+        });
         match (self.protocol, self.format) {
             (Protocol::Http(handler), Format::Json) => runtime.run(JsonText, handler, stop).await,
             (Protocol::Http(handler), Format::Raw) => runtime.run(Raw, handler, stop).await,
@@ -86,12 +93,11 @@ impl RemoteHandler {
             (Protocol::BatchHttp(handler), Format::Raw) => {
                 runtime.run_in_batches(Raw, handler, stop).await
             }
-            (Protocol::Grpc(handler), format) => {
-                let runtime = runtime.availability(handler.availability());
-                match format {
-                    Format::Json => runtime.run_in_batches(JsonText, *handler, stop).await,
-                    Format::Raw => runtime.run_in_batches(Raw, *handler, stop).await,
-                }
+            (Protocol::Grpc(handler), Format::Json) => {
+                runtime.run_in_batches(JsonText, *handler, stop).await
+            }
+            (Protocol::Grpc(handler), Format::Raw) => {
+                runtime.run_in_batches(Raw, *handler, stop).await
             }
         }
     }

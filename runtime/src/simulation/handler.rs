@@ -26,7 +26,7 @@ type Given = Result<Done, HandlerError>;
 impl Scripted {
     fn call(&self) -> Call {
         // One that keeps time ends by itself.
-        let limit = match self.keeps_time() {
+        let limit = match BatchHandler::<Value>::keeps_time(self) {
             true => Duration::MAX,
             false => self.limit(),
         };
@@ -86,7 +86,7 @@ impl Scripted {
     ) -> Option<Given> {
         let end = |verdict| call.end(index, verdict);
         if attempt.answer == Answer::Hang {
-            if !self.keeps_time() {
+            if !BatchHandler::<Value>::keeps_time(self) {
                 std::future::pending::<()>().await;
             }
             tokio::time::sleep(self.limit()).await;
@@ -145,8 +145,25 @@ impl Scripted {
     ) -> Vec<Given> {
         let mut verdicts = Vec::new();
         for message in messages {
+            // What the handler has of a revoked partition is withdrawn from it.
+            let partition = message.assignment();
+            let withdraws = BatchHandler::<Value>::keeps_time(self);
+            let revoked = || Err(HandlerError::not_attempted("its partition was revoked"));
+            if withdraws && first.is_none() && partition.is_revoked() {
+                verdicts.push(revoked());
+                continue;
+            }
             let begun = first.take().unwrap_or_else(|| self.begin(message, call));
-            let Some(given) = self.work_on(message, begun, call).await else {
+            let given = tokio::select! {
+                biased;
+                given = self.work_on(message, begun, call) => given,
+                () = partition.when_revoked(), if withdraws => {
+                    call.end(begun.1, Verdict::CutShort);
+                    verdicts.push(revoked());
+                    continue;
+                }
+            };
+            let Some(given) = given else {
                 break;
             };
             let goes_on = match &given {

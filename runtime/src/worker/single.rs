@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
@@ -125,10 +126,7 @@ where
                 data,
                 attempt,
             };
-            let outcome = {
-                let _busy = seat.busy.start();
-                self.call(message, seat, hand).await
-            };
+            let outcome = self.call(message, seat, hand).await;
             let error = match outcome.map(|given| self.accept(given)) {
                 Some(Ok(done)) => return Ok(Ended::Handled(done)),
                 Some(Err(error)) => error,
@@ -170,7 +168,15 @@ where
         hand: &mut Hand,
     ) -> Option<Result<Done, HandlerError>> {
         let partition = message.record.assignment();
-        let call = AssertUnwindSafe(self.handler.handle(message)).catch_unwind();
+        // One that keeps the time may be at it for longer than an attempt, and says when it
+        // gets further.
+        let (busy, limit) = match self.handler.keeps_time() {
+            true => (seat.busy.watch(), Duration::MAX),
+            false => (seat.busy.start(), self.timeout),
+        };
+        let alive = || busy.renew();
+        let call = self.handler.handle_alive(message, &alive);
+        let call = AssertUnwindSafe(call).catch_unwind();
         tokio::pin!(call);
         // Most embedded handlers are done at once; only the others need a timer.
         let outcome = match (&mut call).now_or_never() {
@@ -182,7 +188,7 @@ where
                 hand.pass_on(seat);
                 tokio::select! {
                     biased;
-                    outcome = tokio::time::timeout(self.timeout, call) => outcome,
+                    outcome = tokio::time::timeout(limit, call) => outcome,
                     () = partition.when_revoked() => return None,
                 }
             }

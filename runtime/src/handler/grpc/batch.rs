@@ -5,13 +5,15 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use futures_util::future::select_all;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, Stream};
 
 use super::open::{Fate, Verdict};
 use super::v1::Order;
 use super::welcome::Peer;
 use crate::handler::{FailureKind, HandlerError};
+use crate::partition::Partition;
 use crate::record::{Message, Record};
 
 /// The state of a call.
@@ -88,7 +90,29 @@ impl<'m, T> Batch<'m, T> {
         }
     }
 
-    fn partition(&self, index: usize) -> &'m Arc<crate::partition::Partition> {
+    /// Yields the places in the list of the messages at these indices whose partition is
+    /// revoked, once for each partition.
+    pub(super) fn revocations(
+        &self,
+        indices: &[usize],
+    ) -> impl Stream<Item = Vec<usize>> + Unpin + use<'m, T> {
+        let mut partitions: Vec<(&'m Arc<Partition>, Vec<usize>)> = Vec::new();
+        for (place, index) in indices.iter().enumerate() {
+            let partition = self.partition(*index);
+            let known = partitions.iter_mut();
+            match known.rev().find(|(it, _)| Arc::ptr_eq(it, partition)) {
+                Some((_, places)) => places.push(place),
+                None => partitions.push((partition, vec![place])),
+            }
+        }
+        let revocations = partitions.into_iter().map(async |(partition, places)| {
+            partition.when_revoked().await;
+            places
+        });
+        revocations.collect::<FuturesUnordered<_>>()
+    }
+
+    fn partition(&self, index: usize) -> &'m Arc<Partition> {
         let messages = self.messages;
         messages[index].record.assignment()
     }
@@ -148,9 +172,10 @@ impl<'m, T> Batch<'m, T> {
                 Fate::TimedOut => Err(HandlerError::retryable(format_args!(
                     "the handler took longer than {timeout:?}"
                 ))),
-                Fate::Returned(why) | Fate::Suspect(why) | Fate::Bystander(why) => {
-                    Err(HandlerError::not_attempted(why))
-                }
+                Fate::Returned(why)
+                | Fate::Silent(why)
+                | Fate::Suspect(why)
+                | Fate::Bystander(why) => Err(HandlerError::not_attempted(why)),
                 Fate::Broke(why) => Err(HandlerError::retryable(why)),
             };
             self.verdicts[*index] = Some(verdict);

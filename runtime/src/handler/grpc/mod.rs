@@ -18,12 +18,14 @@
 //! **Invariant.** Nothing of a draining partition is sent: `Batch::return_draining` looks
 //! right before each chunk, with nothing awaited in between.
 //!
+//! **Invariant.** Nothing of a revoked partition begins: what the handler has of it is
+//! withdrawn, while it goes on with other partitions of the batch (`Batch::revocations`).
+//!
 //! **Invariant.** No two calls of one order run on two streams. A stream that the handler
 //! ended has no call left. After one that broke, the handler's process may still be at its
 //! calls: where there is an order, nothing is sent on the next stream before their time is
 //! over, unless nothing listened at the address in between, as the process is gone then.
 
-mod availability;
 mod batch;
 mod connect;
 mod encode;
@@ -52,15 +54,14 @@ use penstock_crds::validate::{Address, ConsumeMode, ValidatedConsumer};
 
 pub use hear::{Heard, hear};
 
+use super::availability::{Availability, Lack, Patience};
 use super::{BatchHandler, HandlerError};
 use crate::produce::Done;
 use crate::record::Message;
-use availability::Patience;
-pub(crate) use availability::{Availability, Lack};
 use batch::Batch;
 use connect::{ConnectError, Connector};
 use encode::{MAX_HEAD_SIZE, Plan};
-use open::Limits;
+use open::{Fate, Limits};
 use session::Session;
 use suspects::Suspects;
 
@@ -180,7 +181,7 @@ impl GrpcHandler {
         let session = connected.session;
         // Counted where the stream is replaced, as a wait before that may be cut short.
         if before.as_ref().is_some_and(|before| before.has_broken()) {
-            self.suspects.note_break();
+            self.suspects.note_trouble();
         }
         if !connected.was_gone {
             session.follows(before.and_then(|before| before.busy_until()));
@@ -260,6 +261,9 @@ impl GrpcHandler {
             false => self.unsuspected(batch).min(peer.max_batch).max(1),
         };
         let granted = || session.granted();
+        if alone && !self.is_proven(&session, batch, patience).await {
+            return;
+        }
         let credits = patience.wait_for(Lack::Credits, granted, session.take_credits(most));
         let Some(Some(credits)) = batch.unless_draining(credits).await else {
             return;
@@ -290,10 +294,50 @@ impl GrpcHandler {
         };
         let indices: Vec<_> = batch.rest.drain(..plan.count()).collect();
         let behind = |places: &[usize]| batch.behind(&indices, places);
-        let mut fates = sent.outcome(patience.alive, behind).await;
+        let revoked = batch.revocations(&indices);
+        let mut fates = sent.outcome(patience.alive, behind, revoked).await;
+        if fates.iter().any(|fate| matches!(fate, Fate::Verdict(_))) {
+            self.availability.has(Lack::Stability);
+        }
+        let is_silent = fates.iter().any(|fate| matches!(fate, Fate::Silent(_)));
+        if is_silent && session.note_silence() {
+            self.suspects.note_trouble();
+        }
         let records = indices.iter().map(|index| messages[*index].record);
-        self.suspects.take(records.zip(&mut fates), alone);
+        let age = session.opened().elapsed();
+        self.suspects.take(records.zip(&mut fates), alone, age);
         batch.take(&indices, fates, self.limits.timeout, peer);
+    }
+
+    /// Waits until the handler has shown that it stays up and speaks without a message, if it
+    /// has to before the first of the rest is sent alone. `false` if it has not, or a partition
+    /// drains before that.
+    async fn is_proven<T>(
+        &self,
+        session: &Session,
+        batch: &mut Batch<'_, T>,
+        patience: &Patience<'_>,
+    ) -> bool {
+        let messages = batch.messages;
+        let Some(record) = batch.rest.front().map(|first| messages[*first].record) else {
+            return false;
+        };
+        let Some(proof) = self.suspects.proof(record) else {
+            return true;
+        };
+        let heard = || session.heard();
+        let shown = patience.wait_for(Lack::Credits, heard, session.shows(proof));
+        let Some(shown) = batch.unless_draining(shown).await else {
+            return false;
+        };
+        if shown {
+            self.availability.has(Lack::Stability);
+        } else {
+            self.suspects.note_own_end(record);
+            let detail = format_args!("its stream ended within {:?}", session.opened().elapsed());
+            self.availability.lacks(Lack::Stability, detail);
+        }
+        shown
     }
 
     /// Waits for a stream on which something can be sent.

@@ -42,6 +42,8 @@ pub(super) enum Fate {
     TimedOut,
     /// It did not begin, or the handler ended the stream: it comes again as the same attempt.
     Returned(Arc<str>),
+    /// The handler said nothing from when it was sent until it was to begin.
+    Silent(Arc<str>),
     /// The stream broke, and no other delivery can have begun.
     Broke(Arc<str>),
     /// The stream broke, and this one had begun, as others may have.

@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures_util::{Stream, StreamExt as _};
 use parking_lot::Mutex;
 use prost::Message as _;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
 use super::encode::Plan;
 use super::open::{Ended, Fate, Limits, OpenChunks, REPORT_GRACE};
 use super::outgoing::Outgoing;
+use super::suspects::Proof;
 use super::v1::cancel::Reason;
 use super::v1::{self, Cancel, FromHandler, FromRuntime, from_runtime};
 use super::welcome::Peer;
@@ -33,9 +36,14 @@ pub(super) struct Session {
     /// Deliveries that the handler will take.
     credits: Semaphore,
     granted: Mutex<Instant>,
+    /// When the handler last said something.
+    heard: Mutex<Instant>,
+    has_spoken: Notify,
+    /// What was `heard` last when the silence began that was noted last.
+    silent_since: Mutex<Option<Instant>>,
     open: Mutex<OpenChunks>,
     next_id: AtomicU64,
-    live: AtomicBool,
+    ended: CancellationToken,
     opened: Instant,
     /// Until when the handler may be at deliveries of this stream, or of the one before,
     /// that broke.
@@ -60,9 +68,12 @@ impl Session {
             limits,
             credits: Semaphore::new(0),
             granted: Mutex::new(Instant::now()),
+            heard: Mutex::new(Instant::now()),
+            has_spoken: Notify::new(),
+            silent_since: Mutex::default(),
             open: Mutex::new(OpenChunks::new(limits)),
             next_id: AtomicU64::new(1),
-            live: AtomicBool::new(true),
+            ended: CancellationToken::new(),
             opened: Instant::now(),
             busy_until: Mutex::default(),
             has_broken: AtomicBool::new(false),
@@ -81,7 +92,7 @@ impl Session {
 
     /// Whether deliveries can be sent.
     pub(super) fn is_live(&self) -> bool {
-        self.live.load(Ordering::Acquire)
+        !self.ended.is_cancelled()
     }
 
     /// Whether the stream ended other than in order.
@@ -103,7 +114,7 @@ impl Session {
 
     /// Sends nothing more, and lets the handler end.
     pub(super) fn close(&self) {
-        self.live.store(false, Ordering::Release);
+        self.ended.cancel();
         self.credits.close();
         self.outgoing.close();
     }
@@ -121,6 +132,36 @@ impl Session {
     /// When the handler last granted credits.
     pub(super) fn granted(&self) -> Instant {
         *self.granted.lock()
+    }
+
+    /// When the handler last said something.
+    pub(super) fn heard(&self) -> Instant {
+        *self.heard.lock()
+    }
+
+    /// Notes that the handler is silent. Returns `true` if that silence was not noted before.
+    pub(super) fn note_silence(&self) -> bool {
+        let heard = self.heard();
+        self.silent_since.lock().replace(heard) != Some(heard)
+    }
+
+    /// Waits until the handler has shown what it has to; `false` if the stream ends before.
+    pub(super) async fn shows(&self, proof: Proof) -> bool {
+        let shown = async {
+            sleep_until(self.opened + proof.age).await;
+            loop {
+                let spoken = self.has_spoken.notified();
+                if self.heard() > proof.since {
+                    return;
+                }
+                spoken.await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.ended.cancelled() => false,
+            () = shown => true,
+        }
     }
 
     /// Takes up to `most` credits, and waits for the first. `None` once the stream has ended.
@@ -169,6 +210,7 @@ impl Session {
         let sent = Sent {
             session: Arc::clone(self),
             first_id,
+            sent: Instant::now(),
             outcome,
         };
         let written = self
@@ -180,6 +222,8 @@ impl Session {
     /// Takes what the handler said.
     pub(super) fn take(&self, message: FromHandler) {
         let now = Instant::now();
+        *self.heard.lock() = now;
+        self.has_spoken.notify_waiters();
         let FromHandler {
             credits,
             verdicts,
@@ -283,17 +327,19 @@ pub(super) fn describe(status: &Status) -> String {
 pub(super) struct Sent {
     session: Arc<Session>,
     first_id: u64,
+    sent: Instant,
     outcome: oneshot::Receiver<Vec<Fate>>,
 }
 
 impl Sent {
     /// Waits until each delivery has a fate, and withdraws those that take too long, with
-    /// those that `behind` finds behind them in their order. Calls `alive` as long as some
-    /// have time left.
+    /// those that `behind` finds behind them in their order, and those that `revoked` names.
+    /// Calls `alive` as long as some have time left.
     pub(super) async fn outcome(
         mut self,
         alive: &(dyn Fn() + Sync),
         behind: impl Fn(&[usize]) -> Vec<usize>,
+        mut revoked: impl Stream<Item = Vec<usize>> + Unpin,
     ) -> Vec<Fate> {
         let limits = self.session.limits;
         let first_look = limits.timeout.min(limits.wait + REPORT_GRACE);
@@ -302,6 +348,12 @@ impl Sent {
             tokio::select! {
                 biased;
                 outcome = &mut self.outcome => return outcome.unwrap_or_default(),
+                Some(places) = revoked.next() => {
+                    let fate = Fate::Returned("its partition was revoked".into());
+                    self.session
+                        .withdraw(self.first_id, &places, &fate, Reason::Revoked);
+                    continue;
+                }
                 () = sleep_until(next) => {}
             }
             alive();
@@ -324,7 +376,10 @@ impl Sent {
         if !overdue.not_begun.is_empty() {
             let wait = session.limits.wait;
             let why = format!("the handler did not begin it within {wait:?}").into();
-            let fate = Fate::Returned(why);
+            let fate = match session.heard() > self.sent {
+                true => Fate::Returned(why),
+                false => Fate::Silent(why),
+            };
             session.withdraw(id, &overdue.not_begun, &fate, Reason::NotBegun);
         }
     }

@@ -1,25 +1,20 @@
 //! Several messages, one POST: CloudEvents 1.0 in batched mode.
 
-use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
 use penstock_crds::validate::Address;
-use tokio::sync::RwLock;
 
-use super::answer::SendError;
 use super::client::{Client, RequestError};
 use super::events::write_events;
+use super::turns::Turns;
 use super::{HttpHandlerError, parse_path, verdict, verdicts};
-use crate::handler::{BatchHandler, HandlerError};
+use crate::handler::{Availability, BatchHandler, HandlerError};
 use crate::produce::Done;
 use crate::record::Message;
 
 /// Most bytes of an answer's body: ten thousand verdicts with a long reason each.
 pub(super) const LONGEST_ANSWER: usize = 16 * 1024 * 1024;
-
-/// The time between two signs of life in a wait.
-const TICK: Duration = Duration::from_secs(5);
 
 /// Gives messages to an HTTP server, several a request.
 pub struct BatchHttpHandler {
@@ -28,8 +23,7 @@ pub struct BatchHttpHandler {
     head: String,
     json: bool,
     in_order: bool,
-    /// Held for reading by each batch, for writing by a message that is given alone.
-    turns: RwLock<()>,
+    turns: Turns,
 }
 
 impl BatchHttpHandler {
@@ -51,13 +45,18 @@ impl BatchHttpHandler {
             ),
             json,
             in_order,
-            turns: RwLock::default(),
+            turns: Turns::default(),
         })
     }
 
     /// Waits until the handler accepts connections, at most `limit`.
     pub async fn wait_until_up(&self, limit: Duration) -> Result<(), HandlerError> {
         self.client.wait_until_up(limit).await
+    }
+
+    /// Whether the handler can be reached.
+    pub(crate) fn availability(&self) -> &Arc<Availability> {
+        self.client.availability()
     }
 }
 
@@ -77,8 +76,7 @@ impl<T: Sync> BatchHandler<T> for BatchHttpHandler {
         alive: &(dyn Fn() + Sync),
     ) -> Vec<Result<Done, HandlerError>> {
         let together = {
-            let _turn = patiently(self.turns.read(), alive).await;
-            alive();
+            let _turn = self.turns.together(alive).await;
             let mut partitions = messages.iter().map(|it| it.record.assignment());
             if !partitions.all(|partition| partition.may_begin()) {
                 // One began to drain while this waited. The batch is made again without it.
@@ -89,8 +87,8 @@ impl<T: Sync> BatchHandler<T> for BatchHttpHandler {
         };
         match together {
             Ok(verdicts) => verdicts,
-            Err(error) if is_closed(&error) => self.isolate(messages, alive).await,
-            Err(error) => vec![Err(charge(error)); messages.len()],
+            Err(error) if error.is_closed() => self.isolate(messages, alive).await,
+            Err(error) => vec![Err(error.charge()); messages.len()],
         }
     }
 }
@@ -109,18 +107,8 @@ impl BatchHttpHandler {
             head.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
             head.extend_from_slice(b"\r\n\r\n");
         };
-        let limit = self.client.timeout();
-        let answer = tokio::time::timeout(limit, self.client.send(write_head, &body)).await;
-        let Ok(answer) = answer else {
-            let late = format_args!("the handler took longer than {limit:?}");
-            return Ok(vec![Err(HandlerError::retryable(late)); messages.len()]);
-        };
-        let answer = answer?;
-        if answer.status == StatusCode::SERVICE_UNAVAILABLE
-            && let Some(wait) = verdict::wait(&answer)
-        {
-            let away = "the handler answered 503 with Retry-After";
-            let error = HandlerError::not_attempted(away).after(wait);
+        let answer = self.client.send_in_time(write_head, &body).await?;
+        if let Some(error) = verdict::unavailable(&answer) {
             return Ok(vec![Err(error); messages.len()]);
         }
         Ok(verdicts::of(&answer, messages.len()))
@@ -137,8 +125,7 @@ impl BatchHttpHandler {
     ) -> Vec<Result<Done, HandlerError>> {
         let mut verdicts = Vec::with_capacity(messages.len());
         for message in messages {
-            let _turn = patiently(self.turns.write(), alive).await;
-            alive();
+            let _turn = self.turns.alone(alive).await;
             if !message.record.assignment().may_begin() {
                 let drains = HandlerError::not_attempted("its partition drains");
                 verdicts.push(Err(drains));
@@ -151,7 +138,7 @@ impl BatchHttpHandler {
             let none = || HandlerError::retryable("the handler gave no verdict");
             let verdict = match answered {
                 Ok(mut verdicts) => verdicts.pop().unwrap_or_else(|| Err(none())),
-                Err(error) => Err(charge(error)),
+                Err(error) => Err(error.charge()),
             };
             let stops = matches!(&verdict, Err(error) if error.stops_key());
             verdicts.push(verdict);
@@ -160,31 +147,6 @@ impl BatchHttpHandler {
             }
         }
         verdicts
-    }
-}
-
-/// Waits for a turn, which others may take long to pass on.
-async fn patiently<O>(turn: impl Future<Output = O>, alive: &(dyn Fn() + Sync)) -> O {
-    tokio::pin!(turn);
-    loop {
-        match tokio::time::timeout(TICK, &mut turn).await {
-            Ok(turn) => return turn,
-            Err(_) => alive(),
-        }
-    }
-}
-
-/// Returns `true` if the connection was closed before a byte of the answer came.
-fn is_closed(error: &RequestError) -> bool {
-    matches!(error, RequestError::Unanswered(SendError::Closed(_)))
-}
-
-/// Returns what a request without an answer means for its messages: nothing, if none was
-/// sent.
-fn charge(error: RequestError) -> HandlerError {
-    match error {
-        RequestError::Unreachable { .. } => HandlerError::not_attempted(error),
-        RequestError::Unanswered(_) => HandlerError::retryable(error),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Requests to a handler, over connections that are kept.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 use super::answer::{Answer, SendError, shown};
 use super::connection::{Connection, State};
 use super::deadline::Deadline;
-use crate::handler::HandlerError;
+use crate::handler::{Availability, HandlerError, Lack};
 
 /// Share of an attempt's time for which a handler that does not accept
 /// connections is waited for, so that a restart of it costs no attempt, and
@@ -33,8 +34,26 @@ pub(super) enum RequestError {
         limit: Duration,
         error: String,
     },
+    #[error("the handler took longer than {0:?}")]
+    Late(Duration),
     #[error(transparent)]
     Unanswered(#[from] SendError),
+}
+
+impl RequestError {
+    /// Returns `true` if the connection was closed before a byte of the answer came.
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self, Self::Unanswered(SendError::Closed(_)))
+    }
+
+    /// Returns what a request without an answer means for its messages: nothing, if none was
+    /// sent.
+    pub(super) fn charge(self) -> HandlerError {
+        match self {
+            Self::Unreachable { .. } => HandlerError::not_attempted(self),
+            Self::Late(_) | Self::Unanswered(_) => HandlerError::retryable(self),
+        }
+    }
 }
 
 /// Sends requests to one handler, each over a connection that has no other.
@@ -51,6 +70,7 @@ pub(super) struct Client {
     idle: Mutex<Vec<Connection>>,
     /// Whether the handler has sent bytes that belong to no answer. Never cleared.
     distrusted: AtomicBool,
+    availability: Arc<Availability>,
 }
 
 impl Client {
@@ -63,12 +83,13 @@ impl Client {
             longest_answer,
             idle: Mutex::default(),
             distrusted: AtomicBool::new(false),
+            availability: Arc::default(),
         }
     }
 
-    /// The maximum time for an attempt.
-    pub(super) fn timeout(&self) -> Duration {
-        self.timeout
+    /// Whether the handler can be reached.
+    pub(super) fn availability(&self) -> &Arc<Availability> {
+        &self.availability
     }
 
     /// When the time of an attempt that begins now is over.
@@ -83,8 +104,25 @@ impl Client {
         Ok(())
     }
 
-    /// Sends a request, whose head `write_head` writes, and reads the answer.
-    pub(super) async fn send(
+    /// Sends a request, whose head `write_head` writes, and reads the answer, within the time
+    /// of an attempt. Notes whether the handler can be reached.
+    pub(super) async fn send_in_time(
+        &self,
+        write_head: impl Fn(&mut Vec<u8>),
+        body: &[u8],
+    ) -> Result<Answer, RequestError> {
+        let sent = tokio::time::timeout(self.timeout, self.send(write_head, body)).await;
+        let answer = sent.unwrap_or(Err(RequestError::Late(self.timeout)));
+        match &answer {
+            Err(error @ RequestError::Unreachable { .. }) => {
+                self.availability.lacks(Lack::Connection, error);
+            }
+            _ => self.availability.has(Lack::Connection),
+        }
+        answer
+    }
+
+    async fn send(
         &self,
         write_head: impl Fn(&mut Vec<u8>),
         body: &[u8],

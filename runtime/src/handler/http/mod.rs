@@ -16,20 +16,24 @@ mod events;
 mod head;
 mod hear;
 mod records;
+mod turns;
 mod verdict;
 mod verdicts;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
 use penstock_crds::validate::Address;
 use thiserror::Error;
 
+use self::answer::Answer;
 pub use self::batch::BatchHttpHandler;
-use self::client::Client;
+use self::client::{Client, RequestError};
 use self::cloudevents::EventWriter;
 pub use self::hear::hear;
-use super::{Handler, HandlerError};
+use self::turns::Turns;
+use super::{Availability, Handler, HandlerError};
 use crate::produce::Done;
 use crate::record::Message;
 
@@ -66,17 +70,21 @@ pub struct HttpHandler {
     events: EventWriter,
     /// Whether answers bring records to produce.
     produces: bool,
+    /// `None` where there is one request at a time.
+    turns: Option<Turns>,
 }
 
 impl HttpHandler {
     /// A handler that listens at an address. `timeout` is the longest time for an
-    /// attempt. With `produces` an answer may bring records to produce.
+    /// attempt. With `produces` an answer may bring records to produce. `is_shared` says that
+    /// several requests run at the same time.
     pub fn new(
         address: &Address,
         path: &str,
         json: bool,
         timeout: Duration,
         produces: bool,
+        is_shared: bool,
     ) -> Result<Self, HttpHandlerError> {
         let longest = match produces {
             true => LONGEST_RECORDS,
@@ -86,6 +94,7 @@ impl HttpHandler {
             client: Client::new(address, timeout, longest),
             events: EventWriter::new(&parse_path(path)?, json),
             produces,
+            turns: is_shared.then(Turns::default),
         })
     }
 
@@ -93,19 +102,152 @@ impl HttpHandler {
     pub async fn wait_until_up(&self, limit: Duration) -> Result<(), HandlerError> {
         self.client.wait_until_up(limit).await
     }
+
+    /// Whether the handler can be reached.
+    pub(crate) fn availability(&self) -> &Arc<Availability> {
+        self.client.availability()
+    }
+
+    /// Sends a message. If its connection is closed without an answer, the handler's process
+    /// may have died of another message: it is sent again alone then, and charged only if that
+    /// happens again.
+    async fn send<T>(
+        &self,
+        message: &Message<'_, T>,
+        alive: &(dyn Fn() + Sync),
+    ) -> Result<Answer, HandlerError> {
+        let Some(turns) = &self.turns else {
+            alive();
+            return self.request(message).await.map_err(RequestError::charge);
+        };
+        let answer = {
+            let _turn = turns.together(alive).await;
+            may_begin(message)?;
+            self.request(message).await
+        };
+        match answer {
+            Err(error) if error.is_closed() => {
+                let _turn = turns.alone(alive).await;
+                may_begin(message)?;
+                self.request(message).await.map_err(RequestError::charge)
+            }
+            answer => answer.map_err(RequestError::charge),
+        }
+    }
+
+    async fn request<T>(&self, message: &Message<'_, T>) -> Result<Answer, RequestError> {
+        let body = message.payload().unwrap_or_default();
+        let deadline = self.client.deadline();
+        let write_head = |head: &mut Vec<u8>| self.events.write(message, deadline, head);
+        self.client.send_in_time(write_head, body).await
+    }
+}
+
+/// Refuses a message whose partition began to drain while it waited for a turn.
+fn may_begin<T>(message: &Message<'_, T>) -> Result<(), HandlerError> {
+    match message.assignment().may_begin() {
+        true => Ok(()),
+        false => Err(HandlerError::not_attempted("its partition drains")),
+    }
 }
 
 impl<T: Sync> Handler<T> for HttpHandler {
     async fn handle(&self, message: Message<'_, T>) -> Result<Done, HandlerError> {
-        let body = message.payload().unwrap_or_default();
-        let deadline = self.client.deadline();
-        let write_head = |head: &mut Vec<u8>| self.events.write(&message, deadline, head);
-        let answer = self.client.send(write_head, body).await;
-        let answer = answer.map_err(HandlerError::retryable)?;
+        self.handle_alive(message, &|| {}).await
+    }
+
+    /// A message may wait for its turn, and be sent twice.
+    fn keeps_time(&self) -> bool {
+        true
+    }
+
+    async fn handle_alive(
+        &self,
+        message: Message<'_, T>,
+        alive: &(dyn Fn() + Sync),
+    ) -> Result<Done, HandlerError> {
+        let answer = self.send(&message, alive).await?;
+        if let Some(error) = verdict::unavailable(&answer) {
+            return Err(error);
+        }
         if self.produces {
             records::of(&answer)
         } else {
             records::unexpected(&answer)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::handler::FailureKind;
+    use crate::record::{OwnedRecord, Record};
+
+    const DONE: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
+
+    /// Reads a request with a body of one byte, and returns the byte.
+    async fn read(connection: &mut TcpStream) -> u8 {
+        let mut request = Vec::new();
+        while !request.windows(4).any(|it| it == b"\r\n\r\n") || request.ends_with(b"\n") {
+            assert_ne!(connection.read_buf(&mut request).await.unwrap(), 0);
+        }
+        request[request.len() - 1]
+    }
+
+    /// A process that dies with so many requests at work, and then of each that is `p`.
+    async fn mortal(listener: TcpListener, together: usize) {
+        let mut at_work = Vec::new();
+        while at_work.len() < together {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            read(&mut connection).await;
+            at_work.push(connection);
+        }
+        drop(at_work);
+        loop {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            if read(&mut connection).await != b'p' {
+                connection.write_all(DONE).await.unwrap();
+            }
+        }
+    }
+
+    /// Gives messages with these values to a handler at the same time.
+    async fn give(values: &[u8], together: usize, is_shared: bool) -> Vec<Result<(), FailureKind>> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::Port(listener.local_addr().unwrap().port());
+        tokio::spawn(mortal(listener, together));
+        let limit = Duration::from_secs(30);
+        let handler = HttpHandler::new(&address, "/", false, limit, false, is_shared).unwrap();
+        let records = values.iter().map(|value| {
+            Record::from(OwnedRecord {
+                payload: Some(vec![*value]),
+                ..OwnedRecord::default()
+            })
+        });
+        let records: Vec<_> = records.collect();
+        let calls = records
+            .iter()
+            .map(|record| handler.handle(Message::new(record, &(), 1)));
+        let given = futures_util::future::join_all(calls).await.into_iter();
+        given
+            .map(|given| given.map(drop).map_err(|error| error.kind()))
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn after_a_crash_exactly_the_message_that_repeats_it_is_charged() {
+        let expected = [Ok(()), Err(FailureKind::Retryable), Ok(())];
+        assert_eq!(give(b"ipi", 3, true).await, expected);
+    }
+
+    #[tokio::test]
+    async fn a_message_that_was_alone_at_a_crash_is_charged_at_once() {
+        let charged = [Err(FailureKind::Retryable)];
+        assert_eq!(give(b"i", 1, false).await, charged);
+        assert_eq!(give(b"i", 1, true).await, [Ok(())]);
     }
 }

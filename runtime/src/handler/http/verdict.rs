@@ -32,6 +32,13 @@ pub(super) fn of(answer: &Answer) -> Result<(), HandlerError> {
     })
 }
 
+/// Returns why the handler takes nothing for some time; `None` if it does not say so.
+pub(super) fn unavailable(answer: &Answer) -> Option<HandlerError> {
+    let wait = wait(answer).filter(|_| answer.status == StatusCode::SERVICE_UNAVAILABLE)?;
+    let away = "the handler answered 503 with Retry-After";
+    Some(HandlerError::not_attempted(away).after(wait))
+}
+
 fn passes(status: StatusCode) -> bool {
     status.is_server_error()
         || matches!(
@@ -41,7 +48,7 @@ fn passes(status: StatusCode) -> bool {
 }
 
 /// The wait that `Retry-After` asks for, where it is given in seconds.
-pub(super) fn wait(answer: &Answer) -> Option<Duration> {
+fn wait(answer: &Answer) -> Option<Duration> {
     let seconds = answer.retry_after.as_ref()?.to_str().ok()?;
     seconds.trim().parse().ok().map(Duration::from_secs)
 }

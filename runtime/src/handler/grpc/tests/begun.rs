@@ -262,6 +262,36 @@ async fn in_order_a_message_before_one_that_drains_is_still_sent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_handler_has_of_a_revoked_partition_is_withdrawn() {
+    for mode in ["Fast", "InOrder"] {
+        let fixture = fixture(mode, "5s");
+        let (_server, mut call) = open(&fixture, 10).await;
+        let records = [(0, 0), (1, 9), (0, 1), (1, 10)];
+        let records = records.map(|(partition, offset)| record(partition, offset));
+        let revoked = [1, 3].map(|place: usize| Arc::clone(records[place].assignment()));
+        let given = fixture.give_records(records.into());
+        let batch = call.batch().await;
+        let first = batch.first_id;
+        call.begin(first, 1);
+        revoked.iter().for_each(|partition| partition.revoke());
+        // It goes on with the other partition.
+        let mut cancelled = Vec::new();
+        while cancelled.len() < 2 {
+            let cancel = call.cancel().await;
+            assert_eq!(cancel.reason(), v1::cancel::Reason::Revoked);
+            let ids = cancel.deliveries.iter();
+            cancelled.extend(ids.flat_map(|range| range.first_id..range.first_id + range.count));
+        }
+        cancelled.sort_unstable();
+        assert_eq!(cancelled, [first + 1, first + 3], "{mode}");
+        call.settle(first, 1, done());
+        call.settle(first + 2, 1, done());
+        let all = [Ok(()), RETURNED, Ok(()), RETURNED];
+        assert_eq!(kinds(&verdicts(given).await), all, "{mode}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_limits_of_the_handler_are_kept() {
     let fixture = fixture("Fast", "5s");
     let mut server = Scripted::start(fixture.socket());

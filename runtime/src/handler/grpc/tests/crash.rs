@@ -10,9 +10,12 @@ use super::*;
 const CHARGED: Result<(), FailureKind> = Err(FailureKind::Retryable);
 const RETURNED: Result<(), FailureKind> = Err(FailureKind::NotAttempted);
 
+/// What is to happen happens within this time, or never.
+const LONG: Duration = Duration::from_secs(4 * 3600);
+
 /// How a process dies.
 #[derive(Clone, Copy, Debug)]
-enum Death {
+pub(super) enum Death {
     /// After it has reported all that it was sent as begun.
     Reported,
     /// Before it could report that the poison began; others had been reported.
@@ -22,7 +25,7 @@ enum Death {
 }
 
 /// A handler's process that dies of some messages. It says done if it lives.
-async fn mortal(mut server: Scripted, poison: BTreeSet<i64>, death: Death) {
+pub(super) async fn mortal(mut server: Scripted, poison: BTreeSet<i64>, death: Death) {
     loop {
         let mut call = server.call().await;
         call.welcome(1000);
@@ -52,15 +55,27 @@ async fn mortal(mut server: Scripted, poison: BTreeSet<i64>, death: Death) {
     }
 }
 
+/// Ends a process, and waits until it has left its socket.
+pub(super) async fn end(process: JoinHandle<()>) {
+    process.abort();
+    // It was cancelled.
+    let _ = process.await;
+}
+
 /// Gives a batch until each message has another verdict than that it was not attempted.
 /// Returns how often each was charged by then.
-async fn charges(fixture: &Fixture, mut offsets: Vec<i64>, attempts: u32) -> BTreeMap<i64, u32> {
+pub(super) async fn charges(
+    fixture: &Fixture,
+    mut offsets: Vec<i64>,
+    attempts: u32,
+) -> BTreeMap<i64, u32> {
     let mut charged = BTreeMap::new();
     for _ in 0..100 {
         if offsets.is_empty() {
             return charged;
         }
-        let verdicts = verdicts(fixture.give(offsets.clone())).await;
+        let given = tokio::time::timeout(LONG, fixture.give(offsets.clone())).await;
+        let verdicts = given.expect("the batch ends").unwrap();
         let mut rest = Vec::new();
         for (offset, kind) in offsets.into_iter().zip(kinds(&verdicts)) {
             match kind {
@@ -90,7 +105,7 @@ async fn exactly_the_poison_is_charged() {
     {
         let fixture = fixture("Fast", "30s");
         let server = Scripted::start(fixture.socket());
-        tokio::spawn(mortal(server, poison.clone(), death));
+        let process = tokio::spawn(mortal(server, poison.clone(), death));
         let both = tokio::join!(
             charges(&fixture, (0..10).collect(), 3),
             charges(&fixture, (10..20).collect(), 3),
@@ -98,6 +113,7 @@ async fn exactly_the_poison_is_charged() {
         let charged: BTreeMap<_, _> = both.0.into_iter().chain(both.1).collect();
         let expected = poison.into_iter().map(|offset| (offset, 3));
         assert_eq!(charged, expected.collect(), "{death:?}");
+        end(process).await;
     }
 }
 

@@ -5,6 +5,7 @@ mod begun;
 mod connection;
 mod crash;
 mod credits;
+mod innocent;
 mod keys;
 mod serve;
 mod server;

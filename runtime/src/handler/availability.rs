@@ -32,6 +32,8 @@ pub(crate) enum Lack {
     Reading,
     /// Credits.
     Credits,
+    /// A process that stays while it has no message.
+    Stability,
 }
 
 impl Lack {
@@ -42,6 +44,7 @@ impl Lack {
             Self::Handshake => "handshake",
             Self::Credits => "credits",
             Self::Reading => "reading",
+            Self::Stability => "stability",
         }
     }
 
@@ -56,6 +59,7 @@ impl Lack {
             Self::Handshake => "the handler is refused",
             Self::Credits => "the handler takes no more messages",
             Self::Reading => "the handler reads nothing from the stream",
+            Self::Stability => "the handler ends while it has no message",
         }
     }
 }
