@@ -55,6 +55,9 @@ pub(crate) struct Partition {
     /// The topic's id when its offset was committed, or else when it was assigned, once
     /// that is known.
     topic_id: OnceLock<TopicId>,
+    /// The position is one of the topic that has the id: its commit said so, or something was
+    /// read there.
+    is_identified: AtomicBool,
     state: AtomicU8,
     offsets: Mutex<OffsetTracker>,
     /// What is to be produced for messages that are handled and not committed.
@@ -108,6 +111,7 @@ impl Partition {
             metrics: metrics.partition(topic, number),
             displaced: AtomicBool::new(false),
             topic_id: OnceLock::new(),
+            is_identified: AtomicBool::new(false),
             state: AtomicU8::new(ACTIVE),
             offsets: Mutex::default(),
             outbox: Mutex::default(),
@@ -138,6 +142,7 @@ impl Partition {
             metadata: gaps.encode(METADATA_LIMIT),
         };
         let topic_id = OnceLock::new();
+        let is_identified = AtomicBool::new(gaps.topic_id().is_some());
         if let Some(id) = gaps.topic_id() {
             // The first value of a new cell.
             let _ = topic_id.set(TopicId(id));
@@ -146,6 +151,7 @@ impl Partition {
             offsets: Mutex::new(OffsetTracker::resume(gaps)),
             committed: Mutex::new(Some(committed)),
             topic_id,
+            is_identified,
             ..self
         }
     }
@@ -175,6 +181,7 @@ impl Partition {
 
     /// Notes that all below this offset was read, messages or not.
     pub(crate) fn reach(&self, offset: i64) {
+        self.is_identified.store(true, Ordering::Relaxed);
         self.note_hole(offset);
         self.next_read.fetch_max(offset, Ordering::Relaxed);
         let idle = {
@@ -260,7 +267,13 @@ impl Partition {
         *self.topic_id.get_or_init(|| id)
     }
 
-    /// The id of the topic that the position belongs to, once that is known.
+    /// Returns `true` if the position surely belongs to the topic with the id: that may have
+    /// been created again between a commit that names none and the look-up of its id.
+    pub(crate) fn is_identified(&self) -> bool {
+        self.is_identified.load(Ordering::Relaxed)
+    }
+
+    /// The id of the topic, once that is known.
     pub(crate) fn topic_id(&self) -> Option<TopicId> {
         self.topic_id.get().copied()
     }
@@ -273,6 +286,7 @@ impl Partition {
         messages: impl IntoIterator<Item = (i64, Option<i64>, &'a mut u32)>,
     ) -> Vec<usize> {
         let (mut handled, mut sent_back) = (Vec::new(), false);
+        self.is_identified.store(true, Ordering::Relaxed);
         {
             let mut offsets = self.offsets.lock();
             for (place, (offset, time, failed)) in messages.into_iter().enumerate() {

@@ -78,6 +78,8 @@ struct Question {
     position: Option<i64>,
     refused: OutOfRange,
     topic_id: Option<TopicId>,
+    /// Whether the position is one of the topic with that id.
+    is_identified: bool,
 }
 
 /// What the look-up of one partition found.
@@ -258,6 +260,7 @@ impl Recovery {
                 position: stopped.partition.read_position(),
                 refused: stopped.refused,
                 topic_id: stopped.partition.topic_id(),
+                is_identified: stopped.partition.is_identified(),
             })
             .collect();
         let (client, policy, wake) = (Arc::clone(client), self.policy, Arc::clone(&self.wake));
@@ -372,8 +375,8 @@ async fn look_up<C: Client>(
     answers.extend(known.into_iter().map(|question| {
         let bounds = bounds(&question.partition, &starts, &ends);
         let incarnation = match (question.topic_id, ids.get(&question.partition.topic)) {
-            (Some(before), Some(now)) if before == *now => Incarnation::Same,
-            (Some(_), Some(_)) => Incarnation::Other,
+            (Some(before), Some(now)) if before != *now => Incarnation::Other,
+            (Some(_), Some(_)) if question.is_identified => Incarnation::Same,
             _ => Incarnation::Unknown,
         };
         let position = question.position.unwrap_or_default();

@@ -110,7 +110,7 @@ impl<C: Client> Pump<C> {
             self.pins.pin(&mut self.parts.commits, &current);
         }
         // Other partitions of the topic were created again too.
-        if incarnation == Incarnation::Other {
+        if incarnation != Incarnation::Same {
             self.recovery.compare_soon();
         }
         StartOffset {

@@ -132,3 +132,22 @@ async fn a_partition_that_is_revoked_before_its_topic_is_known_commits_the_id_to
     fixture.recovery.take_ids(&fixture.assignment);
     assert_eq!(partition.topic_id(), Some(TopicId(1)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_epoch_does_not_tell_where_a_log_departs_that_may_be_another() {
+    let refused = OutOfRange {
+        position: None,
+        departs_at: Some(60),
+    };
+    for is_read in [false, true] {
+        let (mut fixture, partition) = fixture();
+        *fixture.client.ids.lock() = vec![("orders".to_owned(), TopicId(1))];
+        assert!(fixture.advance(Duration::from_secs(10)).await.is_empty());
+        if is_read {
+            partition.deliver([(69, None, &mut 0)]);
+        }
+        fixture.recovery.note(Arc::clone(&partition), refused);
+        let found = fixture.advance(Duration::from_secs(10)).await;
+        assert_eq!(resumed(&found).offset, if is_read { 60 } else { 30 });
+    }
+}

@@ -26,9 +26,9 @@ use members::Member;
 /// How often it is looked whether everything has drained.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// The longest time for everything to drain once disturbances have ended. Far more than
-/// any wait in the engine: two minutes for a transaction that covers offsets, and several
-/// sessions.
+/// The longest time without progress once disturbances have ended: the first message that is
+/// open stays the same. Far more than any wait in the engine: all back-offs of a message, two
+/// minutes for a transaction that covers offsets, and several sessions.
 const DRAIN_LIMIT: Duration = Duration::from_secs(900);
 
 /// A commit that the coordinator applied.
@@ -231,10 +231,12 @@ impl Driver {
         if self.wanted.iter().all(|wanted| !wanted) {
             self.start(0);
         }
-        let deadline = Instant::now() + DRAIN_LIMIT;
-        while let Some(open) = self.undrained() {
-            if Instant::now() > deadline {
-                return Some(format!("not drained after {DRAIN_LIMIT:?}: {open}"));
+        let (mut since, mut open) = (Instant::now(), String::new());
+        while let Some(still_open) = self.undrained() {
+            if still_open != open {
+                (since, open) = (Instant::now(), still_open);
+            } else if since.elapsed() > DRAIN_LIMIT {
+                return Some(format!("no progress for {DRAIN_LIMIT:?}: {open}"));
             }
             self.look().await;
         }
