@@ -31,8 +31,9 @@ impl Partition {
             return;
         }
         self.held_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        let left = self.held.fetch_sub(1, Ordering::AcqRel) - 1;
-        if left == self.resume_at.load(Ordering::Acquire) {
+        // In one order with the same in `pause`: one of both sees what the other wrote.
+        let left = self.held.fetch_sub(1, Ordering::SeqCst) - 1;
+        if left == self.resume_at.load(Ordering::SeqCst) {
             self.pump.notify_one();
         }
     }
@@ -46,10 +47,15 @@ impl Partition {
     }
 
     /// Notes that reading pauses until half of what is held has gone; `false` if it
-    /// does already.
+    /// does already. Wakes the pump at once if so much has gone meanwhile: the handlers
+    /// that let it go did not know yet when to.
     pub(crate) fn pause(&self) -> bool {
         let half = self.held().messages / 2;
-        self.resume_at.swap(half, Ordering::AcqRel) == RUNNING
+        let was_running = self.resume_at.swap(half, Ordering::SeqCst) == RUNNING;
+        if self.held.load(Ordering::SeqCst) <= half {
+            self.pump.notify_one();
+        }
+        was_running
     }
 
     /// Whether a paused partition may be read on, which it then is.
