@@ -57,6 +57,7 @@ pub mod signals;
 pub mod simulation;
 mod start;
 mod strategy;
+mod sync;
 pub mod telemetry;
 mod termination;
 mod transactions;

@@ -13,12 +13,7 @@ pub(crate) use held::Held;
 use std::any::Any;
 use std::ffi::CString;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-
-use parking_lot::Mutex;
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
 use crate::epochs::{Epochs, NO_EPOCH};
 use crate::gaps::{Gaps, METADATA_LIMIT};
@@ -27,6 +22,10 @@ use crate::metrics::{Metrics, PartitionMetrics, TopicMetrics};
 use crate::offsets::{Delivered, Departure, OffsetTracker};
 use crate::outbox::Outbox;
 use crate::produce::ProducerRecord;
+use crate::sync::{
+    AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicUsize, CancellationToken, Mutex, Notify,
+    Ordering,
+};
 use held::RUNNING;
 
 /// Messages are handed out.

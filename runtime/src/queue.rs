@@ -15,13 +15,11 @@ mod tests;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use tokio::sync::Notify;
-
 use tokio::time::Instant;
 
 use crate::lanes::{Lane, Lanes};
 use crate::share::Share;
+use crate::sync::{Mutex, Notify};
 
 /// What the queue must know of its items.
 pub(crate) trait Queued {
