@@ -2,21 +2,28 @@
 //! source's and an interface; the others carry on its statsd series or are ours.
 
 mod gauges;
+mod register;
+mod series;
+#[cfg(test)]
+mod tests;
+
+pub use register::Description;
+pub(crate) use series::{Outcome, PartitionMetrics, TopicMetrics};
 
 use std::cell::RefCell;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use prometheus::core::{AtomicF64, AtomicI64, Collector};
 use prometheus::{
-    Encoder as _, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder as _, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 use rdkafka::error::RDKafkaErrorCode;
 
 use crate::commits::TransactionEnd;
 use crate::handler::{Availability, Lack};
 use gauges::{LazyGauge, RemovableGauge};
+use register::Register;
 
 /// Upper bounds of the processing-time buckets in seconds, the source's.
 pub const PROCESSING_BUCKETS: [f64; 15] = [
@@ -380,183 +387,6 @@ impl Metrics {
     }
 }
 
-/// The series of one topic.
-#[derive(Clone)]
-pub(crate) struct TopicMetrics {
-    pub(crate) success: Outcome,
-    pub(crate) failure: Outcome,
-    pub(crate) active: IntGauge,
-    pub(crate) latency: Histogram,
-    pub(crate) invalid: IntCounter,
-    pub(crate) retried: IntCounter,
-    pub(crate) skipped: IntCounter,
-    pub(crate) dead_lettered: IntCounter,
-    pub(crate) abandoned: IntCounter,
-    pub(crate) already_handled: IntCounter,
-}
-
-/// Time and count of the messages that ended one way.
-#[derive(Clone)]
-pub(crate) struct Outcome {
-    pub(crate) time: Histogram,
-    pub(crate) count: IntCounter,
-}
-
-/// The series of one partition.
-pub(crate) struct PartitionMetrics {
-    pub(crate) offset: LazyGauge,
-    pub(crate) committed: LazyGauge,
-    pub(crate) lag: RemovableGauge<AtomicI64>,
-    pub(crate) time_lag: RemovableGauge<AtomicF64>,
-    pub(crate) last_fetch: RemovableGauge<AtomicF64>,
-    pub(crate) blocked: RemovableGauge<AtomicF64>,
-}
-
-/// What a series is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Description {
-    /// Its name.
-    pub name: String,
-    /// "counter", "gauge" or "histogram".
-    pub kind: &'static str,
-    /// Its labels.
-    pub labels: Vec<String>,
-    /// Its help text.
-    pub help: String,
-}
-
-/// Makes series, registers them and keeps their descriptions.
-struct Register<'a> {
-    registry: &'a Registry,
-    descriptions: RefCell<Vec<Description>>,
-}
-
-impl Register<'_> {
-    fn add<C: Collector + Clone + 'static>(
-        &self,
-        kind: &'static str,
-        series: C,
-    ) -> Result<C, prometheus::Error> {
-        for description in series.desc() {
-            let fixed = description.const_label_pairs.iter();
-            self.descriptions.borrow_mut().push(Description {
-                name: description.fq_name.clone(),
-                kind,
-                labels: fixed
-                    .map(|label| label.name().to_owned())
-                    .chain(description.variable_labels.iter().cloned())
-                    .collect(),
-                help: description.help.clone(),
-            });
-        }
-        self.registry.register(Box::new(series.clone()))?;
-        Ok(series)
-    }
-
-    fn counters(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> Result<IntCounterVec, prometheus::Error> {
-        self.add(
-            "counter",
-            IntCounterVec::new(Opts::new(name, help), labels)?,
-        )
-    }
-
-    fn gauges(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> Result<IntGaugeVec, prometheus::Error> {
-        self.add("gauge", IntGaugeVec::new(Opts::new(name, help), labels)?)
-    }
-
-    /// Gauges of partitions, in seconds.
-    fn seconds(&self, name: &str, help: &str) -> Result<GaugeVec, prometheus::Error> {
-        let labels = &PARTITION_LABELS;
-        self.add("gauge", GaugeVec::new(Opts::new(name, help), labels)?)
-    }
-
-    fn histograms(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-        buckets: &[f64],
-    ) -> Result<HistogramVec, prometheus::Error> {
-        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-        self.add("histogram", HistogramVec::new(options, labels)?)
-    }
-}
-
 fn saturated(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use super::*;
-
-    #[test]
-    fn failed_fetches_are_counted_by_their_error() {
-        let metrics = Metrics::new("", "kafka_consumer.orders").unwrap();
-        metrics.count_fetch_error(RDKafkaErrorCode::Unknown);
-        metrics.count_fetch_error(RDKafkaErrorCode::Unknown);
-        let line =
-            "penstock_fetch_errors_total{consumer=\"kafka_consumer.orders\",error=\"Unknown\"} 2\n";
-        let page = metrics.render().unwrap();
-        assert!(page.contains(line), "{page}");
-    }
-
-    #[test]
-    fn the_page_shows_whether_the_handler_takes_messages_and_why_not() {
-        let metrics = Metrics::new("", "kafka_consumer.orders").unwrap();
-        let series = |page: &str| {
-            let lines = page.lines();
-            let lines = lines.filter(|line| line.starts_with("penstock_handler_available"));
-            lines.map(str::to_owned).collect::<Vec<_>>()
-        };
-        assert!(series(&metrics.render().unwrap()).is_empty());
-        let handler = Arc::new(Availability::default());
-        metrics.watch_handler(Arc::clone(&handler));
-        let line = |reason, value| {
-            format!(
-                "penstock_handler_available{{consumer=\"kafka_consumer.orders\",reason=\"{reason}\"}} {value}"
-            )
-        };
-        assert_eq!(series(&metrics.render().unwrap()), [line("", 1)]);
-        handler.lacks(Lack::Credits, "none");
-        assert_eq!(series(&metrics.render().unwrap()), [line("credits", 0)]);
-        handler.lacks(Lack::Connection, "refused");
-        assert_eq!(series(&metrics.render().unwrap()), [line("connection", 0)]);
-        handler.has(Lack::Credits);
-        assert_eq!(series(&metrics.render().unwrap()), [line("", 1)]);
-    }
-
-    #[test]
-    fn the_page_shows_the_queue_as_it_is_then() {
-        let metrics = Metrics::new("", "kafka_consumer.orders").unwrap();
-        let load = Arc::new(AtomicUsize::new(0));
-        let watched = Arc::clone(&load);
-        metrics.watch_queue(move || {
-            let messages = watched.load(Ordering::Relaxed);
-            (messages, messages * 100)
-        });
-        for messages in [7, 3] {
-            load.store(messages, Ordering::Relaxed);
-            let page = metrics.render().unwrap();
-            let labels = "{consumer=\"kafka_consumer.orders\"}";
-            for line in [
-                format!("penstock_queued_messages{labels} {messages}\n"),
-                format!("penstock_queued_bytes{labels} {messages}00\n"),
-            ] {
-                assert!(page.contains(&line), "{page}");
-            }
-        }
-    }
 }

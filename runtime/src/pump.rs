@@ -11,21 +11,18 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::assignment::Assignment;
-use crate::commits::{Commits, TransactionEnd, entry};
-use crate::kafka::{
-    Client, CommitOutcome, ConsumeError, Event, FetchError, FetchErrors, Fetched, Fetcher as _,
-    PollError, judge_fetch, mends_itself,
-};
+use crate::commits::{Commits, TransactionEnd};
+use crate::kafka::{Client, FetchErrors};
 use crate::lag::Lag;
 use crate::lanes::LaneFinder;
 use crate::last_commit::LastCommit;
 use crate::metrics::Metrics;
-use crate::partition::{CommitPoint, Held, Partition};
+use crate::partition::{Held, Partition};
 use crate::pauses::Pauses;
 use crate::pins::Pins;
 use crate::positions::Policy;
 use crate::progress::Progress;
-use crate::queue::{Queued as _, WorkQueue};
+use crate::queue::WorkQueue;
 use crate::read_ahead::ReadAhead;
 use crate::read_size::ReadSize;
 use crate::rebalance::Revocation;
@@ -34,10 +31,12 @@ use crate::recovery::{Found, Recovery};
 use crate::start::Joining;
 use crate::strategy::Strategy;
 use crate::telemetry::SPANS;
-use crate::worker::{Delivery, Job, arrive};
+use crate::worker::Delivery;
 
+mod events;
 mod membership;
 mod positions;
+mod read;
 #[cfg(test)]
 mod tests;
 
@@ -221,87 +220,6 @@ impl<C: Client> Pump<C> {
         (read > 0 || had_some) && self.pending.is_empty()
     }
 
-    fn read(&mut self) -> usize {
-        let _consume = tracing::info_span!(target: SPANS, "kafka.consume").entered();
-        let Self {
-            messages,
-            assignment,
-            pending,
-            recovery,
-            pauses,
-            parts,
-            read_size,
-            fetch_errors,
-            ..
-        } = self;
-        // Noted once the messages before them have arrived.
-        let (mut ends, mut refused, mut failed) = (Vec::new(), Vec::new(), Vec::new());
-        let metrics = &parts.metrics;
-        let mut stored: Vec<(Arc<Partition>, i64)> = Vec::new();
-        let read = messages.read(
-            read_size.messages(),
-            |handle, topic| assignment.owner(handle, topic),
-            |fetched| match fetched {
-                Fetched::Record(record) => {
-                    let partition = record.assignment();
-                    let departure = partition.note_epoch(record.offset(), record.leader_epoch());
-                    departure.inspect(|it| positions::report_departure(metrics, partition, it));
-                    partition.set_displaced(false);
-                    recovery.note_arrival(partition);
-                    if parts.stores {
-                        let next = record.offset() + 1;
-                        match stored.last_mut() {
-                            Some((last, offset)) if Arc::ptr_eq(last, partition) => *offset = next,
-                            _ => stored.push((Arc::clone(partition), next)),
-                        }
-                    }
-                    let lane = parts.lanes.as_ref().and_then(|lanes| {
-                        pauses.note(partition);
-                        Some(lanes.find(&partition.topic, partition.number, record.key()?))
-                    });
-                    pending.push_back(Delivery::Message(Job::new(record, lane)));
-                }
-                Fetched::End(partition, end) => {
-                    partition.set_displaced(true);
-                    recovery.note_arrival(&partition);
-                    let position = partition.read_position();
-                    if parts.stores && position.is_none_or(|next| next <= end) {
-                        stored.push((Arc::clone(&partition), end));
-                    }
-                    ends.push((partition, end));
-                }
-                Fetched::OutOfRange(partition, range) => refused.push((partition, range)),
-                Fetched::Error(error) => match judge_fetch(error.code) {
-                    FetchError::End => {}
-                    FetchError::Retried => {
-                        parts.metrics.count_fetch_error(error.code);
-                        fetch_errors.note(&error.topic, error.code, &error.text);
-                        failed.push(error);
-                    }
-                    FetchError::Fatal => pending.push_back(Delivery::Error(error)),
-                },
-            },
-        );
-        arrive(pending);
-        for (partition, end) in ends {
-            partition.reach(end);
-        }
-        for (partition, range) in refused {
-            recovery.note(partition, range);
-        }
-        for error in failed {
-            let partition = error
-                .partition
-                .and_then(|it| assignment.get(&error.topic, it));
-            partition.inspect(|partition| partition.set_displaced(true));
-        }
-        store(&*parts.client, &stored);
-        if let Some(newest) = pending.back() {
-            read_size.note(newest.weight());
-        }
-        read
-    }
-
     /// Lets messages go that waited for another attempt, and reads paused partitions
     /// on. When the next attempt is due.
     fn advance_keys(&mut self) -> Option<Instant> {
@@ -332,67 +250,6 @@ impl<C: Client> Pump<C> {
         let woken = tokio::time::timeout(limit, self.parts.wake.notified()).await;
         if woken.is_err() && self.parts.queue.load().0 == 0 {
             tracing::trace!("waited and received no messages, waiting again");
-        }
-    }
-
-    /// Serves whatever librdkafka has to tell, but messages.
-    fn serve_events(&mut self) {
-        let announced = self.parts.client.take_announcement();
-        if !announced && self.last_poll.elapsed() < POLL_INTERVAL {
-            return;
-        }
-        self.last_poll = Instant::now();
-        while self.poll(Duration::ZERO) {}
-        while let Some(event) = self.parts.client.next_event() {
-            match event {
-                Event::Assign(partitions) => self.join(partitions),
-                Event::Revoke { partitions, lost } => self.revoke(&partitions, lost),
-                Event::Commit(outcomes) => self.take_commits(outcomes),
-            }
-        }
-    }
-
-    /// Lets the client report events, and waits for the first at most so long. Returns
-    /// `true` if there may be more.
-    fn poll(&mut self, limit: Duration) -> bool {
-        let polled = self.parts.client.poll(limit);
-        match polled.error {
-            // Errors that the client mends by itself were logged; the others end the
-            // consumer as a message with an error does.
-            Some(PollError::Client(code)) if !mends_itself(code) => {
-                self.fail(code, code.to_string());
-            }
-            Some(PollError::StrayMessage(message)) => {
-                // Partitions are attached before they are assigned.
-                tracing::error!("a message came past the message queue: {message}");
-                let text = "a message came past the message queue".into();
-                self.fail(RDKafkaErrorCode::BadMessage, text);
-            }
-            Some(PollError::Client(_)) | None => {}
-        }
-        polled.more
-    }
-
-    fn take_commits(&mut self, outcomes: Vec<CommitOutcome>) {
-        for outcome in outcomes {
-            let Some(offset) = outcome.offset else {
-                continue;
-            };
-            let success = outcome.result.is_ok();
-            let (topic, partition) = (&outcome.topic, outcome.partition);
-            self.parts.progress.commit_ended(topic, partition, success);
-            if success {
-                // One above what was read is of an assignment before.
-                if let Some(partition) = self.assignment.get(&outcome.topic, outcome.partition)
-                    && partition.read_position().is_none_or(|next| offset <= next)
-                {
-                    let metadata = outcome.metadata.clone();
-                    partition.committed(CommitPoint { offset, metadata });
-                }
-            } else {
-                self.parts.metrics.commit_failures.inc();
-            }
-            self.parts.commits.answer(&outcome);
         }
     }
 
@@ -442,18 +299,6 @@ impl<C: Client> Pump<C> {
         if let TransactionEnd::Failed(text) = end {
             self.fail(RDKafkaErrorCode::Fatal, text);
         }
-    }
-
-    /// Ends the consumer, as a message with an error does.
-    fn fail(&mut self, code: RDKafkaErrorCode, text: String) {
-        let topic = String::new();
-        let error = ConsumeError {
-            code,
-            text,
-            topic,
-            partition: None,
-        };
-        self.pending.push_back(Delivery::Error(error));
     }
 
     /// Takes messages that are not with a handler back out.
@@ -522,19 +367,5 @@ impl<C: Client> Pump<C> {
             partition.revoke();
         }
         self.parts.client
-    }
-}
-
-/// Stores the offsets behind what was read, for the client to commit.
-fn store(client: &impl Client, read: &[(Arc<Partition>, i64)]) {
-    for (partition, offset) in read {
-        let point = partition.point_at(*offset);
-        if let Err(reason) = client.store(entry(partition, &point)) {
-            // It was revoked a moment ago, and its next owner begins before.
-            tracing::debug!(
-                "storing the offset of {} failed: {reason}",
-                partition.name()
-            );
-        }
     }
 }

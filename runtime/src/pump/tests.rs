@@ -9,7 +9,7 @@ use super::*;
 use crate::commit::Committer;
 use crate::gaps::{Gaps, METADATA_LIMIT};
 use crate::kafka::scripted::{Fetch, Scripted, named};
-use crate::kafka::{OutOfRange, TopicId};
+use crate::kafka::{CommitOutcome, Event, OutOfRange, TopicId};
 use crate::partition::Partition;
 
 /// A pump that commits every second, with one partition to come: its log and the group's
