@@ -1,7 +1,8 @@
 //! Applying and pruning: the objects that exist become those that ought to.
 
+use k8s_openapi::api::apps::v1::ReplicaSet;
 use kube::api::{
-    Api, DeleteParams, GetParams, PartialObjectMeta, Patch, PatchParams, Preconditions,
+    Api, DeleteParams, GetParams, ListParams, PartialObjectMeta, Patch, PatchParams, Preconditions,
 };
 use kube::core::response::StatusCause;
 use kube::{Client, Resource as _};
@@ -9,9 +10,10 @@ use penstock_crds::spec::KafkaConsumer;
 use thiserror::Error;
 
 use crate::NAME;
-use crate::build::{Kind, Object};
+use crate::build::{self, Kind, Object};
 use crate::existing::{Controller, Existing, Record, Shown};
 use crate::key::Key;
+use crate::replica_sets::{ReplicaSets, config_maps};
 
 /// Why the objects are not as they ought to be.
 #[derive(Debug, Error)]
@@ -102,6 +104,8 @@ pub struct Applier<'a> {
     pub client: &'a Client,
     /// What exists.
     pub existing: &'a Existing,
+    /// The ConfigMaps that pods read.
+    pub replica_sets: &'a ReplicaSets,
     /// The consumer.
     pub consumer: &'a Key,
     /// Its unique id.
@@ -136,21 +140,46 @@ impl Applier<'_> {
     /// When a deletion fails other than because the object is gone or another.
     pub async fn prune(&self, objects: &[Object]) -> Result<(), ApplyError> {
         for kind in Kind::ALL {
-            let name = kind.object_name(&self.consumer.name);
-            let key = Key::new(&self.consumer.namespace, &name);
-            let wanted = objects.iter().any(|object| object.kind == kind);
-            let Some(record) = self.existing.get(kind, &key).filter(|_| !wanted) else {
-                continue;
-            };
-            if record
-                .controller
-                .as_ref()
-                .is_some_and(|owner| *owner.uid == *self.uid)
-            {
-                self.delete(kind, &name, &record).await?;
+            for (key, record) in self.existing.of_consumer(kind, self.consumer) {
+                let is_this = |object: &Object| object.kind == kind && *object.name == *key.name;
+                let owner = record.controller.as_ref();
+                let is_own = owner.is_some_and(|owner| *owner.uid == *self.uid);
+                if !is_own || objects.iter().any(is_this) {
+                    continue;
+                }
+                if kind == Kind::ConfigMap && self.may_be_read(&key.name).await? {
+                    continue;
+                }
+                self.delete(kind, &key.name, &record).await?;
             }
         }
         Ok(())
+    }
+
+    /// Returns `true` if pods may read this ConfigMap, now or after a rollback: a ReplicaSet
+    /// names it, or one that does may still be created, since the Deployment's controller has
+    /// not seen the Deployment as it is now.
+    async fn may_be_read(&self, name: &str) -> Result<bool, ApplyError> {
+        let deployment = self.existing.get(Kind::Deployment, self.consumer);
+        let rollout = deployment.and_then(|record| record.rollout);
+        let is_settled = rollout.is_some_and(|rollout| rollout.observed >= rollout.generation);
+        if !is_settled || self.replica_sets.name(self.consumer, name) {
+            return Ok(true);
+        }
+        // The watch of ReplicaSets may be behind that of Deployments.
+        let api: Api<ReplicaSet> = Api::namespaced(self.client.clone(), &self.consumer.namespace);
+        let own = ListParams::default().labels(&build::selector(&self.consumer.name));
+        let sets = api.list(&own).await;
+        let sets = sets.map_err(|source| {
+            ApplyError::request(
+                "listing the ReplicaSets before deleting",
+                Kind::ConfigMap,
+                name,
+                source,
+            )
+        })?;
+        let mut named = sets.items.iter().flat_map(config_maps);
+        Ok(named.any(|config_map| config_map == name))
     }
 
     fn api(&self, kind: Kind) -> Api<Shown> {

@@ -67,7 +67,7 @@ pub async fn run(
         let context = Arc::clone(&context);
         async move {
             if all_listed.await.is_ok() {
-                context.existing.complete().await;
+                context.complete().await;
                 synced();
             }
         }

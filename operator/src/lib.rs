@@ -31,6 +31,7 @@ pub mod probe;
 pub mod program;
 pub mod read;
 pub mod reconcile;
+pub mod replica_sets;
 pub mod secrets;
 pub mod siblings;
 pub mod status;

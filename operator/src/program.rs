@@ -273,6 +273,7 @@ impl Work {
                 pull_secrets: settings.runtime_image_pull_secrets.clone(),
             },
             existing: Default::default(),
+            replica_sets: Default::default(),
             pods: Default::default(),
             secrets: Default::default(),
             siblings: Default::default(),

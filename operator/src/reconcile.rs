@@ -27,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::passes::Passes;
 use crate::pods::Pods;
 use crate::read::Found;
+use crate::replica_sets::ReplicaSets;
 use crate::secrets::{SecretCache, Secrets, SecretsError, access_token};
 use crate::siblings::Siblings;
 use crate::status::{self, Outcome, Refusal, Seen, StatusError, StatusWriter};
@@ -53,6 +54,8 @@ pub struct Context {
     pub runtime: RuntimeImage,
     /// What exists of our objects.
     pub existing: Existing,
+    /// The ConfigMaps that pods read.
+    pub replica_sets: ReplicaSets,
     /// What is wrong with pods.
     pub pods: Pods,
     /// The Secrets that consumers name.
@@ -107,7 +110,7 @@ pub async fn reconcile(found: Arc<Found>, context: Arc<Context>) -> Result<Actio
         context.stand_down(&key);
         return Ok(Action::await_change());
     }
-    context.existing.complete().await;
+    context.complete().await;
     let _under_way = UnderWay::begin(&context, key);
     let ended = timeout(PASS_LIMIT, pass(&found, &context)).await;
     ended.unwrap_or(Err(ReconcileError::TooLong))
@@ -330,13 +333,9 @@ impl Pass<'_> {
     /// Deployment was deleted since: something else of it is there, or its group has begun.
     fn has_started(&self) -> bool {
         let is_ours = |kind: Kind| {
-            let name = kind.object_name(&self.key.name);
-            let record = self
-                .context
-                .existing
-                .get(kind, &Key::new(&self.key.namespace, &name));
-            let owner = record.and_then(|record| record.controller);
-            owner.is_some_and(|owner| *owner.uid == *self.uid)
+            let records = self.context.existing.of_consumer(kind, self.key);
+            let mut owners = records.iter().filter_map(|(_, it)| it.controller.as_ref());
+            owners.any(|owner| *owner.uid == *self.uid)
         };
         Kind::ALL.into_iter().any(is_ours) || self.reads_positions()
     }
@@ -363,6 +362,7 @@ impl Pass<'_> {
         let applier = Applier {
             client: &context.scope.client,
             existing: &context.existing,
+            replica_sets: &context.replica_sets,
             consumer: self.key,
             uid: self.uid,
         };
@@ -441,6 +441,12 @@ impl Pass<'_> {
 }
 
 impl Context {
+    /// Waits until everything that passes look at has been listed once.
+    pub async fn complete(&self) {
+        self.existing.complete().await;
+        self.replica_sets.complete().await;
+    }
+
     /// Forgets all about a consumer that is gone.
     pub fn forget(&self, key: &Key) {
         self.passes.gone(key);

@@ -6,6 +6,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt as _};
+use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::Resource;
 use kube::api::PartialObjectMeta;
@@ -65,6 +66,7 @@ pub fn spawn_all(context: &Arc<Context>) -> tokio::task::JoinSet<()> {
     for kind in Kind::ALL {
         watches.spawn(objects(kind, Arc::clone(context)));
     }
+    watches.spawn(replica_sets(Arc::clone(context)));
     watches.spawn(pods(Arc::clone(context)));
     watches.spawn(secrets(Arc::clone(context)));
     watches
@@ -99,6 +101,21 @@ async fn objects(kind: Kind, context: Arc<Context>) {
                     wake(&context, kind.consumer_name(&gone));
                 }
             }
+        },
+    )
+    .await;
+}
+
+async fn replica_sets(context: Arc<Context>) {
+    let api = context.scope.all::<ReplicaSet>();
+    let sets = &context.replica_sets;
+    follow(
+        "ReplicaSet",
+        watcher::watcher(api, ours()),
+        |change: Change<'_, ReplicaSet>| match change {
+            Change::Saw(replica_set) => sets.saw(replica_set),
+            Change::Gone(replica_set) => wake(&context, sets.gone(replica_set)),
+            Change::Listed(present) => wake(&context, sets.listed(&present)),
         },
     )
     .await;

@@ -17,6 +17,10 @@
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
+# Which ConfigMaps their pods may read, so that unused ones can be deleted.
+- apiGroups: [apps]
+  resources: [replicasets]
+  verbs: [list, watch]
 # Keeps a drain from taking all pods of a consumer that has several.
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]

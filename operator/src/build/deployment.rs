@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use penstock_crds::names::TopicName;
 use penstock_crds::validate::{ConsumeMode, FailureAction, ValidatedConsumer};
 
-use super::{Blueprint, RebalanceProtocol, digest, labels, pod};
+use super::{Blueprint, Reads, RebalanceProtocol, digest, labels, pod};
 use crate::existing::deployment::Rollout;
 
 /// How long a rollout may make no progress before it counts as stalled, in
@@ -39,8 +39,7 @@ pub fn kafka_digest(consumer: &ValidatedConsumer) -> String {
     )
 }
 
-/// `digest` is that of what the pods read at their start.
-pub(super) fn build(blueprint: &Blueprint<'_>, digest: String) -> Deployment {
+pub(super) fn build(blueprint: &Blueprint<'_>, reads: &Reads) -> Deployment {
     let replicas = blueprint.consumer.replicas();
     let protocol = RebalanceProtocol::of(&blueprint.consumer.kafka.config);
     let annotations = [
@@ -65,7 +64,7 @@ pub(super) fn build(blueprint: &Blueprint<'_>, digest: String) -> Deployment {
                 blueprint.running,
                 protocol,
             )),
-            template: pod::template(blueprint, digest),
+            template: pod::template(blueprint, reads),
             ..DeploymentSpec::default()
         }),
         ..Deployment::default()

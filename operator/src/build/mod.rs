@@ -59,16 +59,27 @@ pub struct RuntimeImage {
 /// what pods read comes before the pods.
 pub fn objects(blueprint: &Blueprint<'_>) -> Vec<Object> {
     let config = config_map::build(blueprint);
-    let digest = digest([config_map::text(&config), blueprint.secrets]);
+    let reads = Reads {
+        digest: digest([config_map::text(&config), blueprint.secrets]),
+        config_map: config.metadata.name.clone().unwrap_or_default(),
+    };
     let mut objects = vec![
         Object::new(Kind::ConfigMap, &config),
         Object::new(Kind::Service, &service::build(blueprint)),
-        Object::new(Kind::Deployment, &deployment::build(blueprint, digest)),
+        Object::new(Kind::Deployment, &deployment::build(blueprint, &reads)),
     ];
     if let Some(budget) = disruption_budget::build(blueprint) {
         objects.push(Object::new(Kind::PodDisruptionBudget, &budget));
     }
     objects
+}
+
+/// What pods read at their start.
+struct Reads {
+    /// The name of their ConfigMap.
+    config_map: String,
+    /// A digest of its content and of the Secrets' entries.
+    digest: String,
 }
 
 impl Blueprint<'_> {

@@ -13,7 +13,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use crate::key::Key;
 
 /// The kinds of object that a consumer is made into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// The runtime's configuration.
     ConfigMap,
@@ -54,14 +54,20 @@ impl Kind {
         }
     }
 
-    /// The name of a consumer's object of this kind.
+    /// Returns the name of a consumer's object of this kind. The names of ConfigMaps begin
+    /// with it, and their content follows from the rest.
     pub fn object_name(self, consumer: &str) -> String {
         format!("{consumer}{}", self.suffix())
     }
 
     /// The consumer whose object of this kind has this name.
     pub fn consumer_name(self, object: &Key) -> Option<Key> {
-        let consumer = object.name.strip_suffix(self.suffix())?;
+        let consumer = match self {
+            Self::ConfigMap => super::config_map::consumer_name(&object.name),
+            Self::Service | Self::Deployment | Self::PodDisruptionBudget => {
+                object.name.strip_suffix(self.suffix())
+            }
+        }?;
         Some(Key::new(&object.namespace, consumer))
     }
 

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::containers::{self, METRICS_PORT, RUNTIME};
-use super::{Blueprint, labels, some, volumes};
+use super::{Blueprint, Reads, labels, some, volumes};
 
 /// The user and group that containers run as, distroless images' `nonroot`. One
 /// for both, so that the two can share a socket.
@@ -23,14 +23,14 @@ const STOP_MARGIN: u64 = 10;
 /// Annotation with the digest of what pods read at their start.
 const DIGEST: &str = "penstock.dev/config-digest";
 
-pub(super) fn template(blueprint: &Blueprint<'_>, digest: String) -> PodTemplateSpec {
+pub(super) fn template(blueprint: &Blueprint<'_>, reads: &Reads) -> PodTemplateSpec {
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(pod_labels(blueprint)),
-            annotations: Some(annotations(blueprint, digest)),
+            annotations: Some(annotations(blueprint, reads)),
             ..ObjectMeta::default()
         }),
-        spec: Some(spec(blueprint)),
+        spec: Some(spec(blueprint, reads)),
     }
 }
 
@@ -42,7 +42,7 @@ fn pod_labels(blueprint: &Blueprint<'_>) -> BTreeMap<String, String> {
 }
 
 /// Where to scrape, unless the user says otherwise, and the digest.
-fn annotations(blueprint: &Blueprint<'_>, digest: String) -> BTreeMap<String, String> {
+fn annotations(blueprint: &Blueprint<'_>, reads: &Reads) -> BTreeMap<String, String> {
     let mut all = BTreeMap::from([
         (
             "kubectl.kubernetes.io/default-container".into(),
@@ -53,13 +53,13 @@ fn annotations(blueprint: &Blueprint<'_>, digest: String) -> BTreeMap<String, St
         ("prometheus.io/path".into(), "/metrics".into()),
     ]);
     all.extend(blueprint.consumer.pod.annotations.clone());
-    all.insert(DIGEST.into(), digest);
+    all.insert(DIGEST.into(), reads.digest.clone());
     all
 }
 
-fn spec(blueprint: &Blueprint<'_>) -> PodSpec {
+fn spec(blueprint: &Blueprint<'_>, reads: &Reads) -> PodSpec {
     let pod = &blueprint.consumer.pod;
-    let mounts = volumes::Mounts::of(blueprint);
+    let mounts = volumes::Mounts::of(blueprint, &reads.config_map);
     let containers = containers::build(blueprint, &mounts);
     let grace = blueprint.consumer.stop_timeout.as_secs_f64().ceil() as u64 + STOP_MARGIN;
     PodSpec {

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
 use penstock_crds::spec;
 use penstock_crds::validate::Address;
 
-use super::{Blueprint, Kind, config_map};
+use super::{Blueprint, config_map};
 use crate::secrets::connection_entries;
 
 /// Where the runtime finds Secrets, as `SECRET/ENTRY` below.
@@ -32,24 +32,24 @@ pub(super) struct Mounts {
 }
 
 impl Mounts {
-    pub(super) fn of(blueprint: &Blueprint<'_>) -> Self {
+    pub(super) fn of(blueprint: &Blueprint<'_>, config_map: &str) -> Self {
         let mut mounts = Self {
             volumes: Vec::new(),
             runtime: Vec::new(),
             handler: Vec::new(),
         };
-        mounts.config(blueprint);
+        mounts.config(config_map);
         mounts.secrets(blueprint);
         mounts.scratch(blueprint);
         mounts.own(blueprint);
         mounts
     }
 
-    fn config(&mut self, blueprint: &Blueprint<'_>) {
+    fn config(&mut self, config_map: &str) {
         self.volumes.push(Volume {
             name: CONFIG_VOLUME.into(),
             config_map: Some(ConfigMapVolumeSource {
-                name: Kind::ConfigMap.object_name(&blueprint.key.name),
+                name: config_map.to_owned(),
                 ..ConfigMapVolumeSource::default()
             }),
             ..Volume::default()

@@ -13,7 +13,7 @@ mod shown;
 pub use shown::Shown;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -70,14 +70,14 @@ impl Controller {
 
 /// The objects that exist.
 pub struct Existing {
-    objects: RwLock<HashMap<(Kind, Key), Record>>,
+    objects: RwLock<BTreeMap<(Kind, Key), Record>>,
     /// Hashes of what was sent, and of what came back where the API server wrote
     /// it differently, such as `1000m` as `1`.
     answers: RwLock<HashMap<(Kind, Key), Answer>>,
     /// The newest version of any object that the watch of each kind has shown.
     shown: RwLock<HashMap<Kind, u64>>,
-    /// How many kinds have been listed.
-    listed: watch::Sender<usize>,
+    /// The kinds that have been listed.
+    listed: watch::Sender<HashSet<Kind>>,
 }
 
 #[derive(Clone, Copy)]
@@ -92,7 +92,7 @@ impl Default for Existing {
             objects: RwLock::default(),
             answers: RwLock::default(),
             shown: RwLock::default(),
-            listed: watch::Sender::new(0),
+            listed: watch::Sender::default(),
         }
     }
 }
@@ -101,6 +101,21 @@ impl Existing {
     /// The record of an object, by its own name.
     pub fn get(&self, kind: Kind, key: &Key) -> Option<Record> {
         self.objects.read().get(&(kind, key.clone())).cloned()
+    }
+
+    /// Returns a consumer's objects of a kind, by their own names.
+    pub fn of_consumer(&self, kind: Kind, consumer: &Key) -> Vec<(Key, Record)> {
+        let base = kind.object_name(&consumer.name);
+        let objects = self.objects.read();
+        let from_base = objects.range((kind, Key::new(&consumer.namespace, &base))..);
+        from_base
+            .map(|((of, key), record)| (*of, key, record))
+            .take_while(|(of, key, _)| {
+                *of == kind && key.namespace == consumer.namespace && key.name.starts_with(&base)
+            })
+            .filter(|(_, key, _)| kind.consumer_name(key).as_ref() == Some(consumer))
+            .map(|(_, key, record)| (key.clone(), record.clone()))
+            .collect()
     }
 
     /// Whether the object that exists is what applying `object` would make of it.
@@ -160,7 +175,7 @@ impl Existing {
 
     /// Notes a complete list: what is not in it is gone. Returns the objects that
     /// went unseen.
-    pub fn listed(&self, kind: Kind, names: &std::collections::HashSet<Key>) -> Vec<Key> {
+    pub fn listed(&self, kind: Kind, names: &HashSet<Key>) -> Vec<Key> {
         let mut objects = self.objects.write();
         let gone: Vec<Key> = objects
             .keys()
@@ -171,7 +186,12 @@ impl Existing {
             objects.remove(&(kind, key.clone()));
         }
         drop(objects);
-        self.listed.send_modify(|count| *count += 1);
+        let mut answers = self.answers.write();
+        for key in &gone {
+            answers.remove(&(kind, key.clone()));
+        }
+        drop(answers);
+        self.listed.send_if_modified(|kinds| kinds.insert(kind));
         gone
     }
 
@@ -196,7 +216,8 @@ impl Existing {
     pub async fn complete(&self) {
         let mut listed = self.listed.subscribe();
         // The sender lives as long as self.
-        let _ = listed.wait_for(|count| *count >= Kind::ALL.len()).await;
+        let is_complete = |kinds: &HashSet<Kind>| Kind::ALL.iter().all(|kind| kinds.contains(kind));
+        let _ = listed.wait_for(is_complete).await;
     }
 }
 

@@ -205,18 +205,15 @@ async fn after_a_success_waits_begin_anew() {
         .apply("orders", json!({ "stopTimeout": "60s" }));
     running
         .until("it has succeeded", |world| {
-            world
-                .api
-                .get("configmaps", "orders-config")
-                .is_some_and(|object| {
-                    object["data"]["consumer.yaml"]
-                        .as_str()
-                        .unwrap()
-                        .contains("stopTimeout: 1m")
-                })
+            let config_map = world.api.get("configmaps", &world.config_map("orders"));
+            config_map.is_some_and(|object| {
+                let manifest = object["data"]["consumer.yaml"].as_str().unwrap();
+                manifest.contains("stopTimeout: 1m")
+            })
         })
         .await;
-    let waits = waits(&running.world, "patch configmaps orders-config");
+    let name = running.world.config_map("orders");
+    let waits = waits(&running.world, &format!("patch configmaps {name}"));
     assert_eq!(waits.len(), 1);
     assert!(waits[0] < Duration::from_secs(4), "{waits:?}");
 }

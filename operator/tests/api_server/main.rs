@@ -2,6 +2,7 @@
 //! fail: passes, the queue, and the Lease. Kafka is librdkafka's mock cluster.
 
 mod call;
+mod config_maps;
 mod controller;
 mod faults;
 mod fields;

@@ -10,8 +10,8 @@ use crate::world::{NAMESPACE, World};
 /// What a new consumer of one replica makes the operator say. Before an object is
 /// made, its name must be free.
 const NEW: [&str; 7] = [
-    "get configmaps orders-config",
-    "patch configmaps orders-config",
+    "get configmaps orders-config-DIGEST",
+    "patch configmaps orders-config-DIGEST",
     "get services orders-metrics",
     "patch services orders-metrics",
     "get deployments orders",
@@ -30,8 +30,11 @@ async fn a_new_consumer_gets_its_config_map_service_and_deployment_in_this_order
     let action = world.pass("orders").await.unwrap();
     assert_eq!(action, Action::await_change());
     let calls = world.api.calls();
-    let spoken: Vec<String> = calls.iter().map(ToString::to_string).collect();
-    assert_eq!(spoken, NEW);
+    let digest = world.config_map("orders").replace("orders-config-", "");
+    let spoken = calls
+        .iter()
+        .map(|call| call.to_string().replace(&digest, "DIGEST"));
+    assert_eq!(spoken.collect::<Vec<_>>(), NEW);
     assert!(
         calls
             .iter()
@@ -229,18 +232,18 @@ async fn a_foreign_object_of_the_same_name_is_left_alone_and_reported() {
 async fn objects_of_an_earlier_consumer_are_waited_for() {
     let world = World::new();
     let theirs = json!({ "metadata": {
-        "name": "orders-config",
+        "name": "orders",
         "namespace": NAMESPACE,
         "labels": { "app.kubernetes.io/managed-by": "penstock" },
         "ownerReferences": controlled_by("KafkaConsumer", "earlier"),
     } });
-    world.api.put("configmaps", theirs);
+    world.api.put("deployments", theirs);
     world.apply("orders", json!({}));
     let action = world.pass("orders").await.unwrap();
     assert_eq!(action, Action::requeue(Duration::from_secs(2)));
     let told = world.condition("orders", "Progressing");
     assert_eq!(told, Some(("True".into(), "AwaitingDeletion".into())));
-    world.api.delete("configmaps", "orders-config");
+    world.api.delete("deployments", "orders");
     assert_eq!(world.pass("orders").await.unwrap(), Action::await_change());
     assert!(world.api.get("deployments", "orders").is_some());
 }

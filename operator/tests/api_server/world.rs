@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::apps::v1::ReplicaSet;
 use kube::runtime::controller::Action;
 use penstock_operator::api::Scope;
 use penstock_operator::build::{Kind, RuntimeImage};
@@ -78,6 +79,7 @@ impl World {
                 pull_secrets: Vec::new(),
             },
             existing: Default::default(),
+            replica_sets: Default::default(),
             pods: Default::default(),
             secrets: Default::default(),
             siblings: Default::default(),
@@ -168,6 +170,14 @@ impl World {
             let names: HashSet<Key> = objects.iter().map(Key::of).collect();
             self.context.existing.listed(kind, &names);
         }
+        let sets = self.api.all("replicasets").into_iter();
+        let sets: Vec<ReplicaSet> = sets
+            .map(|object| serde_json::from_value(object).expect("a ReplicaSet"))
+            .collect();
+        sets.iter()
+            .for_each(|set| self.context.replica_sets.saw(set));
+        let names: HashSet<Key> = sets.iter().map(Key::of).collect();
+        self.context.replica_sets.listed(&names);
     }
 
     /// The watches show everything, and then a pass is made.
@@ -217,6 +227,31 @@ impl World {
                 "readyReplicas": replicas,
             });
         });
+    }
+
+    /// The name of the ConfigMap that the newest pods read.
+    pub fn config_map(&self, name: &str) -> String {
+        let deployment = self.api.get("deployments", name).unwrap_or_default();
+        let volume = &deployment["spec"]["template"]["spec"]["volumes"][0];
+        let name = volume["configMap"]["name"].as_str();
+        name.unwrap_or_default().to_owned()
+    }
+
+    /// The Deployment's controller makes a ReplicaSet of the newest template.
+    pub fn replica_set(&self, name: &str, replica_set: &str) {
+        let deployment = self.api.get("deployments", name).expect("it is there");
+        let template = deployment["spec"]["template"].clone();
+        self.api.put(
+            "replicasets",
+            json!({
+                "metadata": {
+                    "name": replica_set,
+                    "namespace": NAMESPACE,
+                    "labels": template["metadata"]["labels"],
+                },
+                "spec": { "selector": {}, "template": template },
+            }),
+        );
     }
 
     /// The lag in the consumer's status.

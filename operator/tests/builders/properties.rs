@@ -6,6 +6,7 @@ use penstock_crds::manifest::read_one;
 use penstock_crds::spec::Pod;
 use penstock_crds::validate::{ConsumeMode, ValidatedConsumer};
 use penstock_operator::build::{Kind, Object};
+use penstock_operator::key::Key;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
@@ -163,7 +164,12 @@ proptest! {
             let metadata = &object.body["metadata"];
             prop_assert_eq!(&object.body["kind"], object.kind.name());
             prop_assert_eq!(&metadata["name"], &object.name);
-            prop_assert_eq!(&object.name, &object.kind.object_name(&name));
+            let base = object.kind.object_name(&name);
+            let rest = object.name.strip_prefix(&base);
+            prop_assert_eq!(rest.map(str::is_empty), Some(object.kind != Kind::ConfigMap));
+            prop_assert!(object.name.len() <= 253);
+            let key = Key::new(NAMESPACE, &object.name);
+            prop_assert_eq!(object.kind.consumer_name(&key), Some(Key::new(NAMESPACE, &name)));
             prop_assert_eq!(&metadata["namespace"], NAMESPACE);
             prop_assert_eq!(&metadata["ownerReferences"], &json!([{
                 "apiVersion": "penstock.dev/v1alpha1",
@@ -202,6 +208,22 @@ proptest! {
         let after = manifest("orders", replicas, &[&pods, &after]).objects(&secrets.1);
         let same = config(&before) == config(&after) && secrets.0 == secrets.1;
         prop_assert_eq!(digest(&before) == digest(&after), same);
+    }
+
+    /// An immutable ConfigMap can't get other content: other content has another name.
+    #[test]
+    fn config_maps_have_one_name_exactly_if_they_have_one_content(
+        before in some_of(runtime_settings()), after in some_of(runtime_settings()),
+    ) {
+        let before = manifest("orders", 1, &[&before]).objects("s");
+        let after = manifest("orders", 1, &[&after]).objects("s");
+        let name = |objects: &[Object]| body(objects, Kind::ConfigMap)["metadata"]["name"].clone();
+        prop_assert_eq!(name(&before) == name(&after), config(&before) == config(&after));
+        for objects in [&before, &after] {
+            prop_assert_eq!(&body(objects, Kind::ConfigMap)["immutable"], true);
+            let pod = &body(objects, Kind::Deployment)["spec"]["template"]["spec"];
+            prop_assert_eq!(&pod["volumes"][0]["configMap"]["name"], &name(objects));
+        }
     }
 
     #[test]

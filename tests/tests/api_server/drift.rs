@@ -117,9 +117,10 @@ async fn what_is_deleted_is_made_again() -> Outcome {
     scene.create(&scene.fast(), "orders").await?;
     scene.wait_until_reconciled("orders").await?;
     let params = DeleteParams::background();
+    let config_map = scene.config_maps("orders").await?.remove(0);
     scene
         .api::<ConfigMap>()
-        .delete("orders-config", &params)
+        .delete(&config_map, &params)
         .await?;
     scene
         .api::<PodDisruptionBudget>()
@@ -127,7 +128,7 @@ async fn what_is_deleted_is_made_again() -> Outcome {
         .await?;
     scene.api::<Deployment>().delete("orders", &params).await?;
     scene
-        .wait_for("orders-config", "a new one", |_: &ConfigMap| true)
+        .wait_for(&config_map, "a new one", |_: &ConfigMap| true)
         .await?;
     scene
         .wait_for("orders", "a new one", |_: &PodDisruptionBudget| true)

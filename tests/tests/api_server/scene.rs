@@ -3,9 +3,9 @@
 use std::error::Error;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::{Api, ApiResource, DynamicObject, ObjectMeta, PostParams};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, ObjectMeta, PostParams};
 use kube::{Client, Resource, ResourceExt};
 use penstock_crds::spec::KafkaConsumer;
 use penstock_tests::Manifest;
@@ -98,6 +98,13 @@ impl Scene {
     pub fn consumers_as_written(&self) -> Api<DynamicObject> {
         let resource = ApiResource::erase::<KafkaConsumer>(&());
         Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
+    }
+
+    /// Returns the names of the ConfigMaps of a consumer.
+    pub async fn config_maps(&self, consumer: &str) -> Result<Vec<String>, Box<dyn Error>> {
+        let own = ListParams::default().labels(&format!("penstock.dev/consumer={consumer}"));
+        let found = self.api::<ConfigMap>().list(&own).await?;
+        Ok(found.iter().map(ResourceExt::name_any).collect())
     }
 
     /// Objects of a kind in the namespace.

@@ -129,7 +129,7 @@ async fn a_namespace_that_is_being_deleted_gets_nothing_new_and_holds_up_nobody(
     scene
         .cluster
         .run_kubectl(["delete", "namespace", namespace.name(), "--wait=false"])?;
-    for gone in ["kc/orders", "deployment/orders", "configmap/orders-config"] {
+    for gone in ["kc/orders", "deployment/orders", "service/orders-metrics"] {
         namespace.wait_until(gone, "delete", LIMIT).await?;
     }
 

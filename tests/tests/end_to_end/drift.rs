@@ -43,9 +43,14 @@ async fn what_somebody_changes_or_deletes_is_put_right_and_what_is_theirs_is_kep
         "shop"
     );
 
-    let settings = scene.field("configmap/orders-config", "/data")?;
+    let config_map = scene.config_map("orders")?;
+    let config_map = format!("configmap/{config_map}");
+    let settings = scene.field(&config_map, "/data")?;
     let patch = r#"{"data": {"consumer.yaml": "nothing"}}"#;
-    namespace.run_kubectl(["patch", "configmap", "orders-config", "-p", patch])?;
+    let refused = namespace.run_kubectl(["patch", &config_map, "-p", patch]);
+    let refused = refused.expect_err("it is immutable").to_string();
+    assert!(refused.contains("immutable"), "{refused}");
+    namespace.run_kubectl(["delete", &config_map])?;
     let uid = scene.field("service/orders-metrics", "/metadata/uid")?;
     namespace.run_kubectl(["delete", "service", "orders-metrics"])?;
     namespace
@@ -53,7 +58,7 @@ async fn what_somebody_changes_or_deletes_is_put_right_and_what_is_theirs_is_kep
         .await?;
     assert_ne!(scene.field("service/orders-metrics", "/metadata/uid")?, uid);
     penstock_tests::wait::value("the settings to be back", LIMIT, async || {
-        let found = scene.field("configmap/orders-config", "/data");
+        let found = scene.field(&config_map, "/data");
         match found.map_err(|error| error.to_string())? {
             found if found == settings => Ok(()),
             found => Err(found.to_string()),
@@ -101,10 +106,12 @@ async fn an_object_of_somebody_else_with_a_name_that_is_needed_is_left_alone() -
     scene.wait_for_warning("NameTaken", message).await?;
     assert_eq!(identity()?, before);
 
+    let config_maps = scene.names("configmaps")?;
     namespace.run_kubectl(["delete", "kc", "orders"])?;
-    namespace
-        .wait_until("configmap/orders-config", "delete", LIMIT)
-        .await?;
+    for config_map in config_maps {
+        let config_map = format!("configmap/{config_map}");
+        namespace.wait_until(&config_map, "delete", LIMIT).await?;
+    }
     assert_eq!(identity()?, before);
     Ok(())
 }

@@ -97,6 +97,13 @@ impl Scene {
             .collect())
     }
 
+    /// Returns the name of the ConfigMap that the newest pods of a consumer read.
+    pub(crate) fn config_map(&self, consumer: &str) -> Result<String, Box<dyn Error>> {
+        let deployment = format!("deployment/{consumer}");
+        let first_volume = "/spec/template/spec/volumes/0/configMap/name";
+        Ok(text(&self.field(&deployment, first_volume)?))
+    }
+
     /// A field of an object, by its JSON pointer.
     pub(crate) fn field(&self, object: &str, pointer: &str) -> Result<Value, Box<dyn Error>> {
         let found = self.namespace.json(&["get", object])?;

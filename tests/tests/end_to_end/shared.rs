@@ -29,13 +29,14 @@ async fn consumers_that_share_a_group_are_warned_until_one_is_deleted() -> Outco
         .wait_until("deployment/orders-copy", "create", LIMIT)
         .await?;
 
+    let config_map = format!("configmap/{}", scene.config_map("orders-copy")?);
     scene
         .namespace
         .run_kubectl(["delete", "kc", "orders-copy"])?;
     scene.wait_for_reason("Accepted", "Valid").await?;
     for object in [
         "deployment/orders-copy",
-        "configmap/orders-copy-config",
+        config_map.as_str(),
         "service/orders-copy-metrics",
     ] {
         scene.namespace.wait_until(object, "delete", LIMIT).await?;

@@ -18,7 +18,7 @@ const RENEWAL: &str = "update leases";
 const RENEWALS: u64 = 4;
 
 /// Requests of the operator that leads, by verb and resource. Watches are renewed
-/// every few minutes and change nothing, so they do not count.
+/// periodically and change nothing, so they do not count.
 type Requests = BTreeMap<String, u64>;
 
 async fn requests(installation: &Installation) -> Result<Requests, Box<dyn Error>> {
@@ -117,10 +117,11 @@ async fn while_nothing_changes_nothing_is_written() -> Outcome {
 
     let leader = scene.installation.leader()?;
     let versions = scene.versions()?;
+    let config_map = format!("ConfigMap {}", scene.config_map("orders")?);
     for kind in [
         "KafkaConsumer orders",
         "Deployment orders",
-        "ConfigMap orders-config",
+        &config_map,
         "Service orders-metrics",
         "PodDisruptionBudget orders",
     ] {
