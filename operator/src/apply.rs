@@ -66,6 +66,7 @@ impl ApplyError {
     fn request(action: &'static str, kind: Kind, name: &str, source: kube::Error) -> Self {
         if let kube::Error::Api(status) = &source
             && matches!(status.code, 400 | 403 | 422)
+            && !is_another_object(status)
         {
             return Self::Refused {
                 kind: kind.name(),
@@ -81,6 +82,15 @@ impl ApplyError {
             source: Box::new(source),
         }
     }
+}
+
+/// Returns `true` if the object was replaced by another of its name: the API server says that
+/// its uid can't change.
+fn is_another_object(status: &kube::core::Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes
+        .into_iter()
+        .any(|cause| cause.field == "metadata.uid")
 }
 
 fn remedy(status: &kube::core::Status) -> &'static str {
@@ -113,25 +123,36 @@ pub struct Applier<'a> {
 }
 
 impl Applier<'_> {
-    /// Applies those objects that are not as they ought to be, in order.
+    /// Applies those objects that are not as they ought to be, in order. Returns the first
+    /// error about an object that pods can run without: such an object holds up no other.
     ///
     /// # Errors
-    /// The first that could not be applied; those after it are not attempted.
-    pub async fn apply(&self, objects: &[Object]) -> Result<(), ApplyError> {
+    /// The first about an object that pods need; those after it are not attempted.
+    pub async fn apply(&self, objects: &[Object]) -> Result<Option<ApplyError>, ApplyError> {
+        let mut first = None;
         for object in objects {
-            let key = Key::new(&self.consumer.namespace, &object.name);
-            match self.existing.get(object.kind, &key) {
-                Some(record) => {
-                    self.check_owner(object.kind, &object.name, record.controller.as_ref())?;
-                    if self.existing.is_current(&record, object, &key) {
-                        continue;
-                    }
-                }
-                None => self.check_free(object).await?,
+            match self.bring_up(object).await {
+                Ok(()) => {}
+                Err(error) if object.kind.is_needed_by_pods() => return Err(error),
+                Err(error) => first = first.or(Some(error)),
             }
-            self.apply_one(object).await?;
         }
-        Ok(())
+        Ok(first)
+    }
+
+    async fn bring_up(&self, object: &Object) -> Result<(), ApplyError> {
+        let key = Key::new(&self.consumer.namespace, &object.name);
+        let uid = match self.existing.get(object.kind, &key) {
+            Some(record) => {
+                self.check_owner(object.kind, &object.name, record.controller.as_ref())?;
+                if self.existing.is_current(&record, object, &key) {
+                    return Ok(());
+                }
+                Some(record.uid.to_string())
+            }
+            None => self.find_own(object).await?,
+        };
+        self.apply_one(object, uid).await
     }
 
     /// Deletes those of the consumer's objects that it no longer needs.
@@ -187,9 +208,18 @@ impl Applier<'_> {
         Api::namespaced_with(self.client.clone(), namespace, &kind.resource())
     }
 
-    async fn apply_one(&self, object: &Object) -> Result<(), ApplyError> {
-        let params = PatchParams::apply(NAME).force();
-        let patch = Patch::Apply(&object.body);
+    /// Applies an object. Nothing of another owner is taken over, even if it has appeared
+    /// since the check: with a uid, the request is about the very object that was checked.
+    /// Without one there was none, so all fields are free, and a field that somebody owns by
+    /// now ends the request with a conflict.
+    async fn apply_one(&self, object: &Object, uid: Option<String>) -> Result<(), ApplyError> {
+        let mut body = object.body.clone();
+        let mut params = PatchParams::apply(NAME);
+        if let Some(uid) = uid {
+            body["metadata"]["uid"] = uid.into();
+            params = params.force();
+        }
+        let patch = Patch::Apply(&body);
         let answer = self
             .api(object.kind)
             .patch(&object.name, &params, &patch)
@@ -207,18 +237,20 @@ impl Applier<'_> {
 
     /// Before an object is made: nothing of this name may be there that the watch
     /// does not show, because it lacks our label. The API server may answer from its
-    /// memory, as it does for watches: it is asked for every object that is made.
-    async fn check_free(&self, object: &Object) -> Result<(), ApplyError> {
+    /// memory, as it does for watches: it is asked for every object that is made. Returns
+    /// the uid of the consumer's own object, if that is there.
+    async fn find_own(&self, object: &Object) -> Result<Option<String>, ApplyError> {
         let found: Option<PartialObjectMeta<Shown>> = self
             .api(object.kind)
             .get_metadata_opt_with(&object.name, &GetParams::any())
             .await
             .map_err(|source| ApplyError::request("reading", object.kind, &object.name, source))?;
         let Some(found) = found else {
-            return Ok(());
+            return Ok(None);
         };
         let controller = Controller::of(&found);
-        self.check_owner(object.kind, &object.name, controller.as_ref())
+        self.check_owner(object.kind, &object.name, controller.as_ref())?;
+        Ok(found.meta().uid.clone())
     }
 
     fn check_owner(
@@ -301,8 +333,10 @@ mod tests {
 
     #[test]
     fn what_may_pass_is_not_taken_for_a_refusal() {
-        for code in [404, 409, 429, 500, 503] {
-            let error = refused(json!({ "code": code, "message": "busy" }));
+        let another = json!({ "causes": [{ "field": "metadata.uid" }] });
+        let busy = [404, 409, 429, 500, 503].map(|code| (code, json!({})));
+        for (code, details) in busy.into_iter().chain([(422, another)]) {
+            let error = refused(json!({ "code": code, "message": "busy", "details": details }));
             assert!(
                 matches!(error, ApplyError::Request { .. }),
                 "{code}: {error}"

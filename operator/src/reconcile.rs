@@ -188,8 +188,10 @@ struct Progress {
     topics: Option<Resolution>,
     /// Nothing is applied until every topic is found.
     held: bool,
-    /// Why an object could not be applied.
+    /// Why an object that pods need could not be applied.
     blocked: Option<ApplyError>,
+    /// Why another object could not be applied, or one could not be deleted.
+    incomplete: Option<ApplyError>,
     /// How far its group has come, if that was read.
     positions: Option<Arc<Positions>>,
     /// Why Secrets could not be read, once that has gone on for long.
@@ -239,7 +241,10 @@ impl Pass<'_> {
             _ => self.must_wait(consumer),
         };
         if !progress.held {
-            progress.blocked = self.apply(resource, consumer, &secrets).await?;
+            match self.apply(resource, consumer, &secrets).await {
+                Ok(incomplete) => progress.incomplete = self.lasting(incomplete)?,
+                Err(blocked) => progress.blocked = self.lasting(Some(blocked))?,
+            }
         }
         Ok(progress)
     }
@@ -320,13 +325,19 @@ impl Pass<'_> {
 
     /// Returns `true` if a change waits until every topic is found: only the first start does,
     /// and other brokers or topics for pods that run. Everything else is applied at once.
+    ///
+    /// An earlier operator noted no digest, and it may have held back other brokers or
+    /// topics. So until this operator has noted one, which it does as soon as it has found the
+    /// topics, any change waits.
     fn must_wait(&self, consumer: &ValidatedConsumer) -> bool {
         if !self.has_started() {
             return true;
         }
-        let noted = self.rollout().and_then(|rollout| rollout.kafka);
-        let changes = noted.is_some_and(|noted| noted != build::kafka_digest(consumer));
-        changes && consumer.replicas() > 0
+        let Some(running) = self.rollout() else {
+            return false;
+        };
+        let is_same = running.kafka.as_deref() == Some(&*build::kafka_digest(consumer));
+        !is_same && consumer.replicas() > 0
     }
 
     /// Returns `true` if the consumer's pods have been started at some time, even if their
@@ -340,14 +351,31 @@ impl Pass<'_> {
         Kind::ALL.into_iter().any(is_ours) || self.reads_positions()
     }
 
-    /// Builds, applies and prunes. What stands in the way for longer is returned;
-    /// an error is what may pass.
+    /// Returns an error that is to be reported.
+    ///
+    /// # Errors
+    /// When it may pass: it is reported once it lasts.
+    fn lasting(&self, error: Option<ApplyError>) -> Result<Option<ApplyError>, ReconcileError> {
+        match error {
+            Some(error @ ApplyError::Request { .. })
+                if !self.context.backoffs.is_lasting(self.key) =>
+            {
+                Err(error.into())
+            }
+            error => Ok(error),
+        }
+    }
+
+    /// Builds, applies and prunes. Returns an error about an object that pods can run without.
+    ///
+    /// # Errors
+    /// About an object that pods need.
     async fn apply(
         &self,
         resource: &KafkaConsumer,
         consumer: &ValidatedConsumer,
         secrets: &Secrets,
-    ) -> Result<Option<ApplyError>, ReconcileError> {
+    ) -> Result<Option<ApplyError>, ApplyError> {
         let context = self.context;
         let running = self.rollout();
         let objects = build::objects(&Blueprint {
@@ -366,17 +394,9 @@ impl Pass<'_> {
             consumer: self.key,
             uid: self.uid,
         };
-        let done = match applier.apply(&objects).await {
-            Ok(()) => applier.prune(&objects).await,
-            Err(error) => Err(error),
-        };
-        match done {
-            Ok(()) => Ok(None),
-            Err(error @ ApplyError::Request { .. }) if !context.backoffs.is_lasting(self.key) => {
-                Err(error.into())
-            }
-            Err(error) => Ok(Some(error)),
-        }
+        let incomplete = applier.apply(&objects).await?;
+        let pruned = applier.prune(&objects).await;
+        Ok(incomplete.or(pruned.err()))
     }
 
     /// Writes the status, and says when to come again.
@@ -395,6 +415,7 @@ impl Pass<'_> {
             topics: progress.topics,
             held: progress.held,
             blocked: progress.blocked.as_ref(),
+            incomplete: progress.incomplete.as_ref(),
             rollout: self.rollout(),
             troubles: context.pods.troubles(self.key),
             leaving: context.pods.leaving(self.key),
@@ -421,7 +442,7 @@ impl Pass<'_> {
         if let Some(error) = progress.unread {
             return Err(error.into());
         }
-        match progress.blocked {
+        match progress.blocked.or(progress.incomplete) {
             Some(error @ ApplyError::Request { .. }) => Err(error.into()),
             Some(ApplyError::Leaving { .. }) => Ok(Action::requeue(LEAVING_RETRY)),
             Some(ApplyError::Foreign { .. } | ApplyError::Refused { .. }) => {

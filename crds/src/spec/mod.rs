@@ -22,7 +22,7 @@ pub use kafka::{
     Authentication, AuthenticationType, CertificateSource, GenericSecretSource, Kafka,
     KeyPairSecretSource, PasswordSecretSource, Tls,
 };
-pub use pod::{Pod, Volume};
+pub use pod::{DisruptionBudget, Pod, Volume};
 pub use status::{CommittedTopics, KafkaConsumerStatus, LossReason, LostMessages};
 
 use kube::CustomResource;

@@ -62,6 +62,29 @@ pub struct Pod {
     /// Volumes that handler.volumeMounts can name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
+
+    /// PodDisruptionBudget of a consumer with two replicas or more. Enabled: a drain of
+    /// nodes evicts one pod at a time. Disabled: the operator creates none, for example
+    /// because the namespace has its own or a quota allows none. Default: Enabled.
+    #[serde(default, skip_serializing_if = "DisruptionBudget::is_default")]
+    pub disruption_budget: DisruptionBudget,
+}
+
+/// The PodDisruptionBudget of a consumer with two replicas or more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum DisruptionBudget {
+    /// A drain evicts one pod at a time.
+    #[default]
+    Enabled,
+    /// There is none.
+    Disabled,
+}
+
+impl DisruptionBudget {
+    /// Returns `true` for the default, which manifests may omit.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A volume of the pods: its name and one of the sources.

@@ -3,12 +3,15 @@
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use penstock_crds::spec::DisruptionBudget;
 
 use super::{Blueprint, labels};
 
-/// None for a single pod, which a budget would only make hard to move.
+/// None for a single pod, which a budget would only make hard to move, and none where the
+/// manifest wants none.
 pub(super) fn build(blueprint: &Blueprint<'_>) -> Option<PodDisruptionBudget> {
-    if blueprint.consumer.replicas() < 2 {
+    let wants = blueprint.consumer.pod.disruption_budget == DisruptionBudget::Enabled;
+    if blueprint.consumer.replicas() < 2 || !wants {
         return None;
     }
     Some(PodDisruptionBudget {

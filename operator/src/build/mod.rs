@@ -56,7 +56,7 @@ pub struct RuntimeImage {
 }
 
 /// Every object that the consumer needs, in the order in which they are applied:
-/// what pods read comes before the pods.
+/// what pods read comes before the pods, and objects that pods can run without come last.
 pub fn objects(blueprint: &Blueprint<'_>) -> Vec<Object> {
     let config = config_map::build(blueprint);
     let reads = Reads {
@@ -65,8 +65,8 @@ pub fn objects(blueprint: &Blueprint<'_>) -> Vec<Object> {
     };
     let mut objects = vec![
         Object::new(Kind::ConfigMap, &config),
-        Object::new(Kind::Service, &service::build(blueprint)),
         Object::new(Kind::Deployment, &deployment::build(blueprint, &reads)),
+        Object::new(Kind::Service, &service::build(blueprint)),
     ];
     if let Some(budget) = disruption_budget::build(blueprint) {
         objects.push(Object::new(Kind::PodDisruptionBudget, &budget));

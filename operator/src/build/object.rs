@@ -34,6 +34,14 @@ impl Kind {
         Self::PodDisruptionBudget,
     ];
 
+    /// Returns `true` if pods can't run without the object: their ConfigMap and Deployment.
+    pub fn is_needed_by_pods(self) -> bool {
+        match self {
+            Self::ConfigMap | Self::Deployment => true,
+            Self::Service | Self::PodDisruptionBudget => false,
+        }
+    }
+
     /// Group, version and plural, for requests.
     pub fn resource(self) -> ApiResource {
         match self {

@@ -17,6 +17,8 @@ pub struct Rollout {
     pub kafka: Option<String>,
     /// Old pods end before new ones start.
     pub recreates: bool,
+    /// Its pods are not replaced: somebody has paused its rollout.
+    pub paused: bool,
     /// Pods that it is to have.
     pub desired: i32,
     /// Generation that the counts below are of.
@@ -57,6 +59,7 @@ impl Rollout {
                 .as_str()
                 .map(str::to_owned),
             recreates: deployment["spec"]["strategy"]["type"] == "Recreate",
+            paused: deployment["spec"]["paused"] == true,
             desired: deployment["spec"]["replicas"]
                 .as_i64()
                 .and_then(|replicas| i32::try_from(replicas).ok())
@@ -147,11 +150,12 @@ mod tests {
     fn a_protocol_and_a_strategy_are_read_from_the_spec() {
         let deployment = json!({
             "metadata": { "annotations": { "penstock.dev/rebalance-protocol": "cooperative" } },
-            "spec": { "replicas": 3, "strategy": { "type": "Recreate" } },
+            "spec": { "replicas": 3, "paused": true, "strategy": { "type": "Recreate" } },
         });
         let expected = Rollout {
             protocol: Some(RebalanceProtocol::Cooperative),
             recreates: true,
+            paused: true,
             desired: 3,
             ..Rollout::default()
         };

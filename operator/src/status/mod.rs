@@ -46,8 +46,10 @@ pub struct Seen<'a> {
     pub topics: Option<Resolution>,
     /// Nothing is applied until every topic is found.
     pub held: bool,
-    /// Why its objects could not be applied.
+    /// Why an object that pods need could not be applied.
     pub blocked: Option<&'a ApplyError>,
+    /// Why another object could not be applied, or one could not be deleted.
+    pub incomplete: Option<&'a ApplyError>,
     /// What its Deployment reports.
     pub rollout: Option<Rollout>,
     /// What is wrong with its pods, the most telling first.

@@ -18,12 +18,25 @@ pub(super) fn progressing(seen: &Seen<'_>) -> Condition {
     if let Some(error) = seen.blocked {
         return blocked(error);
     }
+    // The pods come first; an object that they can run without is added.
+    let besides = seen.incomplete.map(|error| format!("; {error}"));
+    let besides = besides.unwrap_or_default();
     if let Some(message) = waits(seen) {
         return condition(State::False, Reason::TopicsNotResolved, message.into());
     }
     let desired = i32::try_from(consumer.replicas()).unwrap_or(i32::MAX);
     let rollout = seen.rollout.clone().unwrap_or_default();
+    if rollout.paused {
+        let message = format!(
+            "somebody has paused the rollout of the Deployment, so its pods are not replaced; resume it: kubectl -n {} rollout resume deployment/{}",
+            seen.key.namespace, seen.key.name
+        );
+        return condition(State::False, Reason::RolloutPaused, message + &besides);
+    }
     if seen.rollout.is_some() && rollout.is_complete(desired) {
+        if let Some(error) = seen.incomplete {
+            return blocked(error);
+        }
         return condition(
             State::False,
             Reason::Complete,
@@ -35,7 +48,7 @@ pub(super) fn progressing(seen: &Seen<'_>) -> Condition {
             State::False,
             Reason::Stalled,
             format!(
-                "{message} See the condition Available for what keeps the pods from being ready."
+                "{message} See the condition Available for what keeps the pods from being ready.{besides}"
             ),
         );
     }
@@ -43,7 +56,7 @@ pub(super) fn progressing(seen: &Seen<'_>) -> Condition {
         State::True,
         Reason::RollingOut,
         format!(
-            "{} of {desired} replicas are of the newest template, {} ready",
+            "{} of {desired} replicas are of the newest template, {} ready{besides}",
             rollout.updated, rollout.ready
         ),
     )

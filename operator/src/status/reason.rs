@@ -63,6 +63,8 @@ pub enum Reason {
     Complete,
     /// The Deployment has given up on progress for now.
     Stalled,
+    /// Somebody has paused the rollout of the Deployment.
+    RolloutPaused,
     /// An object's name is taken by an object of somebody else.
     NameTaken,
     /// Objects of an earlier consumer of this name are not gone yet.
@@ -116,6 +118,7 @@ impl Reason {
             Self::RollingOut => "RollingOut",
             Self::Complete => "Complete",
             Self::Stalled => "Stalled",
+            Self::RolloutPaused => "RolloutPaused",
             Self::NameTaken => "NameTaken",
             Self::AwaitingDeletion => "AwaitingDeletion",
             Self::ObjectRefused => "ObjectRefused",
@@ -147,6 +150,7 @@ impl Reason {
             | Self::PodsRefused
             | Self::Unschedulable
             | Self::Stalled
+            | Self::RolloutPaused
             | Self::NameTaken
             | Self::ObjectRefused
             | Self::RetentionPassed
@@ -209,6 +213,7 @@ impl Reason {
         Self::RollingOut,
         Self::Complete,
         Self::Stalled,
+        Self::RolloutPaused,
         Self::NameTaken,
         Self::AwaitingDeletion,
         Self::ObjectRefused,

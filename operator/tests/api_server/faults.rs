@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 pub enum Fault {
     /// It is refused with this status.
     Status(u16),
+    /// It is refused because of a quota.
+    Quota,
     /// It is refused with 429, and with how many seconds to wait.
     TooMany(u32),
     /// It is never done nor answered.
@@ -26,6 +28,7 @@ impl Fault {
     pub fn refusal(self) -> Option<(u16, Value)> {
         match self {
             Self::Status(code) => Some((code, status(code, "as the test wants it"))),
+            Self::Quota => Some((403, status(403, "exceeded quota: small"))),
             Self::TooMany(seconds) => {
                 let mut body = status(429, "too many requests");
                 body["details"] = json!({ "retryAfterSeconds": seconds });
@@ -46,12 +49,18 @@ pub fn status(code: u16, message: &str) -> Value {
         429 => "TooManyRequests",
         _ => "InternalError",
     };
+    // The server finds nothing else invalid.
+    let details = match code {
+        422 => json!({ "causes": [{ "field": "metadata.uid" }] }),
+        _ => json!({}),
+    };
     json!({
         "apiVersion": "v1",
         "kind": "Status",
         "status": "Failure",
         "message": message,
         "reason": reason,
+        "details": details,
         "code": code,
     })
 }

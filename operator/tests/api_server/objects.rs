@@ -5,6 +5,7 @@ use std::time::Duration;
 use kube::runtime::controller::Action;
 use serde_json::{Value, json};
 
+use crate::faults::Fault;
 use crate::world::{NAMESPACE, World};
 
 /// What a new consumer of one replica makes the operator say. Before an object is
@@ -12,10 +13,10 @@ use crate::world::{NAMESPACE, World};
 const NEW: [&str; 7] = [
     "get configmaps orders-config-DIGEST",
     "patch configmaps orders-config-DIGEST",
-    "get services orders-metrics",
-    "patch services orders-metrics",
     "get deployments orders",
     "patch deployments orders",
+    "get services orders-metrics",
+    "patch services orders-metrics",
     "patch kafkaconsumers/status orders",
 ];
 
@@ -24,7 +25,7 @@ fn controlled_by(kind: &str, uid: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_new_consumer_gets_its_config_map_service_and_deployment_in_this_order_then_its_status() {
+async fn a_new_consumer_gets_its_config_map_deployment_and_service_in_this_order_then_its_status() {
     let world = World::new();
     world.apply("orders", json!({}));
     let action = world.pass("orders").await.unwrap();
@@ -246,4 +247,107 @@ async fn objects_of_an_earlier_consumer_are_waited_for() {
     world.api.delete("deployments", "orders");
     assert_eq!(world.pass("orders").await.unwrap(), Action::await_change());
     assert!(world.api.get("deployments", "orders").is_some());
+}
+
+/// A quota on Services, say.
+#[tokio::test]
+async fn an_object_that_pods_can_run_without_keeps_no_pod_from_starting() {
+    let world = World::new();
+    world.api.disturb(|call| {
+        let text = call.to_string();
+        text.starts_with("patch services").then_some(Fault::Quota)
+    });
+    world.apply("orders", json!({ "mode": "Fast", "replicas": 2 }));
+    let action = world.pass("orders").await.unwrap();
+    assert_eq!(
+        action,
+        Action::requeue(Duration::from_secs(60)),
+        "tried again"
+    );
+    assert!(world.api.get("deployments", "orders").is_some());
+    assert!(world.api.get("poddisruptionbudgets", "orders").is_some());
+    assert!(world.api.get("services", "orders-metrics").is_none());
+    let told = world.condition("orders", "Progressing");
+    assert_eq!(told, Some(("True".into(), "RollingOut".into())));
+    let message = world.message("orders", "Progressing");
+    assert!(message.contains("Service 'orders-metrics'"), "{message}");
+    world.all_ready("orders");
+    world.pass("orders").await.unwrap();
+    let told = world.condition("orders", "Progressing");
+    assert_eq!(told, Some(("False".into(), "ObjectRefused".into())));
+    let message = world.message("orders", "Progressing");
+    assert!(
+        message.contains("raise the namespace's ResourceQuota"),
+        "{message}"
+    );
+
+    world.api.disturb(|_| None);
+    world.pass("orders").await.unwrap();
+    assert!(world.api.get("services", "orders-metrics").is_some());
+    let told = world.condition("orders", "Progressing");
+    assert_eq!(told, Some(("False".into(), "Complete".into())));
+}
+
+#[tokio::test]
+async fn a_consumer_that_wants_no_budget_has_none() {
+    let world = World::new();
+    let spec = |budget: &str| json!({ "mode": "Fast", "replicas": 2, "pod": { "disruptionBudget": budget } });
+    let has_budget = || world.api.get("poddisruptionbudgets", "orders").is_some();
+    world.apply("orders", spec("Disabled"));
+    world.pass("orders").await.unwrap();
+    assert!(!has_budget());
+    world.apply("orders", spec("Enabled"));
+    world.pass("orders").await.unwrap();
+    assert!(has_budget());
+    world.apply("orders", spec("Disabled"));
+    world.pass("orders").await.unwrap();
+    assert!(!has_budget());
+}
+
+/// Somebody creates a Deployment between the check of its name and the request.
+#[tokio::test]
+async fn an_object_that_appears_after_the_check_is_not_taken_over() {
+    let world = World::new();
+    let check = "get deployments orders";
+    world
+        .api
+        .fail(check, Fault::Slow(Duration::from_millis(200)));
+    world.apply("orders", json!({}));
+    let create = async {
+        while world.api.count(check) == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let theirs = json!({
+            "metadata": { "name": "orders", "namespace": NAMESPACE },
+            "spec": { "replicas": 7 },
+        });
+        world.api.put("deployments", theirs)
+    };
+    let (passed, theirs) = tokio::join!(world.pass("orders"), create);
+    passed.unwrap_err();
+    assert_eq!(world.api.get("deployments", "orders"), Some(theirs.clone()));
+    world.pass("orders").await.unwrap();
+    assert_eq!(world.api.get("deployments", "orders"), Some(theirs));
+    let told = world.condition("orders", "Progressing");
+    assert_eq!(told, Some(("False".into(), "NameTaken".into())));
+}
+
+/// The consumer's Deployment is deleted, and somebody creates another, unseen by the watch.
+#[tokio::test]
+async fn an_object_that_replaces_a_known_one_is_not_taken_over() {
+    let world = World::new();
+    world.apply("orders", json!({}));
+    world.pass("orders").await.unwrap();
+    world.show();
+    world.api.delete("deployments", "orders");
+    let theirs = json!({
+        "metadata": { "name": "orders", "namespace": NAMESPACE },
+        "spec": { "replicas": 7 },
+    });
+    let theirs = world.api.put("deployments", theirs);
+    world.apply("orders", json!({ "stopTimeout": "60s" }));
+    let found = world.found("orders");
+    let pass = penstock_operator::reconcile::reconcile(found, world.context.clone());
+    pass.await.unwrap_err();
+    assert_eq!(world.api.get("deployments", "orders"), Some(theirs));
 }

@@ -309,9 +309,31 @@ impl State {
                 merge_patch(&mut after, &call.body);
                 after
             }
-            (false, before) => apply(before, call),
+            (false, before) => {
+                self.may_apply(before.as_ref(), call)?;
+                apply(before, call)
+            }
         };
         Ok(self.store(&id(call), after))
+    }
+
+    /// The object must be the one that the caller means, and without force no field may be
+    /// somebody else's.
+    fn may_apply(&self, before: Option<&Value>, call: &Call) -> Result<(), u16> {
+        let uid = &call.body["metadata"]["uid"];
+        let is_another = |before: &Value| !uid.is_null() && *uid != before["metadata"]["uid"];
+        if before.is_some_and(is_another) {
+            return Err(422);
+        }
+        let manager = call.query.get("fieldManager").map(String::as_str);
+        let is_forced = call.query.get("force").is_some_and(|force| force == "true");
+        let is_own = before.is_none_or(|before| {
+            before["metadata"]["managedFields"][0]["manager"].as_str() == manager
+        });
+        match is_forced || is_own {
+            true => Ok(()),
+            false => Err(409),
+        }
     }
 
     fn delete(&mut self, call: &Call) -> Result<Value, u16> {

@@ -157,3 +157,33 @@ async fn brokers_that_do_not_answer_start_nothing_and_stop_nothing() {
     assert_eq!(world.api.get("deployments", "orders"), running);
     assert!(world.api.get("deployments", "new").is_none());
 }
+
+/// An earlier operator has held back another topic, and has noted no digest of the topics
+/// that the pods read.
+#[tokio::test]
+async fn an_upgrade_applies_nothing_that_the_earlier_operator_held_back() {
+    let world = World::new();
+    world.apply("orders", json!({ "mode": "Fast", "replicas": 3 }));
+    world.pass("orders").await.unwrap();
+    world.all_ready("orders");
+    world.api.edit("deployments", "orders", |object| {
+        let annotations = &mut object["metadata"]["annotations"];
+        let digest = annotations.as_object_mut().unwrap();
+        digest.remove("penstock.dev/kafka-digest").unwrap();
+    });
+    let mut spec = json!({ "mode": "Fast", "replicas": 3, "topics": ["later"] });
+    world.apply("orders", spec.clone());
+    let running = world.api.get("deployments", "orders");
+
+    let world = world.restarted();
+    world.pass("orders").await.unwrap();
+    assert_eq!(world.api.get("deployments", "orders"), running);
+    let told = world.condition("orders", "Progressing").unwrap();
+    assert_eq!(told.1, "TopicsNotResolved");
+    // Stopping the pods needs no topic.
+    spec["replicas"] = 0.into();
+    world.apply("orders", spec.clone());
+    world.pass("orders").await.unwrap();
+    let replicas = || world.api.get("deployments", "orders").unwrap()["spec"]["replicas"].clone();
+    assert_eq!(replicas(), 0);
+}

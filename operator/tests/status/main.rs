@@ -109,7 +109,7 @@ fn every_status_has_each_condition_once_with_a_message_of_this_generation() {
 fn a_condition_that_warns_says_what_to_do() {
     let remedies = [
         "correct", "create", "give ", "raise", "lower", "mend", "see ", "See ", "delete", "must",
-        "maybe",
+        "maybe", "resume ",
     ];
     for (scenario, world, _) in scenarios() {
         for condition in world.status().conditions {

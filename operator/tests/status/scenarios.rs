@@ -557,6 +557,23 @@ fn rollouts() -> Vec<(&'static str, World, Vec<Told>)> {
                 &["has timed out progressing. See the condition Available"],
             )],
         ),
+        (
+            "somebody has paused the rollout of the Deployment",
+            World {
+                rollout: Some(Rollout {
+                    updated: 0,
+                    paused: true,
+                    ..rollout(3)
+                }),
+                ..World::running()
+            },
+            vec![(
+                Progressing,
+                False,
+                Reason::RolloutPaused,
+                &["kubectl -n shop rollout resume deployment/orders"],
+            )],
+        ),
     ]
 }
 
@@ -620,5 +637,47 @@ fn objects() -> Vec<(&'static str, World, Vec<Told>)> {
                 &["applying Deployment 'orders' failed"],
             )],
         ),
+        (
+            "an object that pods can run without is refused",
+            without_service(rollout(3)),
+            vec![
+                (Available, True, Reason::HandlersReady, &["3 of 3"]),
+                (
+                    Progressing,
+                    False,
+                    Reason::ObjectRefused,
+                    &["Service 'orders-metrics': exceeded quota; raise it"],
+                ),
+            ],
+        ),
+        (
+            "the same while pods are replaced",
+            without_service(Rollout {
+                updated: 1,
+                ..rollout(3)
+            }),
+            vec![(
+                Progressing,
+                True,
+                Reason::RollingOut,
+                &[
+                    "1 of 3 replicas are of the newest template",
+                    "Service 'orders-metrics': exceeded quota; raise it",
+                ],
+            )],
+        ),
     ]
+}
+
+fn without_service(rollout: Rollout) -> World {
+    World {
+        rollout: Some(rollout),
+        incomplete: Some(ApplyError::Refused {
+            kind: "Service",
+            name: "orders-metrics".into(),
+            message: "exceeded quota".into(),
+            remedy: "; raise it",
+        }),
+        ..World::running()
+    }
 }

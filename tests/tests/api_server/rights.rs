@@ -34,7 +34,7 @@ const RIGHTS: [&str; 3] = [
 ];
 
 /// Gives the operator of a release its rights, and a kubeconfig that has them.
-async fn grant(
+pub(crate) async fn grant(
     control_plane: &ControlPlane,
     namespace: &str,
     values: &[&str],
@@ -58,7 +58,7 @@ async fn grant(
 }
 
 /// The API server has refused the operator nothing.
-fn assert_nothing_forbidden(operator: &Operator) {
+pub(crate) fn assert_nothing_forbidden(operator: &Operator) {
     let lines = operator.process().lines();
     let mut lines = lines.iter();
     let found = lines.find(|line| line.text.to_lowercase().contains("forbidden"));
