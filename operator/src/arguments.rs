@@ -68,6 +68,10 @@ pub struct Settings {
     #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
     pub namespace: String,
 
+    /// The name of the Lease, which operators that agree on one share
+    #[arg(long, env = "PENSTOCK_LEASE_NAME", default_value = crate::NAME)]
+    pub lease_name: String,
+
     /// The name of this operator among others; its host's by default
     #[arg(long, env = "POD_NAME")]
     pub identity: Option<String>,

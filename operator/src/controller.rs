@@ -108,7 +108,7 @@ fn consumers(
     listed: oneshot::Sender<()>,
 ) -> impl Stream<Item = watcher::Result<Found>> + Send {
     let api = context.scope.all::<Found>();
-    let config = watcher::Config::default().page_size(watches::PAGE);
+    let config = watches::config();
     let mut roll = Roll {
         call: RollCall::default(),
         known: HashSet::new(),

@@ -14,8 +14,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{Api, PostParams};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::NAME;
-
 /// How long a Lease is good for after its renewal.
 pub const DURATION: Duration = Duration::from_secs(15);
 
@@ -44,6 +42,7 @@ const RELEASE_RETRY: Duration = Duration::from_millis(200);
 /// Somebody who wants the Lease, or has it.
 pub struct Candidate {
     leases: Api<Lease>,
+    name: String,
     identity: String,
     /// The Lease as last seen, and when it was first seen like this.
     seen: Option<(Lease, Instant)>,
@@ -61,11 +60,12 @@ pub enum Attempt {
 }
 
 impl Candidate {
-    /// `leases` are those of the operator's namespace; `identity` must be another
-    /// for each candidate.
-    pub fn new(leases: Api<Lease>, identity: String) -> Self {
+    /// Creates a candidate for the Lease of this name among `leases`, those of the operator's
+    /// namespace. `identity` must be another for each candidate.
+    pub fn new(leases: Api<Lease>, name: String, identity: String) -> Self {
         Self {
             leases,
+            name,
             identity,
             seen: None,
         }
@@ -191,7 +191,7 @@ impl Candidate {
 
     /// Reads the Lease and notes when it was first seen like this.
     async fn look(&mut self) -> Result<Option<Lease>, String> {
-        let lease = request(self.leases.get_opt(NAME)).await?;
+        let lease = request(self.leases.get_opt(&self.name)).await?;
         if let Some(lease) = &lease {
             self.see(lease.clone());
         }
@@ -224,7 +224,7 @@ impl Candidate {
     async fn create(&mut self) -> Result<Attempt, String> {
         let lease = Lease {
             metadata: ObjectMeta {
-                name: Some(NAME.to_owned()),
+                name: Some(self.name.clone()),
                 ..ObjectMeta::default()
             },
             spec: None,
@@ -236,7 +236,11 @@ impl Candidate {
     }
 
     async fn replace(&self, lease: &Lease) -> Result<Lease, String> {
-        request(self.leases.replace(NAME, &PostParams::default(), lease)).await
+        request(
+            self.leases
+                .replace(&self.name, &PostParams::default(), lease),
+        )
+        .await
     }
 
     /// The Lease as it is when it is ours.

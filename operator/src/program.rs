@@ -32,6 +32,10 @@ use crate::reconcile::Context;
 /// How long passes under way may take at a stop.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
+/// The maximum time without a byte of an answer. The API server ends watches sooner, and an
+/// admission webhook may take 30 seconds.
+const READ_TIMEOUT: Duration = Duration::from_secs(40);
+
 /// Why the program ended.
 #[derive(Debug, Error)]
 enum MainError {
@@ -119,8 +123,8 @@ async fn operate(settings: Settings) -> Result<(), MainError> {
     };
     match work.settings.leader_election {
         true => {
-            work.when_leading(Candidate::new(leases, identity), stop)
-                .await
+            let candidate = Candidate::new(leases, work.settings.lease_name.clone(), identity);
+            work.when_leading(candidate, stop).await
         }
         false => {
             let beat = work.heartbeat();
@@ -132,12 +136,20 @@ async fn operate(settings: Settings) -> Result<(), MainError> {
 }
 
 async fn client(metrics: &Metrics) -> Result<Client, MainError> {
-    let mut config = Config::infer().await?;
+    let config = limited(Config::infer().await?);
+    let client = ClientBuilder::try_from(config).map_err(MainError::Client)?;
+    Ok(client.with_layer(&metrics.count_requests()).build())
+}
+
+/// How requests fail, whatever else is configured.
+fn limited(mut config: Config) -> Config {
     // The client's own retries would keep a pass waiting for minutes, uncounted and
     // untold, where the back-off of each consumer lets others go on.
     config.default_retry = false;
-    let client = ClientBuilder::try_from(config).map_err(MainError::Client)?;
-    Ok(client.with_layer(&metrics.count_requests()).build())
+    // TCP alone notices after a quarter of an hour that nobody answers any more.
+    config.read_timeout = Some(READ_TIMEOUT);
+    config.reset_reader_on_write = true;
+    config
 }
 
 async fn serve(
@@ -293,4 +305,34 @@ impl Work {
 fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .map_or_else(|_| NAME.to_owned(), |name| name.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+
+    /// The connection stands, and nothing comes back: a node that lost its power, or a
+    /// firewall that forgot the connection.
+    #[tokio::test(start_paused = true)]
+    async fn a_request_on_a_dead_connection_ends() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let silent = tokio::spawn(async move {
+            let mut connections = Vec::new();
+            while let Ok(connection) = listener.accept().await {
+                connections.push(connection);
+            }
+        });
+        let config = limited(Config::new(format!("http://{address}").parse().unwrap()));
+        let client = ClientBuilder::try_from(config).unwrap().build();
+        let pods: Api<Pod> = Api::namespaced(client, "shop");
+        let began = Instant::now();
+        let answer = timeout(READ_TIMEOUT * 10, pods.get("orders")).await;
+        assert!(answer.expect("it ends").is_err());
+        assert!(began.elapsed() <= READ_TIMEOUT * 2, "{:?}", began.elapsed());
+        silent.abort();
+    }
 }

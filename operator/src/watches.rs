@@ -21,7 +21,20 @@ use crate::reconcile::Context;
 
 /// Objects in one page of a list: enough for few requests, few enough for little
 /// memory.
-pub(crate) const PAGE: u32 = 250;
+const PAGE: u32 = 250;
+
+/// The time after which the API server ends a watch and the operator begins it again, in
+/// seconds. A watch whose connection has died without a sign is given up five seconds later:
+/// for so long changes may go unseen. A watch that begins again costs one request and lists
+/// nothing.
+const WATCH_SECONDS: u32 = 25;
+
+/// Returns how anything is watched.
+pub(crate) fn config() -> watcher::Config {
+    watcher::Config::default()
+        .page_size(PAGE)
+        .timeout(WATCH_SECONDS)
+}
 
 /// What an event of a watch means.
 pub enum Change<'a, K> {
@@ -75,9 +88,7 @@ pub fn spawn_all(context: &Arc<Context>) -> tokio::task::JoinSet<()> {
 /// What is watched of our own making.
 fn ours() -> watcher::Config {
     let (label, value) = MANAGED_BY;
-    watcher::Config::default()
-        .labels(&format!("{label}={value}"))
-        .page_size(PAGE)
+    config().labels(&format!("{label}={value}"))
 }
 
 async fn objects(kind: Kind, context: Arc<Context>) {
@@ -140,8 +151,7 @@ async fn pods(context: Arc<Context>) {
 async fn secrets(context: Arc<Context>) {
     let api = context.scope.all::<PartialObjectMeta<Secret>>();
     let secrets = &context.secrets;
-    let config = watcher::Config::default().page_size(PAGE);
-    let stream = watcher::watcher(api, config);
+    let stream = watcher::watcher(api, config());
     follow(
         "Secret",
         stream,

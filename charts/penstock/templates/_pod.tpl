@@ -44,6 +44,8 @@ capabilities:
 {{- end }}
 - name: PENSTOCK_LEADER_ELECTION
   value: {{ .Values.leaderElection.enabled | quote }}
+- name: PENSTOCK_LEASE_NAME
+  value: {{ include "penstock.fullname" . }}
 - name: PENSTOCK_RECHECK_INTERVAL
   value: {{ .Values.recheckInterval | quote }}
 {{- $brokers := .Values.allowedBrokers.default }}

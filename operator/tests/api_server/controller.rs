@@ -100,6 +100,43 @@ async fn what_secrets_hold_is_read_of_those_alone_that_a_consumer_names() {
     assert!(secrets.iter().all(|call| call.metadata), "{secrets:?}");
 }
 
+/// The API server in memory ends no watch by itself, as one whose connection has died.
+#[tokio::test(start_paused = true)]
+async fn a_watch_whose_connection_has_died_begins_again_within_half_a_minute() {
+    let mut running = World::new().run();
+    (&mut running.is_synced).await.unwrap();
+    running.world.api.reads();
+    tokio::time::sleep(Duration::from_secs(301)).await;
+    let reads = running.world.api.reads();
+    for resource in [
+        "kafkaconsumers",
+        "configmaps",
+        "services",
+        "deployments",
+        "poddisruptionbudgets",
+        "replicasets",
+        "pods",
+        "secrets",
+    ] {
+        let of_this = || reads.iter().filter(|call| call.resource == resource);
+        assert!(of_this().all(|call| call.verb == "watch"), "{resource}");
+        let waits: Vec<Duration> = of_this()
+            .zip(of_this().skip(1))
+            .map(|(one, next)| next.at - one.at)
+            .collect();
+        assert!(waits.len() >= 8, "{resource}: {waits:?}");
+        assert!(
+            waits.iter().all(|wait| *wait <= Duration::from_secs(31)),
+            "{waits:?}"
+        );
+        let ends = |call: &&crate::call::Call| call.query["timeoutSeconds"] == "25";
+        assert!(
+            of_this().all(|call| ends(&call)),
+            "the API server ends it sooner"
+        );
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_drifted_object_is_put_back_and_a_deleted_one_made_again() {
     let running = World::new().run();

@@ -19,7 +19,11 @@ const NAMESPACE: &str = "penstock";
 fn candidate(api: &ApiServer, identity: &str) -> Candidate {
     let caller = identity.split('-').next().unwrap_or_default();
     let leases: Api<Lease> = Api::namespaced(api.client_of(caller), NAMESPACE);
-    Candidate::new(leases, identity.to_owned())
+    Candidate::new(
+        leases,
+        penstock_operator::NAME.to_owned(),
+        identity.to_owned(),
+    )
 }
 
 fn holder(api: &ApiServer) -> Option<String> {
@@ -328,4 +332,24 @@ proptest! {
             prop_assert!(pair[0].1 <= pair[1].0, "{:?} and {:?}", pair[0], pair[1]);
         }
     }
+}
+
+/// Two releases in one namespace.
+#[tokio::test(start_paused = true)]
+async fn candidates_for_leases_of_two_names_do_not_wait_for_each_other() {
+    let api = ApiServer::default();
+    let candidate = |name: &str| {
+        let leases: Api<Lease> = Api::namespaced(api.client(), NAMESPACE);
+        Candidate::new(leases, name.to_owned(), format!("{name}-1"))
+    };
+    let (mut one, mut other) = (candidate("a-operator"), candidate("b-operator"));
+    assert_eq!(one.attempt().await, Attempt::Held);
+    assert_eq!(other.attempt().await, Attempt::Held);
+    assert_eq!(one.attempt().await, Attempt::Held, "it renews its own");
+    let names: Vec<_> = api
+        .all("leases")
+        .iter()
+        .map(|it| it["metadata"]["name"].clone())
+        .collect();
+    assert_eq!(names, ["a-operator", "b-operator"]);
 }
