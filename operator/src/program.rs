@@ -23,7 +23,7 @@ use crate::build::RuntimeImage;
 use crate::controller::{self, Triggers};
 use crate::events::Events;
 use crate::http::{Health, Phase, pages};
-use crate::kafka::{BrokerPolicy, Directory, LagReader};
+use crate::kafka::{BrokerPolicy, Directory, LagReader, SearchPath};
 use crate::lease::{Attempt, Candidate};
 use crate::metrics::Metrics;
 use crate::probe::{ProbeError, probe};
@@ -273,7 +273,8 @@ impl Work {
         let policy = BrokerPolicy::new(
             settings.allowed_brokers.clone(),
             settings.denied_broker_networks.clone(),
-        );
+        )
+        .searching(SearchPath::of_this_pod());
         let context = Context {
             scope: Scope {
                 client: self.client.clone(),

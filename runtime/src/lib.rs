@@ -66,6 +66,7 @@ mod worker;
 pub use self::http::{HealthCheck, HealthCheckError, ListenError};
 pub use dead_letter::DeadLetterError;
 pub use delivery::stop_at_once;
+pub use kafka::native::resolve;
 pub use kafka::{ConnectCause, ConnectError, METADATA_TIMEOUT, error_text, unknown_topic};
 pub use main_program::{Arguments, run_main, run_main_remote};
 pub use metrics::Metrics;

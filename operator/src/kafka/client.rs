@@ -2,10 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use penstock_runtime::resolve::{Resolve, add_brokers};
 use penstock_runtime::{METADATA_TIMEOUT, error_text, oauth};
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
@@ -17,7 +19,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::Resolution;
-use super::policy::{BrokerPolicy, NotAllowed};
+use super::policy::{BrokerPolicy, NotAllowed, address};
 use super::settings::{Connection, Isolation, client_config};
 use super::slots::Slot;
 
@@ -26,9 +28,6 @@ const SERVE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The maximum time for all topics of a listing.
 const LIST_BUDGET: Duration = Duration::from_secs(12);
-
-/// The maximum time for the names of the bootstrap brokers.
-const RESOLVE_LIMIT: Duration = Duration::from_secs(10);
 
 /// The maximum time for a listing and the client that it needs.
 const LIST_LIMIT: Duration = Duration::from_secs(20);
@@ -81,11 +80,24 @@ impl ListError {
     }
 }
 
-/// A client that takes note of errors.
+/// A client that takes note of errors, and connects only where the policy allows it.
 pub(super) struct Context {
     token: Option<String>,
+    namespace: String,
+    policy: Arc<BrokerPolicy>,
     /// The first error that is about the connection, and whether it is final.
     trouble: Mutex<Option<ListError>>,
+}
+
+impl Context {
+    /// Returns `true` if there is no use in waiting for an answer.
+    fn has_failed(&self) -> bool {
+        let trouble = self.trouble.lock();
+        matches!(
+            *trouble,
+            Some(ListError::Refused(_) | ListError::NotAllowed(_))
+        )
+    }
 }
 
 impl ClientContext for Context {
@@ -99,6 +111,7 @@ impl ClientContext for Context {
         let reason = stable(reason);
         let mut trouble = self.trouble.lock();
         match error.rdkafka_error_code() {
+            _ if matches!(*trouble, Some(ListError::NotAllowed(_))) => {}
             Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL) => {
                 *trouble = Some(ListError::Refused(reason));
             }
@@ -119,6 +132,18 @@ impl ClientContext for Context {
 
 impl ConsumerContext for Context {}
 
+impl Resolve for Context {
+    fn resolve(&self, host: &str, port: u16) -> Vec<SocketAddr> {
+        match self.policy.resolve(&self.namespace, host, port) {
+            Ok(addresses) => addresses,
+            Err(broker) => {
+                *self.trouble.lock() = Some(ListError::NotAllowed(broker));
+                Vec::new()
+            }
+        }
+    }
+}
+
 pub(super) type Client = BaseConsumer<Context>;
 
 /// A client with its slot. The slot is free again once the client's threads have ended,
@@ -138,17 +163,24 @@ impl Session {
     async fn open(
         slot: &Arc<Slot>,
         connection: &Connection,
+        policy: &Arc<BrokerPolicy>,
         group: Option<&str>,
         isolation: Isolation,
     ) -> Result<Self, ListError> {
         let config = client_config(connection, group, isolation);
         let context = Context {
             token: connection.token().map(str::to_owned),
+            namespace: connection.namespace().to_owned(),
+            policy: Arc::clone(policy),
             trouble: Mutex::default(),
         };
         let held = Arc::clone(slot);
+        let brokers = connection.brokers().to_owned();
         let made = spawn_blocking(move || {
             let made: Result<Client, _> = config.create_with_context(context);
+            if let Ok(client) = &made {
+                add_brokers(client.client(), &brokers);
+            }
             // The slot goes last.
             (made, held)
         });
@@ -185,13 +217,14 @@ impl Drop for Session {
 pub(super) async fn ask<T: Send + 'static>(
     slot: &Arc<Slot>,
     connection: &Connection,
+    policy: &Arc<BrokerPolicy>,
     group: Option<&str>,
     isolation: Isolation,
     limit: Duration,
     question: impl FnOnce(&Client) -> Result<T, KafkaError> + Send + 'static,
 ) -> Result<T, ListError> {
     let asked = async {
-        let session = Session::open(slot, connection, group, isolation).await?;
+        let session = Session::open(slot, connection, policy, group, isolation).await?;
         let Some(client) = &session.client else {
             return Err(ListError::Unreachable("there is no client".into()));
         };
@@ -231,42 +264,18 @@ pub(super) async fn list_topics(
     policy: &Arc<BrokerPolicy>,
     topics: Vec<String>,
 ) -> Result<Topics, ListError> {
-    check_bootstrap(slot, connection, policy).await?;
-    let (policy, namespace) = (Arc::clone(policy), connection.namespace().to_owned());
-    let question = move |client: &Client| list(client, &policy, &namespace, topics);
+    let (checked, namespace) = (Arc::clone(policy), connection.namespace().to_owned());
+    let question = move |client: &Client| list(client, &checked, &namespace, topics);
     let answer = ask(
         slot,
         connection,
+        policy,
         None,
         Isolation::Committed,
         LIST_LIMIT,
         question,
     );
     answer.await?.map_err(ListError::NotAllowed)
-}
-
-/// The names are resolved in a thread that holds the slot for as long as the resolver
-/// takes.
-async fn check_bootstrap(
-    slot: &Arc<Slot>,
-    connection: &Connection,
-    policy: &Arc<BrokerPolicy>,
-) -> Result<(), ListError> {
-    let (policy, held) = (Arc::clone(policy), Arc::clone(slot));
-    let brokers = connection.brokers().to_owned();
-    let checked = spawn_blocking(move || {
-        let mut brokers = brokers.split(',');
-        let checked = brokers.try_for_each(|broker| policy.check_address(broker.trim()));
-        drop(held);
-        checked
-    });
-    match timeout(RESOLVE_LIMIT, checked).await {
-        Ok(Ok(checked)) => checked.map_err(ListError::NotAllowed),
-        Ok(Err(aborted)) => Err(ListError::Unreachable(aborted.to_string())),
-        Err(_) => Err(ListError::Unreachable(format!(
-            "the brokers' names could not be resolved within {RESOLVE_LIMIT:?}"
-        ))),
-    }
 }
 
 fn list(
@@ -289,11 +298,13 @@ fn list(
             Err(_) if !answers.is_empty() && Instant::now() >= ends => break,
             Err(error) => return Err(error),
         };
-        for broker in metadata.brokers() {
-            let broker = address(broker.host(), broker.port());
+        for found in metadata.brokers() {
+            let broker = address(found.host(), found.port());
             if Instant::now() < ends && checked.insert(broker.clone()) {
+                let port = u16::try_from(found.port()).unwrap_or_default();
                 let allowed = policy.check(namespace, &broker);
-                if let Err(broker) = allowed.and_then(|()| policy.check_address(&broker)) {
+                let resolved = allowed.and_then(|()| policy.resolve(namespace, found.host(), port));
+                if let Err(broker) = resolved {
                     return Ok(Err(broker));
                 }
             }
@@ -307,13 +318,6 @@ fn list(
     Ok(Ok(answers))
 }
 
-fn address(host: &str, port: i32) -> String {
-    match host.contains(':') {
-        true => format!("[{host}]:{port}"),
-        false => format!("{host}:{port}"),
-    }
-}
-
 /// Serves the client while a request is under way: logins by token and errors
 /// are told in its poll. Ends early, with nothing, when the brokers refuse it.
 async fn served<T>(client: &Arc<Client>, request: impl Future<Output = T>) -> Option<T> {
@@ -323,8 +327,7 @@ async fn served<T>(client: &Arc<Client>, request: impl Future<Output = T>) -> Op
             answer = &mut request => return Some(answer),
             () = tokio::time::sleep(SERVE_INTERVAL) => {
                 let _ = client.poll(Duration::ZERO);
-                let refused = matches!(*client.context().trouble.lock(), Some(ListError::Refused(_)));
-                if refused {
+                if client.context().has_failed() {
                     return None;
                 }
             }
@@ -341,7 +344,11 @@ fn stable(reason: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::{Offset, TopicPartitionList};
+
     use super::*;
+    use crate::kafka::slots::Slots;
 
     #[test]
     fn an_error_reads_the_same_each_time() {
@@ -349,5 +356,63 @@ mod tests {
         let later = "kafka:9092/bootstrap: Connect to ipv4#10.0.0.1:9092 failed: Connection refused (after 3ms in state CONNECT, 2 identical error(s) suppressed)";
         assert_eq!(stable(first), stable(later));
         assert!(stable(first).ends_with("Connection refused"));
+    }
+
+    /// A client of a namespace that may connect to `localhost` alone; the mock cluster's
+    /// broker says that it is at 127.0.0.1.
+    async fn ask_localhost(
+        question: impl FnOnce(&Client) -> Result<(), KafkaError> + Send + 'static,
+    ) -> Result<(), ListError> {
+        let kafka = MockCluster::new(1).unwrap();
+        kafka.create_topic("orders", 1, 1).unwrap();
+        let brokers = kafka.bootstrap_servers().replace("127.0.0.1", "localhost");
+        let properties = [
+            ("bootstrap.servers".to_owned(), brokers),
+            ("broker.address.family".to_owned(), "v4".to_owned()),
+        ];
+        let connection = Connection::new("shop", properties.into(), None);
+        let policy = BrokerPolicy::new(vec!["localhost:*".parse().unwrap()], Vec::new());
+        let slot = Arc::new(Slots::new(1, 1).try_take("shop").unwrap());
+        let limit = Duration::from_secs(30);
+        let (policy, group) = (Arc::new(policy), Some("billing.orders"));
+        let isolation = Isolation::Committed;
+        ask(
+            &slot,
+            &connection,
+            &policy,
+            group,
+            isolation,
+            limit,
+            question,
+        )
+        .await
+    }
+
+    /// Metadata come from the bootstrap broker, which is allowed. Leaders and coordinators are
+    /// where the brokers say.
+    #[tokio::test]
+    async fn leaders_and_coordinators_must_be_allowed_too() {
+        let within = Duration::from_secs(10);
+        let listed =
+            ask_localhost(move |client| client.fetch_metadata(Some("orders"), within).map(drop));
+        assert_eq!(listed.await, Ok(()));
+        let names = || {
+            let mut names = TopicPartitionList::new();
+            names.add_partition("orders", 0);
+            names
+        };
+        let committed =
+            ask_localhost(move |client| client.committed_offsets(names(), within).map(drop));
+        let ends = ask_localhost(move |client| {
+            let mut ends = names();
+            ends.set_all_offsets(Offset::End)?;
+            client.offsets_for_times(ends, within).map(drop)
+        });
+        for answer in [committed.await, ends.await] {
+            let Err(ListError::NotAllowed(broker)) = answer else {
+                panic!("{answer:?}");
+            };
+            assert!(broker.0.starts_with("127.0.0.1:"), "{broker}");
+        }
     }
 }

@@ -82,6 +82,11 @@ impl Directory {
             .await
     }
 
+    /// The brokers to which connections are made.
+    pub(super) fn policy(&self) -> &Arc<BrokerPolicy> {
+        &self.policy
+    }
+
     /// Partitions of each of some topics, as last listed over the consumer's
     /// connection.
     pub(super) fn partitions(

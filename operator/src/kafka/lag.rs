@@ -1,6 +1,6 @@
 //! How far each group has come, read from Kafka one consumer after another.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use super::client::{self, Client, ListError, Partitions};
 use super::cluster::jittered;
 use super::directory::Directory;
 use super::offsets;
+use super::policy::BrokerPolicy;
 use super::positions::{PartitionOffsets, Positions};
 use super::settings::{Connection, Isolation};
 use super::slots::{Slot, Slots};
@@ -28,6 +29,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Shortest time between two clients: with very many consumers each is read less
 /// often instead of all at once.
 const PACE: Duration = Duration::from_millis(100);
+
+/// The number of turns for which a namespace's last one is remembered.
+const MAX_TURNS: u64 = 100_000;
 
 /// Whose lag is read, and how.
 #[derive(Clone, PartialEq, Eq)]
@@ -46,10 +50,18 @@ pub struct LagTarget {
 
 /// Reads the positions of groups in the background, and with them their lag.
 pub struct LagReader {
-    state: Mutex<HashMap<Key, Entry>>,
+    state: Mutex<State>,
     interval: Duration,
     triggers: Triggers,
     clients: Slots,
+}
+
+#[derive(Default)]
+struct State {
+    entries: HashMap<Key, Entry>,
+    /// The turn at which each namespace was served last.
+    turns: HashMap<Arc<str>, u64>,
+    turn: u64,
 }
 
 struct Entry {
@@ -74,8 +86,8 @@ impl LagReader {
     /// Returns the positions as they were last read; `None` before the first reading.
     /// From now on they are read again and again.
     pub fn watch(&self, consumer: &Key, target: LagTarget) -> Option<Arc<Positions>> {
-        let mut state = self.state.lock();
-        match state.get_mut(consumer) {
+        let entries = &mut self.state.lock().entries;
+        match entries.get_mut(consumer) {
             Some(entry) if entry.target == target => entry.positions.clone(),
             _ => {
                 let entry = Entry {
@@ -83,7 +95,7 @@ impl LagReader {
                     due: Instant::now(),
                     positions: None,
                 };
-                state.insert(consumer.clone(), entry);
+                entries.insert(consumer.clone(), entry);
                 None
             }
         }
@@ -92,14 +104,14 @@ impl LagReader {
     /// Returns the positions of a group as they were last read from these brokers.
     pub fn last(&self, consumer: &Key, group: &str, brokers: &str) -> Option<Arc<Positions>> {
         let state = self.state.lock();
-        let entry = state.get(consumer)?;
+        let entry = state.entries.get(consumer)?;
         let is_same = entry.target.group == group && entry.target.connection.brokers() == brokers;
         entry.positions.clone().filter(|_| is_same)
     }
 
     /// Stops reading a consumer's positions.
     pub fn forget(&self, consumer: &Key) {
-        self.state.lock().remove(consumer);
+        self.state.lock().entries.remove(consumer);
     }
 
     /// Reads positions forever.
@@ -112,33 +124,45 @@ impl LagReader {
             let (reader, directory) = (Arc::clone(&self), Arc::clone(&directory));
             tokio::spawn(async move {
                 let partitions = directory.partitions(&consumer, &target.topics);
-                let positions = read(&Arc::new(slot), &target, partitions).await;
+                let slot = Arc::new(slot);
+                let positions = read(&slot, &target, directory.policy(), partitions).await;
                 reader.note(&consumer, &target, positions);
             });
         }
     }
 
-    /// Takes the consumer that has been due longest, of those whose namespace has a slot
-    /// left, and puts it off.
+    /// Takes a consumer that is due and puts it off. Namespaces take turns, so that those
+    /// with many consumers or slow brokers do not keep the others waiting. In a namespace it
+    /// is the turn of the consumer that has been due longest.
     fn next(&self) -> Option<(Key, LagTarget, Slot)> {
         let now = Instant::now();
         let mut state = self.state.lock();
-        let mut due: Vec<(&Key, &mut Entry)> = state
-            .iter_mut()
-            .filter(|(_, entry)| entry.due <= now)
-            .collect();
-        due.sort_by_key(|(_, entry)| entry.due);
-        let mut full = HashSet::new();
-        for (consumer, entry) in due {
-            if full.contains(&consumer.namespace) {
-                continue;
+        let State {
+            entries,
+            turns,
+            turn,
+        } = &mut *state;
+        let mut due: HashMap<Arc<str>, (&Key, &mut Entry)> = HashMap::new();
+        for (consumer, entry) in entries.iter_mut().filter(|(_, entry)| entry.due <= now) {
+            let is_earlier =
+                |other: &(&Key, &mut Entry)| (entry.due, consumer) < (other.1.due, other.0);
+            if due.get(&consumer.namespace).is_none_or(is_earlier) {
+                due.insert(Arc::clone(&consumer.namespace), (consumer, entry));
             }
-            let Some(slot) = self.clients.try_take(&consumer.namespace) else {
-                full.insert(&consumer.namespace);
+        }
+        let mut due: Vec<(Arc<str>, (&Key, &mut Entry))> = due.into_iter().collect();
+        due.sort_by_key(|(namespace, (_, entry))| (turns.get(namespace).copied(), entry.due));
+        for (namespace, (consumer, entry)) in due {
+            let Some(slot) = self.clients.try_take(&namespace) else {
                 continue;
             };
             entry.due = now + jittered(self.interval);
-            return Some((consumer.clone(), entry.target.clone(), slot));
+            *turn += 1;
+            turns.insert(namespace, *turn);
+            let taken = (consumer.clone(), entry.target.clone(), slot);
+            // A namespace whose turn was long ago need not be remembered: it comes first.
+            turns.retain(|_, at| *at + MAX_TURNS > *turn);
+            return Some(taken);
         }
         None
     }
@@ -149,6 +173,7 @@ impl LagReader {
         }
         let mut state = self.state.lock();
         let Some(entry) = state
+            .entries
             .get_mut(consumer)
             .filter(|entry| entry.target == *target)
         else {
@@ -165,6 +190,7 @@ impl LagReader {
 async fn read(
     slot: &Arc<Slot>,
     target: &LagTarget,
+    policy: &Arc<BrokerPolicy>,
     partitions: Vec<(String, Partitions)>,
 ) -> Positions {
     if partitions.is_empty() {
@@ -177,7 +203,7 @@ async fn read(
         .filter(|topic| !listed(topic))
         .cloned()
         .collect();
-    match ask(slot, target, partitions).await {
+    match ask(slot, target, policy, partitions).await {
         Ok(mut partitions) => {
             partitions.extend(missing.iter().cloned().map(without_partitions));
             Positions {
@@ -201,6 +227,7 @@ fn without_partitions(topic: String) -> PartitionOffsets {
 async fn ask(
     slot: &Arc<Slot>,
     target: &LagTarget,
+    policy: &Arc<BrokerPolicy>,
     partitions: Vec<(String, Partitions)>,
 ) -> Result<Vec<PartitionOffsets>, ListError> {
     let isolation = match target.reads_uncommitted {
@@ -209,18 +236,22 @@ async fn ask(
     };
     let (connection, group) = (&target.connection, Some(target.group.as_str()));
     let question = move |client: &Client| offsets::ask(client, &partitions);
-    let mut read = client::ask(slot, connection, group, isolation, LIMIT, question).await?;
+    let ask = client::ask(slot, connection, policy, group, isolation, LIMIT, question);
+    let mut read = ask.await?;
     if isolation == Isolation::Committed && read.iter().any(offsets::is_beyond) {
         let isolation = Isolation::Uncommitted;
         let question =
             move |client: &Client| offsets::ask_log_ends(client, &mut read).map(|()| read);
-        read = client::ask(slot, connection, group, isolation, LIMIT, question).await?;
+        let ask = client::ask(slot, connection, policy, group, isolation, LIMIT, question);
+        read = ask.await?;
     }
     Ok(read)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{HashSet, VecDeque};
+
     use super::*;
 
     fn target(brokers: &str, group: &str) -> LagTarget {
@@ -275,12 +306,44 @@ mod tests {
             .iter()
             .map(|(consumer, _, _)| &*consumer.namespace)
             .collect();
-        assert_eq!(namespaces, ["noisy", "noisy", "quiet"]);
+        assert_eq!(namespaces, ["noisy", "quiet", "noisy"]);
         drop(taken);
-        // Those that were not read come first.
+        // Consumers that were not read come first.
         let next = reader.next().unwrap();
         assert_eq!(&*next.0.namespace, "noisy");
-        let dues: HashSet<Instant> = reader.state.lock().values().map(|it| it.due).collect();
+        let state = reader.state.lock();
+        let dues: HashSet<Instant> = state.entries.values().map(|it| it.due).collect();
         assert!(dues.len() >= 4, "they are spread in time");
+    }
+
+    /// As many namespaces as it takes to have every client, each with a long backlog.
+    #[tokio::test(start_paused = true)]
+    async fn namespaces_with_a_backlog_do_not_starve_another() {
+        let reader = LagReader::new(Duration::from_secs(60), Triggers::new().0);
+        for number in 0..100 {
+            for namespace in ["a", "b", "c", "d"] {
+                watch(&reader, namespace, &format!("c{number}"));
+            }
+        }
+        let mut busy: VecDeque<_> = std::iter::from_fn(|| reader.next()).collect();
+        assert_eq!(busy.len(), CLIENTS.0);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        watch(&reader, "late", "orders");
+        // One answer frees one client, and namespaces take turns from then on.
+        busy.pop_front();
+        let first = reader.next().unwrap();
+        assert_eq!(&*first.0.namespace, "late");
+        busy.push_back(first);
+        let mut served = Vec::new();
+        for _ in 0..8 {
+            busy.pop_front();
+            let next = reader.next().unwrap();
+            served.push(next.0.namespace.to_string());
+            busy.push_back(next);
+        }
+        for namespace in ["a", "b", "c", "d"] {
+            let turns = served.iter().filter(|it| *it == namespace).count();
+            assert_eq!(turns, 2, "{served:?}");
+        }
     }
 }

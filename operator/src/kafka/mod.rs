@@ -10,6 +10,7 @@ mod lag;
 mod offsets;
 mod policy;
 mod positions;
+mod search;
 mod settings;
 mod slots;
 
@@ -18,6 +19,7 @@ pub use directory::Directory;
 pub use lag::{LagReader, LagTarget};
 pub use policy::{AllowedBrokers, BrokerPolicy, DeniedNetworks, NotAllowed, PolicyError};
 pub use positions::{Lag, Loss, PartitionLag, Positions};
+pub use search::SearchPath;
 pub use settings::Connection;
 
 /// What became of a consumer's topics.

@@ -2,16 +2,19 @@
 //! stands where a tenant may not: in its own pod's network, next to the API server.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::str::FromStr;
 
 use thiserror::Error;
+
+use super::search::SearchPath;
 
 /// Brokers that are allowed, and networks that never are.
 #[derive(Clone, Debug, Default)]
 pub struct BrokerPolicy {
     allowed: Vec<AllowedBrokers>,
     denied: Vec<DeniedNetworks>,
+    search: SearchPath,
 }
 
 /// Brokers that are allowed: `[NAMESPACE=]HOST:PORT`. HOST may be `*` or begin with `*.`,
@@ -72,7 +75,17 @@ impl fmt::Display for NotAllowed {
 impl BrokerPolicy {
     /// Without any pattern, all brokers are allowed that are in no denied network.
     pub fn new(allowed: Vec<AllowedBrokers>, denied: Vec<DeniedNetworks>) -> Self {
-        Self { allowed, denied }
+        Self {
+            allowed,
+            denied,
+            search: SearchPath::default(),
+        }
+    }
+
+    /// Completes short names by this search path, as pods of each consumer's namespace do.
+    #[must_use]
+    pub fn searching(self, search: SearchPath) -> Self {
+        Self { search, ..self }
     }
 
     /// Returns the first of some brokers, separated by commas, that no pattern allows.
@@ -84,33 +97,65 @@ impl BrokerPolicy {
         }
     }
 
-    /// Returns an error if the broker is in a denied network, by its address or by one that
-    /// its name resolves to. It waits for the resolver.
-    pub(super) fn check_address(&self, broker: &str) -> Result<(), NotAllowed> {
-        if self.denied.is_empty() {
-            return Ok(());
-        }
-        // A name that does not resolve leads to no connection. librdkafka takes brackets off
-        // whatever is in them.
-        let (host, port) = broker.rsplit_once(':').unwrap_or((broker, "0"));
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let addresses = (host, port.parse().unwrap_or(0)).to_socket_addrs();
-        for address in addresses.into_iter().flatten() {
-            if self.denies(address.ip()) {
-                return Err(NotAllowed(broker.to_owned()));
-            }
-        }
-        Ok(())
+    /// Returns the addresses of a broker, of which none is in a denied network; none at all if
+    /// the name is not known. This is the only way to an address to connect to. It waits for
+    /// the resolver.
+    pub(super) fn resolve(
+        &self,
+        namespace: &str,
+        host: &str,
+        port: u16,
+    ) -> Result<Vec<SocketAddr>, NotAllowed> {
+        self.resolve_by(namespace, host, port, |name| {
+            let addresses = (name, port).to_socket_addrs();
+            addresses.map_or_else(|_| Vec::new(), Iterator::collect)
+        })
     }
 
+    /// The name that resolves first is the one that must be allowed.
+    fn resolve_by(
+        &self,
+        namespace: &str,
+        host: &str,
+        port: u16,
+        mut look_up: impl FnMut(&str) -> Vec<SocketAddr>,
+    ) -> Result<Vec<SocketAddr>, NotAllowed> {
+        for name in self.search.names(namespace, host) {
+            let addresses = look_up(&name.query);
+            if addresses.is_empty() {
+                continue;
+            }
+            let is_allowed = |name: &String| self.allows_name(namespace, name, Some(port));
+            let is_denied = |address: &SocketAddr| self.denies(address.ip());
+            if !name.spellings.iter().any(is_allowed) || addresses.iter().any(is_denied) {
+                return Err(NotAllowed(address(host, port)));
+            }
+            return Ok(addresses);
+        }
+        Ok(Vec::new())
+    }
+
+    /// Returns `true` if the broker may be allowed, whichever of its names resolves.
     fn allows(&self, namespace: &str, broker: &str) -> bool {
+        if self.allowed.is_empty() {
+            return true;
+        }
+        let Some((host, port)) = broker.rsplit_once(':') else {
+            return false;
+        };
+        let names = self.search.names(namespace, without_brackets(host));
+        let mut spellings = names.iter().flat_map(|name| &name.spellings);
+        spellings.any(|name| self.allows_name(namespace, name, port.parse().ok()))
+    }
+
+    fn allows_name(&self, namespace: &str, name: &str, port: Option<u16>) -> bool {
         let is_own = |pattern: &&AllowedBrokers| pattern.namespace.as_deref() == Some(namespace);
         let has_own = self.allowed.iter().any(|pattern| is_own(&pattern));
         let mut patterns = self.allowed.iter().filter(|pattern| match has_own {
             true => is_own(pattern),
             false => pattern.namespace.is_none(),
         });
-        self.allowed.is_empty() || patterns.any(|pattern| pattern.matches(broker))
+        self.allowed.is_empty() || patterns.any(|pattern| pattern.matches(name, port))
     }
 
     fn denies(&self, address: IpAddr) -> bool {
@@ -120,22 +165,33 @@ impl BrokerPolicy {
 }
 
 impl AllowedBrokers {
-    fn matches(&self, broker: &str) -> bool {
-        let Some((host, port)) = broker.rsplit_once(':') else {
-            return false;
-        };
+    fn matches(&self, host: &str, port: Option<u16>) -> bool {
         let host = canonical(host);
         let host_matches = match &self.host {
             Host::Any => true,
             Host::Below(end) => host.ends_with(end.as_str()),
             Host::Exactly(exact) => host == *exact,
         };
-        host_matches && self.port.is_none_or(|wanted| port.parse() == Ok(wanted))
+        host_matches && self.port.is_none_or(|wanted| port == Some(wanted))
     }
 }
 
-/// Names are compared in lower case and without the dot of the root.
+/// librdkafka takes brackets off whatever is in them.
+fn without_brackets(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
+/// A broker as it is written: an IPv6 address in brackets.
+pub(super) fn address(host: &str, port: impl fmt::Display) -> String {
+    match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    }
+}
+
+/// Names are compared in lower case, without the dot of the root and without brackets.
 fn canonical(host: &str) -> String {
+    let host = without_brackets(host);
     host.trim_end_matches('.').to_ascii_lowercase()
 }
 
@@ -290,6 +346,10 @@ mod tests {
         assert!(policy(&["shop=*:*"], &[]).check("billing", "k:1").is_err());
     }
 
+    fn resolved(policy: &BrokerPolicy, host: &str) -> Result<Vec<SocketAddr>, NotAllowed> {
+        policy.resolve("shop", host, 9092)
+    }
+
     #[test]
     fn addresses_in_denied_networks_are_refused_in_every_spelling() {
         let policy = policy(
@@ -297,33 +357,80 @@ mod tests {
             &["loopback", "link-local", "10.96.0.0/12", "fd12::/16"],
         );
         for denied in [
-            "127.0.0.1:9092",
-            "127.1.2.3:1",
-            "[::1]:9092",
-            "[127.0.0.1]:9092",
-            "[169.254.169.254]:80",
-            "[localhost]:9092",
-            "[::ffff:127.0.0.1]:9092",
-            "0.0.0.0:6443",
-            "[::]:1",
-            "localhost:9092",
-            "169.254.169.254:80",
-            "[fe80::1]:1",
-            "[fd00:ec2::254]:80",
-            "10.96.0.1:443",
-            "10.111.255.255:443",
-            "[fd12:34::1]:443",
+            "127.0.0.1",
+            "127.1.2.3",
+            "::1",
+            "localhost",
+            "::ffff:127.0.0.1",
+            "0.0.0.0",
+            "::",
+            "169.254.169.254",
+            "fe80::1",
+            "fd00:ec2::254",
+            "10.96.0.1",
+            "10.111.255.255",
+            "fd12:34::1",
         ] {
-            assert!(policy.check_address(denied).is_err(), "{denied}");
+            let refused = NotAllowed(address(denied, 9092));
+            assert_eq!(resolved(&policy, denied), Err(refused), "{denied}");
+        }
+        for allowed in ["10.95.255.255", "10.112.0.0", "192.0.2.1", "2001:db8::1"] {
+            let ip: IpAddr = allowed.parse().unwrap();
+            let addresses = vec![SocketAddr::new(ip, 9092)];
+            assert_eq!(resolved(&policy, allowed), Ok(addresses), "{allowed}");
+        }
+    }
+
+    const SEARCH: &str = "search operators.svc.cluster.local svc.cluster.local cluster.local
+        options ndots:5";
+
+    /// What there is in the cluster: a Service `kafka` in both namespaces, and one of kafka's.
+    fn look_up(name: &str) -> Vec<SocketAddr> {
+        let address = match name {
+            "kafka.shop.svc.cluster.local." => "10.0.0.1:9092",
+            "kafka.operators.svc.cluster.local." => "10.0.0.2:9092",
+            "kafka.central.svc.cluster.local." => "10.0.0.3:9092",
+            _ => return Vec::new(),
+        };
+        vec![address.parse().unwrap()]
+    }
+
+    fn found(policy: &BrokerPolicy, host: &str) -> Option<String> {
+        let found = policy.resolve_by("shop", host, 9092, look_up).ok()?;
+        found.first().map(ToString::to_string)
+    }
+
+    #[test]
+    fn a_short_name_is_resolved_and_allowed_in_the_consumer_s_namespace() {
+        let with = |allowed: &[&str]| policy(allowed, &[]).searching(SearchPath::parse(SEARCH));
+        let own = Some("10.0.0.1:9092".to_owned());
+        let central = Some("10.0.0.3:9092".to_owned());
+        assert_eq!(found(&with(&[]), "kafka"), own);
+        assert_eq!(found(&with(&[]), "kafka.central"), central);
+        for allowed in ["kafka.shop.svc:9092", "*.shop.svc.cluster.local:*", "*:*"] {
+            let policy = with(&[allowed]);
+            assert_eq!(policy.check("shop", "kafka:9092"), Ok(()), "{allowed}");
+            assert_eq!(found(&policy, "kafka"), own, "{allowed}");
+        }
+        // The name alone does not allow what a tenant calls so in its namespace.
+        for allowed in ["kafka:9092", "kafka.operators.svc:9092", "kafka.shop.svc:1"] {
+            assert_eq!(found(&with(&[allowed]), "kafka"), None, "{allowed}");
         }
         for allowed in [
-            "10.95.255.255:1",
-            "10.112.0.0:1",
-            "192.0.2.1:9092",
-            "[2001:db8::1]:1",
+            "kafka.central:9092",
+            "*.central.svc:9092",
+            "*.svc.cluster.local:*",
         ] {
-            assert_eq!(policy.check_address(allowed), Ok(()), "{allowed}");
+            let policy = with(&[allowed]);
+            assert_eq!(
+                policy.check("shop", "kafka.central:9092"),
+                Ok(()),
+                "{allowed}"
+            );
+            assert_eq!(found(&policy, "kafka.central"), central, "{allowed}");
         }
+        let unknown = with(&[]).resolve_by("shop", "nothing", 9092, look_up);
+        assert_eq!(unknown, Ok(Vec::new()));
     }
 
     #[test]

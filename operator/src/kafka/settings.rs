@@ -125,7 +125,8 @@ impl Connection {
     }
 }
 
-/// Returns the configuration of a client, in `group` if it is about a group's offsets.
+/// Returns the configuration of a client, in `group` if it is about a group's offsets. It
+/// names no brokers: they are added once the client can resolve their names.
 pub(super) fn client_config(
     connection: &Connection,
     group: Option<&str>,
@@ -133,6 +134,7 @@ pub(super) fn client_config(
 ) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.extend(connection.properties.clone());
+    config.remove(BOOTSTRAP_SERVERS);
     for (name, value) in FIXED {
         config.set(name, value);
     }

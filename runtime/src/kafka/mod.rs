@@ -6,7 +6,7 @@ mod context;
 mod errors;
 mod fetch_errors;
 mod librdkafka;
-mod native;
+pub(crate) mod native;
 #[cfg(test)]
 pub(crate) mod scripted;
 mod seam;

@@ -8,6 +8,8 @@
 
 #![allow(unsafe_code)]
 
+pub mod resolve;
+
 use std::ffi::{CStr, CString, c_void};
 use std::ptr::{self, NonNull};
 use std::slice;

@@ -1,0 +1,170 @@
+//! The names by which a pod of some namespace finds a broker.
+//!
+//! A pod completes a short name by its search path, which begins with its own namespace:
+//! `kafka` is `kafka.shop.svc.cluster.local` for the pods of namespace shop. The operator's
+//! pod is in another namespace, so the operator goes through the search path as a pod of the
+//! consumer's namespace has it.
+
+use std::net::IpAddr;
+
+/// The search path of this pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SearchPath {
+    /// Empty outside a cluster: names are then resolved as they are.
+    entries: Vec<String>,
+    /// A name with so many dots is tried as it is first.
+    dots: usize,
+}
+
+/// A name to try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Name {
+    /// The name for the resolver.
+    pub query: String,
+    /// The spellings by which a policy may allow it.
+    pub spellings: Vec<String>,
+}
+
+impl SearchPath {
+    /// Reads that of this pod.
+    pub fn of_this_pod() -> Self {
+        let text = std::fs::read_to_string("/etc/resolv.conf");
+        text.map_or_else(|_| Self::default(), |text| Self::parse(&text))
+    }
+
+    /// Reads a `resolv.conf`, in which the last line of a kind counts.
+    pub fn parse(text: &str) -> Self {
+        let mut path = Self {
+            entries: Vec::new(),
+            dots: 1,
+        };
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            match words.next() {
+                Some("search") => path.entries = words.map(str::to_owned).collect(),
+                Some("options") => {
+                    let dots = words.filter_map(|word| word.strip_prefix("ndots:")?.parse().ok());
+                    path.dots = dots.last().unwrap_or(path.dots);
+                }
+                _ => {}
+            }
+        }
+        match path
+            .entries
+            .iter()
+            .any(|entry| of_namespace(entry).is_some())
+        {
+            true => path,
+            false => Self::default(),
+        }
+    }
+
+    /// Returns the names that a pod of the namespace tries for a host, in order.
+    pub(super) fn names(&self, namespace: &str, host: &str) -> Vec<Name> {
+        let is_address = host.parse::<IpAddr>().is_ok();
+        let as_it_is = is_address || host.ends_with('.') || host == "localhost";
+        if self.entries.is_empty() || as_it_is {
+            return vec![Name {
+                query: host.to_owned(),
+                spellings: vec![host.to_owned()],
+            }];
+        }
+        let mut names: Vec<Name> = self
+            .entries
+            .iter()
+            .map(|entry| completed(namespace, host, entry))
+            .collect();
+        let absolute = Name {
+            query: format!("{host}."),
+            spellings: vec![host.to_owned()],
+        };
+        let place = match host.matches('.').count() >= self.dots {
+            true => 0,
+            false => names.len(),
+        };
+        names.insert(place, absolute);
+        names
+    }
+}
+
+/// A host completed by an entry of the search path. In the namespace itself, a tenant decides
+/// which names there are: there, the host alone is not a spelling that allows it.
+fn completed(namespace: &str, host: &str, entry: &str) -> Name {
+    match of_namespace(entry) {
+        Some(domain) => {
+            let short = format!("{host}.{namespace}.svc");
+            let full = format!("{short}.{domain}");
+            Name {
+                query: format!("{full}."),
+                spellings: vec![short, full],
+            }
+        }
+        None => {
+            let full = format!("{host}.{entry}");
+            let mut spellings = vec![host.to_owned()];
+            if entry.starts_with("svc.") {
+                spellings.push(format!("{host}.svc"));
+            }
+            spellings.push(full.clone());
+            Name {
+                query: format!("{full}."),
+                spellings,
+            }
+        }
+    }
+}
+
+/// Returns the cluster's domain if an entry is that of a namespace, `NAMESPACE.svc.DOMAIN`.
+fn of_namespace(entry: &str) -> Option<&str> {
+    let (namespace, domain) = entry.trim_end_matches('.').split_once(".svc.")?;
+    (!namespace.is_empty() && !namespace.contains('.')).then_some(domain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OF_A_POD: &str = "search penstock-system.svc.cluster.local svc.cluster.local cluster.local corp.example\nnameserver 10.96.0.10\noptions ndots:5\n";
+
+    fn queries(path: &SearchPath, host: &str) -> Vec<String> {
+        let names = path.names("shop", host).into_iter();
+        names.map(|name| name.query).collect()
+    }
+
+    #[test]
+    fn a_short_name_is_one_of_the_consumer_s_namespace() {
+        let path = SearchPath::parse(OF_A_POD);
+        for (host, of_namespace) in [
+            ("kafka", "kafka.shop.svc.cluster.local."),
+            ("kafka-0.kafka", "kafka-0.kafka.shop.svc.cluster.local."),
+        ] {
+            let expected = [
+                of_namespace.to_owned(),
+                format!("{host}.svc.cluster.local."),
+                format!("{host}.cluster.local."),
+                format!("{host}.corp.example."),
+                format!("{host}."),
+            ];
+            assert_eq!(queries(&path, host), expected);
+        }
+    }
+
+    #[test]
+    fn a_long_name_is_tried_as_it_is_first() {
+        let path = SearchPath::parse(OF_A_POD);
+        let names = queries(&path, "b-1.a.kafka.eu-1.example.com");
+        assert_eq!(names[0], "b-1.a.kafka.eu-1.example.com.");
+        assert_eq!(names.len(), 5);
+    }
+
+    #[test]
+    fn addresses_absolute_names_and_names_outside_a_cluster_stay_as_they_are() {
+        let path = SearchPath::parse(OF_A_POD);
+        for host in ["10.0.0.7", "::1", "kafka.example.", "localhost"] {
+            assert_eq!(queries(&path, host), [host]);
+        }
+        let outside = SearchPath::parse("search corp.example\noptions ndots:5");
+        assert_eq!(outside, SearchPath::default());
+        assert_eq!(queries(&outside, "kafka"), ["kafka"]);
+    }
+}
