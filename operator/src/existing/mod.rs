@@ -237,6 +237,7 @@ fn hash(value: &Value) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
     use serde_json::json;
 
     use super::*;
@@ -265,6 +266,53 @@ mod tests {
     fn ready(existing: &Existing) -> Option<i32> {
         let record = existing.get(Kind::Deployment, &Key::new("shop", "orders"))?;
         Some(record.rollout?.ready)
+    }
+
+    #[test]
+    fn a_kind_that_is_listed_again_stands_for_no_other() {
+        let existing = Existing::default();
+        let list = |kind| existing.listed(kind, &HashSet::new());
+        for _ in 0..10 {
+            assert!(list(Kind::ConfigMap).is_empty());
+        }
+        assert_eq!(existing.complete().now_or_never(), None);
+        for kind in Kind::ALL {
+            assert!(list(kind).is_empty());
+        }
+        assert_eq!(existing.complete().now_or_never(), Some(()));
+    }
+
+    #[test]
+    fn objects_of_a_consumer_are_found_among_those_with_longer_names() {
+        let existing = Existing::default();
+        for name in [
+            "orders",
+            "orders-2-config",
+            "orders-config",
+            "orders-config-0123456789ab",
+            "orders-config-2-config",
+            "orders-config-config",
+            "others-config",
+        ] {
+            let metadata = json!({ "name": name, "namespace": "shop" });
+            let object = serde_json::from_value(json!({ "metadata": metadata })).unwrap();
+            existing.saw(Kind::ConfigMap, &object);
+        }
+        let found = |consumer: &str| -> Vec<String> {
+            let records = existing.of_consumer(Kind::ConfigMap, &Key::new("shop", consumer));
+            records
+                .iter()
+                .map(|(key, _)| key.name.to_string())
+                .collect()
+        };
+        assert_eq!(
+            found("orders"),
+            ["orders-config", "orders-config-0123456789ab"]
+        );
+        assert_eq!(found("orders-config"), ["orders-config-config"]);
+        assert!(found("order").is_empty());
+        let elsewhere = Key::new("billing", "orders");
+        assert!(existing.of_consumer(Kind::ConfigMap, &elsewhere).is_empty());
     }
 
     #[test]
