@@ -69,6 +69,7 @@ impl Controller {
 }
 
 /// The objects that exist.
+#[derive(Default)]
 pub struct Existing {
     objects: RwLock<BTreeMap<(Kind, Key), Record>>,
     /// Hashes of what was sent, and of what came back where the API server wrote
@@ -84,17 +85,6 @@ pub struct Existing {
 struct Answer {
     sent: u64,
     came_back: u64,
-}
-
-impl Default for Existing {
-    fn default() -> Self {
-        Self {
-            objects: RwLock::default(),
-            answers: RwLock::default(),
-            shown: RwLock::default(),
-            listed: watch::Sender::default(),
-        }
-    }
 }
 
 impl Existing {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -135,12 +135,31 @@ impl ConsumerContext for Context {}
 impl Resolve for Context {
     fn resolve(&self, host: &str, port: u16) -> Vec<SocketAddr> {
         match self.policy.resolve(&self.namespace, host, port) {
-            Ok(addresses) => addresses,
+            Ok(addresses) => routable(addresses),
             Err(broker) => {
                 *self.trouble.lock() = Some(ListError::NotAllowed(broker));
                 Vec::new()
             }
         }
+    }
+}
+
+/// Leaves out addresses to which this machine has no route, unless it has one to none: a name
+/// may have IPv6 addresses where only IPv4 is spoken. No packet is sent.
+fn routable(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let has_route = |address: &&SocketAddr| {
+        let from: SocketAddr = match address {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let connected = UdpSocket::bind(from).and_then(|socket| socket.connect(address));
+        connected.is_ok()
+    };
+    let routable: Vec<SocketAddr> = addresses.iter().filter(has_route).copied().collect();
+    if routable.is_empty() {
+        addresses
+    } else {
+        routable
     }
 }
 
@@ -356,6 +375,18 @@ mod tests {
         let later = "kafka:9092/bootstrap: Connect to ipv4#10.0.0.1:9092 failed: Connection refused (after 3ms in state CONNECT, 2 identical error(s) suppressed)";
         assert_eq!(stable(first), stable(later));
         assert!(stable(first).ends_with("Connection refused"));
+    }
+
+    #[test]
+    fn an_address_without_a_route_is_left_out_if_there_is_another() {
+        // No socket may connect to the broadcast address unless it asks for that.
+        let [nowhere, somewhere] = ["255.255.255.255:1", "127.0.0.1:1"].map(|text| {
+            let address: SocketAddr = text.parse().unwrap();
+            address
+        });
+        assert_eq!(routable(vec![nowhere, somewhere]), [somewhere]);
+        assert_eq!(routable(vec![nowhere]), [nowhere]);
+        assert!(routable(Vec::new()).is_empty());
     }
 
     /// A client of a namespace that may connect to `localhost` alone; the mock cluster's

@@ -43,8 +43,8 @@ impl SearchPath {
             match words.next() {
                 Some("search") => path.entries = words.map(str::to_owned).collect(),
                 Some("options") => {
-                    let dots = words.filter_map(|word| word.strip_prefix("ndots:")?.parse().ok());
-                    path.dots = dots.last().unwrap_or(path.dots);
+                    let ndots = |word: &str| word.strip_prefix("ndots:")?.parse().ok();
+                    path.dots = words.filter_map(ndots).fold(path.dots, |_, dots| dots);
                 }
                 _ => {}
             }
