@@ -9,6 +9,7 @@ import io.grpc.ServerCall;
 import io.grpc.ServerServiceDefinition;
 import io.grpc.Status;
 import io.grpc.netty.shaded.io.grpc.netty.NettyServerBuilder;
+import io.grpc.netty.shaded.io.netty.channel.ChannelOption;
 import io.grpc.netty.shaded.io.netty.channel.EventLoopGroup;
 import io.grpc.netty.shaded.io.netty.channel.nio.NioEventLoopGroup;
 import io.grpc.netty.shaded.io.netty.channel.socket.nio.NioServerDomainSocketChannel;
@@ -59,7 +60,12 @@ final class GrpcServer implements AutoCloseable {
         EventLoopGroup loop = new NioEventLoopGroup(1, HandlerServer.daemons("penstock-grpc"));
         boolean isUnix = address instanceof UnixDomainSocketAddress;
         Health health = new Health(handler);
-        Server server = NettyServerBuilder.forAddress(address, InsecureServerCredentials.create())
+        NettyServerBuilder builder = NettyServerBuilder.forAddress(address, InsecureServerCredentials.create());
+        if (isUnix) {
+            // Null removes it: a Unix socket has no such option, and Netty would log a warning.
+            builder.withChildOption(ChannelOption.SO_KEEPALIVE, null);
+        }
+        Server server = builder
                 .channelType(isUnix ? NioServerDomainSocketChannel.class : NioServerSocketChannel.class)
                 .bossEventLoopGroup(loop)
                 .workerEventLoopGroup(loop)

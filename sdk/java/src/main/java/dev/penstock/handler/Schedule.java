@@ -40,6 +40,14 @@ final class Schedule {
     /** The time in which a handler should end once it is cancelled, in seconds. */
     private static final long MAX_LINGER = 10;
 
+    /**
+     * The time, in nanoseconds, that the runtime has to withdraw a call whose time is over: its
+     * clock decides. Then the call is interrupted without that.
+     */
+    private static final long GRACE = 200_000_000;
+    /** The time, in nanoseconds, that an interrupted call has to end before a stop leaves it. */
+    private static final long MAX_END = 500_000_000;
+
     private final Order order;
     private final int slots;
     private final int batchSize;
@@ -191,7 +199,6 @@ final class Schedule {
             call.state = State.RUNNING;
             call.attempt = attempt;
         }
-        active += taken.size();
         running.add(attempt);
         attempt.isCareful = batchSize > 1 || calls < KNOWN_CALLS || average >= SHORT_CALL || attempt.first().attempt() > 1;
         return attempt;
@@ -211,6 +218,7 @@ final class Schedule {
                 continue;
             }
             unqueue(call);
+            active++;
             taken.add(call);
             count++;
         }
@@ -235,7 +243,7 @@ final class Schedule {
         if (timeout > 0) {
             attempt.hasDeadline = true;
             attempt.deadline = attempt.began + timeout;
-            sweepBy(attempt.deadline);
+            sweepBy(attempt.deadline + GRACE);
         }
         return true;
     }
@@ -323,7 +331,8 @@ final class Schedule {
             if (sweep != null) {
                 sweep.cancel(false);
             }
-            return quiet.complete(null);
+            quiet.complete(null);
+            return true;
         }
         return false;
     }
@@ -389,11 +398,12 @@ final class Schedule {
                 if (!attempt.hasDeadline || attempt.isEnding) {
                     continue;
                 }
-                if (now - attempt.deadline >= 0) {
+                long end = attempt.deadline + GRACE;
+                if (now - end >= 0) {
                     attempt.isTimedOut = true;
                     interrupt(attempt);
-                } else if (next == null || next - attempt.deadline > 0) {
-                    next = attempt.deadline;
+                } else if (next == null || next - end > 0) {
+                    next = end;
                 }
             }
             if (next != null) {
@@ -504,7 +514,7 @@ final class Schedule {
     }
 
     private void wind() {
-        if (!checkIdle() && !isWinding) {
+        if (!checkIdle() && !isWinding && !quiet.isDone()) {
             isWinding = true;
             windOn();
         }
@@ -517,7 +527,7 @@ final class Schedule {
         long left = waiting > 0 ? 1_000_000_000L : 0;
         while (attempts.hasNext()) {
             Attempt attempt = attempts.next();
-            left = Math.max(left, attempt.hasDeadline ? attempt.deadline - now : 1_000_000_000L);
+            left = Math.max(left, attempt.hasDeadline ? attempt.deadline + GRACE + MAX_END - now : 1_000_000_000L);
         }
         if (left > 0) {
             engine.timer().schedule(this::windAgain, left + 1_000_000, TimeUnit.NANOSECONDS);

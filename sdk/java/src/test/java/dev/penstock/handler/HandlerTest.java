@@ -192,6 +192,19 @@ class HandlerTest {
     }
 
     @Test
+    void aStopAfterTheEndReportsNothing() {
+        CapturedLog log = new CapturedLog();
+        try (FakeRuntime runtime = new FakeRuntime(HandlerServer.of(message -> Verdict.done()).logger(log), Config.DEFAULT)) {
+            runtime.handle(TestMessage.of(""));
+            runtime.stop();
+            assertNull(runtime.ended());
+            runtime.stop();
+            runtime.halfClose();
+        }
+        assertFalse(log.text().contains("did not end"), log.text());
+    }
+
+    @Test
     void whatDidNotBeginInTimeIsReleased() {
         try (FakeRuntime runtime = Tests.runtime(Mode.FAST, 16, message -> Verdict.done())) {
             long past = System.currentTimeMillis() - 1000;
@@ -218,8 +231,10 @@ class HandlerTest {
     @Test
     void cancellationReachesTheCallsThatAreNamedAndReturnsTheCredits() throws Exception {
         CountDownLatch hold = new CountDownLatch(1);
+        CountDownLatch atWork = new CountDownLatch(2);
         CompletableFuture<Boolean> interrupted = new CompletableFuture<>();
         try (FakeRuntime runtime = Tests.runtime(Mode.FAST, 2, message -> {
+            atWork.countDown();
             if (message.text().equals("0")) {
                 try {
                     new CountDownLatch(1).await();
@@ -232,8 +247,8 @@ class HandlerTest {
             return Verdict.done();
         })) {
             List<Sent> sent = runtime.send(Tests.plain(5));
-            sent.get(0).begun();
-            sent.get(1).begun();
+            // A report alone does not say that the handler has been called.
+            Tests.await(atWork);
             int before = runtime.credits();
             runtime.cancel(Reason.REVOKED, sent.get(0), sent.get(2), sent.get(4));
             assertTrue(interrupted.get());
@@ -249,8 +264,13 @@ class HandlerTest {
     @Test
     void cancellationReachesTheFutureOfAnAsyncCall() throws Exception {
         CompletableFuture<Verdict> work = new CompletableFuture<>();
-        try (FakeRuntime runtime = Tests.runtime(Config.DEFAULT, HandlerServer.ofAsync(message -> work))) {
-            Sent sent = runtime.send(TestMessage.of("")).get(0).begun();
+        CountDownLatch atWork = new CountDownLatch(1);
+        try (FakeRuntime runtime = Tests.runtime(Config.DEFAULT, HandlerServer.ofAsync(message -> {
+            atWork.countDown();
+            return work;
+        }))) {
+            Sent sent = runtime.send(TestMessage.of("")).get(0);
+            Tests.await(atWork);
             runtime.cancel(Reason.REVOKED, sent);
             assertThrows(java.util.concurrent.CancellationException.class, work::join);
         }

@@ -278,7 +278,11 @@ class HostileTest {
     void aCallThatIgnoresItsEndHoldsItsKey() throws Exception {
         CountDownLatch hold = new CountDownLatch(1);
         CountDownLatch ignored = new CountDownLatch(1);
+        CountDownLatch atWork = new CountDownLatch(1);
         try (FakeRuntime runtime = Tests.runtime(Mode.FAST, 2, message -> {
+            if (message.text().equals("0")) {
+                atWork.countDown();
+            }
             while (message.text().equals("0") && hold.getCount() > 0) {
                 try {
                     hold.await();
@@ -290,6 +294,7 @@ class HostileTest {
         })) {
             List<FakeRuntime.Sent> sent = runtime.send(Tests.keyed("a", "a", "b"));
             assertEquals(Outcome.DONE, sent.get(2).verdict().outcome());
+            Tests.await(atWork);
             runtime.cancel(Reason.TIMED_OUT, sent.get(0));
             Tests.await(ignored);
             assertEquals(Outcome.DONE, runtime.handle(TestMessage.of("x").withKey("b")).outcome());

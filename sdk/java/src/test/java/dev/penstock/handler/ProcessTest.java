@@ -262,6 +262,7 @@ class ProcessTest {
         assertTrue(client.done.contains(first));
         assertEquals(0, child.exit());
         child.line("stopped");
+        assertFalse(child.toString().contains("WARN"), child.toString());
         assertFalse(Files.exists(socket));
     }
 
