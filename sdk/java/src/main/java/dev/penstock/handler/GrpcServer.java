@@ -11,7 +11,8 @@ import io.grpc.Status;
 import io.grpc.netty.shaded.io.grpc.netty.NettyServerBuilder;
 import io.grpc.netty.shaded.io.netty.channel.ChannelOption;
 import io.grpc.netty.shaded.io.netty.channel.EventLoopGroup;
-import io.grpc.netty.shaded.io.netty.channel.nio.NioEventLoopGroup;
+import io.grpc.netty.shaded.io.netty.channel.MultiThreadIoEventLoopGroup;
+import io.grpc.netty.shaded.io.netty.channel.nio.NioIoHandler;
 import io.grpc.netty.shaded.io.netty.channel.socket.nio.NioServerDomainSocketChannel;
 import io.grpc.netty.shaded.io.netty.channel.socket.nio.NioServerSocketChannel;
 import java.io.IOException;
@@ -57,7 +58,7 @@ final class GrpcServer implements AutoCloseable {
     }
 
     static GrpcServer listen(HandlerServer handler, SocketAddress address) throws IOException {
-        EventLoopGroup loop = new NioEventLoopGroup(1, HandlerServer.daemons("penstock-grpc"));
+        EventLoopGroup loop = new MultiThreadIoEventLoopGroup(1, HandlerServer.daemons("penstock-grpc"), NioIoHandler.newFactory());
         boolean isUnix = address instanceof UnixDomainSocketAddress;
         Health health = new Health(handler);
         NettyServerBuilder builder = NettyServerBuilder.forAddress(address, InsecureServerCredentials.create());

@@ -132,7 +132,7 @@ class HostileTest {
         rows.add(new Row("its exception has no text", sync(message -> { throw new Textless(); }), Outcome.RETRY, "null", STACK));
         rows.add(new Row("its causes are a circle", sync(message -> { HostileTest.<RuntimeException>sneak(circle()); return null; }), Outcome.RETRY, "first", STACK));
         rows.add(new Row("it returns null", sync(message -> null), Outcome.RETRY, "the handler returned null; it must be a Verdict", "returned null"));
-        rows.add(new Row("it returns another object", sync((Handler) (Handler) message -> (Verdict) (Object) foreign()), Outcome.RETRY, "ClassCastException", STACK));
+        rows.add(new Row("it returns another object", sync(message -> (Verdict) foreign()), Outcome.RETRY, "ClassCastException", STACK));
         rows.add(new Row("its reason is huge", sync(message -> Verdict.retry("a".repeat(4 << 20))), Outcome.RETRY, "aaa…", "aaa"));
         rows.add(new Row("its reason is null", sync(message -> Verdict.fail(null)), Outcome.FAIL, "", "fail: "));
         rows.add(new Row("its reason is half a character", sync(message -> Verdict.fail("a\ud800b")), Outcome.FAIL, "a?b", "a?b"));

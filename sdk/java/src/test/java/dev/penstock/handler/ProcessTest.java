@@ -14,7 +14,8 @@ import io.grpc.MethodDescriptor;
 import io.grpc.Status;
 import io.grpc.netty.shaded.io.grpc.netty.NettyChannelBuilder;
 import io.grpc.netty.shaded.io.netty.channel.EventLoopGroup;
-import io.grpc.netty.shaded.io.netty.channel.nio.NioEventLoopGroup;
+import io.grpc.netty.shaded.io.netty.channel.MultiThreadIoEventLoopGroup;
+import io.grpc.netty.shaded.io.netty.channel.nio.NioIoHandler;
 import io.grpc.netty.shaded.io.netty.channel.socket.nio.NioDomainSocketChannel;
 import io.grpc.netty.shaded.io.netty.channel.socket.nio.NioSocketChannel;
 import java.io.BufferedReader;
@@ -199,7 +200,7 @@ class ProcessTest {
 
     private ManagedChannel channel(SocketAddress address) {
         boolean isUnix = address instanceof UnixDomainSocketAddress;
-        EventLoopGroup loop = new NioEventLoopGroup(1, HandlerServer.daemons("client"));
+        EventLoopGroup loop = new MultiThreadIoEventLoopGroup(1, HandlerServer.daemons("client"), NioIoHandler.newFactory());
         NettyChannelBuilder builder = NettyChannelBuilder.forAddress(address).usePlaintext().eventLoopGroup(loop)
                 .channelType(isUnix ? NioDomainSocketChannel.class : NioSocketChannel.class);
         ManagedChannel channel = isUnix ? builder.overrideAuthority("localhost").build() : builder.build();

@@ -18,6 +18,7 @@ import java.util.function.UnaryOperator;
 public final class Tracing {
     private static final TextMapGetter<Map<String, String>> GETTER = new TextMapGetter<>() {
         @Override
+        @SuppressWarnings("deprecation") // It has no default.
         public Iterable<String> keys(Map<String, String> carrier) {
             return carrier.keySet();
         }

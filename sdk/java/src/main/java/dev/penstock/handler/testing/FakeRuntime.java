@@ -359,7 +359,7 @@ public final class FakeRuntime implements AutoCloseable {
         check();
     }
 
-    /** Waits until a condition holds, which is checked at each answer. */
+    /** Waits until a condition holds, which is checked at each answer and each ten milliseconds. */
     public synchronized void until(String what, BooleanSupplier condition) {
         long end = System.nanoTime() + MAX_WAIT * 1_000_000;
         while (!condition.getAsBoolean()) {
@@ -368,7 +368,7 @@ public final class FakeRuntime implements AutoCloseable {
                 throw new AssertionError("waited for " + what, new TimeoutException(MAX_WAIT + " ms"));
             }
             try {
-                wait(left);
+                wait(Math.min(left, 10));
             } catch (InterruptedException interrupted) {
                 Thread.currentThread().interrupt();
                 throw new AssertionError("interrupted while waiting for " + what, interrupted);
