@@ -59,7 +59,9 @@ final class Log {
         String text = "a message failed (" + message.position() + ", attempt " + message.attempt() + "): "
                 + judged.label() + ": " + reason + more;
         // A verdict is a decision, and needs no stack.
-        write(Level.ERROR, text, printable(thrown instanceof VerdictException ? thrown.getCause() : thrown));
+        boolean isDecision = thrown == null || thrown instanceof VerdictException;
+        Throwable shown = thrown instanceof VerdictException ? thrown.getCause() : thrown;
+        write(isDecision ? Level.WARNING : Level.ERROR, text, printable(shown));
     }
 
     /** Returns what a logger can print: the methods of an exception may throw. */

@@ -162,7 +162,7 @@ final class Session implements HandlerStream {
 
     private void refuse(String text) {
         engine.log().error("refused the runtime's stream: " + text, null);
-        lose();
+        abandon();
         end(text);
     }
 
@@ -188,6 +188,14 @@ final class Session implements HandlerStream {
 
     @Override
     public void lose() {
+        abandon();
+        if (schedule() == null) {
+            end(null);
+        }
+    }
+
+    /** Answers nothing more, and withdraws the calls. */
+    private void abandon() {
         Schedule current = schedule();
         if (current != null) {
             answers.end();

@@ -37,6 +37,8 @@ final class Worker {
             if (attempt.isCareful) {
                 written.join();
             }
+            // Left by an attempt that has ended in an odd way.
+            Thread.interrupted();
             if (!schedule.start(attempt, Thread.currentThread())) {
                 return finish(attempt, null);
             }
@@ -128,7 +130,9 @@ final class Worker {
             String reason = "the time of the attempt is over: " + judged.get(0).reason();
             judged = Collections.nCopies(messages.size(), Judgement.retry(reason));
         }
-        for (int index = 0; index < messages.size(); index++) {
+        // The end of work that was revoked is no failure.
+        boolean isRevoked = attempt.isEnding && !attempt.isTimedOut;
+        for (int index = 0; index < messages.size() && !isRevoked; index++) {
             if (!judged.get(index).passes()) {
                 engine.log().failure(messages.get(index), judged.get(index), thrown);
             }

@@ -192,6 +192,63 @@ class HandlerTest {
     }
 
     @Test
+    void aStreamThatIsLostBeforeHelloHoldsNothingBack() {
+        HandlerServer server = HandlerServer.of(message -> Verdict.done()).logger(new CapturedLog()).build();
+        List<String> ends = new CopyOnWriteArrayList<>();
+        HandlerStream stream = server.accept(new HandlerStream.Peer() {
+            @Override
+            public void send(penstock.handler.v1.HandlerOuterClass.FromHandler answer) {}
+
+            @Override
+            public void end(String error) {
+                ends.add(String.valueOf(error));
+            }
+        });
+        stream.lose();
+        assertEquals(List.of("null"), ends);
+        stream.lose();
+        server.stop();
+        assertEquals(1, ends.size());
+    }
+
+    @Test
+    void aStreamThatDoesNotBeginWithHelloIsRefused() {
+        HandlerServer server = HandlerServer.of(message -> Verdict.done()).logger(new CapturedLog()).build();
+        List<String> ends = new CopyOnWriteArrayList<>();
+        server.accept(new HandlerStream.Peer() {
+            @Override
+            public void send(penstock.handler.v1.HandlerOuterClass.FromHandler answer) {}
+
+            @Override
+            public void end(String error) {
+                ends.add(error);
+            }
+        }).receive(penstock.handler.v1.HandlerOuterClass.FromRuntime.newBuilder()
+                .setBatch(penstock.handler.v1.HandlerOuterClass.Batch.newBuilder().setFirstId(1))
+                .build());
+        assertEquals(List.of("the first message on the stream is not hello"), ends);
+    }
+
+    @Test
+    void workThatIsRevokedIsNotLoggedAsAFailure() {
+        CapturedLog log = new CapturedLog();
+        CountDownLatch atWork = new CountDownLatch(1);
+        HandlerServer.Builder<?> options = HandlerServer.of(message -> {
+            atWork.countDown();
+            new CountDownLatch(1).await();
+            return Verdict.done();
+        }).logger(log);
+        try (FakeRuntime runtime = new FakeRuntime(options, Config.DEFAULT)) {
+            Sent sent = runtime.send(TestMessage.of("")).get(0);
+            assertTrue(atWork.await(10, java.util.concurrent.TimeUnit.SECONDS));
+            runtime.cancel(Reason.REVOKED, sent);
+        } catch (InterruptedException interrupted) {
+            throw new AssertionError(interrupted);
+        }
+        assertFalse(log.text().contains("a message failed"), log.text());
+    }
+
+    @Test
     void aStopAfterTheEndReportsNothing() {
         CapturedLog log = new CapturedLog();
         try (FakeRuntime runtime = new FakeRuntime(HandlerServer.of(message -> Verdict.done()).logger(log), Config.DEFAULT)) {
