@@ -39,7 +39,16 @@ class HostileTest {
     private static final String STACK = "HostileTest.java";
 
     private static HandlerServer.Builder<?> sync(Handler hostile) {
-        return HandlerServer.of(message -> isHostile(message) ? hostile.handle(message) : Verdict.done());
+        return HandlerServer.of(message -> isHostile(message) ? hostile.handle(message) : hospitable());
+    }
+
+    /** The next message gets its thread as if nothing had happened. */
+    private static Verdict hospitable() {
+        Thread thread = Thread.currentThread();
+        assertEquals(false, thread.isInterrupted());
+        assertTrue(thread.getName().startsWith("penstock-handler-"), thread.getName());
+        assertTrue(thread.getContextClassLoader() != null);
+        return Verdict.done();
     }
 
     private static HandlerServer.Builder<?> async(AsyncHandler hostile) {
@@ -234,7 +243,11 @@ class HostileTest {
         Config config = Config.DEFAULT.withMode(mode).withTimeout(Duration.ofMillis(200));
         try (FakeRuntime runtime = new FakeRuntime(options, config)) {
             for (int round = 0; round < 2; round++) {
-                TestVerdict verdict = runtime.handle(TestMessage.of("x").withKey("hostile"));
+                // The second one waits for the thread of the first.
+                List<FakeRuntime.Sent> sent = runtime.send(TestMessage.of("x").withKey("hostile"), TestMessage.of("y").withKey("other"));
+                TestVerdict verdict = sent.get(0).verdict();
+                boolean isReleased = mode == Mode.IN_ORDER && row.outcome != Outcome.DONE && row.outcome != Outcome.SKIP;
+                assertEquals(isReleased ? Outcome.RELEASE : Outcome.DONE, sent.get(1).verdict().outcome());
                 assertEquals(row.outcome, verdict.outcome(), verdict.reason());
                 assertTrue(verdict.reason().contains(row.reason), verdict.reason());
                 assertTrue(verdict.reason().length() < 20_000);
