@@ -254,8 +254,8 @@ impl Waiting {
                 CommitResult::Committed
             }
             Err(_) if self.partition.is_revoked() => CommitResult::Revoked,
-            Err(RDKafkaErrorCode::OffsetMetadataTooLarge) if self.has_metadata() => {
-                self.partition.shorten_metadata();
+            Err(RDKafkaErrorCode::OffsetMetadataTooLarge) if self.metadata_length() > 0 => {
+                self.partition.shorten_metadata(self.metadata_length());
                 self.state = State::Due(Instant::now());
                 return None;
             }
@@ -317,8 +317,12 @@ impl Waiting {
         self.partition.may_commit(point.offset, but)
     }
 
-    fn has_metadata(&self) -> bool {
-        matches!(&self.state, State::Sent(point) if !point.metadata.is_empty())
+    /// Returns the length of the metadata that was sent, in bytes.
+    fn metadata_length(&self) -> usize {
+        match &self.state {
+            State::Sent(point) => point.metadata.len(),
+            State::Due(_) => 0,
+        }
     }
 
     fn is_answered_by(&self, outcome: &CommitOutcome) -> bool {

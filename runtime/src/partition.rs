@@ -14,6 +14,9 @@ use std::any::Any;
 use std::ffi::CString;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::epochs::{Epochs, NO_EPOCH};
 use crate::gaps::{Gaps, METADATA_LIMIT};
@@ -27,6 +30,10 @@ use crate::sync::{
     Ordering,
 };
 use held::RUNNING;
+
+/// How long after a topic was created again the brokers refuse a position of the earlier one,
+/// where they ever do.
+pub(crate) const REFUSED_BY: Duration = Duration::from_secs(5);
 
 /// Messages are handed out.
 const ACTIVE: u8 = 0;
@@ -53,9 +60,9 @@ pub(crate) struct Partition {
     displaced: AtomicBool,
     /// The topic's id when its offset was committed, or else when it was assigned, once
     /// that is known.
-    topic_id: OnceLock<TopicId>,
-    /// The position is one of the topic that has the id: its commit said so, or something was
-    /// read there.
+    topic_id: OnceLock<(TopicId, Instant)>,
+    /// The position is one of the topic that has the id: its commit said so, or it was not
+    /// refused for a while after the id was looked up.
     is_identified: AtomicBool,
     state: AtomicU8,
     offsets: Mutex<OffsetTracker>,
@@ -144,7 +151,7 @@ impl Partition {
         let is_identified = AtomicBool::new(gaps.topic_id().is_some());
         if let Some(id) = gaps.topic_id() {
             // The first value of a new cell.
-            let _ = topic_id.set(TopicId(id));
+            let _ = topic_id.set((TopicId(id), Instant::now()));
         }
         Self {
             offsets: Mutex::new(OffsetTracker::resume(gaps)),
@@ -180,7 +187,6 @@ impl Partition {
 
     /// Notes that all below this offset was read, messages or not.
     pub(crate) fn reach(&self, offset: i64) {
-        self.is_identified.store(true, Ordering::Relaxed);
         self.note_hole(offset);
         self.next_read.fetch_max(offset, Ordering::Relaxed);
         let idle = {
@@ -263,7 +269,12 @@ impl Partition {
 
     /// Notes the topic's id unless one is known. Returns the one known first.
     pub(crate) fn identify(&self, id: TopicId) -> TopicId {
-        *self.topic_id.get_or_init(|| id)
+        let now = Instant::now();
+        let (known, since) = *self.topic_id.get_or_init(|| (id, now));
+        if known == id && now.duration_since(since) >= REFUSED_BY {
+            self.is_identified.store(true, Ordering::Relaxed);
+        }
+        known
     }
 
     /// Returns `true` if the position surely belongs to the topic with the id: that may have
@@ -274,7 +285,7 @@ impl Partition {
 
     /// The id of the topic, once that is known.
     pub(crate) fn topic_id(&self) -> Option<TopicId> {
-        self.topic_id.get().copied()
+        self.topic_id.get().map(|(id, _)| *id)
     }
 
     /// Notes messages that were taken from Kafka, by their offsets and times, and fills in
@@ -285,7 +296,6 @@ impl Partition {
         messages: impl IntoIterator<Item = (i64, Option<i64>, &'a mut u32)>,
     ) -> Vec<usize> {
         let (mut handled, mut sent_back) = (Vec::new(), false);
-        self.is_identified.store(true, Ordering::Relaxed);
         {
             let mut offsets = self.offsets.lock();
             for (place, (offset, time, failed)) in messages.into_iter().enumerate() {

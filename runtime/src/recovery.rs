@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::assignment::Assignment;
 use crate::kafka::{Client, Edge, FoundEdges, LookUpError, OutOfRange, TopicId, TopicPartition};
-use crate::partition::Partition;
+use crate::partition::{Partition, REFUSED_BY};
 use crate::positions::{self, Bounds, Incarnation, Lost, Policy, Resumption};
 use crate::start::{self, Beginning};
 
@@ -298,7 +298,13 @@ impl Recovery {
         if !is_due || assignment.len() == 0 {
             return;
         }
-        self.compare_at = Instant::now() + COMPARE_INTERVAL;
+        let is_new = |it: &Arc<Partition>| !it.is_identified() && it.topic_id().is_none();
+        // The second answer tells that the first was right.
+        let interval = match assignment.iter().any(is_new) {
+            true => REFUSED_BY,
+            false => COMPARE_INTERVAL,
+        };
+        self.compare_at = Instant::now() + interval;
         let topics: BTreeSet<_> = assignment.iter().map(|it| it.topic.clone()).collect();
         let (client, wake) = (Arc::clone(client), Arc::clone(&self.wake));
         let (sender, answer) = oneshot::channel();

@@ -186,9 +186,14 @@ impl Partition {
         self.committing.load(Ordering::Relaxed)
     }
 
-    /// Notes that the brokers found the metadata too long.
-    pub(crate) fn shorten_metadata(&self) {
-        let limit = self.metadata_limit.load(Ordering::Relaxed) / 2;
+    /// Notes that the brokers found metadata of this length too long. What they have taken
+    /// has room, unless it was as long: it names messages whose records may be committed.
+    pub(crate) fn shorten_metadata(&self, refused: usize) {
+        let committed = self.committed.lock();
+        let taken = committed.as_ref().map_or(0, |point| point.metadata.len());
+        let has_room = if taken < refused { taken } else { 0 };
+        let limit = self.metadata_limit.load(Ordering::Relaxed);
+        let limit = limit.min((refused / 2).max(has_room));
         self.metadata_limit.store(limit, Ordering::Relaxed);
         tracing::warn!(
             "the brokers take no such long metadata for {}/{}: at most {limit} bytes are tried; offset.metadata.max.bytes is less than its default",
@@ -241,5 +246,26 @@ mod tests {
         assert_eq!(point.gaps(), Some(expected));
         partition.committed(point);
         assert_eq!(partition.uncommitted(), None);
+    }
+
+    #[test]
+    fn what_the_brokers_have_taken_has_room_after_a_refusal() {
+        let metrics = Metrics::new("", "kafka_consumer.test").unwrap();
+        let partition = Partition::new("orders", 0, 1, &metrics, Arc::default(), None);
+        let taken = CommitPoint {
+            offset: 0,
+            metadata: "x".repeat(26),
+        };
+        partition.committed(taken);
+        let limit = || partition.metadata_limit.load(Ordering::Relaxed);
+        // Several that were sent before the first answer.
+        for _ in 0..3 {
+            partition.shorten_metadata(60);
+            assert_eq!(limit(), 30);
+        }
+        partition.shorten_metadata(30);
+        assert_eq!(limit(), 26);
+        partition.shorten_metadata(26);
+        assert_eq!(limit(), 13);
     }
 }

@@ -139,7 +139,7 @@ fn unnamed(scenario: &Scenario, run: &Run) -> Vec<Violation> {
         let is_named = losses.any(|loss| {
             // A message may be skipped first, and be removed later.
             loss.partition == message.partition
-                && log_at(&run.cuts, loss.partition, loss.at) == message.log
+                && (loss.at >= removed || log_at(&run.cuts, loss.partition, loss.at) == message.log)
                 && (loss.skipped.0..loss.skipped.1).contains(&message.offset)
         });
         if !is_named {
