@@ -339,8 +339,10 @@ impl Ledger {
     }
 }
 
-/// Returns the offset below which messages of a log are passed, since nobody saw that the
-/// log before was truncated: the group had committed it by then, see docs/reliability.md.
+/// Returns the offset below which messages of a log are passed, since nobody saw that it
+/// took the place of another, see docs/reliability.md. Either the log before was truncated,
+/// and the group had committed the offset by then. Or the topic was created again, and a
+/// commit followed that does not name the topic before.
 pub fn passed_below(
     cut: &Cut,
     cuts: &[Cut],
@@ -354,7 +356,7 @@ pub fn passed_below(
     let mut noticed = losses.iter().filter(|it| !it.is_departure);
     let is_noticed =
         noticed.any(|it| it.partition == partition && it.reason != "retention" && is_then(it.at));
-    if is_noticed || cut.is_recreation {
+    if is_noticed {
         return 0;
     }
     let is_of_log = |seq: usize| {
@@ -366,8 +368,13 @@ pub fn passed_below(
     let commits = commits.iter().filter(|it| it.partition == partition);
     let (before, after): (Vec<_>, Vec<_>) = commits.partition(|it| it.at <= cut.at);
     let unaware = after.iter().take_while(|it| it.at <= first);
-    let known = before.last().into_iter().chain(unaware);
-    known.map(|it| it.offset).max().unwrap_or(0)
+    let passed = if cut.is_recreation {
+        unaware.filter_map(|it| it.without_topic).max()
+    } else {
+        let known = before.last().into_iter().chain(unaware);
+        known.map(|it| it.offset).max()
+    };
+    passed.unwrap_or(0)
 }
 
 /// Returns the number of the log that a partition had at a moment.

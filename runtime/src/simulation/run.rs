@@ -40,6 +40,8 @@ pub struct Committed {
     pub partition: i32,
     /// The offset.
     pub offset: i64,
+    /// Up to where it speaks of messages, if it does not name their topic.
+    pub without_topic: Option<i64>,
 }
 
 /// A dead letter that a reader of committed records sees.

@@ -3,6 +3,7 @@
 use tokio::time::Instant;
 
 use super::{Committed, Driver, Letter, Run};
+use crate::gaps::Gaps;
 use crate::metrics::Metrics;
 use crate::simulation::losses;
 use crate::simulation::scenario::{DEAD_LETTERS, GROUP, OUTPUT, TOPIC};
@@ -16,6 +17,7 @@ impl Driver {
                 at: commit.at,
                 partition: commit.partition,
                 offset: commit.offset,
+                without_topic: without_topic(commit.offset, &commit.metadata),
             })
             .collect()
     }
@@ -69,6 +71,13 @@ impl Driver {
             log: self.kafka.events().join("\n"),
         }
     }
+}
+
+/// Returns up to where a commit speaks of messages, if it does not name their topic.
+fn without_topic(offset: i64, metadata: &str) -> Option<i64> {
+    let gaps = Gaps::decode(metadata.as_bytes(), offset).unwrap_or(None);
+    let names_topic = gaps.as_ref().is_some_and(|gaps| gaps.topic_id().is_some());
+    (!names_topic).then(|| gaps.map_or(offset, |gaps| gaps.horizon()))
 }
 
 fn text(bytes: &Option<Vec<u8>>) -> Option<String> {
