@@ -353,9 +353,13 @@ pub fn passed_below(
 ) -> i64 {
     let partition = cut.partition;
     let is_then = |at: Duration| log_at(cuts, partition, at) == cut.log;
-    let mut noticed = losses.iter().filter(|it| !it.is_departure);
-    let is_noticed =
-        noticed.any(|it| it.partition == partition && it.reason != "retention" && is_then(it.at));
+    // Without its id, a topic that was created again may be taken for one that was truncated.
+    let notices = |loss: &Loss| match cut.is_recreation {
+        true => loss.reason == "recreation",
+        false => loss.reason != "retention" && !loss.is_departure,
+    };
+    let mut of_partition = losses.iter().filter(|it| it.partition == partition);
+    let is_noticed = of_partition.any(|it| notices(it) && is_then(it.at));
     if is_noticed {
         return 0;
     }
