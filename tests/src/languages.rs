@@ -33,6 +33,25 @@ pub async fn go() -> Result<PathBuf, Box<dyn Error>> {
     Ok(Path::new(&last_line(script).await?).join("go"))
 }
 
+/// A Node.js, once the SDK has the packages that it needs.
+///
+/// # Errors
+/// When the packages can't be installed.
+pub async fn node() -> Result<PathBuf, Box<dyn Error>> {
+    let sdk = root().join("sdk/node");
+    // Installing replaces them under programs that run.
+    if !sdk.join("node_modules/@grpc").exists() {
+        let install = Program::new("npm")
+            .args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"])
+            .current_dir(sdk)
+            .start()?;
+        if !install.wait(LIMIT).await?.success() {
+            return Err(install.tail().into());
+        }
+    }
+    Ok("node".into())
+}
+
 /// What a script prints last.
 async fn last_line(script: Program) -> Result<String, Box<dyn Error>> {
     let script = script.start()?;

@@ -65,7 +65,7 @@ pub struct Produce {
     key: ByNumber<Option<String>>,
     value: Option<ByNumber<Option<Vec<u8>>>>,
     partition: Option<ByNumber<i32>>,
-    headers: Vec<(String, Vec<u8>)>,
+    headers: Vec<(String, ByNumber<Option<Vec<u8>>>)>,
     endpoint_timestamp: bool,
 }
 
@@ -121,8 +121,19 @@ impl Produce {
 
     /// Adds a header to every message.
     #[must_use]
-    pub fn header(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
-        self.headers.push((name.into(), value.into()));
+    pub fn header(self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
+        let value = value.into();
+        self.header_of(name, move |_| Some(value.clone()))
+    }
+
+    /// Adds a header to each number for which there is a value.
+    #[must_use]
+    pub fn header_of(
+        mut self,
+        name: impl Into<String>,
+        value: impl Fn(u64) -> Option<Vec<u8>> + Send + 'static,
+    ) -> Self {
+        self.headers.push((name.into(), Box::new(value)));
         self
     }
 
@@ -199,7 +210,7 @@ impl Produce {
         record.key = key.as_deref();
         record.payload = value.as_deref();
         record.partition = self.partition.as_ref().map(|partition| partition(seq));
-        record.headers = self.headers();
+        record.headers = self.headers(seq);
 
         loop {
             match producer.send(record) {
@@ -233,17 +244,18 @@ impl Produce {
         }
     }
 
-    fn headers(&self) -> Option<OwnedHeaders> {
-        if self.headers.is_empty() {
-            return None;
+    fn headers(&self, seq: u64) -> Option<OwnedHeaders> {
+        let mut headers: Option<OwnedHeaders> = None;
+        for (name, value) in &self.headers {
+            if let Some(value) = value(seq) {
+                let header = Header {
+                    key: name,
+                    value: Some(&value),
+                };
+                headers = Some(headers.unwrap_or_default().insert(header));
+            }
         }
-        let headers = self.headers.iter();
-        Some(headers.fold(OwnedHeaders::new(), |headers, (name, value)| {
-            headers.insert(Header {
-                key: name,
-                value: Some(value),
-            })
-        }))
+        headers
     }
 
     fn refused(&self, seq: u64, error: KafkaError) -> ProduceError {

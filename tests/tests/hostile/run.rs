@@ -1,0 +1,212 @@
+//! One run: a consumer, a handler, the rows of a language in a mode.
+
+use std::error::Error;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use penstock_tests::kafka::Kafka;
+use penstock_tests::lane::Mode;
+use penstock_tests::produce::Produce;
+use penstock_tests::{Consumer, Launch, Manifest, Position, groups, topics, usage};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use tempfile::TempDir;
+
+use crate::program::HandlerProgram;
+use crate::supervisor::Supervisor;
+use crate::table::{Language, Row};
+use crate::verdicts::{Attempts, Found, problems};
+
+/// Longest time for a phase to be settled.
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// Longest time for the consumer to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// The number of innocent messages in the first phase, and in each other.
+const INNOCENT: (usize, usize) = (100, 24);
+
+/// What the runtime may have in memory at most, whatever a handler sends.
+const MAX_MEMORY_KIB: u64 = 400 << 10;
+
+/// What a run varies.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    pub language: Language,
+    pub mode: Mode,
+    pub seed: u64,
+}
+
+/// What a run uses.
+struct Scene {
+    bootstrap: String,
+    topic: String,
+    dead: String,
+    group: String,
+    dir: TempDir,
+}
+
+/// A message, and its row unless it is innocent.
+pub type Sent = (Position, Option<Row>);
+
+impl Run {
+    /// Runs the rows, and returns all that went wrong.
+    pub async fn check(self, program: &HandlerProgram, rows: &[Row]) -> Result<(), Box<dyn Error>> {
+        let began = Instant::now();
+        let scene = Scene::new().await?;
+        let rows: Vec<_> = rows.iter().map(|row| row.within(self.language)).collect();
+        let (alone, together): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.alone);
+        let (socket, journal) = (scene.path("handler.sock"), scene.path("journal"));
+        let make = {
+            let program = program.clone();
+            move || {
+                let program = program.program().env("PENSTOCK_HANDLER_SOCKET", &socket);
+                program.env("HOSTILE_JOURNAL", &journal)
+            }
+        };
+        let handler = Supervisor::start(make)?;
+        let consumer = Launch::new(&scene.manifest(self.mode)).start()?;
+        let mut sent = Vec::new();
+        let mut random = StdRng::seed_from_u64(self.seed);
+        let phases = std::iter::once(together).chain(alone.into_iter().map(|row| vec![row]));
+        for (number, phase) in phases.enumerate() {
+            let innocent = if number == 0 { INNOCENT.0 } else { INNOCENT.1 };
+            let names: Vec<_> = phase.iter().map(|row| row.name.clone()).collect();
+            let mut messages: Vec<_> = phase.into_iter().map(Some).collect();
+            messages.resize(messages.len() + innocent, None);
+            messages.shuffle(&mut random);
+            let phase_began = Instant::now();
+            scene.send(messages, &mut sent).await?;
+            let settled = scene.wait_for(sent.len(), &consumer).await;
+            settled.map_err(|error| format!("{names:?}: {error}\nhandler:\n{}", handler.tail()))?;
+            if number > 0 {
+                println!(
+                    "  {:?} {:?} {names:?} {:.1?}",
+                    self.language,
+                    self.mode,
+                    phase_began.elapsed()
+                );
+            }
+        }
+        let found = Found {
+            letters: topics::read_all(&scene.bootstrap, &scene.dead).await?,
+            attempts: Attempts::read(&fs::read_to_string(scene.path("journal"))?)?,
+            metrics: consumer.metrics().await?,
+            memory: usage::memory(&consumer.id().to_string()).ok_or("the runtime is gone")?,
+            handler: handler.lines(),
+            runtime: consumer.lines().into_iter().map(|line| line.text).collect(),
+        };
+        let mut wrong = problems(&sent, &found);
+        if found.memory.peak_kib > MAX_MEMORY_KIB {
+            wrong.push(format!("the runtime used {:?}", found.memory));
+        }
+        println!(
+            "{:?}, {:?}: {} messages, {} of them hostile, {} ends of the handler, {:?}, {:.1?}",
+            self.language,
+            self.mode,
+            sent.len(),
+            sent.iter().filter(|(_, row)| row.is_some()).count(),
+            handler.ends(),
+            found.memory,
+            began.elapsed()
+        );
+        let stopped = consumer.stop(STOP_LIMIT).await?;
+        if !stopped.success() {
+            wrong.push(format!(
+                "the runtime ended with {stopped}:\n{}",
+                consumer.tail()
+            ));
+        }
+        handler.stop().await?;
+        match wrong.is_empty() {
+            true => Ok(()),
+            false => Err(format!("{}\nhandler:\n{}", wrong.join("\n"), handler.tail()).into()),
+        }
+    }
+}
+
+impl Scene {
+    async fn new() -> Result<Self, Box<dyn Error>> {
+        let bootstrap = Kafka::shared().await?.bootstrap().to_owned();
+        Ok(Self {
+            topic: topics::create(&bootstrap, "hostile", 2).await?,
+            dead: topics::create(&bootstrap, "hostile-dead", 1).await?,
+            group: topics::unique("test.hostile"),
+            dir: TempDir::with_prefix("penstock-hostile-")?,
+            bootstrap,
+        })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn manifest(&self, mode: Mode) -> Manifest {
+        mode.manifest(&self.bootstrap, &self.group, &self.topic, 4)
+            .set("/consumeBatchSize", 10)
+            .set("/handler/protocol", "Grpc")
+            .set(
+                "/handler/socket",
+                self.path("handler.sock").display().to_string(),
+            )
+            .set("/handler/timeout", "2s")
+            .set("/handler/maxTimeout", "4s")
+            .set("/delivery/maxAttempts", 2)
+            .set("/delivery/backoff/initial", "10ms")
+            .set("/delivery/backoff/max", "200ms")
+            .set("/delivery/onFailure", "DeadLetter")
+            .set("/delivery/deadLetterTopic", self.dead.as_str())
+    }
+
+    /// Produces messages, and adds them to those that were sent.
+    async fn send(
+        &self,
+        messages: Vec<Option<Row>>,
+        sent: &mut Vec<Sent>,
+    ) -> Result<(), Box<dyn Error>> {
+        let header = |value: fn(&Row) -> Option<String>| {
+            let values: Vec<_> = messages.iter().map(|row| value(row.as_ref()?)).collect();
+            move |seq: u64| {
+                Some(
+                    values
+                        .get(usize::try_from(seq).ok()?)?
+                        .clone()?
+                        .into_bytes(),
+                )
+            }
+        };
+        let produced = Produce::to(&self.topic)
+            .count(messages.len() as u64)
+            .key(|seq| (seq % 4 > 0).then(|| format!("key-{}", seq % 9)))
+            .header_of("behaviour", header(|row| Some(row.name.clone())))
+            .header_of("times", header(|row| Some(row.times?.to_string())))
+            .send(&self.bootstrap)
+            .await?;
+        sent.extend(
+            produced
+                .into_iter()
+                .map(|message| message.position)
+                .zip(messages),
+        );
+        Ok(())
+    }
+
+    async fn wait_for(&self, messages: usize, consumer: &Consumer) -> Result<(), Box<dyn Error>> {
+        let (group, topic) = (&self.group, &self.topic);
+        let messages = i64::try_from(messages)?;
+        let committed = groups::wait_for_committed(&self.bootstrap, group, topic, messages, LIMIT);
+        // A runtime that has ended commits nothing more.
+        let ended = consumer.wait(LIMIT * 2);
+        tokio::select! {
+            committed = committed => {
+                committed.map_err(|error| format!("{error}\nruntime:\n{}", consumer.tail()))?;
+            }
+            ended = ended => {
+                return Err(format!("the runtime ended with {:?}:\n{}", ended?, consumer.tail()).into());
+            }
+        }
+        Ok(())
+    }
+}
