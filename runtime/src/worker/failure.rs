@@ -49,7 +49,7 @@ pub enum Failure {
 #[derive(Debug, Error)]
 pub enum Cause {
     /// The handler failed, and `onFailure` is Stop.
-    #[error("the handler failed at attempt {attempts}: {}", one_line(reason))]
+    #[error("the handler failed at attempt {attempts}: {}", Reason(reason))]
     Handler {
         /// Attempts made.
         attempts: u32,
@@ -64,10 +64,27 @@ pub enum Cause {
     DeadLetter(#[from] DeadLetterError),
 }
 
-/// The text with each line break, and the spaces around it, made one space.
-fn one_line(text: &str) -> String {
-    let lines: Vec<_> = text.lines().map(str::trim).collect();
-    lines.join(" ")
+/// A handler's reason in a log: each line break with the spaces around it is one space, and a
+/// long one is cut. A handler may give any text, and none may look like a line of the log.
+pub(super) struct Reason<'a>(pub(super) &'a str);
+
+/// The maximum length of a reason in a log, in bytes.
+const MAX_REASON_BYTES: usize = 4096;
+
+impl fmt::Display for Reason<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = &self.0[..self.0.floor_char_boundary(MAX_REASON_BYTES)];
+        for (index, line) in shown.split(['\n', '\r']).map(str::trim).enumerate() {
+            if index > 0 && !line.is_empty() {
+                f.write_str(" ")?;
+            }
+            f.write_str(line)?;
+        }
+        if shown.len() < self.0.len() {
+            f.write_str("…")?;
+        }
+        Ok(())
+    }
 }
 
 impl Failure {
@@ -98,5 +115,25 @@ mod tests {
             Failure::of(position, cause).to_string(),
             "topic orders partition 3 offset 42: the handler failed at attempt 5: no such order: { id: 7 }"
         );
+    }
+    #[test]
+    fn a_reason_is_one_line_of_limited_length() {
+        for (reason, wanted) in [
+            ("", ""),
+            ("busy", "busy"),
+            ("one\r\n  two\n\n three ", "one two three"),
+            ("one\rtwo", "one two"),
+        ] {
+            assert_eq!(Reason(reason).to_string(), wanted);
+        }
+        let long = "ä\n".repeat(1 << 20);
+        let shown = Reason(&long).to_string();
+        assert!(
+            shown.len() <= MAX_REASON_BYTES + "…".len(),
+            "{}",
+            shown.len()
+        );
+        assert!(shown.ends_with("ä…"), "{shown}");
+        assert_eq!(shown.lines().count(), 1);
     }
 }

@@ -12,6 +12,7 @@ mod single;
 mod tests;
 
 pub(crate) use batch::work_in_batches;
+use failure::Reason;
 pub use failure::{Cause, Failure, Position};
 pub(crate) use gather::Gathering;
 pub(crate) use job::{Delivery, Job, arrive};
@@ -262,7 +263,7 @@ fn log_given_up(record: &Record, attempts: u32, error: &HandlerError, what: &str
         offset = record.offset(),
         key = record.key().map(String::from_utf8_lossy).as_deref(),
         attempts,
-        error = %error,
+        error = %Reason(error.reason()),
         "{what} that could not be handled"
     );
 }
@@ -272,7 +273,7 @@ fn log_skipped(record: &Record, error: &HandlerError) {
         topic = record.topic(),
         partition = record.partition(),
         offset = record.offset(),
-        reason = error.reason(),
+        reason = %Reason(error.reason()),
         "skipping a message as the handler asks"
     );
 }
@@ -285,7 +286,7 @@ fn note_retry(record: &Record, attempt: u32, error: &HandlerError, wait: Duratio
         partition = record.partition(),
         offset = record.offset(),
         attempt,
-        error = %error,
+        error = %Reason(error.reason()),
         "the handler failed, trying again in {wait:?}"
     );
     record.assignment().topic_metrics.retried.inc();
@@ -298,7 +299,7 @@ fn note_repeat(record: &Record, attempt: u32, error: &HandlerError, wait: Durati
         partition = record.partition(),
         offset = record.offset(),
         attempt,
-        reason = error.reason(),
+        reason = %Reason(error.reason()),
         "the handler did not begin the message, giving it again in {wait:?}"
     );
 }

@@ -33,6 +33,36 @@ async fn handlers_in_python() -> Outcome {
     misbehave(Language::Python).await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn handlers_in_go() -> Outcome {
+    misbehave(Language::Go).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handlers_in_javascript() -> Outcome {
+    misbehave(Language::Node).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handlers_in_rust() -> Outcome {
+    misbehave(Language::Rust).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handlers_in_java() -> Outcome {
+    // The SDK comes first.
+    if !program::is_there(Language::Java) {
+        println!("there is no program in Java yet");
+        return Ok(());
+    }
+    misbehave(Language::Java).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handlers_without_an_sdk() -> Outcome {
+    misbehave(Language::Raw).await
+}
+
 /// Runs the rows of a language, the modes one after the other.
 async fn misbehave(language: Language) -> Outcome {
     let seed = variable::seed()?;

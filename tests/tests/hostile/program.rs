@@ -21,6 +21,14 @@ pub struct HandlerProgram {
     variables: Vec<(&'static str, PathBuf)>,
 }
 
+/// The program in Java: an executable that builds the handler if need be, and runs it.
+const JAVA: &str = "tests/hostile/java/handler";
+
+/// Returns `true` if there is a program of a language.
+pub fn is_there(language: Language) -> bool {
+    language != Language::Java || root().join(JAVA).exists()
+}
+
 /// Makes the program of a language.
 pub async fn of(language: Language) -> Result<HandlerProgram, Box<dyn Error>> {
     let source = root().join("tests/hostile");
@@ -48,7 +56,7 @@ pub async fn of(language: Language) -> Result<HandlerProgram, Box<dyn Error>> {
         ),
         Language::Rust => program(find_binary("penstock-test-hostile")?, Vec::new()),
         Language::Raw => program(find_binary("penstock-test-hostile-raw")?, Vec::new()),
-        Language::Java => program(source.join("java/handler"), Vec::new()),
+        Language::Java => program(root().join(JAVA), Vec::new()),
     })
 }
 

@@ -31,6 +31,9 @@ const INNOCENT: (usize, usize) = (100, 24);
 /// What the runtime may have in memory at most, whatever a handler sends.
 const MAX_MEMORY_KIB: u64 = 400 << 10;
 
+/// The files and connections that the runtime may have open, however many streams there were.
+const MAX_FILES: usize = 80;
+
 /// What a run varies.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
@@ -48,8 +51,15 @@ struct Scene {
     dir: TempDir,
 }
 
-/// A message, and its row unless it is innocent.
-pub type Sent = (Position, Option<Row>);
+/// A message.
+pub struct Sent {
+    pub position: Position,
+    /// None if it is innocent.
+    pub row: Option<Row>,
+    /// Whether it may be charged though it is innocent: the process ended when there was
+    /// nothing else that it could have died of.
+    pub may_be_charged: bool,
+}
 
 impl Run {
     /// Runs the rows, and returns all that went wrong.
@@ -94,22 +104,27 @@ impl Run {
             letters: topics::read_all(&scene.bootstrap, &scene.dead).await?,
             attempts: Attempts::read(&fs::read_to_string(scene.path("journal"))?)?,
             metrics: consumer.metrics().await?,
+            files: fs::read_dir(format!("/proc/{}/fd", consumer.id()))?.count(),
             memory: usage::memory(&consumer.id().to_string()).ok_or("the runtime is gone")?,
             handler: handler.lines(),
             runtime: consumer.lines().into_iter().map(|line| line.text).collect(),
         };
         let mut wrong = problems(&sent, &found);
-        if found.memory.peak_kib > MAX_MEMORY_KIB {
-            wrong.push(format!("the runtime used {:?}", found.memory));
+        if found.memory.peak_kib > MAX_MEMORY_KIB || found.files > MAX_FILES {
+            wrong.push(format!(
+                "the runtime used {:?}, and has {} files open",
+                found.memory, found.files
+            ));
         }
         println!(
-            "{:?}, {:?}: {} messages, {} of them hostile, {} ends of the handler, {:?}, {:.1?}",
+            "{:?}, {:?}: {} messages, {} of them hostile, {} ends of the handler, {:?}, {} files, {:.1?}",
             self.language,
             self.mode,
             sent.len(),
-            sent.iter().filter(|(_, row)| row.is_some()).count(),
+            sent.iter().filter(|sent| sent.row.is_some()).count(),
             handler.ends(),
             found.memory,
+            found.files,
             began.elapsed()
         );
         let stopped = consumer.stop(STOP_LIMIT).await?;
@@ -153,6 +168,7 @@ impl Scene {
             )
             .set("/handler/timeout", "2s")
             .set("/handler/maxTimeout", "4s")
+            .set("/handler/waitTimeout", "8s")
             .set("/delivery/maxAttempts", 2)
             .set("/delivery/backoff/initial", "10ms")
             .set("/delivery/backoff/max", "200ms")
@@ -184,12 +200,13 @@ impl Scene {
             .header_of("times", header(|row| Some(row.times?.to_string())))
             .send(&self.bootstrap)
             .await?;
-        sent.extend(
-            produced
-                .into_iter()
-                .map(|message| message.position)
-                .zip(messages),
-        );
+        let may_be_charged = messages.iter().flatten().any(|row| row.stray);
+        let positions = produced.into_iter().map(|message| message.position);
+        sent.extend(positions.zip(messages).map(|(position, row)| Sent {
+            position,
+            may_be_charged: may_be_charged && row.is_none(),
+            row,
+        }));
         Ok(())
     }
 

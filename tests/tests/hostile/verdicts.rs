@@ -17,6 +17,7 @@ pub struct Found {
     pub attempts: Attempts,
     pub metrics: Exposition,
     pub memory: Memory,
+    pub files: usize,
     pub handler: Vec<String>,
     pub runtime: Vec<String>,
 }
@@ -55,35 +56,44 @@ struct Letter {
 pub fn problems(sent: &[Sent], found: &Found) -> Vec<String> {
     let letters = letters(&found.letters);
     let mut wrong = Vec::new();
-    let may_stray = sent.iter().flat_map(|(_, row)| row).any(|row| row.stray);
-    for (position, row) in sent {
+    for message in sent {
+        let position = &message.position;
         let attempts = found.attempts.of(position);
         let letter = letters.get(&(position.partition, position.offset));
-        match row {
-            Some(row) => {
-                let mut add = |text: String| wrong.push(format!("{}: {text}", row.name));
-                check_row(row, attempts, letter, &mut add);
-                check_logs(row, found, &mut add);
-            }
-            None => {
-                let most = if may_stray { 2 } else { 1 };
-                let charged = attempts.iter().copied().max().unwrap_or(0);
-                if !(1..=most).contains(&charged) || letter.is_some() {
-                    let reason = letter.map(|letter| &letter.reason);
-                    wrong.push(format!(
-                        "the innocent message {position:?} had the attempts {attempts:?}, dead-lettered: {reason:?}"
-                    ));
-                }
-            }
+        if let Some(row) = &message.row {
+            let mut add = |text: String| wrong.push(format!("{}: {text}", row.name));
+            check_row(row, attempts, letter, &mut add);
+            check_logs(row, found, &mut add);
+            continue;
+        }
+        let most = if message.may_be_charged { 2 } else { 1 };
+        if !(1..=most).contains(&charged(attempts)) || letter.is_some() {
+            let reason = letter.map(|letter| &letter.reason);
+            wrong.push(format!(
+                "the innocent message {position:?} had the attempts {attempts:?}, dead-lettered: {reason:?}"
+            ));
         }
     }
-    check_counts(sent, found, may_stray, &mut wrong);
+    check_counts(sent, found, &mut wrong);
+    check_lines(&found.runtime, &mut wrong);
     wrong
 }
 
+/// The number of the last attempt; 0 without any.
+fn charged(attempts: &[u32]) -> u32 {
+    attempts.iter().copied().max().unwrap_or(0)
+}
+
+/// Holds that no reason of a handler's begins a line of the log.
+fn check_lines(lines: &[String], wrong: &mut Vec<String>) {
+    let is_odd = |line: &&String| !line.starts_with(|first: char| first.is_ascii_digit());
+    if let Some(line) = lines.iter().find(is_odd) {
+        wrong.push(format!("the runtime's log has the line {line:?}"));
+    }
+}
+
 fn check_row(row: &Row, attempts: &[u32], letter: Option<&Letter>, add: &mut impl FnMut(String)) {
-    let charged = attempts.iter().copied().max().unwrap_or(0);
-    if charged != row.attempts {
+    if charged(attempts) != row.attempts {
         add(format!(
             "the attempts were {attempts:?}, not {}",
             row.attempts
@@ -119,11 +129,14 @@ fn check_logs(row: &Row, found: &Found, add: &mut impl FnMut(String)) {
 }
 
 /// Holds the runtime's own counts against the table.
-fn check_counts(sent: &[Sent], found: &Found, may_stray: bool, wrong: &mut Vec<String>) {
-    let rows = || sent.iter().filter_map(|(_, row)| row.as_ref());
+fn check_counts(sent: &[Sent], found: &Found, wrong: &mut Vec<String>) {
+    let rows = || sent.iter().filter_map(|message| message.row.as_ref());
     let ended = |end: End| rows().filter(|row| row.end == end).count();
     let (skipped, dead) = (ended(End::Skipped), ended(End::DeadLettered));
-    let retries: u32 = rows().map(|row| row.attempts - 1).sum();
+    let attempts = sent
+        .iter()
+        .map(|message| found.attempts.of(&message.position));
+    let retries: u32 = attempts.map(|them| charged(them).saturating_sub(1)).sum();
     let count = |name: &str, labels: &[(&str, &str)]| found.metrics.value(name, labels);
     let processed = |success| {
         count(
@@ -148,13 +161,11 @@ fn check_counts(sent: &[Sent], found: &Found, may_stray: bool, wrong: &mut Vec<S
     );
     hold("handled", processed("true"), sent.len() - skipped - dead);
     hold("not handled", processed("false"), skipped + dead);
-    if !may_stray {
-        hold(
-            "retries",
-            count("penstock_retries_total", &[]),
-            retries as usize,
-        );
-    }
+    hold(
+        "retries",
+        count("penstock_retries_total", &[]),
+        retries as usize,
+    );
     if found.letters.len() != dead {
         wrong.push(format!("{} dead letters, not {dead}", found.letters.len()));
     }
