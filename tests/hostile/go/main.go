@@ -134,7 +134,7 @@ var behaviours = map[string]call{
 		message.Topic, message.Key, message.Headers, message.Offset, message.Attempt = "", nil, nil, -1, 0
 		return nil
 	},
-	"close-output": func(context.Context, *penstock.Message) error { return os.Stdout.Close() },
+	"close-output": func(context.Context, *penstock.Message) error { _ = os.Stdout.Close(); return nil },
 	"flood-output": func(context.Context, *penstock.Message) error {
 		for range 2000 {
 			_, _ = os.Stderr.Write(append(bytes.Repeat([]byte("flood "), 170), '\n'))

@@ -5,6 +5,7 @@ HOSTILE_JOURNAL.
 """
 
 import asyncio
+import contextlib
 import os
 import resource
 import signal
@@ -240,7 +241,9 @@ def background_error(message):
 
 @behaviour
 def close_output(message):
-    os.close(1)
+    # The message may have come before.
+    with contextlib.suppress(OSError):
+        os.close(1)
 
 
 @behaviour

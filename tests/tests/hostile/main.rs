@@ -3,7 +3,7 @@
 //!
 //! Nothing is lost, nothing is charged to the innocent, nothing hangs, the runtime's memory
 //! stays flat, and the log names the cause. Each run takes all rows that can be together and
-//! one of each kind that can't, by the seed; `PENSTOCK_TEST_LANES=all` takes the whole table.
+//! some that can't, by the seed; `PENSTOCK_TEST_LANES=all` takes the whole table.
 
 #![forbid(unsafe_code)]
 
@@ -83,7 +83,7 @@ async fn misbehave(language: Language) -> Outcome {
             .cloned();
         let mine = match all {
             true => mine.collect(),
-            false => table::draw(mine.collect(), seed),
+            false => table::draw(mine.collect(), language, seed),
         };
         let run = Run {
             language,

@@ -193,9 +193,14 @@ impl Scene {
                 )
             }
         };
+        let keyless: Vec<_> = messages
+            .iter()
+            .map(|row| row.as_ref().is_some_and(|row| row.keyless))
+            .collect();
+        let has_key = move |seq: u64| seq % 4 > 0 && !keyless[seq as usize];
         let produced = Produce::to(&self.topic)
             .count(messages.len() as u64)
-            .key(|seq| (seq % 4 > 0).then(|| format!("key-{}", seq % 9)))
+            .key(move |seq| has_key(seq).then(|| format!("key-{}", seq % 9)))
             .header_of("behaviour", header(|row| Some(row.name.clone())))
             .header_of("times", header(|row| Some(row.times?.to_string())))
             .send(&self.bootstrap)

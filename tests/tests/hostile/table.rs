@@ -1,6 +1,6 @@
 //! The table of behaviours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fs;
 
@@ -44,6 +44,9 @@ pub struct Row {
     pub end: End,
     #[serde(default = "one")]
     pub attempts: u32,
+    /// One attempt may do.
+    #[serde(default)]
+    pub fewer: bool,
     /// Words in the dead letter's reason.
     pub reason: Option<String>,
     /// Words in the handler's log.
@@ -61,6 +64,9 @@ pub struct Row {
     /// Another message may be charged.
     #[serde(default)]
     pub stray: bool,
+    /// Its message has no key.
+    #[serde(default)]
+    pub keyless: bool,
     #[serde(default, rename = "in")]
     changes: BTreeMap<Language, Change>,
 }
@@ -120,22 +126,46 @@ pub fn rows() -> Result<Vec<Row>, Box<dyn Error>> {
     Ok(serde_yaml::from_str(&text)?)
 }
 
-/// Draws the share of a run: all rows that are quick and may be together, one of each kind
-/// of those that run alone, and one that is slow.
-pub fn draw(mut rows: Vec<Row>, seed: u64) -> Vec<Row> {
+/// Draws the share of a run: all rows that are quick and may be together, one that is slow,
+/// and one of each kind that runs alone. Of these kinds an SDK takes every other, so that two
+/// languages have all.
+pub fn draw(mut rows: Vec<Row>, language: Language, seed: u64) -> Vec<Row> {
     rows.shuffle(&mut StdRng::seed_from_u64(seed));
-    let mut drawn = Vec::new();
-    rows.retain(|row| {
-        let group = match (row.alone, row.slow) {
-            (true, _) => row.kind.clone().unwrap_or_default(),
-            (false, true) => "slow".to_owned(),
-            (false, false) => return true,
-        };
-        let is_first = !drawn.contains(&group);
-        drawn.push(group);
-        is_first
+    let kinds: BTreeSet<_> = rows.iter().filter_map(|row| row.kind.clone()).collect();
+    let turn = seed.wrapping_add(language as u64) % 2;
+    let is_mine = |kind: &String| {
+        let place = kinds.iter().position(|found| found == kind);
+        language == Language::Raw || place.is_some_and(|place| place as u64 % 2 == turn)
+    };
+    let mut drawn = BTreeSet::new();
+    rows.retain(|row| match (&row.kind, row.slow) {
+        (Some(kind), _) => is_mine(kind) && drawn.insert(kind.clone()),
+        (None, true) => drawn.insert("slow".to_owned()),
+        (None, false) => true,
     });
     rows
+}
+
+#[test]
+fn two_languages_draw_each_kind() {
+    let rows = rows().unwrap();
+    let of = |language: Language| {
+        let rows = rows.iter().filter(|row| row.is_of(language)).cloned();
+        rows.collect::<Vec<_>>()
+    };
+    let kinds = |rows: &[Row]| -> BTreeSet<String> {
+        rows.iter().filter_map(|row| row.kind.clone()).collect()
+    };
+    for seed in 0..4 {
+        // Neighbours in the list of languages that know the same kinds.
+        let (one, other) = (Language::Python, Language::Go);
+        let mut drawn = kinds(&draw(of(one), one, seed));
+        drawn.extend(kinds(&draw(of(other), other, seed)));
+        assert_eq!(drawn, kinds(&of(one)));
+        let raw = draw(of(Language::Raw), Language::Raw, seed);
+        assert_eq!(kinds(&raw), kinds(&of(Language::Raw)));
+        assert_eq!(raw.iter().filter(|row| row.slow).count(), 1);
+    }
 }
 
 #[test]
