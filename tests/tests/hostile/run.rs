@@ -66,49 +66,15 @@ impl Run {
     pub async fn check(self, program: &HandlerProgram, rows: &[Row]) -> Result<(), Box<dyn Error>> {
         let began = Instant::now();
         let scene = Scene::new().await?;
-        let rows: Vec<_> = rows.iter().map(|row| row.within(self.language)).collect();
-        let (alone, together): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.alone);
         let (socket, journal) = (scene.path("handler.sock"), scene.path("journal"));
-        let make = {
-            let program = program.clone();
-            move || {
-                let program = program.program().env("PENSTOCK_HANDLER_SOCKET", &socket);
-                program.env("HOSTILE_JOURNAL", &journal)
-            }
-        };
-        let handler = Supervisor::start(make)?;
+        let program = program.clone();
+        let handler = Supervisor::start(move || {
+            let program = program.program().env("PENSTOCK_HANDLER_SOCKET", &socket);
+            program.env("HOSTILE_JOURNAL", &journal)
+        })?;
         let consumer = Launch::new(&scene.manifest(self.mode)).start()?;
-        let mut sent = Vec::new();
-        let mut random = StdRng::seed_from_u64(self.seed);
-        let phases = std::iter::once(together).chain(alone.into_iter().map(|row| vec![row]));
-        for (number, phase) in phases.enumerate() {
-            let innocent = if number == 0 { INNOCENT.0 } else { INNOCENT.1 };
-            let names: Vec<_> = phase.iter().map(|row| row.name.clone()).collect();
-            let mut messages: Vec<_> = phase.into_iter().map(Some).collect();
-            messages.resize(messages.len() + innocent, None);
-            messages.shuffle(&mut random);
-            let phase_began = Instant::now();
-            scene.send(messages, &mut sent).await?;
-            let settled = scene.wait_for(sent.len(), &consumer).await;
-            settled.map_err(|error| format!("{names:?}: {error}\nhandler:\n{}", handler.tail()))?;
-            if number > 0 {
-                println!(
-                    "  {:?} {:?} {names:?} {:.1?}",
-                    self.language,
-                    self.mode,
-                    phase_began.elapsed()
-                );
-            }
-        }
-        let found = Found {
-            letters: topics::read_all(&scene.bootstrap, &scene.dead).await?,
-            attempts: Attempts::read(&fs::read_to_string(scene.path("journal"))?)?,
-            metrics: consumer.metrics().await?,
-            files: fs::read_dir(format!("/proc/{}/fd", consumer.id()))?.count(),
-            memory: usage::memory(&consumer.id().to_string()).ok_or("the runtime is gone")?,
-            handler: handler.lines(),
-            runtime: consumer.lines().into_iter().map(|line| line.text).collect(),
-        };
+        let sent = self.settle(rows, &scene, &consumer, &handler).await?;
+        let found = scene.found(&consumer, &handler).await?;
         let mut wrong = problems(&sent, &found);
         if found.memory.peak_kib > MAX_MEMORY_KIB || found.files > MAX_FILES {
             wrong.push(format!(
@@ -129,16 +95,47 @@ impl Run {
         );
         let stopped = consumer.stop(STOP_LIMIT).await?;
         if !stopped.success() {
-            wrong.push(format!(
-                "the runtime ended with {stopped}:\n{}",
-                consumer.tail()
-            ));
+            let tail = consumer.tail();
+            wrong.push(format!("the runtime ended with {stopped}:\n{tail}"));
         }
         handler.stop().await?;
         match wrong.is_empty() {
             true => Ok(()),
             false => Err(format!("{}\nhandler:\n{}", wrong.join("\n"), handler.tail()).into()),
         }
+    }
+
+    /// Sends the rows that may be together, then each of the others alone, with innocent
+    /// messages around them. Waits each time until all is settled.
+    async fn settle(
+        self,
+        rows: &[Row],
+        scene: &Scene,
+        consumer: &Consumer,
+        handler: &Supervisor,
+    ) -> Result<Vec<Sent>, Box<dyn Error>> {
+        let rows = rows.iter().map(|row| row.within(self.language));
+        let (alone, together): (Vec<_>, Vec<_>) = rows.partition(|row| row.alone);
+        let mut random = StdRng::seed_from_u64(self.seed);
+        let mut sent = Vec::new();
+        let phases = std::iter::once(together).chain(alone.into_iter().map(|row| vec![row]));
+        for (number, phase) in phases.enumerate() {
+            let began = Instant::now();
+            let innocent = if number == 0 { INNOCENT.0 } else { INNOCENT.1 };
+            let names: Vec<_> = phase.iter().map(|row| row.name.clone()).collect();
+            let mut messages: Vec<_> = phase.into_iter().map(Some).collect();
+            messages.resize(messages.len() + innocent, None);
+            messages.shuffle(&mut random);
+            scene.send(messages, &mut sent).await?;
+            let settled = scene.wait_for(sent.len(), consumer).await;
+            settled.map_err(|error| format!("{names:?}: {error}\nhandler:\n{}", handler.tail()))?;
+            let (language, mode, took) = (self.language, self.mode, began.elapsed());
+            match names.as_slice() {
+                [name] => println!("  {language:?} {mode:?} {name} {took:.1?}"),
+                names => println!("  {language:?} {mode:?} {} rows {took:.1?}", names.len()),
+            }
+        }
+        Ok(sent)
     }
 }
 
@@ -197,7 +194,7 @@ impl Scene {
             .iter()
             .map(|row| row.as_ref().is_some_and(|row| row.keyless))
             .collect();
-        let has_key = move |seq: u64| seq % 4 > 0 && !keyless[seq as usize];
+        let has_key = move |seq: u64| !seq.is_multiple_of(4) && !keyless[seq as usize];
         let produced = Produce::to(&self.topic)
             .count(messages.len() as u64)
             .key(move |seq| has_key(seq).then(|| format!("key-{}", seq % 9)))
@@ -213,6 +210,24 @@ impl Scene {
             row,
         }));
         Ok(())
+    }
+
+    /// What there is to be seen of a run.
+    async fn found(
+        &self,
+        consumer: &Consumer,
+        handler: &Supervisor,
+    ) -> Result<Found, Box<dyn Error>> {
+        let runtime = consumer.lines().into_iter();
+        Ok(Found {
+            letters: topics::read_all(&self.bootstrap, &self.dead).await?,
+            attempts: Attempts::read(&fs::read_to_string(self.path("journal"))?)?,
+            metrics: consumer.metrics().await?,
+            files: fs::read_dir(format!("/proc/{}/fd", consumer.id()))?.count(),
+            memory: usage::memory(&consumer.id().to_string()).ok_or("the runtime is gone")?,
+            handler: handler.lines(),
+            runtime: runtime.map(|line| line.text).collect(),
+        })
     }
 
     async fn wait_for(&self, messages: usize, consumer: &Consumer) -> Result<(), Box<dyn Error>> {
