@@ -58,7 +58,7 @@ const BEHAVIOURS: [&str; 34] = [
     "terminate-itself",
     "exit-later",
     "freeze",
-    "block-the-loop",
+    "block-a-thread",
     "panic-halfway",
 ];
 
@@ -116,7 +116,7 @@ async fn behave(name: &str) -> Verdict {
             Command::new("sh").args(["-c", &script]).spawn()?;
             signal(Signal::STOP)
         }
-        "block-the-loop" => {
+        "block-a-thread" => {
             thread::sleep(Duration::from_secs(3));
             done()
         }
