@@ -2,7 +2,7 @@
 //! is sent.
 
 use std::mem;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use futures_util::Stream;
 use parking_lot::Mutex;
 use prost::Message as _;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -33,6 +34,8 @@ pub(super) struct Answers {
     /// lock with the verdict, so that no report comes after that.
     current: Box<[AtomicU64]>,
     state: Mutex<State>,
+    /// Notified whenever answers were taken to be sent, and once none are any more.
+    taken: Notify,
 }
 
 struct State {
@@ -46,6 +49,10 @@ struct State {
     done: Vec<u64>,
     /// What is said of others.
     verdicts: Vec<Verdict>,
+    /// The number of times that answers were taken to be sent.
+    takes: u64,
+    /// Nothing is taken any more.
+    is_gone: bool,
     sender: Option<Waker>,
     ended: Option<Result<(), Status>>,
 }
@@ -63,9 +70,12 @@ impl Answers {
                 reported: vec![NONE; lanes],
                 done: Vec::new(),
                 verdicts: Vec::new(),
+                takes: 0,
+                is_gone: false,
                 sender: None,
                 ended: None,
             }),
+            taken: Notify::new(),
         }
     }
 
@@ -112,6 +122,32 @@ impl Answers {
             Ok(done) if done.produce.is_empty() => next.done.push(id),
             verdict => next.verdicts.push(on_run(&[id], verdict)),
         });
+    }
+
+    /// Waits until the verdict on a lane's last message has left, if its beginning was
+    /// reported: its time runs until then, and the lane's next call may block the thread that
+    /// would send it.
+    pub(super) async fn leave(&self, lane: usize, id: u64) {
+        let (was_reported, takes) = {
+            let state = self.state.lock();
+            (state.reported[lane] == id, state.takes)
+        };
+        if !was_reported {
+            return;
+        }
+        loop {
+            let mut taken = pin!(self.taken.notified());
+            taken.as_mut().enable();
+            {
+                let state = self.state.lock();
+                if state.is_gone || state.takes > takes || !state.is_due {
+                    break;
+                }
+            }
+            taken.await;
+        }
+        // The connection's own turn.
+        tokio::task::yield_now().await;
     }
 
     /// A lane's message is void; nothing is said of it.
@@ -269,6 +305,13 @@ impl AnswerStream {
     }
 }
 
+impl Drop for AnswerStream {
+    fn drop(&mut self) {
+        self.answers.state.lock().is_gone = true;
+        self.answers.taken.notify_waiters();
+    }
+}
+
 impl Stream for AnswerStream {
     type Item = Result<FromHandler, Status>;
 
@@ -284,6 +327,8 @@ impl Stream for AnswerStream {
         self.let_others = false;
         if state.is_due {
             let next = state.take(&answers.current, Instant::now());
+            state.takes += 1;
+            answers.taken.notify_waiters();
             if next != FromHandler::default() {
                 return Poll::Ready(Some(Ok(next)));
             }
@@ -381,6 +426,32 @@ mod tests {
         answers.report_news();
         let said = stream.next().await.unwrap().unwrap();
         assert_eq!((said.begun[0].first_id, said.begun.len()), (9, 1));
+    }
+
+    #[tokio::test]
+    async fn a_verdict_on_what_was_reported_leaves_before_its_lane_continues() {
+        let (answers, mut stream) = opened().await;
+        let reported = |id| {
+            answers.begin(0, id);
+            answers.report_begun();
+        };
+        reported(1);
+        assert_eq!(stream.next().await.unwrap().unwrap().begun.len(), 1);
+        answers.settle(0, 1, Ok(Done::default()));
+        let mut leaves = pin!(answers.leave(0, 1));
+        assert!(leaves.as_mut().now_or_never().is_none());
+        assert_eq!(stream.next().await.unwrap().unwrap().verdicts.len(), 1);
+        leaves.await;
+        // The time of what was not reported has not begun for the runtime.
+        answers.begin(0, 2);
+        answers.settle(0, 2, Ok(Done::default()));
+        assert!(answers.leave(0, 2).now_or_never().is_some());
+        // Nobody takes the answers of a stream that is lost.
+        reported(3);
+        assert_eq!(stream.next().await.unwrap().unwrap().begun.len(), 1);
+        answers.settle(0, 3, Ok(Done::default()));
+        drop(stream);
+        answers.leave(0, 3).await;
     }
 
     #[tokio::test]

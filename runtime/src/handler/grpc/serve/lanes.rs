@@ -207,6 +207,7 @@ impl<H: Handle> Lane<H> {
             Some(verdict) => {
                 let verdict = verdict.map_err(began);
                 self.answers.settle(self.number, id, verdict);
+                self.answers.leave(self.number, id).await;
             }
             None => self.answers.void(self.number),
         }
