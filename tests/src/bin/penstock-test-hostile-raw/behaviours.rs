@@ -12,7 +12,7 @@ use crate::service::Answers;
 use crate::words::{self, Opening, begun, done, fail, release, verdict, welcome};
 use crate::{State, lock};
 
-pub const NAMES: [&str; 35] = [
+pub const NAMES: [&str; 36] = [
     "answer-twice",
     "answer-for-nobody",
     "answer-without-outcome",
@@ -45,6 +45,7 @@ pub const NAMES: [&str; 35] = [
     "refuse",
     "say-nothing",
     "no-credits",
+    "batch-of-one",
     "huge-headers",
     "not-serving",
     "stop-listening",
