@@ -137,10 +137,13 @@ fn unnamed(scenario: &Scenario, run: &Run) -> Vec<Violation> {
         }
         let mut losses = run.losses.iter();
         let is_named = losses.any(|loss| {
-            // A message may be skipped first, and be removed later.
+            // A message may be skipped first, and be removed later. Of a log that was cut,
+            // those before where reading goes on are counted and not named.
+            let is_skipped = (loss.skipped.0..loss.skipped.1).contains(&message.offset);
+            let is_counted = loss.unsettled > 0 && message.offset < loss.offset;
             loss.partition == message.partition
                 && (loss.at >= removed || log_at(&run.cuts, loss.partition, loss.at) == message.log)
-                && (loss.skipped.0..loss.skipped.1).contains(&message.offset)
+                && (is_skipped || is_counted)
         });
         if !is_named {
             let place = (message.partition, message.offset);
