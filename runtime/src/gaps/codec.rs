@@ -120,20 +120,32 @@ impl Gaps {
     /// the text which the brokers have. `known` reads that; it is called only if not
     /// everything fits.
     pub fn encode_after(&self, limit: usize, known: impl FnOnce() -> Option<Self>) -> String {
-        let room = limit.saturating_sub(PREFIX.len()) / 4 * 3;
+        // Base64 without padding: the last bytes may take less than four characters.
+        let characters = limit.saturating_sub(PREFIX.len());
+        let room = characters / 4 * 3 + characters % 4 * 3 / 4;
         let room = room.saturating_sub(CHECKSUM);
-        // The id gives way first. Without its epoch a text might settle messages of another
-        // log, so the epoch stays.
+        // The id gives way first, also to what the brokers know. Without its epoch a text might
+        // settle messages of another log, so the epoch stays.
         let heads = [self.topic_id, None].map(|topic_id| Head {
             topic_id,
             epoch: self.leader_epoch,
         });
         let left = |head: &Head| room.checked_sub(head.length());
-        let fits = |head: &Head| left(head).is_some_and(|left| left >= least_length(self.base));
-        let Some(head) = heads.into_iter().find(fits) else {
+        let least = least_length(self.base);
+        let has_room = |head: &&Head, length: usize| left(head).is_some_and(|left| length <= left);
+        let is_whole = has_room(&&heads[0], self.length().max(least));
+        let known = if is_whole { None } else { known() };
+        let known =
+            known.filter(|known| known.topic_id.is_none() || known.topic_id == self.topic_id);
+        let needed = known
+            .as_ref()
+            .map_or(least, |known| self.least_with(known).max(least));
+        let mut wide = heads.iter().filter(|head| has_room(head, needed));
+        let mut narrow = heads.iter().filter(|head| has_room(head, least));
+        let Some(head) = wide.next().or_else(|| narrow.next()).copied() else {
             return String::new();
         };
-        let fitted = self.fit(left(&head).unwrap_or_default(), known);
+        let fitted = self.fit(left(&head).unwrap_or_default(), known.as_ref());
         if fitted.is_empty() && head.topic_id.is_none() {
             return String::new();
         }

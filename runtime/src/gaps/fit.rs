@@ -12,15 +12,11 @@ impl Gaps {
     /// again, but for those that the brokers know of already, by `known`: their records may
     /// be committed. The attempts give way down to half of the room, the lowest offsets'
     /// staying longest.
-    pub(super) fn fit(&self, room: usize, known: impl FnOnce() -> Option<Self>) -> Self {
+    pub(super) fn fit(&self, room: usize, known: Option<&Self>) -> Self {
         if self.length() <= room {
             return self.clone();
         }
-        let known = known();
-        let known = known.as_ref().filter(|known| {
-            (known.topic_id.is_none() || known.topic_id == self.topic_id)
-                && self.limited(self.base, Some(known), &[]).length() <= room
-        });
+        let known = known.filter(|known| self.least_with(known) <= room);
         let reserved = attempts_length(self.base, &self.attempts).min(room / 2);
         let horizon =
             self.lower(|horizon| self.limited(horizon, known, &[]).length() + reserved <= room);
@@ -36,6 +32,11 @@ impl Gaps {
             }
         }
         with(most)
+    }
+
+    /// Returns the bytes for nothing but what is known already.
+    pub(super) fn least_with(&self, known: &Self) -> usize {
+        self.limited(self.base, Some(known), &[]).length()
     }
 
     /// Everything below an offset, and from there on only what is known already; with these
@@ -69,7 +70,7 @@ impl Gaps {
     }
 
     /// Bytes of its text's body.
-    fn length(&self) -> usize {
+    pub(super) fn length(&self) -> usize {
         head_length(self.base, self.horizon)
             + kind_and_length(self, self.horizon).1
             + attempts_length(self.base, &self.attempts)
