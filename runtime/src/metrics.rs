@@ -253,7 +253,7 @@ impl Metrics {
             queue: Arc::default(),
             handler_available: register.gauges(
                 "penstock_handler_available",
-                "1 while the handler takes messages, 0 while the runtime waits for it; the reason is then connection, handshake, credits, reading or stability; with Http and BatchHttp only connection",
+                "1 while the handler takes messages, 0 while the runtime waits for it; the reason is then connection, handshake, credits, reading, beginning or stability; with Http and BatchHttp only connection",
                 &HANDLER_LABELS,
             )?,
             handler: Arc::default(),

@@ -32,6 +32,8 @@ pub(crate) enum Lack {
     Reading,
     /// Credits.
     Credits,
+    /// Room in its order: it begins nothing that it has.
+    Beginning,
     /// A process that stays while it has no message.
     Stability,
 }
@@ -44,6 +46,7 @@ impl Lack {
             Self::Handshake => "handshake",
             Self::Credits => "credits",
             Self::Reading => "reading",
+            Self::Beginning => "beginning",
             Self::Stability => "stability",
         }
     }
@@ -59,6 +62,7 @@ impl Lack {
             Self::Handshake => "the handler is refused",
             Self::Credits => "the handler takes no more messages",
             Self::Reading => "the handler reads nothing from the stream",
+            Self::Beginning => "the handler begins no message that it has; a call may not return",
             Self::Stability => "the handler ends while it has no message",
         }
     }

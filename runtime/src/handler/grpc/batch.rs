@@ -173,6 +173,7 @@ impl<'m, T> Batch<'m, T> {
                     "the handler took longer than {timeout:?}"
                 ))),
                 Fate::Returned(why)
+                | Fate::NotBegun(why)
                 | Fate::Silent(why)
                 | Fate::Suspect(why)
                 | Fate::Bystander(why) => Err(HandlerError::not_attempted(why)),

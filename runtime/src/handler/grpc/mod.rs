@@ -296,8 +296,14 @@ impl GrpcHandler {
         let behind = |places: &[usize]| batch.behind(&indices, places);
         let revoked = batch.revocations(&indices);
         let mut fates = sent.outcome(patience.alive, behind, revoked).await;
+        let late = fates.iter().find_map(|fate| match fate {
+            Fate::NotBegun(why) | Fate::Silent(why) => Some(why),
+            _ => None,
+        });
         if fates.iter().any(|fate| matches!(fate, Fate::Verdict(_))) {
             self.availability.has(Lack::Stability);
+        } else if let Some(why) = late {
+            self.availability.lacks(Lack::Beginning, why);
         }
         let is_silent = fates.iter().any(|fate| matches!(fate, Fate::Silent(_)));
         if is_silent && session.note_silence() {

@@ -40,9 +40,11 @@ pub(super) enum Fate {
     Verdict(Verdict),
     /// It began, and took too long.
     TimedOut,
-    /// It did not begin, or the handler ended the stream: it comes again as the same attempt.
+    /// The handler ended the stream, or it is not to begin: it comes again as the same attempt.
     Returned(Arc<str>),
-    /// The handler said nothing from when it was sent until it was to begin.
+    /// It did not begin in time: it comes again as the same attempt.
+    NotBegun(Arc<str>),
+    /// It did not begin in time, and the handler said nothing since it was sent.
     Silent(Arc<str>),
     /// The stream broke, and no other delivery can have begun.
     Broke(Arc<str>),

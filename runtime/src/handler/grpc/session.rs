@@ -377,7 +377,7 @@ impl Sent {
             let wait = session.limits.wait;
             let why = format!("the handler did not begin it within {wait:?}").into();
             let fate = match session.heard() > self.sent {
-                true => Fate::Returned(why),
+                true => Fate::NotBegun(why),
                 false => Fate::Silent(why),
             };
             session.withdraw(id, &overdue.not_begun, &fate, Reason::NotBegun);

@@ -168,7 +168,7 @@ impl Suspects {
                     }
                 }
                 Fate::Verdict(_) => self.acquit(record),
-                Fate::TimedOut | Fate::Returned(_) => {}
+                Fate::TimedOut | Fate::NotBegun(_) | Fate::Returned(_) => {}
             }
         }
     }

@@ -189,3 +189,31 @@ async fn a_handler_that_ends_each_stream_at_once_is_not_hammered() {
     call.settle(batch.first_id, 1, done());
     assert!(verdicts(given).await[0].is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_never_returns_is_reported() {
+    let fixture = fixture("InOrder", "5s");
+    let mut server = Scripted::start(fixture.socket());
+    let given = fixture.give([0]);
+    let mut call = server.call().await;
+    call.welcome(10);
+    let first = call.batch().await.first_id;
+    call.begin(first, 1);
+    assert_eq!(kinds(&verdicts(given).await), [Err(FailureKind::Retryable)]);
+    // The handler is alive, and its call is at the message still.
+    assert_eq!(call.cancel().await.deliveries.len(), 1);
+    let given = fixture.give([0]);
+    call.batch().await;
+    call.grant(1);
+    let returned = tokio::time::timeout(LONG, given).await.expect("it ends");
+    assert_eq!(kinds(&returned.unwrap()), [Err(FailureKind::NotAttempted)]);
+    assert_eq!(lack(&fixture), Some(Lack::Beginning));
+    // The call returns.
+    assert_eq!(call.cancel().await.deliveries.len(), 1);
+    let given = fixture.give([0]);
+    let first = call.batch().await.first_id;
+    call.begin(first, 1);
+    call.settle(first, 1, done());
+    assert!(verdicts(given).await[0].is_ok());
+    assert_eq!(lack(&fixture), None);
+}
