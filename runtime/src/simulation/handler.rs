@@ -117,7 +117,10 @@ impl Scripted {
             }
             Answer::Missing => {
                 end(Verdict::Retry);
-                return None;
+                let is_stream = BatchHandler::<Value>::keeps_time(self);
+                // There a verdict that never comes is one after the time.
+                let late = || Err(HandlerError::retryable("no verdict"));
+                return is_stream.then(late);
             }
         };
         end(verdict);

@@ -289,13 +289,21 @@ impl Ledger {
         commits: &[Committed],
     ) -> Option<i64> {
         // A partition that is added while the group has offsets is read from its start.
-        let first_commit = commits.first()?;
+        commits.first()?;
         // With a topic that is created again the brokers forget the group's offsets on it.
         let is_new = self.added.get(&partition).filter(|added| {
             let mut cuts = self.cuts.iter();
             !cuts.any(|cut| cut.is_recreation && cut.at >= **added)
         });
-        if is_new.is_some_and(|added| first_commit.at <= *added) {
+        let had_offsets = |added: &Duration| {
+            let cuts = self.cuts.iter().filter(|cut| cut.is_recreation);
+            let forgotten = cuts.map(|cut| cut.at).filter(|at| at < added).max();
+            let forgotten = forgotten.unwrap_or_default();
+            commits
+                .iter()
+                .any(|it| (forgotten..=*added).contains(&it.at))
+        };
+        if is_new.is_some_and(had_offsets) {
             return None;
         }
         let mut ours = commits.iter().filter(|it| it.partition == partition);

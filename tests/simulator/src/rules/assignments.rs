@@ -71,9 +71,11 @@ fn attempts_made(run: &Run) -> Vec<Violation> {
 /// mended.
 fn attempts_begin_again(scenario: &Scenario, run: &Run) -> Vec<Violation> {
     let mut violations = Vec::new();
-    // A stop that has no time left aborts the transaction that forgets the attempts.
-    let may_abort = scenario.commit == Commit::Transactional && scenario.stop_timeout < 1_000;
-    if !scenario.is_orderly() || scenario.is_short_of_metadata() || may_abort {
+    // A stop that has no time left aborts the transaction that forgets the attempts, or does
+    // not send their commit again that a rebalance refused.
+    let may_be_refused = scenario.commit == Commit::Transactional || scenario.members > 1;
+    let has_no_time = scenario.stop_timeout < 1_000 && may_be_refused;
+    if !scenario.is_orderly() || scenario.is_short_of_metadata() || has_no_time {
         return violations;
     }
     for deliveries in by_message(run).into_values() {

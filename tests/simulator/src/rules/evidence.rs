@@ -93,12 +93,23 @@ fn commits(run: &Run, log: LogName) -> Vec<&Committed> {
             let since = all.skip_while(|it| it.at < report.at || it.offset != report.offset);
             since.collect()
         }
+        None if is_reported_later(run, log) => Vec::new(),
         None => {
             let deliveries = run.deliveries.iter().filter(|it| is_of(run, it, log));
             let first = deliveries.map(|it| it.begun).min().unwrap_or(Duration::MAX);
             all.skip_while(|it| it.at < first).collect()
         }
     }
+}
+
+/// Whether the first report behind the beginning of a log came when that was gone: what was
+/// committed meanwhile is of the log before.
+fn is_reported_later(run: &Run, log: LogName) -> bool {
+    let after = |at: Duration| begin(run, log).is_some_and(|cut| at > cut.at);
+    let mut reports = run.losses.iter().filter(|it| {
+        it.partition == log.0 && it.reason != "retention" && !it.is_departure && after(it.at)
+    });
+    reports.any(|it| log_at(&run.cuts, log.0, it.at) > log.1)
 }
 
 fn is_of(run: &Run, delivery: &simulation::Delivery, log: LogName) -> bool {
