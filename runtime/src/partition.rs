@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::epochs::{Epochs, NO_EPOCH};
 use crate::gaps::{Gaps, METADATA_LIMIT};
-use crate::kafka::{TopicId, TopicPartition, c_name};
+use crate::kafka::{StartOffset, TopicId, TopicPartition, c_name};
 use crate::metrics::{Metrics, PartitionMetrics, TopicMetrics};
 use crate::offsets::{Delivered, Departure, OffsetTracker};
 use crate::outbox::Outbox;
@@ -243,6 +243,16 @@ impl Partition {
     /// The leader epoch of the last message before an offset, where it is known.
     pub(crate) fn epoch_before(&self, offset: i64) -> Option<i32> {
         self.epochs.lock().before(offset)
+    }
+
+    /// Returns where the client is to read on, with the epoch by which it notices that the log
+    /// was truncated meanwhile.
+    pub(crate) fn start_at(&self, offset: Option<i64>) -> StartOffset {
+        StartOffset {
+            partition: self.name(),
+            offset,
+            leader_epoch: offset.and_then(|offset| self.epoch_before(offset)),
+        }
     }
 
     /// The partition's name.

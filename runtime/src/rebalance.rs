@@ -97,11 +97,7 @@ pub(crate) fn put_back<'a>(
 ) {
     for partition in partitions {
         if let Some(offset) = partition.displaced_from() {
-            let position = StartOffset {
-                partition: partition.name(),
-                offset: Some(offset),
-                leader_epoch: None,
-            };
+            let position = partition.start_at(Some(offset));
             warn_on_error("putting a partition back", client.seek(&position));
         }
     }

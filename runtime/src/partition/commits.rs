@@ -268,4 +268,16 @@ mod tests {
         partition.shorten_metadata(26);
         assert_eq!(limit(), 13);
     }
+
+    #[test]
+    fn where_the_client_reads_on_has_the_epoch_of_the_message_before() {
+        let metrics = Metrics::new("", "kafka_consumer.test").unwrap();
+        let partition = Partition::new("orders", 0, 1, &metrics, Arc::default(), None);
+        partition.note_epoch(4, Some(3));
+        partition.note_epoch(5, Some(7));
+        for (offset, epoch) in [(6, Some(7)), (5, Some(3)), (4, None)] {
+            assert_eq!(partition.start_at(Some(offset)).leader_epoch, epoch);
+        }
+        assert_eq!(partition.start_at(None).leader_epoch, None);
+    }
 }

@@ -113,10 +113,18 @@ impl<C: Client> Pump<C> {
         if incarnation != Incarnation::Same {
             self.recovery.compare_soon();
         }
-        StartOffset {
-            partition: partition.name(),
-            offset: Some(offset),
-            leader_epoch: None,
+        // Of another log no epoch is known.
+        let is_same = resumption
+            .lost
+            .as_ref()
+            .is_none_or(|lost| lost.kept.is_some());
+        match is_same {
+            true => partition.start_at(Some(offset)),
+            false => StartOffset {
+                partition: partition.name(),
+                offset: Some(offset),
+                leader_epoch: None,
+            },
         }
     }
 
@@ -175,11 +183,7 @@ impl<C: Client> Pump<C> {
         };
         let others = self.assignment.iter().filter(|it| !restarts(it));
         let others: Vec<_> = others
-            .map(|partition| StartOffset {
-                partition: partition.name(),
-                offset: partition.read_position(),
-                leader_epoch: None,
-            })
+            .map(|partition| partition.start_at(partition.read_position()))
             .collect();
         let client = &self.parts.client;
         let restarted = client.restart(starts, &others);

@@ -10,6 +10,13 @@ pub(crate) mod kafka {
         pub(crate) partition: i32,
     }
 
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub(crate) struct StartOffset {
+        pub(crate) partition: TopicPartition,
+        pub(crate) offset: Option<i64>,
+        pub(crate) leader_epoch: Option<i32>,
+    }
+
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) struct TopicId(pub(crate) u128);
 

@@ -142,7 +142,7 @@ fn unnamed(scenario: &Scenario, run: &Run) -> Vec<Violation> {
             let is_skipped = (loss.skipped.0..loss.skipped.1).contains(&message.offset);
             let is_counted = loss.unsettled > 0 && message.offset < loss.offset;
             loss.partition == message.partition
-                && (loss.at >= removed || log_at(&run.cuts, loss.partition, loss.at) == message.log)
+                && (loss.at >= removed || log_at(&run.cuts, loss.partition, loss.at) >= message.log)
                 && (is_skipped || is_counted)
         });
         if !is_named {
