@@ -257,6 +257,7 @@ async fn one_that_stays_down_is_waited_for_and_costs_no_attempt() -> Outcome {
     scene.recorder.down().await;
     Produce::to(&scene.topic)
         .first_seq(10)
+        .count(10)
         .send(&scene.bootstrap)
         .await?;
     let reason = format!(
