@@ -1,5 +1,7 @@
 //! Applying and pruning: the objects that exist become those that ought to.
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use kube::api::{
     Api, DeleteParams, GetParams, ListParams, PartialObjectMeta, Patch, PatchParams, Preconditions,
@@ -13,7 +15,13 @@ use crate::NAME;
 use crate::build::{self, Kind, Object};
 use crate::existing::{Controller, Existing, Record, Shown};
 use crate::key::Key;
-use crate::replica_sets::{ReplicaSets, config_maps};
+use crate::replica_sets::{ReplicaSets, own_config_maps};
+
+/// The maximum number of objects that one pass deletes.
+const MAX_PRUNED: usize = 10;
+
+/// ReplicaSets in one answer of the API server.
+const PAGE: u32 = 20;
 
 /// Why the objects are not as they ought to be.
 #[derive(Debug, Error)]
@@ -160,47 +168,75 @@ impl Applier<'_> {
     /// # Errors
     /// When a deletion fails other than because the object is gone or another.
     pub async fn prune(&self, objects: &[Object]) -> Result<(), ApplyError> {
-        for kind in Kind::ALL {
-            for (key, record) in self.existing.of_consumer(kind, self.consumer) {
-                let is_this = |object: &Object| object.kind == kind && *object.name == *key.name;
-                let owner = record.controller.as_ref();
-                let is_own = owner.is_some_and(|owner| *owner.uid == *self.uid);
-                if !is_own || objects.iter().any(is_this) {
-                    continue;
-                }
-                if kind == Kind::ConfigMap && self.may_be_read(&key.name).await? {
-                    continue;
-                }
-                self.delete(kind, &key.name, &record).await?;
-            }
+        let mut unused = self.unneeded(objects);
+        unused.retain(|(kind, key, _)| *kind != Kind::ConfigMap || !self.may_be_read(&key.name));
+        // The next pass, which the watch brings on, deletes more.
+        unused.truncate(MAX_PRUNED);
+        let is_config_map = |kind: Kind| kind == Kind::ConfigMap;
+        if unused.iter().any(|(kind, ..)| is_config_map(*kind)) {
+            let named = self.named_by_replica_sets().await?;
+            unused.retain(|(kind, key, _)| !is_config_map(*kind) || !named.contains(&*key.name));
+        }
+        for (kind, key, record) in unused {
+            self.delete(kind, &key, &record).await?;
         }
         Ok(())
+    }
+
+    /// Returns the consumer's objects that are not among these.
+    fn unneeded(&self, objects: &[Object]) -> Vec<(Kind, Key, Record)> {
+        let of = |kind| {
+            let own = self.existing.of_consumer(kind, self.consumer).into_iter();
+            own.map(move |(key, record)| (kind, key, record))
+        };
+        let mut own: Vec<_> = Kind::ALL.into_iter().flat_map(of).collect();
+        own.retain(|(kind, key, record)| {
+            let is_this = |object: &Object| object.kind == *kind && *object.name == *key.name;
+            let owner = record.controller.as_ref();
+            let is_own = owner.is_some_and(|owner| *owner.uid == *self.uid);
+            is_own && !objects.iter().any(is_this)
+        });
+        own
     }
 
     /// Returns `true` if pods may read this ConfigMap, now or after a rollback: a ReplicaSet
     /// names it, or one that does may still be created, since the Deployment's controller has
     /// not seen the Deployment as it is now.
-    async fn may_be_read(&self, name: &str) -> Result<bool, ApplyError> {
+    fn may_be_read(&self, name: &str) -> bool {
         let deployment = self.existing.get(Kind::Deployment, self.consumer);
         let rollout = deployment.and_then(|record| record.rollout);
         let is_settled = rollout.is_some_and(|rollout| rollout.observed >= rollout.generation);
-        if !is_settled || self.replica_sets.name(self.consumer, name) {
-            return Ok(true);
-        }
-        // The watch of ReplicaSets may be behind that of Deployments.
+        let sets = self.replica_sets;
+        !is_settled || !sets.are_listed() || sets.name(self.consumer, name)
+    }
+
+    /// Returns the ConfigMaps that the consumer's ReplicaSets name, from the API server: the
+    /// watch may be behind that of Deployments. In pages, as a tenant decides how large they
+    /// are.
+    async fn named_by_replica_sets(&self) -> Result<HashSet<String>, ApplyError> {
         let api: Api<ReplicaSet> = Api::namespaced(self.client.clone(), &self.consumer.namespace);
-        let own = ListParams::default().labels(&build::selector(&self.consumer.name));
-        let sets = api.list(&own).await;
-        let sets = sets.map_err(|source| {
-            ApplyError::request(
-                "listing the ReplicaSets before deleting",
-                Kind::ConfigMap,
-                name,
-                source,
-            )
-        })?;
-        let mut named = sets.items.iter().flat_map(config_maps);
-        Ok(named.any(|config_map| config_map == name))
+        let selector = build::selector(&self.consumer.name);
+        let mut page = ListParams::default().labels(&selector).limit(PAGE);
+        let mut named = HashSet::new();
+        loop {
+            let sets = api.list(&page).await.map_err(|source| {
+                ApplyError::request(
+                    "listing the ReplicaSets before deleting",
+                    Kind::ConfigMap,
+                    &self.consumer.name,
+                    source,
+                )
+            })?;
+            named.extend(
+                sets.items
+                    .iter()
+                    .flat_map(|set| own_config_maps(set, self.consumer)),
+            );
+            match sets.metadata.continue_ {
+                Some(next) if !next.is_empty() => page = page.continue_token(&next),
+                _ => return Ok(named),
+            }
+        }
     }
 
     fn api(&self, kind: Kind) -> Api<Shown> {
@@ -269,7 +305,8 @@ impl Applier<'_> {
         }
     }
 
-    async fn delete(&self, kind: Kind, name: &str, record: &Record) -> Result<(), ApplyError> {
+    async fn delete(&self, kind: Kind, key: &Key, record: &Record) -> Result<(), ApplyError> {
+        let name: &str = &key.name;
         let params = DeleteParams {
             preconditions: Some(Preconditions {
                 uid: Some(record.uid.to_string()),
@@ -282,6 +319,8 @@ impl Applier<'_> {
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
             Err(source) => return Err(ApplyError::request("deleting", kind, name, source)),
         }
+        // It may be wanted again before the watch shows that it is gone.
+        self.existing.deleted(kind, key, &record.uid);
         Ok(())
     }
 }

@@ -394,9 +394,10 @@ impl Pass<'_> {
             consumer: self.key,
             uid: self.uid,
         };
-        let incomplete = applier.apply(&objects).await?;
+        let applied = applier.apply(&objects).await;
+        // Whatever failed: a quota may have no room until something is deleted.
         let pruned = applier.prune(&objects).await;
-        Ok(incomplete.or(pruned.err()))
+        Ok(applied?.or(pruned.err()))
     }
 
     /// Writes the status, and says when to come again.
@@ -465,7 +466,6 @@ impl Context {
     /// Waits until everything that passes look at has been listed once.
     pub async fn complete(&self) {
         self.existing.complete().await;
-        self.replica_sets.complete().await;
     }
 
     /// Forgets all about a consumer that is gone.

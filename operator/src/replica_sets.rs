@@ -4,19 +4,20 @@
 //! restart, or come back by a rollback.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use kube::Resource as _;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
-use crate::build::CONSUMER_LABEL;
+use crate::build::{CONSUMER_LABEL, Kind};
 use crate::key::Key;
 
 /// The ReplicaSets of all consumers.
+#[derive(Default)]
 pub struct ReplicaSets {
     state: Mutex<State>,
-    is_listed: watch::Sender<bool>,
+    is_listed: AtomicBool,
 }
 
 #[derive(Default)]
@@ -24,15 +25,6 @@ struct State {
     /// For each consumer the ReplicaSets by name, and the ConfigMaps that each names.
     of: HashMap<Key, HashMap<Key, Box<[String]>>>,
     consumers: HashMap<Key, Key>,
-}
-
-impl Default for ReplicaSets {
-    fn default() -> Self {
-        Self {
-            state: Mutex::default(),
-            is_listed: watch::Sender::new(false),
-        }
-    }
 }
 
 impl ReplicaSets {
@@ -46,7 +38,7 @@ impl ReplicaSets {
         if state.consumers.contains_key(&key) {
             return;
         }
-        let names = config_maps(replica_set).map(str::to_owned).collect();
+        let names = own_config_maps(replica_set, &consumer).collect();
         state.consumers.insert(key.clone(), consumer.clone());
         state.of.entry(consumer).or_default().insert(key, names);
     }
@@ -68,7 +60,7 @@ impl ReplicaSets {
             .collect();
         let consumers = gone.iter().filter_map(|key| state.remove(key)).collect();
         drop(state);
-        self.is_listed.send_replace(true);
+        self.is_listed.store(true, Ordering::Release);
         consumers
     }
 
@@ -79,11 +71,9 @@ impl ReplicaSets {
         names.any(|names| names.iter().any(|name| name == config_map))
     }
 
-    /// Waits until ReplicaSets have been listed once: before, any ConfigMap may be in use.
-    pub async fn complete(&self) {
-        let mut listed = self.is_listed.subscribe();
-        // The sender lives as long as self.
-        let _ = listed.wait_for(|listed| *listed).await;
+    /// Returns `true` once ReplicaSets have been listed: before, any ConfigMap may be in use.
+    pub fn are_listed(&self) -> bool {
+        self.is_listed.load(Ordering::Acquire)
     }
 }
 
@@ -100,14 +90,26 @@ impl State {
     }
 }
 
+/// Returns `true` if a ConfigMap of this name may be one of the consumer's.
+fn is_of(config_map: &str, consumer: &Key) -> bool {
+    let key = Key::new(&consumer.namespace, config_map);
+    Kind::ConfigMap.consumer_name(&key).as_ref() == Some(consumer)
+}
+
 fn consumer_of(replica_set: &ReplicaSet) -> Option<Key> {
     let metadata = replica_set.meta();
     let consumer = metadata.labels.as_ref()?.get(CONSUMER_LABEL)?;
     Some(Key::new(metadata.namespace.as_deref()?, consumer))
 }
 
-/// Returns the ConfigMaps that the volumes of a ReplicaSet's pods name.
-pub fn config_maps(replica_set: &ReplicaSet) -> impl Iterator<Item = &str> {
+/// Returns those of the consumer's ConfigMaps that the volumes of a ReplicaSet's pods name.
+/// Whoever may create ReplicaSets decides what else they name.
+pub fn own_config_maps(replica_set: &ReplicaSet, consumer: &Key) -> impl Iterator<Item = String> {
+    let own = config_maps(replica_set).filter(|name| is_of(name, consumer));
+    own.map(str::to_owned)
+}
+
+fn config_maps(replica_set: &ReplicaSet) -> impl Iterator<Item = &str> {
     let template = replica_set
         .spec
         .as_ref()
@@ -139,22 +141,39 @@ mod tests {
         .unwrap()
     }
 
+    /// A ConfigMap's name as the operator gives it.
+    fn name(digit: char) -> String {
+        format!("orders-config-{}", String::from(digit).repeat(12))
+    }
+
+    #[test]
+    fn what_is_none_of_the_consumer_s_config_maps_is_not_kept() {
+        let sets = ReplicaSets::default();
+        sets.saw(&replica_set("orders-1", &"x".repeat(100_000)));
+        let state = sets.state.lock();
+        let kept = state.of.values().flat_map(HashMap::values);
+        assert!(kept.clone().count() == 1 && kept.clone().all(|names| names.is_empty()));
+    }
+
     #[test]
     fn a_config_map_is_named_until_its_last_replica_set_is_gone() {
         let sets = ReplicaSets::default();
         let consumer = Key::new("shop", "orders");
-        let (old, new) = (replica_set("orders-1", "a"), replica_set("orders-2", "b"));
+        let (old, new) = (
+            replica_set("orders-1", &name('a')),
+            replica_set("orders-2", &name('b')),
+        );
         sets.saw(&old);
         sets.saw(&new);
-        sets.saw(&replica_set("orders-3", "b"));
+        sets.saw(&replica_set("orders-3", &name('b')));
         let named = |name: &str| sets.name(&consumer, name);
-        assert!(named("a") && named("b") && !named("c"));
-        assert!(!sets.name(&Key::new("shop", "other"), "a"));
+        assert!(named(&name('a')) && named(&name('b')) && !named(&name('c')));
+        assert!(!sets.name(&Key::new("shop", "other"), &name('a')));
         assert_eq!(sets.gone(&new), Some(consumer.clone()));
-        assert!(named("b"), "another names it");
+        assert!(named(&name('b')), "another names it");
         let left = HashSet::from([Key::of(&old)]);
         assert_eq!(sets.listed(&left), std::slice::from_ref(&consumer));
-        assert!(named("a") && !named("b"));
+        assert!(named(&name('a')) && !named(&name('b')));
         assert_eq!(sets.gone(&old), Some(consumer.clone()));
         assert_eq!(sets.gone(&old), None);
         assert!(sets.state.lock().of.is_empty());

@@ -287,6 +287,11 @@ impl Partition {
         known
     }
 
+    /// Notes that the position belongs to the topic with the id.
+    pub(crate) fn confirm_id(&self) {
+        self.is_identified.store(true, Ordering::Relaxed);
+    }
+
     /// Returns `true` if the position surely belongs to the topic with the id: that may have
     /// been created again between a commit that names none and the look-up of its id.
     pub(crate) fn is_identified(&self) -> bool {

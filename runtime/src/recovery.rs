@@ -290,6 +290,11 @@ impl Recovery {
         let partitions = std::mem::take(&mut comparison.partitions);
         self.comparison = None;
         self.note_recreated(&ids, &partitions, assignment);
+        // The second answer tells that the first was right.
+        let is_new = |it: &Arc<Partition>| !it.is_identified() && it.topic_id().is_some();
+        if partitions.iter().any(is_new) {
+            self.compare_at = Instant::now() + REFUSED_BY;
+        }
     }
 
     /// Asks for the ids of the topics, where that is due.
@@ -298,13 +303,7 @@ impl Recovery {
         if !is_due || assignment.len() == 0 {
             return;
         }
-        let is_new = |it: &Arc<Partition>| !it.is_identified() && it.topic_id().is_none();
-        // The second answer tells that the first was right.
-        let interval = match assignment.iter().any(is_new) {
-            true => REFUSED_BY,
-            false => COMPARE_INTERVAL,
-        };
-        self.compare_at = Instant::now() + interval;
+        self.compare_at = Instant::now() + COMPARE_INTERVAL;
         let topics: BTreeSet<_> = assignment.iter().map(|it| it.topic.clone()).collect();
         let (client, wake) = (Arc::clone(client), Arc::clone(&self.wake));
         let (sender, answer) = oneshot::channel();

@@ -163,6 +163,17 @@ impl Existing {
         self.answers.write().remove(&key);
     }
 
+    /// Notes that the object with this uid was deleted, which the watch has yet to show.
+    pub fn deleted(&self, kind: Kind, key: &Key, uid: &str) {
+        let key = (kind, key.clone());
+        let mut objects = self.objects.write();
+        if objects.get(&key).is_some_and(|it| *it.uid == *uid) {
+            objects.remove(&key);
+            drop(objects);
+            self.answers.write().remove(&key);
+        }
+    }
+
     /// Notes a complete list: what is not in it is gone. Returns the objects that
     /// went unseen.
     pub fn listed(&self, kind: Kind, names: &HashSet<Key>) -> Vec<Key> {

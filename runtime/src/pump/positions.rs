@@ -106,6 +106,7 @@ impl<C: Client> Pump<C> {
             };
             if let (Incarnation::Same, Some(id)) = (incarnation, partition.topic_id()) {
                 current.identify(id);
+                current.confirm_id();
             }
             self.pins.pin(&mut self.parts.commits, &current);
         }
@@ -113,12 +114,10 @@ impl<C: Client> Pump<C> {
         if incarnation != Incarnation::Same {
             self.recovery.compare_soon();
         }
-        // Of another log no epoch is known.
-        let is_same = resumption
-            .lost
-            .as_ref()
-            .is_none_or(|lost| lost.kept.is_some());
-        match is_same {
+        // Of another log, and of what was not read of this one, no epoch is known.
+        let lost = resumption.lost.as_ref();
+        let was_read = lost.is_none_or(|lost| lost.kept.is_some_and(|end| offset <= end));
+        match was_read {
             true => partition.start_at(Some(offset)),
             false => StartOffset {
                 partition: partition.name(),

@@ -61,7 +61,7 @@ use crate::record::Message;
 use batch::Batch;
 use connect::{ConnectError, Connector};
 use encode::{MAX_HEAD_SIZE, Plan};
-use open::{Fate, Limits};
+use open::{Fate, Limits, is_unbegun};
 use session::Session;
 use suspects::Suspects;
 
@@ -294,16 +294,17 @@ impl GrpcHandler {
         };
         let indices: Vec<_> = batch.rest.drain(..plan.count()).collect();
         let behind = |places: &[usize]| batch.behind(&indices, places);
-        let revoked = batch.revocations(&indices);
+        let (revoked, sent_at) = (batch.revocations(&indices), sent.sent());
         let mut fates = sent.outcome(patience.alive, behind, revoked).await;
-        let late = fates.iter().find_map(|fate| match fate {
-            Fate::NotBegun(why) | Fate::Silent(why) => Some(why),
-            _ => None,
-        });
-        if fates.iter().any(|fate| matches!(fate, Fate::Verdict(_))) {
+        // Those that the handler gave back unbegun have waited as long.
+        let has_waited = sent_at.elapsed() >= self.limits.wait;
+        let begun = |fate: &Fate| matches!(fate, Fate::Verdict(verdict) if !is_unbegun(verdict));
+        if fates.iter().any(begun) {
             self.availability.has(Lack::Stability);
-        } else if let Some(why) = late {
-            self.availability.lacks(Lack::Beginning, why);
+        } else if has_waited && fates.iter().any(Fate::is_unbegun) {
+            let wait = self.limits.wait;
+            let detail = format_args!("it did not begin one within {wait:?}");
+            self.availability.lacks(Lack::Beginning, detail);
         }
         let is_silent = fates.iter().any(|fate| matches!(fate, Fate::Silent(_)));
         if is_silent && session.note_silence() {
@@ -311,13 +312,15 @@ impl GrpcHandler {
         }
         let records = indices.iter().map(|index| messages[*index].record);
         let age = session.opened().elapsed();
-        self.suspects.take(records.zip(&mut fates), alone, age);
+        self.suspects
+            .take(records.zip(&mut fates), alone, age, sent_at);
         batch.take(&indices, fates, self.limits.timeout, peer);
     }
 
-    /// Waits until the handler has shown that it stays up and speaks without a message, if it
-    /// has to before the first of the rest is sent alone. `false` if it has not, or a partition
-    /// drains before that.
+    /// Waits until the handler has shown that it stays up without a message, if it has to before
+    /// the first of the rest is sent alone, and speaks: what is sent to one that another message
+    /// blocks would be taken for the cause. `false` if it has not, or a partition drains before
+    /// that.
     async fn is_proven<T>(
         &self,
         session: &Session,
@@ -328,18 +331,18 @@ impl GrpcHandler {
         let Some(record) = batch.rest.front().map(|first| messages[*first].record) else {
             return false;
         };
-        let Some(proof) = self.suspects.proof(record) else {
-            return true;
-        };
+        let proof = self.suspects.proof(record);
         let heard = || session.heard();
         let shown = patience.wait_for(Lack::Credits, heard, session.shows(proof));
         let Some(shown) = batch.unless_draining(shown).await else {
+            // Nothing waits for the proof any longer.
+            self.availability.has(Lack::Stability);
             return false;
         };
         if shown {
             self.availability.has(Lack::Stability);
-        } else {
-            self.suspects.note_own_end(record);
+        } else if proof.is_some() {
+            self.suspects.note_own_end(record, session.opened());
             let detail = format_args!("its stream ended within {:?}", session.opened().elapsed());
             self.availability.lacks(Lack::Stability, detail);
         }

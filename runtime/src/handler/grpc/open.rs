@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,9 @@ use crate::produce::Done;
 /// How much later than a delivery had to begin the runtime withdraws it: the report may be
 /// on its way.
 pub(super) const REPORT_GRACE: Duration = Duration::from_secs(1);
+
+/// The maximum number of calls that are remembered as perhaps not returned.
+const MAX_UNRETURNED: usize = 1000;
 
 /// The handler's verdict on a delivery.
 pub(super) type Verdict = Result<Done, HandlerError>;
@@ -54,6 +57,22 @@ pub(super) enum Fate {
     Bystander(Arc<str>),
 }
 
+impl Fate {
+    /// Whether the handler had it, and did not begin it.
+    pub(super) fn is_unbegun(&self) -> bool {
+        match self {
+            Self::NotBegun(_) | Self::Silent(_) => true,
+            Self::Verdict(verdict) => is_unbegun(verdict),
+            _ => false,
+        }
+    }
+}
+
+/// Returns `true` if a verdict says that the delivery was given back unbegun.
+pub(super) fn is_unbegun(verdict: &Verdict) -> bool {
+    matches!(verdict, Err(error) if error.kind() == FailureKind::NotAttempted)
+}
+
 /// Why a stream ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
@@ -85,6 +104,9 @@ pub(super) struct OpenChunks {
     /// When the time ends of deliveries that were withdrawn while at work: until then the
     /// handler may still be at them.
     withdrawn: Vec<Instant>,
+    /// Deliveries that were withdrawn while at work, and have had no verdict since: their calls
+    /// may not have returned. At most [`MAX_UNRETURNED`].
+    unreturned: BTreeSet<u64>,
     has_ended: bool,
 }
 
@@ -104,6 +126,7 @@ impl OpenChunks {
             limits,
             chunks: BTreeMap::new(),
             withdrawn: Vec::new(),
+            unreturned: BTreeSet::new(),
             has_ended: false,
         }
     }
@@ -174,6 +197,10 @@ impl OpenChunks {
     /// that nobody waits for, of which it comes too late, or that have a verdict
     /// already, changes nothing.
     pub(super) fn settle(&mut self, first_id: u64, count: u64, verdict: &Verdict, now: Instant) {
+        if !self.unreturned.is_empty() {
+            let range = first_id..first_id.saturating_add(count);
+            self.unreturned.retain(|id| !range.contains(id));
+        }
         let mut done = Vec::new();
         self.each_with_id(first_id, count, |first, chunk, indices| {
             for index in indices {
@@ -237,6 +264,9 @@ impl OpenChunks {
             if chunk.fates[index].is_none() {
                 if chunk.has_begun(index) {
                     self.withdrawn.push(now + self.limits.timeout);
+                    if self.unreturned.len() < MAX_UNRETURNED {
+                        self.unreturned.insert(first_id + index as u64);
+                    }
                 }
                 chunk.fates[index] = Some(fate.clone());
                 chunk.open -= 1;
@@ -247,6 +277,11 @@ impl OpenChunks {
             self.close(first_id);
         }
         ranges
+    }
+
+    /// Whether a call that was withdrawn while at work may not have returned.
+    pub(super) fn has_unreturned(&self) -> bool {
+        !self.unreturned.is_empty()
     }
 
     /// Takes a chunk out, which nobody waits for any longer. Returns the numbers of the

@@ -145,13 +145,18 @@ impl Session {
         self.silent_since.lock().replace(heard) != Some(heard)
     }
 
-    /// Waits until the handler has shown what it has to; `false` if the stream ends before.
-    pub(super) async fn shows(&self, proof: Proof) -> bool {
+    /// Waits until the handler has shown what it has to, and has spoken since it was silent;
+    /// `false` if the stream ends before.
+    pub(super) async fn shows(&self, proof: Option<Proof>) -> bool {
         let shown = async {
-            sleep_until(self.opened + proof.age).await;
+            if let Some(proof) = proof {
+                sleep_until(self.opened + proof.age).await;
+            }
+            let said_before = *self.silent_since.lock();
+            let since = said_before.max(proof.map(|proof| proof.since));
             loop {
                 let spoken = self.has_spoken.notified();
-                if self.heard() > proof.since {
+                if since.is_none_or(|since| self.heard() > since) {
                     return;
                 }
                 spoken.await;
@@ -332,6 +337,11 @@ pub(super) struct Sent {
 }
 
 impl Sent {
+    /// When it was sent.
+    pub(super) fn sent(&self) -> Instant {
+        self.sent
+    }
+
     /// Waits until each delivery has a fate, and withdraws those that take too long, with
     /// those that `behind` finds behind them in their order, and those that `revoked` names.
     /// Calls `alive` as long as some have time left.
@@ -376,7 +386,9 @@ impl Sent {
         if !overdue.not_begun.is_empty() {
             let wait = session.limits.wait;
             let why = format!("the handler did not begin it within {wait:?}").into();
-            let fate = match session.heard() > self.sent {
+            // A call that does not return may be what keeps the handler from speaking.
+            let is_explained = session.open.lock().has_unreturned();
+            let fate = match is_explained || session.heard() > self.sent {
                 true => Fate::NotBegun(why),
                 false => Fate::Silent(why),
             };

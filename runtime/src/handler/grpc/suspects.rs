@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::Instant;
 
-use super::open::Fate;
+use super::open::{Fate, is_unbegun};
 use crate::record::Record;
 use crate::worker::Position;
 
@@ -116,11 +116,14 @@ impl Suspects {
         list.suspicions.get(&record.position())?.proof
     }
 
-    /// Notes that the handler ended without a message: what happened while this one was alone
-    /// does not speak against it.
-    pub(super) fn note_own_end(&self, record: &Record) {
+    /// Notes that the handler ended on a stream without a message, that was opened then: what
+    /// happened while this one was alone does not speak against it. A stream that the message
+    /// was sent on tells nothing.
+    pub(super) fn note_own_end(&self, record: &Record, opened: Instant) {
         let mut list = self.list.lock();
-        if let Some(suspicion) = list.suspicions.get_mut(&record.position()) {
+        if let Some(suspicion) = list.suspicions.get_mut(&record.position())
+            && suspicion.proof.is_some_and(|proof| proof.since < opened)
+        {
             suspicion.unreported = 0;
         }
     }
@@ -141,13 +144,14 @@ impl Suspects {
         self.unexplained.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes what became of messages, on a stream of this age, and convicts the one that was
-    /// `alone` too often when the stream broke or the handler fell silent.
+    /// Takes what became of messages, which were sent then on a stream of this age, and convicts
+    /// the one that was `alone` too often when the stream broke or the handler fell silent.
     pub(super) fn take<'m>(
         &self,
         fates: impl Iterator<Item = (&'m Record, &'m mut Fate)>,
         alone: bool,
         age: Duration,
+        sent: Instant,
     ) {
         self.purge();
         for (record, fate) in fates {
@@ -158,7 +162,7 @@ impl Suspects {
                 }
                 Fate::Suspect(_) => self.suspect(record, |_| {}),
                 Fate::Bystander(why) | Fate::Silent(why) if alone => {
-                    if self.convicts(record, age) {
+                    if self.convicts(record, age, sent) {
                         *fate = Fate::Broke(Arc::clone(why));
                     }
                 }
@@ -167,6 +171,8 @@ impl Suspects {
                         self.suspect(record, |_| {});
                     }
                 }
+                // It was given back unbegun, which says nothing of it.
+                Fate::Verdict(verdict) if is_unbegun(verdict) => {}
                 Fate::Verdict(_) => self.acquit(record),
                 Fate::TimedOut | Fate::NotBegun(_) | Fate::Returned(_) => {}
             }
@@ -175,13 +181,13 @@ impl Suspects {
 
     /// Notes a break or a silence without a report while a message was alone. Returns `true`
     /// if that was too often.
-    fn convicts(&self, record: &Record, age: Duration) -> bool {
+    fn convicts(&self, record: &Record, age: Duration, sent: Instant) -> bool {
         let mut convicts = false;
         self.suspect(record, |suspicion| {
             suspicion.unreported = suspicion.unreported.saturating_add(1);
             suspicion.proof = Some(Proof {
                 age: (age * 2).clamp(MIN_PROOF, MAX_PROOF),
-                since: suspicion.noted,
+                since: sent,
             });
             convicts = suspicion.unreported >= UNREPORTED;
         });
@@ -198,10 +204,11 @@ impl Suspects {
     fn suspect(&self, record: &Record, note: impl FnOnce(&mut Suspicion)) {
         let noted = Instant::now();
         let suspicions = &mut self.list.lock().suspicions;
-        if suspicions.len() >= MAX_SUSPECTS {
+        let position = record.position();
+        if suspicions.len() >= MAX_SUSPECTS && !suspicions.contains_key(&position) {
             suspicions.clear();
         }
-        let suspicion = suspicions.entry(record.position()).or_insert(Suspicion {
+        let suspicion = suspicions.entry(position).or_insert(Suspicion {
             unreported: 0,
             proof: None,
             noted,

@@ -134,7 +134,18 @@ impl BatchHttpHandler {
                 }
                 continue;
             }
-            let answered = self.request(std::slice::from_ref(message)).await;
+            let answered = loop {
+                self.client.forget_connections();
+                match self.request(std::slice::from_ref(message)).await {
+                    // The process is being started again.
+                    Err(RequestError::Unreachable { .. })
+                        if message.record.assignment().may_begin() =>
+                    {
+                        alive();
+                    }
+                    answered => break answered,
+                }
+            };
             let none = || HandlerError::retryable("the handler gave no verdict");
             let verdict = match answered {
                 Ok(mut verdicts) => verdicts.pop().unwrap_or_else(|| Err(none())),

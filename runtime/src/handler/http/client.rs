@@ -20,6 +20,10 @@ use crate::handler::{Availability, HandlerError, Lack};
 /// the failure still says that there was no connection.
 const CONNECT_SHARE: f64 = 0.9;
 
+/// A connection that was kept, and is closed within this time of a request, was closed between
+/// two requests.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
 /// Waits between tries to connect.
 const FIRST_CONNECT_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_CONNECT_WAIT: Duration = Duration::from_millis(500);
@@ -33,6 +37,8 @@ pub(super) enum RequestError {
         address: Address,
         limit: Duration,
         error: String,
+        /// The request was sent before, over a connection that was kept and closed at once.
+        was_closed: bool,
     },
     #[error("the handler took longer than {0:?}")]
     Late(Duration),
@@ -43,7 +49,18 @@ pub(super) enum RequestError {
 impl RequestError {
     /// Returns `true` if the connection was closed before a byte of the answer came.
     pub(super) fn is_closed(&self) -> bool {
-        matches!(self, Self::Unanswered(SendError::Closed(_)))
+        match self {
+            Self::Unanswered(error) => matches!(error, SendError::Closed(_)),
+            Self::Unreachable { was_closed, .. } => *was_closed,
+            Self::Late(_) => false,
+        }
+    }
+
+    fn after_close(mut self, closed: bool) -> Self {
+        if let Self::Unreachable { was_closed, .. } = &mut self {
+            *was_closed = closed;
+        }
+        self
     }
 
     /// Returns what a request without an answer means for its messages: nothing, if none was
@@ -122,22 +139,33 @@ impl Client {
         answer
     }
 
+    /// Closes the connections that were kept: the next request has one of its own.
+    pub(super) fn forget_connections(&self) {
+        self.idle.lock().clear();
+    }
+
     async fn send(
         &self,
         write_head: impl Fn(&mut Vec<u8>),
         body: &[u8],
     ) -> Result<Answer, RequestError> {
+        let mut was_closed = false;
         if let Some(connection) = self.take_idle() {
+            let began = Instant::now();
             match self.exchange(connection, &write_head, body).await {
                 // The server closed it between two requests, as it may: that is
                 // no verdict on the message. Its siblings are as old.
-                Err(SendError::Closed(_)) => self.idle.lock().clear(),
+                Err(SendError::Closed(_)) if began.elapsed() < AT_ONCE => {
+                    was_closed = true;
+                    self.idle.lock().clear();
+                }
                 // What came belongs to no answer, so this request has none yet.
                 Err(SendError::NotHttp(error)) => self.distrust(&error),
                 answer => return Ok(answer?),
             }
         }
-        let connection = self.connect(self.timeout.mul_f64(CONNECT_SHARE)).await?;
+        let connected = self.connect(self.timeout.mul_f64(CONNECT_SHARE)).await;
+        let connection = connected.map_err(|error| error.after_close(was_closed))?;
         Ok(self.exchange(connection, &write_head, body).await?)
     }
 
@@ -195,6 +223,7 @@ impl Client {
                     address: self.address.clone(),
                     limit,
                     error,
+                    was_closed: false,
                 });
             }
             tokio::time::sleep(wait).await;

@@ -129,7 +129,17 @@ impl HttpHandler {
             Err(error) if error.is_closed() => {
                 let _turn = turns.alone(alive).await;
                 may_begin(message)?;
-                self.request(message).await.map_err(RequestError::charge)
+                loop {
+                    self.client.forget_connections();
+                    match self.request(message).await {
+                        // The process is being started again.
+                        Err(RequestError::Unreachable { .. }) => {
+                            alive();
+                            may_begin(message)?;
+                        }
+                        answer => return answer.map_err(RequestError::charge),
+                    }
+                }
             }
             answer => answer.map_err(RequestError::charge),
         }
@@ -249,5 +259,55 @@ mod tests {
         let charged = [Err(FailureKind::Retryable)];
         assert_eq!(give(b"i", 1, false).await, charged);
         assert_eq!(give(b"i", 1, true).await, [Ok(())]);
+    }
+
+    /// Serves requests on a port until one is a poison, is away for longer than a request waits
+    /// for a connection, and begins again.
+    async fn restarted(port: u16, away: Duration) {
+        loop {
+            let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+            let mut connections = tokio::task::JoinSet::new();
+            let (died, mut dies) = tokio::sync::mpsc::channel::<()>(1);
+            loop {
+                let accepted = tokio::select! {
+                    _ = dies.recv() => break,
+                    accepted = listener.accept() => accepted.unwrap().0,
+                };
+                let died = died.clone();
+                connections.spawn(async move {
+                    let mut connection = accepted;
+                    while read(&mut connection).await != b'p' {
+                        connection.write_all(DONE).await.unwrap();
+                    }
+                    died.send(()).await.unwrap();
+                    std::future::pending::<()>().await;
+                });
+            }
+            drop(listener);
+            connections.shutdown().await;
+            tokio::time::sleep(away).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_poison_is_charged_though_its_handler_takes_long_to_restart() {
+        let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let limit = Duration::from_millis(200);
+        tokio::spawn(restarted(port, limit * 3));
+        let address = Address::Port(port);
+        let handler = HttpHandler::new(&address, "/", false, limit, false, true).unwrap();
+        let give = async |value: u8| {
+            let record = Record::from(OwnedRecord {
+                payload: Some(vec![value]),
+                ..OwnedRecord::default()
+            });
+            let given = handler.handle(Message::new(&record, &(), 1)).await;
+            given.map(drop).map_err(|error| error.kind())
+        };
+        // The second comes over the connection of the first.
+        assert_eq!(give(b'i').await, Ok(()));
+        assert_eq!(give(b'p').await, Err(FailureKind::Retryable));
     }
 }

@@ -7,6 +7,7 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::mem;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
 use rdkafka::client::{Client, ClientContext};
@@ -44,8 +45,9 @@ pub fn add_brokers<C: Resolve>(client: &Client<C>, brokers: &str) -> bool {
     };
     // SAFETY: the configuration lives as long as the client, and its opaque pointer is the
     // context, which `rdkafka` keeps until the client is destroyed. librdkafka reads the
-    // callback in the threads of brokers, of which there are none yet, and starting such a
-    // thread orders the write before its reads.
+    // callback in the thread of a broker that has a name. There is none yet: the threads of
+    // its internal brokers get names from the metadata of those that are added here, under
+    // locks that order the write before the reads.
     unsafe {
         let conf = sys::rd_kafka_conf(client.native_ptr()).cast_mut();
         rd_kafka_conf_set_resolve_cb(conf, Some(resolve::<C>));
@@ -80,7 +82,11 @@ unsafe extern "C" fn resolve<C: Resolve>(
                 .unwrap_or(0),
         };
         let family = (*hints).ai_family;
-        let mut addresses = context.resolve(&host, port);
+        // A panic must not cross into librdkafka, which would end the process.
+        let resolved = catch_unwind(AssertUnwindSafe(|| context.resolve(&host, port)));
+        let Ok(mut addresses) = resolved else {
+            return libc::EAI_FAIL;
+        };
         addresses.retain(|address| family == libc::AF_UNSPEC || family == family_of(address));
         *result = Address::list(&addresses, &*hints);
         match addresses.is_empty() {

@@ -239,6 +239,7 @@ impl Log {
     }
 
     /// Returns the offsets of all entries.
+    #[cfg(feature = "simulation")]
     pub(super) fn offsets(&self) -> Vec<i64> {
         self.entries.iter().map(|entry| entry.offset).collect()
     }

@@ -303,6 +303,7 @@ impl Kafka {
     }
 
     /// Returns the offsets of a partition's log that compaction has left.
+    #[cfg(feature = "simulation")]
     pub(crate) fn offsets(&self, topic: &str, partition: i32) -> Vec<i64> {
         let name = named(topic, partition);
         let mut cluster = self.cluster.lock();

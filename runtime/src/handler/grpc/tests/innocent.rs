@@ -70,6 +70,62 @@ async fn a_frozen_handler_charges_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_that_blocks_its_handler_until_that_is_killed_is_charged() {
+    let fixture = fixture("Fast", "30s");
+    let mut server = Scripted::start(fixture.socket());
+    tokio::spawn(async move {
+        loop {
+            let mut call = server.call().await;
+            call.welcome(1000);
+            while let Some(said) = call.next_if_open().await {
+                let Said::Batch(batch) = said else {
+                    continue;
+                };
+                let sent = offsets(&batch);
+                if sent.contains(&2) {
+                    // Longer than a message may wait; then its liveness probe has failed.
+                    tokio::time::sleep(Duration::from_secs(100)).await;
+                    call.break_off(Status::unavailable("killed"));
+                    break;
+                }
+                call.begin(batch.first_id, sent.len() as u64);
+                call.settle(batch.first_id, sent.len() as u64, done());
+            }
+        }
+    });
+    let charged = charges(&fixture, (0..4).collect(), 2).await;
+    assert_eq!(charged, BTreeMap::from([(2, 2)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_behind_a_call_that_never_returns_is_not_charged() {
+    let fixture = fixture("InOrder", "5s");
+    let mut server = Scripted::start(fixture.socket());
+    let given = fixture.give([0]);
+    let mut call = server.call().await;
+    call.welcome(1000);
+    let first = call.batch().await.first_id;
+    call.begin(first, 1);
+    assert_eq!(kinds(&verdicts(given).await).len(), 1);
+    let handler = Arc::clone(&fixture.handler);
+    let waits = tokio::spawn(async move {
+        let fixture = Fixture { handler, ..fixture };
+        charges(&fixture, vec![1], 1).await
+    });
+    // It takes what comes, and grants as much again for what is withdrawn.
+    let answer = async {
+        while let Some(said) = call.next_if_open().await {
+            if matches!(said, Said::Cancel(_)) {
+                call.grant(1);
+            }
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(1000), answer).await;
+    assert!(!waits.is_finished());
+    waits.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_message_that_blocks_its_handler_before_the_report_is_charged() {
     let fixture = fixture("Fast", "30s");
     let mut server = Scripted::start(fixture.socket());
