@@ -27,7 +27,7 @@ const BUCKETS: [&str; 16] = [
 ];
 
 /// Every name, with its kind, labels and help: an interface.
-const SERIES: [(&str, Kind, &[&str], &str); 22] = [
+const SERIES: [(&str, Kind, &[&str], &str); 23] = [
     (
         TIME,
         Kind::Histogram,
@@ -105,6 +105,12 @@ const SERIES: [(&str, Kind, &[&str], &str); 22] = [
     ),
     ("penstock_queued_messages", Kind::Gauge, &["consumer"], ""),
     ("penstock_queued_bytes", Kind::Gauge, &["consumer"], ""),
+    (
+        "penstock_handler_available",
+        Kind::Gauge,
+        &["consumer", "reason"],
+        "",
+    ),
 ];
 
 const TOPIC: [&str; 2] = ["consumer", "kafka_topic"];

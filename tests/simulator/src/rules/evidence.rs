@@ -123,7 +123,10 @@ fn is_taken_away(scenario: &Scenario, run: &Run, seq: usize) -> bool {
     let message = run.produced.iter().find(|it| it.seq == seq);
     let is_excused = message.is_some_and(|it| it.removed.is_some() || it.is_passed);
     let mut deliveries = run.deliveries.iter().filter(|it| it.seq == seq);
-    is_excused && !deliveries.any(|it| scenario.settles(it.verdict, it.attempt))
+    // What a frozen process came to does not count.
+    let is_settled = deliveries
+        .any(|it| scenario.settles(it.verdict, it.attempt) && frozen_out(run, it).is_none());
+    is_excused && !is_settled
 }
 
 /// Messages that were removed are left to commits, but only from then on.
