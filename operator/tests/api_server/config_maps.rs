@@ -1,8 +1,11 @@
 //! A ConfigMap for each content: old pods keep theirs, and unused ones go.
 
+use std::sync::Arc;
+
 use kube::runtime::controller::Action;
 use serde_json::{Value, json};
 
+use crate::faults::Fault;
 use crate::world::World;
 
 fn data(world: &World, config_map: &str) -> Option<Value> {
@@ -129,4 +132,62 @@ async fn an_upgrade_replaces_pods_once_and_breaks_no_old_ones() {
     world.pass("orders").await.unwrap();
     assert!(world.api.get("configmaps", "orders-config").is_none());
     assert_eq!(world.api.count("patch deployments"), 0, "once");
+}
+
+#[tokio::test]
+async fn an_unused_config_map_goes_while_a_quota_has_no_room_for_another() {
+    let world = World::new();
+    world.apply("orders", json!({}));
+    world.pass("orders").await.unwrap();
+    let old = world.config_map("orders");
+    world.apply("orders", json!({ "stopTimeout": "60s" }));
+    world.pass("orders").await.unwrap();
+    roll(&world, "orders-2");
+    world.apply("orders", json!({ "stopTimeout": "90s" }));
+    world.api.fail("patch configmaps", Fault::Quota);
+    world.pass("orders").await.unwrap();
+    assert_eq!(data(&world, &old), None);
+}
+
+#[tokio::test]
+async fn a_config_map_that_is_wanted_again_is_made_though_the_watch_has_not_shown_that_it_went() {
+    let world = World::new();
+    world.apply("orders", json!({}));
+    world.pass("orders").await.unwrap();
+    let old = world.config_map("orders");
+    world.apply("orders", json!({ "stopTimeout": "60s" }));
+    world.pass("orders").await.unwrap();
+    roll(&world, "orders-2");
+    world.pass("orders").await.unwrap();
+    assert_eq!(data(&world, &old), None);
+    world.apply("orders", json!({}));
+    let pass =
+        penstock_operator::reconcile::reconcile(world.found("orders"), world.context.clone());
+    pass.await.unwrap();
+    assert!(data(&world, &old).is_some());
+}
+
+/// A role of an earlier release, or one of the administrator's own.
+#[tokio::test]
+async fn without_a_list_of_replica_sets_no_config_map_goes_and_all_else_goes_on() {
+    let world = World::new();
+    world.apply("orders", json!({}));
+    world.pass("orders").await.unwrap();
+    let old = world.config_map("orders");
+    world.apply("orders", json!({ "stopTimeout": "60s" }));
+    world.pass("orders").await.unwrap();
+    world.all_ready("orders");
+    world.show();
+    let mut context = Arc::try_unwrap(world.context).unwrap_or_else(|_| panic!("one holds it"));
+    context.replica_sets = Default::default();
+    let world = World {
+        context: Arc::new(context),
+        ..world
+    };
+    let pass =
+        penstock_operator::reconcile::reconcile(world.found("orders"), world.context.clone());
+    pass.await.unwrap();
+    assert!(data(&world, &old).is_some());
+    world.pass("orders").await.unwrap();
+    assert_eq!(data(&world, &old), None, "once they were listed");
 }
