@@ -132,17 +132,16 @@ impl Gaps {
         });
         let left = |head: &Head| room.checked_sub(head.length());
         let least = least_length(self.base);
-        let has_room = |head: &&Head, length: usize| left(head).is_some_and(|left| length <= left);
-        let is_whole = has_room(&&heads[0], self.length().max(least));
+        let has_room = |head: &Head, length: usize| left(head).is_some_and(|left| length <= left);
+        let is_whole = has_room(&heads[0], self.length().max(least));
         let known = if is_whole { None } else { known() };
         let known =
             known.filter(|known| known.topic_id.is_none() || known.topic_id == self.topic_id);
         let needed = known
             .as_ref()
             .map_or(least, |known| self.least_with(known).max(least));
-        let mut wide = heads.iter().filter(|head| has_room(head, needed));
-        let mut narrow = heads.iter().filter(|head| has_room(head, least));
-        let Some(head) = wide.next().or_else(|| narrow.next()).copied() else {
+        let with_room_for = |length| heads.into_iter().find(|head| has_room(head, length));
+        let Some(head) = with_room_for(needed).or_else(|| with_room_for(least)) else {
             return String::new();
         };
         let fitted = self.fit(left(&head).unwrap_or_default(), known.as_ref());

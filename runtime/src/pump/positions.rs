@@ -117,14 +117,9 @@ impl<C: Client> Pump<C> {
         // Of another log, and of what was not read of this one, no epoch is known.
         let lost = resumption.lost.as_ref();
         let was_read = lost.is_none_or(|lost| lost.kept.is_some_and(|end| offset <= end));
-        match was_read {
-            true => partition.start_at(Some(offset)),
-            false => StartOffset {
-                partition: partition.name(),
-                offset: Some(offset),
-                leader_epoch: None,
-            },
-        }
+        let mut start = partition.start_at(Some(offset));
+        start.leader_epoch = start.leader_epoch.filter(|_| was_read);
+        start
     }
 
     /// Gives a partition a new assignment: messages of the earlier log that are in flight

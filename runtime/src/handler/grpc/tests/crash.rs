@@ -30,10 +30,8 @@ pub(super) async fn mortal(mut server: Scripted, poison: BTreeSet<i64>, death: D
         let mut call = server.call().await;
         call.welcome(1000);
         loop {
-            let batch = match call.next_if_open().await {
-                Some(v1::from_runtime::Message::Batch(batch)) => batch,
-                Some(_) => continue,
-                None => return,
+            let Some(batch) = call.batch_if_open().await else {
+                return;
             };
             let offsets = offsets(&batch);
             for (id, offset) in (batch.first_id..).zip(&offsets) {

@@ -77,10 +77,7 @@ async fn a_message_that_blocks_its_handler_until_that_is_killed_is_charged() {
         loop {
             let mut call = server.call().await;
             call.welcome(1000);
-            while let Some(said) = call.next_if_open().await {
-                let Said::Batch(batch) = said else {
-                    continue;
-                };
+            while let Some(batch) = call.batch_if_open().await {
                 let sent = offsets(&batch);
                 if sent.contains(&2) {
                     // Longer than a message may wait; then its liveness probe has failed.
@@ -107,11 +104,7 @@ async fn what_waits_behind_a_call_that_never_returns_is_not_charged() {
     let first = call.batch().await.first_id;
     call.begin(first, 1);
     assert_eq!(kinds(&verdicts(given).await).len(), 1);
-    let handler = Arc::clone(&fixture.handler);
-    let waits = tokio::spawn(async move {
-        let fixture = Fixture { handler, ..fixture };
-        charges(&fixture, vec![1], 1).await
-    });
+    let waits = tokio::spawn(async move { charges(&fixture, vec![1], 1).await });
     // It takes what comes, and grants as much again for what is withdrawn.
     let answer = async {
         while let Some(said) = call.next_if_open().await {
@@ -132,10 +125,7 @@ async fn a_message_that_blocks_its_handler_before_the_report_is_charged() {
     tokio::spawn(async move {
         let mut call = server.call().await;
         call.welcome(1000);
-        while let Some(said) = call.next_if_open().await {
-            let Said::Batch(batch) = said else {
-                continue;
-            };
+        while let Some(batch) = call.batch_if_open().await {
             let sent = offsets(&batch);
             let count = sent.len() as u64;
             if sent.contains(&2) {

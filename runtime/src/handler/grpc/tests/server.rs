@@ -111,6 +111,15 @@ impl Call {
         }
     }
 
+    /// The next batch, past whatever else the runtime says; `None` once the stream has ended.
+    pub(super) async fn batch_if_open(&mut self) -> Option<Batch> {
+        loop {
+            if let Message::Batch(batch) = self.next_if_open().await? {
+                return Some(batch);
+            }
+        }
+    }
+
     pub(super) async fn cancel(&mut self) -> Cancel {
         match self.next().await {
             Message::Cancel(cancel) => cancel,
