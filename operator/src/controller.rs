@@ -1,6 +1,5 @@
 //! The queue: which consumers are looked at, when, and how many at once.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,7 +110,6 @@ fn consumers(
     let config = watches::config();
     let mut roll = Roll {
         call: RollCall::default(),
-        known: HashSet::new(),
         listed: Some(listed),
     };
     watcher::watcher(api, config)
@@ -139,31 +137,22 @@ fn forget_what_nobody_reads(found: &mut Found) {
     }
 }
 
-/// Who is there, so that those who go are forgotten.
+/// Notes the consumers that exist, so that those that were deleted are forgotten.
 struct Roll {
     call: RollCall,
-    known: HashSet<Key>,
-    /// Told after the first complete list.
+    /// Receives a signal after the first complete list.
     listed: Option<oneshot::Sender<()>>,
 }
 
 impl Roll {
     fn note(&mut self, context: &Context, event: &Event<Found>) {
         match self.call.change(event) {
-            Some(Change::Saw(found)) => {
-                self.known.insert(Key::of(found));
-                context.statuses.saw(found);
-            }
-            Some(Change::Gone(found)) => {
-                let key = Key::of(found);
-                self.known.remove(&key);
-                context.forget(&key);
-            }
+            Some(Change::Saw(found)) => context.saw(found),
+            Some(Change::Gone(found)) => context.forget(&Key::of(found)),
             Some(Change::Listed(present)) => {
-                for gone in self.known.difference(&present) {
-                    context.forget(gone);
+                for gone in context.passes.missing_from(&present) {
+                    context.forget(&gone);
                 }
-                self.known = present;
                 if let Some(listed) = self.listed.take() {
                     // Nobody waits for it while the operator stops.
                     let _ = listed.send(());
@@ -171,7 +160,7 @@ impl Roll {
             }
             None => {}
         }
-        context.metrics.consumers(self.known.len());
+        context.metrics.consumers(context.passes.consumers());
     }
 }
 
@@ -179,7 +168,12 @@ impl Roll {
 /// server asks for.
 fn on_error(found: Arc<Found>, error: &ReconcileError, context: Arc<Context>) -> Action {
     context.metrics.reconcile_failed();
-    let wait = context.backoffs.next(&Key::of(&*found));
+    let key = Key::of(&*found);
+    if !context.passes.exists(&key) {
+        // A back-off that is noted for a deleted consumer would stay.
+        return Action::await_change();
+    }
+    let wait = context.backoffs.next(&key);
     Action::requeue(wait.max(retry_after(error)))
 }
 

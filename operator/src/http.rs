@@ -180,6 +180,7 @@ mod tests {
         let (passes, key) = (health.passes(), crate::key::Key::new("shop", "orders"));
         tokio::time::sleep(STANDSTILL * 10).await;
         assert_eq!(health.live().0, 200, "nothing is to be done");
+        passes.saw(key.clone());
         passes.begin(&key);
         tokio::time::sleep(STANDSTILL / 2).await;
         assert_eq!(health.live().0, 200);

@@ -1,6 +1,6 @@
-//! The passes that are under way.
+//! The consumers that exist, and the passes over them that are under way.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +9,16 @@ use tokio::time::Instant;
 
 use crate::key::Key;
 
-/// Which passes are under way, and when one last ended. No consumer has two at once.
+/// The consumers that exist, which passes are under way, and when one last ended. No
+/// consumer has two passes at once.
+///
+/// The two are under one lock: a pass that begins just after its consumer was deleted would
+/// note things about the consumer that nobody forgets again.
 #[derive(Clone)]
 pub struct Passes(Arc<Mutex<State>>);
 
 struct State {
+    present: HashSet<Key>,
     under_way: HashMap<Key, UnderWay>,
     ended: Instant,
 }
@@ -27,6 +32,7 @@ struct UnderWay {
 impl Default for Passes {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(State {
+            present: HashSet::new(),
             under_way: HashMap::new(),
             ended: Instant::now(),
         })))
@@ -34,13 +40,24 @@ impl Default for Passes {
 }
 
 impl Passes {
-    /// Notes that a pass over the consumer begins.
-    pub fn begin(&self, consumer: &Key) {
+    /// Notes that the consumer exists.
+    pub fn saw(&self, consumer: Key) {
+        self.0.lock().present.insert(consumer);
+    }
+
+    /// Begins a pass over the consumer, unless the consumer was deleted: the pass was ready
+    /// before that. Returns whether it has begun.
+    pub fn begin(&self, consumer: &Key) -> bool {
+        let mut state = self.0.lock();
+        if !state.present.contains(consumer) {
+            return false;
+        }
         let pass = UnderWay {
             began: Instant::now(),
             gone: false,
         };
-        self.0.lock().under_way.insert(consumer.clone(), pass);
+        state.under_way.insert(consumer.clone(), pass);
+        true
     }
 
     /// Notes that the pass has ended. Returns `true` if the consumer was deleted meanwhile:
@@ -54,9 +71,26 @@ impl Passes {
 
     /// Notes that the consumer was deleted.
     pub fn gone(&self, consumer: &Key) {
-        if let Some(pass) = self.0.lock().under_way.get_mut(consumer) {
+        let mut state = self.0.lock();
+        state.present.remove(consumer);
+        if let Some(pass) = state.under_way.get_mut(consumer) {
             pass.gone = true;
         }
+    }
+
+    /// Returns `true` if the consumer exists.
+    pub fn exists(&self, consumer: &Key) -> bool {
+        self.0.lock().present.contains(consumer)
+    }
+
+    /// Returns the consumers that exist as far as is known, but are not in the list.
+    pub fn missing_from(&self, listed: &HashSet<Key>) -> Vec<Key> {
+        self.0.lock().present.difference(listed).cloned().collect()
+    }
+
+    /// Returns the number of consumers that exist.
+    pub fn consumers(&self) -> usize {
+        self.0.lock().present.len()
     }
 
     /// Returns for how long passes have been under way of which none has ended.
@@ -82,6 +116,8 @@ mod tests {
             "there is nothing to do"
         );
         let (stuck, other) = (Key::new("shop", "stuck"), Key::new("shop", "other"));
+        passes.saw(stuck.clone());
+        passes.saw(other.clone());
         passes.begin(&stuck);
         minutes(2).await;
         assert_eq!(passes.standstill(), Duration::from_secs(120));
@@ -96,16 +132,27 @@ mod tests {
     }
 
     #[test]
-    fn a_consumer_that_goes_during_its_pass_is_told_of_at_the_end() {
+    fn a_consumer_that_is_deleted_during_its_pass_is_reported_at_the_end() {
         let passes = Passes::default();
         let key = Key::new("shop", "orders");
-        passes.begin(&key);
+        passes.saw(key.clone());
+        assert!(passes.begin(&key));
         assert!(!passes.end(&key));
-        passes.begin(&key);
+        assert!(passes.begin(&key));
         passes.gone(&key);
         assert!(passes.end(&key));
+    }
+
+    #[test]
+    fn no_pass_begins_after_its_consumer_was_deleted() {
+        let passes = Passes::default();
+        let key = Key::new("shop", "orders");
+        passes.saw(key.clone());
         passes.gone(&key);
-        passes.begin(&key);
+        assert!(!passes.begin(&key));
         assert!(!passes.end(&key));
+        assert!(!passes.exists(&key));
+        passes.saw(key.clone());
+        assert!(passes.begin(&key), "it was created again");
     }
 }

@@ -70,7 +70,7 @@ pub struct Context {
     pub statuses: StatusWriter,
     /// Events.
     pub events: Events,
-    /// The passes that are under way.
+    /// The consumers that exist, and the passes that are under way.
     pub passes: Passes,
     /// How long to wait after failures.
     pub backoffs: Backoffs,
@@ -111,7 +111,9 @@ pub async fn reconcile(found: Arc<Found>, context: Arc<Context>) -> Result<Actio
         return Ok(Action::await_change());
     }
     context.complete().await;
-    let _under_way = UnderWay::begin(&context, key);
+    let Some(_under_way) = UnderWay::begin(&context, key) else {
+        return Ok(Action::await_change());
+    };
     let ended = timeout(PASS_LIMIT, pass(&found, &context)).await;
     ended.unwrap_or(Err(ReconcileError::TooLong))
 }
@@ -124,9 +126,10 @@ struct UnderWay<'a> {
 }
 
 impl<'a> UnderWay<'a> {
-    fn begin(context: &'a Context, key: Key) -> Self {
-        context.passes.begin(&key);
-        Self { context, key }
+    /// None if the consumer was deleted before its pass could begin.
+    fn begin(context: &'a Context, key: Key) -> Option<Self> {
+        let begun = context.passes.begin(&key);
+        begun.then_some(Self { context, key })
     }
 }
 
@@ -466,6 +469,12 @@ impl Context {
     /// Waits until everything that passes look at has been listed once.
     pub async fn complete(&self) {
         self.existing.complete().await;
+    }
+
+    /// Notes a consumer that exists, as the watch shows it.
+    pub fn saw(&self, found: &Found) {
+        self.passes.saw(Key::of(found));
+        self.statuses.saw(found);
     }
 
     /// Forgets all about a consumer that is gone.

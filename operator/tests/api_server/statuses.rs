@@ -1,10 +1,11 @@
 //! Passes, one by one: what is told, in statuses and events.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::runtime::controller::Action;
 use penstock_operator::key::Key;
-use penstock_operator::reconcile::ReconcileError;
+use penstock_operator::reconcile::{ReconcileError, reconcile};
 use serde_json::{Value, json};
 
 use crate::faults::Fault;
@@ -191,6 +192,22 @@ async fn consumers_that_share_a_group_are_told_of_each_other() {
     assert!(world.message("a", "Accepted").contains("shop/b"));
     world.context.forget(&Key::new(NAMESPACE, "b"));
     assert_eq!(world.woken.try_recv().unwrap(), Key::new(NAMESPACE, "a"));
+    world.pass("a").await.unwrap();
+    assert_eq!(world.condition("a", "Accepted").unwrap().1, "Valid");
+}
+
+/// A pass is handed to another thread, and the watch shows the deletion before it begins.
+#[tokio::test]
+async fn a_consumer_that_is_deleted_before_its_pass_begins_is_forgotten() {
+    let mut world = World::new();
+    world.apply("a", json!({ "group": "billing.same" }));
+    world.apply("b", json!({ "group": "billing.same" }));
+    world.pass("a").await.unwrap();
+    world.pass("b").await.unwrap();
+    let late = reconcile(world.found("b"), Arc::clone(&world.context));
+    world.context.forget(&Key::new(NAMESPACE, "b"));
+    late.await.unwrap();
+    while world.woken.try_recv().is_ok() {}
     world.pass("a").await.unwrap();
     assert_eq!(world.condition("a", "Accepted").unwrap().1, "Valid");
 }

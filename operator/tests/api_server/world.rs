@@ -184,7 +184,7 @@ impl World {
     pub async fn pass(&self, name: &str) -> Result<Action, ReconcileError> {
         self.show();
         let found = self.found(name);
-        self.context.statuses.saw(&found);
+        self.context.saw(&found);
         reconcile(found, Arc::clone(&self.context)).await
     }
 
