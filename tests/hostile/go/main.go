@@ -101,9 +101,14 @@ var behaviours = map[string]call{
 			return nil
 		}
 	},
-	"ignore-cancel":   func(context.Context, *penstock.Message) error { time.Sleep(4 * time.Second); return nil },
-	"answer-too-late": func(ctx context.Context, _ *penstock.Message) error { <-ctx.Done(); return nil },
-	"wait-forever":    func(context.Context, *penstock.Message) error { select {} },
+	"ignore-cancel": func(context.Context, *penstock.Message) error { time.Sleep(4 * time.Second); return nil },
+	"answer-too-late": func(ctx context.Context, _ *penstock.Message) error {
+		<-ctx.Done()
+		// The SDK's clock and the runtime's end within moments of each other.
+		time.Sleep(500 * time.Millisecond)
+		return nil
+	},
+	"wait-forever": func(context.Context, *penstock.Message) error { select {} },
 	"extend": func(_ context.Context, message *penstock.Message) error {
 		err := message.Extend(3500 * time.Millisecond)
 		time.Sleep(2500 * time.Millisecond)

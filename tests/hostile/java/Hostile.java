@@ -127,7 +127,10 @@ public final class Hostile {
             return Verdict.done();
         });
         BEHAVIOURS.put("answer-too-late", message -> {
+            // Until it is interrupted; the SDK's clock and the runtime's end within moments
+            // of each other.
             pause(60_000);
+            pause(500);
             return Verdict.done();
         });
         BEHAVIOURS.put("wait-forever", message -> waitForever());

@@ -105,6 +105,8 @@ const behaviours = {
   },
   "answer-too-late": async (message) => {
     await aborted(message.signal);
+    // The SDK's clock and the runtime's end within moments of each other.
+    await pause(500);
   },
   "wait-forever": () => new Promise(() => {}),
   extend: async (message) => {
