@@ -1,7 +1,7 @@
 # `make` alone lists the targets. Each installs what this machine lacks, see hack/setup.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo unit it lint test e2e test-more test-images soak simulate mutants bench cluster cluster-down generate
+.PHONY: help demo unit it lint test e2e test-more release test-images soak simulate mutants bench cluster cluster-down generate
 
 help: ## This list
 	@awk '/^##@ / { printf "\n%s\n", substr($$0, 5) } \
@@ -54,6 +54,10 @@ test: ## Every lint and every test, on a real Kafka and a real Kubernetes, as ro
 test-more: ## An hour of seeds, the mutants, an hour of make soak: ARGS=10 for ten minutes each
 	@hack/setup test
 	@hack/test-more $(ARGS)
+
+release: ## All files of a release in dist/, of the commit that is checked out
+	@hack/setup unit
+	@hack/release
 
 test-images: ## Both images, built twice by Docker: ARGS=--network=host is for docker build
 	@hack/test-images $(ARGS)
