@@ -5,7 +5,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 /// The generated file, from this crate's root.
-pub const FILE: &str = "src/handler/grpc/v1.rs";
+pub const FILE: &str = "../sdk/rust/src/v1.rs";
 
 /// The file that the generator names after the package.
 const PACKAGE: &str = "penstock.handler.v1.rs";

@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use crate::client::ClientCallbacks;
 use crate::kafka::{error_text, is_refused_record};
-use crate::produce::{Done, MAX_RECORD_BYTES, ProducerRecord};
+use crate::produce::{Done, MAX_RECORD_BYTES, Outgoing as _, ProducerRecord};
 use crate::record::Record;
 
 /// How long the brokers may take to acknowledge a dead letter before the

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::produce::ProducerRecord;
+use crate::produce::{Outgoing as _, ProducerRecord};
 
 /// The records of one partition's messages, by offset.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ pub(crate) struct Outbox {
 impl Outbox {
     /// Takes up what a message gave, or what a transaction did not commit of it.
     pub(crate) fn add(&mut self, offset: i64, produce: Vec<ProducerRecord>) {
-        self.bytes += produce.iter().map(ProducerRecord::weight).sum::<usize>();
+        self.bytes += produce.iter().map(|record| record.weight()).sum::<usize>();
         self.records.entry(offset).or_default().extend(produce);
     }
 

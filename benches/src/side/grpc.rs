@@ -4,9 +4,9 @@ use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use penstock_handler::{Delivered, ServeError, Server};
 use penstock_runtime::decode::{Decoder, JsonText, Raw};
 use penstock_runtime::handler::grpc::GrpcHandler;
-use penstock_runtime::handler::grpc::serve::{Delivered, ServeError, Server};
 use penstock_runtime::handler::{BatchHandler, HandlerError};
 use penstock_runtime::record::Message;
 use penstock_runtime::{Done, Runtime};

@@ -4,9 +4,8 @@
 
 use std::error::Error;
 
-use penstock_runtime::handler::HandlerError;
-use penstock_runtime::handler::grpc::serve::{Delivered, Server};
-use penstock_runtime::signals::stop_handler_on_signal;
+use penstock_handler::signals::stop_on_signal;
+use penstock_handler::{Delivered, HandlerError, Server};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -30,8 +29,6 @@ async fn handle(message: Delivered) -> Result<(), HandlerError> {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    Server::from_env()?
-        .run(handle, stop_handler_on_signal()?)
-        .await?;
+    Server::from_env()?.run(handle, stop_on_signal()?).await?;
     Ok(())
 }

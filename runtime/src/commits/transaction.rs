@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::{Commits, RETRY_WAIT, State, Waiting, passes};
 use crate::kafka::Client;
 use crate::partition::Partition;
+use crate::produce::Outgoing as _;
 use crate::transactions::{Covered, Outcome, Refusal, Transaction};
 
 /// A transaction that is with the brokers.

@@ -11,7 +11,7 @@ use rdkafka::error::KafkaResult;
 use rdkafka::producer::{BaseProducer, BaseRecord};
 
 use super::reports::Reports;
-use crate::produce::{MAX_RECORD_BYTES, ProducerRecord};
+use crate::produce::{MAX_RECORD_BYTES, Outgoing as _, ProducerRecord};
 
 /// Longest time for a record to be delivered. The transaction is aborted then, which its
 /// coordinator must not have done by itself: that would fence the producer.

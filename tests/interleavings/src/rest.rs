@@ -73,8 +73,12 @@ pub(crate) mod produce {
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub(crate) struct ProducerRecord(pub(crate) i64);
 
-    impl ProducerRecord {
-        pub(crate) fn weight(&self) -> usize {
+    pub(crate) trait Outgoing {
+        fn weight(&self) -> usize;
+    }
+
+    impl Outgoing for ProducerRecord {
+        fn weight(&self) -> usize {
             size_of::<Self>()
         }
     }

@@ -17,11 +17,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use penstock_handler::signals::stop_on_signal;
+use penstock_handler::{Delivered, Server};
 use penstock_runtime::Done;
 use penstock_runtime::handler::HandlerError;
-use penstock_runtime::handler::grpc::serve::{Delivered, Server};
 use penstock_runtime::produce::ProducerRecord;
-use penstock_runtime::signals::stop_handler_on_signal;
 use rustix::process::{Resource, Rlimit, Signal, getpid, getrlimit, kill_process, setrlimit};
 use tokio::time::sleep;
 
@@ -272,8 +272,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let path = std::env::var("HOSTILE_JOURNAL")?;
     let journal = Arc::new(File::options().create(true).append(true).open(path)?);
     let handle = move |message| handle(Arc::clone(&journal), message);
-    Server::from_env()?
-        .run(handle, stop_handler_on_signal()?)
-        .await?;
+    Server::from_env()?.run(handle, stop_on_signal()?).await?;
     Ok(())
 }

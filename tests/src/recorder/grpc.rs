@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
+use penstock_handler::{Delivered, Handle, Server};
 use penstock_runtime::Done;
 use penstock_runtime::handler::HandlerError;
-use penstock_runtime::handler::grpc::serve::{Delivered, Handle, Server};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 

@@ -10,11 +10,11 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, Stream};
 
 use super::open::{Fate, Verdict};
-use super::v1::Order;
 use super::welcome::Peer;
 use crate::handler::{FailureKind, HandlerError};
 use crate::partition::Partition;
 use crate::record::{Message, Record};
+use penstock_handler::v1::Order;
 
 /// The state of a call.
 pub(super) struct Batch<'m, T> {

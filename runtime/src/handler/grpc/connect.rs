@@ -23,9 +23,9 @@ use tower::{Service as _, ServiceExt as _, service_fn};
 use super::open::Limits;
 use super::outgoing::{Outgoing, OutgoingBody};
 use super::session::{Session, describe};
-use super::v1::{FromHandler, FromRuntime, Hello, from_runtime};
 use super::welcome::{Peer, Refusal};
 use crate::handler::stream::Stream;
+use penstock_handler::v1::{FromHandler, FromRuntime, Hello, from_runtime};
 
 /// Waits between tries to connect.
 const FIRST_WAIT: Duration = Duration::from_millis(5);

@@ -239,11 +239,11 @@ mod tests {
     use proptest::prelude::*;
     use prost::Message as _;
 
-    use super::super::v1;
     use super::*;
     use crate::metrics::Metrics;
     use crate::partition::Partition;
     use crate::record::OwnedRecord;
+    use penstock_handler::v1;
 
     fn bytes() -> impl Strategy<Value = Option<Vec<u8>>> {
         prop::option::of(prop::collection::vec(any::<u8>(), 0..300))

@@ -7,10 +7,10 @@ use prost::Message as _;
 
 use super::open::{Ended, Fate, Limits};
 use super::session::Session;
-use super::v1::FromHandler;
 use super::welcome::Peer;
 use crate::handler::HandlerError;
 use crate::produce::Done;
+use penstock_handler::v1::FromHandler;
 
 /// Longer than any input takes.
 const HOUR: Duration = Duration::from_secs(3600);
@@ -73,13 +73,13 @@ pub fn hear(batches: &[usize], words: &[impl AsRef<[u8]>]) -> Heard {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::v1::verdict::Outcome;
-    use super::super::v1::{
-        self, DeadLetter, Extension, Fail, Range, Record, Release, Retry, Skip, Verdict,
-    };
     use super::*;
     use crate::handler::FailureKind;
     use crate::handler::damage::damaged;
+    use penstock_handler::v1::verdict::Outcome;
+    use penstock_handler::v1::{
+        self, DeadLetter, Extension, Fail, Range, Record, Release, Retry, Skip, Verdict,
+    };
 
     /// Numbers around the deliveries that there are, and at the ends of what there can be.
     fn number() -> impl Strategy<Value = u64> {

@@ -32,7 +32,6 @@ mod encode;
 mod hear;
 mod open;
 mod outgoing;
-pub mod serve;
 mod session;
 mod suspects;
 #[cfg(test)]
@@ -40,17 +39,13 @@ mod tests;
 mod verdict;
 mod welcome;
 
-/// The messages of the contract, generated from its proto file.
-#[allow(clippy::all, clippy::unwrap_used, missing_docs)]
-#[rustfmt::skip]
-pub mod v1;
-
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use penstock_crds::validate::{Address, ConsumeMode, ValidatedConsumer};
+use penstock_handler::{VERSION, v1};
 
 pub use hear::{Heard, hear};
 
@@ -64,9 +59,6 @@ use encode::{MAX_HEAD_SIZE, Plan};
 use open::{Fate, Limits, is_unbegun};
 use session::Session;
 use suspects::Suspects;
-
-/// The version of the protocol within `v1` that the runtime speaks.
-pub const VERSION: u32 = 2;
 
 /// Bytes after which a batch is not made longer: gRPC's libraries take messages of
 /// 4 MiB unless told otherwise.

@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::v1::Range;
 use crate::handler::{FailureKind, HandlerError};
 use crate::produce::Done;
+use penstock_handler::v1::Range;
 
 /// How much later than a delivery had to begin the runtime withdraws it: the report may be
 /// on its way.

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::encode::HEAD;
-use super::v1::FromRuntime;
+use penstock_handler::v1::FromRuntime;
 
 /// Bytes that wait to be sent before workers wait too. The stream stops taking them
 /// when the handler does not read. What waits may be more by a batch of each worker, or

@@ -16,11 +16,11 @@ use super::encode::Plan;
 use super::open::{Ended, Fate, Limits, OpenChunks, REPORT_GRACE};
 use super::outgoing::Outgoing;
 use super::suspects::Proof;
-use super::v1::cancel::Reason;
-use super::v1::{self, Cancel, FromHandler, FromRuntime, from_runtime};
 use super::welcome::Peer;
 use super::{saturated, verdict};
 use crate::handler::HandlerError;
+use penstock_handler::v1::cancel::Reason;
+use penstock_handler::v1::{self, Cancel, FromHandler, FromRuntime, from_runtime};
 
 /// Most credits that are kept; a handler that grants more is taken to mean no limit.
 const MOST_CREDITS: usize = 1 << 24;

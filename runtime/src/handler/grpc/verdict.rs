@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::v1;
 use crate::handler::HandlerError;
 use crate::produce::{Done, ProducerRecord};
+use penstock_handler::v1;
 
 /// What the handler said of a delivery.
 pub(super) fn of(verdict: v1::Verdict) -> Result<Done, HandlerError> {

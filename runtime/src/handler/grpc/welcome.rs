@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::v1::{Feature, Order, Welcome};
+use penstock_handler::v1::{Feature, Order, Welcome};
 
 /// The lowest version of a welcome. Handlers of version 1 send none.
 const MIN_VERSION: u32 = 2;

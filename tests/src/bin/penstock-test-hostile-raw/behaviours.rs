@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use penstock_runtime::handler::grpc::v1::{Batch, Delivery, Extension, FromHandler, Order, Range};
+use penstock_handler::v1::{Batch, Delivery, Extension, FromHandler, Order, Range};
 use prost::Message as _;
 use tonic::Status;
 
@@ -323,6 +323,6 @@ fn extension(first_id: u64, count: u64, time_ms: u64) -> FromHandler {
     }
 }
 
-fn fail_outcome() -> Option<penstock_runtime::handler::grpc::v1::verdict::Outcome> {
+fn fail_outcome() -> Option<penstock_handler::v1::verdict::Outcome> {
     fail(0, "nobody").verdicts.remove(0).outcome
 }

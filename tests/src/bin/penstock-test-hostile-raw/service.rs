@@ -9,7 +9,7 @@ use bytes::BufMut as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::unfold;
 use futures_util::{Stream, StreamExt as _};
-use penstock_runtime::handler::grpc::v1::{FromRuntime, from_runtime};
+use penstock_handler::v1::{FromRuntime, from_runtime};
 use prost::Message as _;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use penstock_runtime::handler::grpc::v1::verdict::Outcome;
-use penstock_runtime::handler::grpc::v1::{
+use penstock_handler::v1::verdict::Outcome;
+use penstock_handler::v1::{
     Done, Fail, Feature, FromHandler, Order, Range, Release, Verdict, Welcome,
 };
 

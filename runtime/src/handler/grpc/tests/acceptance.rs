@@ -6,8 +6,8 @@ use futures_util::stream::iter;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::super::serve::{Delivered, Server};
 use super::*;
+use penstock_handler::{Delivered, Server};
 
 /// Serves a handler that waits until then, and as long as that.
 fn serve(fixture: &Fixture, until: Instant, takes: Duration) -> DropGuard {

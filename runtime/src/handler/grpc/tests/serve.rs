@@ -2,8 +2,8 @@
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::super::serve::{Delivered, Server};
 use super::*;
+use penstock_handler::{Delivered, Server};
 
 /// Offsets in the order in which they were handled.
 type Begun = Arc<Mutex<Vec<i64>>>;
@@ -97,7 +97,7 @@ async fn in_order_nothing_is_begun_behind_a_failure() {
 fn serve_with(
     fixture: &Fixture,
     concurrency: usize,
-    handle: impl super::super::serve::Handle,
+    handle: impl penstock_handler::Handle,
 ) -> CancellationToken {
     let stop = CancellationToken::new();
     let server = Server::unix(fixture.socket()).concurrency(concurrency);

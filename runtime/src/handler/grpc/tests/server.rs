@@ -12,8 +12,8 @@ use tokio::task::JoinHandle;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::super::v1::handler_server::{Handler, HandlerServer};
-use super::super::v1::{
+use penstock_handler::v1::handler_server::{Handler, HandlerServer};
+use penstock_handler::v1::{
     self, Batch, Cancel, Feature, FromHandler, FromRuntime, Hello, Order, Range, Verdict, Welcome,
 };
 use v1::from_runtime::Message;

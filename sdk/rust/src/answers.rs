@@ -14,13 +14,12 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::flow::Flow;
-use crate::handler::grpc::v1::verdict::Outcome;
-use crate::handler::grpc::v1::{
+use crate::flow::Flow;
+use crate::v1::verdict::Outcome;
+use crate::v1::{
     self, DeadLetter, Fail, FromHandler, Range, Release, Retry, Skip, Verdict, Welcome,
 };
-use crate::handler::{FailureKind, HandlerError};
-use crate::produce::{Done, ProducerRecord};
+use crate::{Done, FailureKind, HandlerError, ProducerRecord};
 
 /// The size at which an answer is not made longer. gRPC's usual limit is 4 MiB.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
@@ -29,7 +28,7 @@ const MAX_ANSWER_BYTES: usize = 1 << 20;
 const NONE: u64 = 0;
 
 /// Gathers answers.
-pub(super) struct Answers {
+pub(crate) struct Answers {
     /// For each lane the delivery that it is at. Set by the lane, and cleared under the
     /// lock with the verdict, so that no report comes after that.
     current: Box<[AtomicU64]>,
@@ -60,7 +59,7 @@ struct State {
 impl Answers {
     /// Answers of so many lanes, which together take at most `window` messages. The first
     /// is the welcome.
-    pub(super) fn new(lanes: usize, window: u32, welcome: Welcome) -> Self {
+    pub(crate) fn new(lanes: usize, window: u32, welcome: Welcome) -> Self {
         Self {
             current: (0..lanes).map(|_| AtomicU64::new(NONE)).collect(),
             state: Mutex::new(State {
@@ -79,28 +78,28 @@ impl Answers {
         }
     }
 
-    pub(super) fn lanes(&self) -> usize {
+    pub(crate) fn lanes(&self) -> usize {
         self.current.len()
     }
 
     /// Grants the first credits.
-    pub(super) fn open(&self) {
+    pub(crate) fn open(&self) {
         self.add(|next| next.is_due = true);
     }
 
     /// Notes that a lane begins a message. It is reported with what is said next, if it is
     /// at work by then.
-    pub(super) fn begin(&self, lane: usize, id: u64) {
+    pub(crate) fn begin(&self, lane: usize, id: u64) {
         self.current[lane].store(id, Ordering::Release);
     }
 
     /// Reports what has begun, soon.
-    pub(super) fn report_begun(&self) {
+    pub(crate) fn report_begun(&self) {
         self.add(|next| next.is_due = true);
     }
 
     /// As [`Self::report_begun`], if there is news.
-    pub(super) fn report_news(&self) {
+    pub(crate) fn report_news(&self) {
         let mut state = self.state.lock();
         let mut lanes = self.current.iter().zip(&state.reported);
         let is_news = |(current, reported): (&AtomicU64, &u64)| {
@@ -117,7 +116,7 @@ impl Answers {
     }
 
     /// Gives a lane's verdict on a message.
-    pub(super) fn settle(&self, lane: usize, id: u64, verdict: Result<Done, HandlerError>) {
+    pub(crate) fn settle(&self, lane: usize, id: u64, verdict: Result<Done, HandlerError>) {
         self.end_of(lane, |next| match verdict {
             Ok(done) if done.produce.is_empty() => next.done.push(id),
             verdict => next.verdicts.push(on_run(&[id], verdict)),
@@ -127,7 +126,7 @@ impl Answers {
     /// Waits until the verdict on a lane's last message has left, if its beginning was
     /// reported: its time runs until then, and the lane's next call may block the thread that
     /// would send it.
-    pub(super) async fn leave(&self, lane: usize, id: u64) {
+    pub(crate) async fn leave(&self, lane: usize, id: u64) {
         let (was_reported, takes) = {
             let state = self.state.lock();
             (state.reported[lane] == id, state.takes)
@@ -151,7 +150,7 @@ impl Answers {
     }
 
     /// A lane's message is void; nothing is said of it.
-    pub(super) fn void(&self, lane: usize) {
+    pub(crate) fn void(&self, lane: usize) {
         self.end_of(lane, |_| {});
     }
 
@@ -165,7 +164,7 @@ impl Answers {
     }
 
     /// Ends the stream once everything is sent.
-    pub(super) fn end(&self, status: Result<(), Status>) {
+    pub(crate) fn end(&self, status: Result<(), Status>) {
         self.add(|next| _ = next.ended.get_or_insert(status));
     }
 
@@ -290,14 +289,14 @@ fn record(record: ProducerRecord) -> v1::Record {
 }
 
 /// The answers as the stream that is sent.
-pub(super) struct AnswerStream {
+pub(crate) struct AnswerStream {
     answers: Arc<Answers>,
     /// There was something to say at the last look.
     let_others: bool,
 }
 
 impl AnswerStream {
-    pub(super) fn new(answers: Arc<Answers>) -> Self {
+    pub(crate) fn new(answers: Arc<Answers>) -> Self {
         Self {
             answers,
             let_others: false,

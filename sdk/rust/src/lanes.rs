@@ -18,15 +18,13 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::answers::Answers;
-use super::message::{Head, Waiting};
-use super::{Delivered, Handle};
-use crate::handler::HandlerError;
-use crate::handler::grpc::v1::{Order, Range};
-use crate::produce::Done;
+use crate::answers::Answers;
+use crate::message::{Head, Waiting};
+use crate::v1::{Order, Range};
+use crate::{Delivered, Done, Handle, HandlerError};
 
 /// A batch at work.
-pub(super) struct BatchState {
+pub(crate) struct BatchState {
     head: Head,
     /// Deliveries that the runtime has withdrawn.
     void: Mutex<Vec<Range>>,
@@ -46,7 +44,7 @@ impl BatchState {
     }
 
     /// Voids deliveries, some of which may be of other batches.
-    pub(super) fn cancel(&self, range: Range) {
+    pub(crate) fn cancel(&self, range: Range) {
         self.void.lock().push(range);
         self.has_void.store(true, Ordering::Release);
         self.changed.notify_waiters();
@@ -80,7 +78,7 @@ struct Share {
 }
 
 /// The lanes of one stream.
-pub(super) struct Lanes {
+pub(crate) struct Lanes {
     lanes: Vec<mpsc::UnboundedSender<Share>>,
     tasks: JoinSet<()>,
     /// Where the next message without a key goes.
@@ -89,7 +87,7 @@ pub(super) struct Lanes {
 
 impl Lanes {
     /// Starts them. With `stop` they begin no other message, and release what waits.
-    pub(super) fn start<H: Handle>(
+    pub(crate) fn start<H: Handle>(
         order: Order,
         handler: &Arc<H>,
         answers: &Arc<Answers>,
@@ -116,7 +114,7 @@ impl Lanes {
     }
 
     /// Shares out the messages of a batch.
-    pub(super) fn give(
+    pub(crate) fn give(
         &mut self,
         head: Head,
         messages: impl Iterator<Item = Waiting>,
@@ -152,7 +150,7 @@ impl Lanes {
     }
 
     /// Waits until every lane has ended.
-    pub(super) async fn finish(mut self) {
+    pub(crate) async fn finish(mut self) {
         self.lanes.clear();
         while self.tasks.join_next().await.is_some() {}
     }
@@ -205,7 +203,6 @@ impl<H: Handle> Lane<H> {
         }
         match verdict {
             Some(verdict) => {
-                let verdict = verdict.map_err(began);
                 self.answers.settle(self.number, id, verdict);
                 self.answers.leave(self.number, id).await;
             }
@@ -237,8 +234,7 @@ impl<H: Handle> Lane<H> {
         batch: &BatchState,
         id: u64,
     ) -> Option<Result<Done, HandlerError>> {
-        // All of it may panic: the making of the call, its steps, and its end halfway.
-        let call = async {
+        verdict(async {
             let mut call = pin!(self.handler.handle(message));
             // Many are done at once, and need not listen.
             if let Poll::Ready(verdict) = poll!(&mut call) {
@@ -250,16 +246,25 @@ impl<H: Handle> Lane<H> {
                 verdict = call => Some(verdict),
                 () = batch.when_void(id) => None,
             }
-        };
-        let panicked = |_| Some(Err(HandlerError::retryable("the handler panicked")));
-        let call = pin!(AssertUnwindSafe(call).catch_unwind());
-        call.await.unwrap_or_else(panicked)
+        })
+        .await
     }
+}
+
+/// Returns the verdict of a call, which may panic: while it is made, at one of its steps, and
+/// while it is dropped halfway. `None` is a call that was dropped.
+pub(crate) async fn verdict(
+    call: impl Future<Output = Option<Result<Done, HandlerError>>>,
+) -> Option<Result<Done, HandlerError>> {
+    let panicked = |_| Some(Err(HandlerError::retryable("the handler panicked")));
+    let call = pin!(AssertUnwindSafe(call).catch_unwind());
+    let verdict = call.await.unwrap_or_else(panicked)?;
+    Some(verdict.map_err(began))
 }
 
 /// The error of a call: what has begun can't be released.
 fn began(error: HandlerError) -> HandlerError {
-    use crate::handler::FailureKind::NotAttempted;
+    use crate::FailureKind::NotAttempted;
     match error.kind() {
         NotAttempted => HandlerError::retryable(error.reason()),
         _ => error,

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use crate::handler::grpc::v1::{Batch, Delivery};
+use crate::v1::{Batch, Delivery};
 
 /// One message of Kafka, given once.
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ impl Delivered {
     }
 
     /// The message that waits, of that batch, whose attempt begins now.
-    pub(super) fn of(head: &Head, waiting: Waiting, now: SystemTime) -> Self {
+    pub(crate) fn of(head: &Head, waiting: Waiting, now: SystemTime) -> Self {
         let Waiting { run, delivery, .. } = waiting;
         let run = &head.runs[run];
         let headers = delivery.headers.into_iter();
@@ -70,7 +70,7 @@ impl Delivered {
 }
 
 /// What the messages of a batch share.
-pub(super) struct Head {
+pub(crate) struct Head {
     group: Arc<str>,
     /// For an attempt.
     timeout: Duration,
@@ -80,7 +80,7 @@ pub(super) struct Head {
 
 impl Head {
     /// Returns `true` if a message of the batch may still begin.
-    pub(super) fn may_begin(&self, now: SystemTime) -> bool {
+    pub(crate) fn may_begin(&self, now: SystemTime) -> bool {
         now <= self.begin_by
     }
 }
@@ -93,22 +93,22 @@ struct RunHead {
 
 /// A message of a batch that waits for its lane. It becomes a [`Delivered`] no sooner than
 /// it is handled: that is larger, and each step on the way would move it.
-pub(super) struct Waiting {
+pub(crate) struct Waiting {
     /// Its number.
-    pub(super) id: u64,
+    pub(crate) id: u64,
     /// The place of its run in the batch.
     run: usize,
     delivery: Delivery,
 }
 
 impl Waiting {
-    pub(super) fn key(&self) -> Option<&Bytes> {
+    pub(crate) fn key(&self) -> Option<&Bytes> {
         self.delivery.key.as_ref()
     }
 }
 
 /// Takes a batch apart.
-pub(super) fn split(
+pub(crate) fn split(
     group: &Arc<str>,
     timeout: Duration,
     batch: Batch,

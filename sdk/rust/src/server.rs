@@ -1,32 +1,6 @@
-//! The handler's half, for handlers in Rust: a server that deals with credits, batches
-//! and cancellation, and calls a function for each message.
-//!
-//! ```no_run
-//! use penstock_runtime::handler::HandlerError;
-//! use penstock_runtime::handler::grpc::serve::{Delivered, Server};
-//! use penstock_runtime::signals::stop_handler_on_signal;
-//!
-//! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
-//! let handle = async |message: Delivered| {
-//!     let order = message.value.ok_or_else(|| HandlerError::skip("a tombstone"))?;
-//!     println!("{} bytes", order.len());
-//!     Ok(())
-//! };
-//! Server::from_env()?.run(handle, stop_handler_on_signal()?).await?;
-//! # Ok(())
-//! # }
-//! ```
-
-mod answers;
-mod flow;
-mod lanes;
-mod message;
-mod stream;
-
-pub use message::Delivered;
+//! The server that the runtime connects to.
 
 use std::env;
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -35,15 +9,14 @@ use std::sync::Arc;
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use thiserror::Error;
-use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Router;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::v1::handler_server::{Handler, HandlerServer};
-use super::v1::{FromHandler, FromRuntime};
-use crate::handler::HandlerError;
-use crate::produce::Done;
+use crate::listen::{self, ListenError};
+use crate::v1::handler_server::{Handler, HandlerServer};
+use crate::v1::{FromHandler, FromRuntime};
+use crate::{Delivered, Done, HandlerError, stream};
 
 /// Messages that are handled at once unless said otherwise.
 const CONCURRENCY: usize = 16;
@@ -52,7 +25,7 @@ const CONCURRENCY: usize = 16;
 const WINDOW: u32 = 2000;
 
 /// Longest message that is read. Kafka's own limit lies far below.
-const MAX_BYTES: usize = 1 << 30;
+pub(crate) const MAX_BYTES: usize = 1 << 30;
 
 /// Where a socket is unless `PENSTOCK_HANDLER_SOCKET` or `PORT` says otherwise.
 const SOCKET: &str = "/run/penstock/handler.sock";
@@ -61,16 +34,11 @@ const SOCKET: &str = "/run/penstock/handler.sock";
 #[derive(Debug, Error)]
 pub enum ServeError {
     /// The variable `PORT` holds no port.
-    #[error("PORT is '{0}', which is no port")]
+    #[error("PORT is '{0}'; it must be a number up to 65535")]
     Port(String),
-    /// The address is taken, or may not be used.
-    #[error("the handler can't listen at {address}: {source}")]
-    Listen {
-        /// Where.
-        address: String,
-        /// Why not.
-        source: io::Error,
-    },
+    /// The address is in use, or may not be used.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The server ended by itself.
     #[error("the server ended: {0}")]
     Server(#[from] tonic::transport::Error),
@@ -117,9 +85,9 @@ enum Address {
 
 /// How much at once.
 #[derive(Clone, Copy, Debug)]
-struct Settings {
-    concurrency: usize,
-    window: u32,
+pub(crate) struct Settings {
+    pub(crate) concurrency: usize,
+    pub(crate) window: u32,
 }
 
 impl Server {
@@ -139,7 +107,8 @@ impl Server {
         }
     }
 
-    /// Listens on a Unix socket, in place of one that another has left there.
+    /// Listens on a Unix socket. It removes a socket that nobody listens on any more, and
+    /// touches neither one that is in use nor a file of another kind.
     pub fn unix(path: impl Into<PathBuf>) -> Self {
         Self::at(Address::Unix(path.into()))
     }
@@ -202,16 +171,9 @@ impl Server {
 
 impl Address {
     async fn serve(&self, router: Router, stop: CancellationToken) -> Result<(), ServeError> {
-        let listen = |source| ServeError::Listen {
-            address: match self {
-                Self::Tcp(address) => address.to_string(),
-                Self::Unix(path) => path.display().to_string(),
-            },
-            source,
-        };
         match self {
             Self::Tcp(address) => {
-                let listener = TcpListener::bind(address).await.map_err(listen)?;
+                let listener = listen::tcp(*address).await?;
                 let incoming = unfold(listener, |listener| async {
                     let stream = listener.accept().await.and_then(|(stream, _)| {
                         stream.set_nodelay(true)?;
@@ -223,13 +185,7 @@ impl Address {
                 Ok(serve.await?)
             }
             Self::Unix(path) => {
-                match std::fs::remove_file(path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        return Err(listen(error));
-                    }
-                    Ok(()) | Err(_) => {}
-                }
-                let listener = UnixListener::bind(path).map_err(listen)?;
+                let listener = listen::unix(path)?;
                 let incoming = unfold(listener, |listener| async {
                     Some((listener.accept().await.map(|(stream, _)| stream), listener))
                 });

@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use super::answers::{AnswerStream, Answers};
-use super::lanes::{BatchState, Lanes};
-use super::{Handle, MAX_BYTES, Settings, message};
-use crate::handler::grpc::VERSION;
-use crate::handler::grpc::v1::from_runtime::Message;
-use crate::handler::grpc::v1::{Batch, Feature, FromRuntime, Hello, Order, Range, Welcome};
+use crate::answers::{AnswerStream, Answers};
+use crate::lanes::{BatchState, Lanes};
+use crate::server::{Handle, MAX_BYTES, Settings};
+use crate::v1::from_runtime::Message;
+use crate::v1::{Batch, Feature, FromRuntime, Hello, Order, Range, Welcome};
+use crate::{VERSION, message};
 
 /// Longest wait for the runtime to take the end of a stream.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
@@ -21,7 +21,7 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Serves a stream; gives what to send.
-pub(super) async fn start<H: Handle>(
+pub(crate) async fn start<H: Handle>(
     mut incoming: Streaming<FromRuntime>,
     handler: Arc<H>,
     settings: Settings,
