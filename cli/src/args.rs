@@ -66,7 +66,7 @@ pub enum Subcommand {
     /// Run a consumer here: the manifest, a Kafka broker and the handler with one command
     #[command(after_help = DEV_EXAMPLES)]
     Dev(Box<DevArguments>),
-    /// Check manifests without a cluster, as the operator will check them
+    /// Check manifests without a cluster, as the operator checks them
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArguments),
     /// Print the CustomResourceDefinition as YAML
@@ -85,7 +85,7 @@ pub struct DevArguments {
     pub file: PathBuf,
 
     /// Kafka brokers to use, instead of one inside this process; the manifest's bootstrapServers is
-    /// not used either way
+    /// never used
     #[arg(long, value_name = "HOST:PORT,…")]
     pub brokers: Option<String>,
 
@@ -93,7 +93,7 @@ pub struct DevArguments {
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000), conflicts_with = "brokers")]
     pub partitions: u16,
 
-    /// Produce each line of a file as a message; `-` is standard input. Empty lines are left out
+    /// Produce each line of a file as a message; `-` is standard input. Empty lines are ignored
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub produce: Option<PathBuf>,
 
@@ -101,11 +101,11 @@ pub struct DevArguments {
     #[arg(long, value_name = "TOPIC", requires = "produce")]
     pub produce_topic: Option<String>,
 
-    /// What stands between a line's key and its value; `\t` is a tab [default: lines have no key]
+    /// Separator between a line's key and its value; `\t` is a tab [default: lines have no key]
     #[arg(long, value_name = "TEXT", requires = "produce", value_parser = separator)]
     pub key_separator: Option<String>,
 
-    /// End once everything that was produced is handled
+    /// End when all produced messages are handled
     #[arg(long, requires = "produce")]
     pub exit_when_done: bool,
 
@@ -113,23 +113,23 @@ pub struct DevArguments {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub secrets: Option<PathBuf>,
 
-    /// Port for the handler, instead of the manifest's; 0 takes any that is free
+    /// Port for the handler, instead of the manifest's; 0 takes any free port
     #[arg(long, value_name = "PORT")]
     pub handler_port: Option<u16>,
 
-    /// How long the handler may take to accept connections
+    /// Time in which the handler must accept connections
     #[arg(long, value_name = "TIME", default_value = "30s")]
     pub start_timeout: HumanDuration,
 
-    /// Where to serve the metrics page; port 0 takes any that is free
+    /// Address of the metrics page; port 0 takes any free port
     #[arg(long, value_name = "HOST:PORT", default_value_t = METRICS_ADDRESS)]
     pub metrics_address: SocketAddr,
 
-    /// Where to serve the health pages; port 0 takes any that is free
+    /// Address of the health pages; port 0 takes any free port
     #[arg(long, value_name = "HOST:PORT", default_value_t = HEALTH_ADDRESS)]
     pub health_address: SocketAddr,
 
-    /// Which log lines to show, in the syntax of RUST_LOG, such as `info` or `debug`
+    /// Log lines to show, in the syntax of RUST_LOG, such as `info` or `debug`
     /// [default: warnings and errors]
     #[arg(long, value_name = "FILTER", env = "PENSTOCK_LOG")]
     pub log: Option<String>,
@@ -140,7 +140,7 @@ pub struct DevArguments {
 }
 
 impl DevArguments {
-    /// How long the handler may take to accept connections.
+    /// Returns the time in which the handler must accept connections.
     pub fn start_limit(&self) -> Duration {
         self.start_timeout.get()
     }
@@ -152,7 +152,7 @@ pub struct CheckArguments {
     #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub files: Vec<PathBuf>,
 
-    /// How to print what was found
+    /// Format of the findings
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,
 }
@@ -167,7 +167,7 @@ pub enum Output {
     Json,
 }
 
-/// Reads the arguments; ends the process where they are wrong or ask for help.
+/// Reads the arguments. Ends the process if they are wrong or ask for help.
 pub fn parse() -> Arguments {
     let matches = command().get_matches();
     Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())

@@ -218,7 +218,7 @@ async fn a_port_that_is_found_is_free_for_a_handler_that_is_started_apart() -> O
         .args(["--handler-port", "0", "--start-timeout", "500ms"]);
     let ended = common::run(program).await?;
     assert_eq!(ended.code(), Some(1));
-    let expected = "after 500ms; start it, or give its command behind '--'";
+    let expected = "after 500ms; start it, or give its command after '--'";
     assert!(ended.err.contains(expected), "{}", ended.err);
     Ok(())
 }
@@ -372,7 +372,7 @@ async fn keys_decide_the_partition() -> Outcome {
         .run_until_done()
         .await?;
     assert_eq!(ended.code(), Some(1));
-    let expected = "messages.jsonl, line 2: there is no \"\\t\" between key and value";
+    let expected = "messages.jsonl, line 2: the separator \"\\t\" between key and value is missing";
     assert!(ended.err.contains(expected), "{}", ended.err);
     Ok(())
 }
@@ -486,7 +486,7 @@ async fn bad_manifests_and_arguments_start_nothing() -> Outcome {
         (
             &good,
             &["--produce", "/dev/null", "--produce-topic", "other"],
-            "--produce-topic: the consumer does not read 'other', but orders; name one of these",
+            "--produce-topic: the consumer does not read 'other', it reads orders; name one of these topics",
         ),
         (
             &socket,

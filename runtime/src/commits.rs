@@ -260,12 +260,17 @@ impl Waiting {
                 return None;
             }
             Err(code) if again && passes(code) && self.since.elapsed() < retry_limit => {
-                tracing::warn!("the commit met a rebalance ({code}) and is sent again");
+                tracing::warn!(
+                    topic = self.partition.topic,
+                    partition = self.partition.number,
+                    error = %code,
+                    "the commit was refused during a rebalance and is sent again"
+                );
                 self.state = State::Due(Instant::now() + RETRY_WAIT);
                 return None;
             }
             Err(code) if again && passes(code) => CommitResult::Failed(format!(
-                "it was refused for {retry_limit:?}, the last time with {code}"
+                "the coordinator refused it for {retry_limit:?}, at last with {code}"
             )),
             Err(code) => CommitResult::Failed(code.to_string()),
         })

@@ -55,7 +55,7 @@ pub enum DeadLetterError {
     },
     /// The brokers take neither the letter nor its stub.
     #[error(
-        "the message could not be written to the dead-letter topic '{topic}': the brokers refuse even its key and the headers of its failure: {source}. Let the topic take records without a schema and without a key, and at least 16 KiB each"
+        "the message could not be written to the dead-letter topic '{topic}': the brokers refuse even its key and the headers of its failure: {source}. Allow records without a schema and without a key in the topic, of at least 16 KiB each"
     )]
     Refused {
         /// The dead-letter topic.
@@ -217,7 +217,7 @@ pub(crate) fn log_stub(letter: &ProducerRecord, stub: &ProducerRecord, code: RDK
         bytes = letter.weight(),
         omitted = header(stub, "omitted"),
         error = %code,
-        "the brokers refuse a dead letter; a stub without its value takes its place. To keep such messages, raise max.message.bytes of the dead-letter topic"
+        "the brokers refuse a dead letter; the runtime writes a stub without its value instead. To keep such messages, raise max.message.bytes of the dead-letter topic"
     );
 }
 

@@ -192,7 +192,7 @@ fn publish_blocked(partition: &Partition, metrics: &PartitionMetrics, end: &mut 
             partition = partition.number,
             offset,
             seconds = since.elapsed().as_secs(),
-            "an open transaction of a producer keeps the messages from this offset on from being read. If it does not end, find it with kafka-transactions.sh find-hanging, and abort it"
+            "the open transaction of a producer blocks the messages from this offset on. If it does not end, find it with kafka-transactions.sh find-hanging, and abort it"
         );
     }
 }
@@ -245,7 +245,7 @@ async fn ends(
             .filter_map(|(partition, end)| Some((partition, end.ok()?)))
             .collect(),
         Err(error) => {
-            tracing::debug!("asking for the ends of partitions failed: {error}");
+            tracing::debug!(%error, "the ends of partitions could not be fetched");
             BTreeMap::new()
         }
     }

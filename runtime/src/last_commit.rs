@@ -53,8 +53,11 @@ impl LastCommit {
         }
         let concerned = partitions.filter(|partition| partition.needs_commit(strategy));
         let waiting = concerned.map(|partition| {
-            let (topic, number) = (&partition.topic, partition.number);
-            tracing::debug!("the last commit of topic {topic} partition {number}");
+            tracing::debug!(
+                topic = partition.topic,
+                partition = partition.number,
+                "the last commit begins"
+            );
             Waiting {
                 partition: Arc::clone(partition),
                 result: commits.ask(partition),
@@ -92,7 +95,8 @@ fn go_back<C: Client>(client: &C, commits: &mut Commits<C>, rewind: &Rewind) -> 
         tracing::warn!(
             topic = partition.topic,
             partition = partition.number,
-            "the stored offset could not be set back: {reason}"
+            error = %reason,
+            "the stored offset could not be reset"
         );
     }
     Waiting {
@@ -117,9 +121,10 @@ impl Waiting {
 
     fn warn(&self, reason: &str) {
         tracing::warn!(
-            "the last commit of topic {} partition {} failed: {reason}; what was handled since the one before may come again",
-            self.partition.topic,
-            self.partition.number
+            topic = self.partition.topic,
+            partition = self.partition.number,
+            error = %reason,
+            "the last commit failed; messages that were handled since the previous commit may come again"
         );
     }
 }

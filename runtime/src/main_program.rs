@@ -5,7 +5,7 @@ use std::env;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -16,12 +16,17 @@ use penstock_crds::validate::{Endpoint, ValidatedConsumer};
 use thiserror::Error;
 
 use crate::decode::Decoder;
+use crate::end_code::EndCode;
 use crate::handler::http::HttpHandlerError;
 use crate::handler::{FailureKind, Handler, RemoteHandler};
 use crate::server::{HEALTH_ADDRESS, METRICS_ADDRESS, RunError, Runtime, SECRETS_DIRECTORY};
 use crate::signals::stop_on_signal;
 use crate::telemetry::{self, LogFormat, TelemetryError};
 use crate::termination::write_message;
+use crate::worker::Reason;
+
+/// The variable with the file for the termination message.
+const TERMINATION_LOG: &str = "PENSTOCK_TERMINATION_LOG";
 
 /// How long a handler outside the process may take to accept connections
 /// before the runtime gives up and is restarted.
@@ -70,7 +75,7 @@ pub struct Arguments {
     log_format: LogFormat,
 
     /// File to write the error to that ends the program; none when absent
-    #[arg(long, env = "PENSTOCK_TERMINATION_LOG")]
+    #[arg(long, env = TERMINATION_LOG)]
     termination_log: Option<PathBuf>,
 }
 
@@ -85,7 +90,7 @@ enum MainError {
         errors: ManifestErrors,
     },
     #[error(
-        "spec.handler.protocol: the manifest says {found:?}, but this program {expected}; run it as its handler's protocol says"
+        "spec.handler.protocol is {found:?}, but this program {expected}; correct the protocol, or run the program that serves it"
     )]
     WrongProtocol {
         found: Protocol,
@@ -95,7 +100,7 @@ enum MainError {
     Telemetry(#[from] TelemetryError),
     #[error("signals can't be received: {0}")]
     Signals(io::Error),
-    #[error("no threads can be started: {0}")]
+    #[error("threads can't be started: {0}")]
     Threads(io::Error),
     #[error(transparent)]
     Http(#[from] HttpHandlerError),
@@ -129,14 +134,20 @@ where
     D: Decoder,
     H: Handler<D::Data>,
 {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::from_process() {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
     let ended = embedded(&arguments, decoder, handler).await;
     arguments.exit_code(ended)
 }
 
 /// The whole of the runtime's own binary: a handler in a process of its own.
 pub fn run_main_remote() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::from_process() {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
     let ended = on_threads(&arguments);
     arguments.exit_code(ended)
 }
@@ -184,12 +195,27 @@ async fn remote(arguments: &Arguments, consumer: ValidatedConsumer) -> Result<()
     };
     let _telemetry = arguments.telemetry(&consumer)?;
     let stop = stop_on_signal().map_err(MainError::Signals)?;
-    tracing::info!("waiting for the handler at {}", handler.address());
+    tracing::info!(handler = %handler.address(), "waiting for the handler to accept connections");
     tokio::select! {
         up = handler.wait_until_up(HANDLER_START_LIMIT) => up.map_err(not_up)?,
         () = stop.cancelled() => return Ok(()),
     }
     Ok(handler.run(arguments.runtime(consumer), stop).await?)
+}
+
+impl MainError {
+    fn code(&self) -> EndCode {
+        match self {
+            Self::Unreadable { .. } => EndCode::ManifestUnreadable,
+            Self::Invalid { .. } | Self::Http(_) => EndCode::ManifestInvalid,
+            Self::WrongProtocol { .. } => EndCode::ProtocolMismatch,
+            Self::Telemetry(_) => EndCode::TelemetryInvalid,
+            Self::Signals(_) | Self::Threads(_) => EndCode::SystemRefused,
+            Self::HandlerDown(_) => EndCode::HandlerUnreachable,
+            Self::HandlerRefused(_) => EndCode::HandlerIncompatible,
+            Self::Run(error) => error.code(),
+        }
+    }
 }
 
 fn not_up(error: crate::handler::HandlerError) -> MainError {
@@ -199,19 +225,47 @@ fn not_up(error: crate::handler::HandlerError) -> MainError {
     }
 }
 
+/// Reports the error that ends the program: in the termination message, and in the last log
+/// line. Without logs the line goes to standard error.
+fn report(error: &str, code: EndCode, termination_log: Option<&Path>) {
+    if let Some(path) = termination_log
+        && let Err(error) = write_message(path, error, code)
+    {
+        let path = path.display();
+        eprintln!("warning: the termination message can't be written to {path}: {error}");
+    }
+    if tracing::enabled!(tracing::Level::ERROR) {
+        tracing::error!(%code, error = %Reason(error), "the runtime ends with an error");
+    } else {
+        eprintln!("error: {error} (code={code})");
+    }
+}
+
 impl Arguments {
+    /// Reads the command line and the environment, or returns the exit code after it has
+    /// printed the error or the help.
+    fn from_process() -> Result<Self, ExitCode> {
+        Self::try_parse().map_err(|error| {
+            // Standard error may be closed; nothing else can be done about it.
+            let _ = error.print();
+            if error.use_stderr() {
+                let text = error.to_string();
+                let first = text.lines().next().unwrap_or_default();
+                let first = first.strip_prefix("error: ").unwrap_or(first);
+                let log = env::var_os(TERMINATION_LOG).map(PathBuf::from);
+                report(first, EndCode::ArgumentsInvalid, log.as_deref());
+            }
+            u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+        })
+    }
+
     /// Says why the program ends, if by an error.
     fn exit_code(&self, ended: Result<(), MainError>) -> ExitCode {
         let Err(error) = ended else {
             return ExitCode::SUCCESS;
         };
-        eprintln!("error: {error}");
-        if let Some(path) = &self.termination_log
-            && let Err(error) = write_message(path, &error.to_string())
-        {
-            let path = path.display();
-            eprintln!("warning: the reason can't be written to {path}: {error}");
-        }
+        let log = self.termination_log.as_deref();
+        report(&error.to_string(), error.code(), log);
         ExitCode::FAILURE
     }
 

@@ -59,8 +59,11 @@ impl Pauses {
         let share = share(self.most, assigned);
         for partition in self.read.drain(..) {
             if partition.is_active() && partition.held().exceeds(share) && partition.pause() {
-                let (topic, number) = (&partition.topic, partition.number);
-                tracing::debug!("pausing {topic}/{number}: too much waits for keys in work");
+                tracing::debug!(
+                    topic = partition.topic,
+                    partition = partition.number,
+                    "pausing a partition: too many messages wait for keys in work"
+                );
                 warn_on_error("pausing a partition", client.pause(&partition.name()));
                 self.paused.push(partition);
                 self.metric.inc();
@@ -75,7 +78,11 @@ impl Pauses {
             !partition.is_active() || partition.may_resume()
         });
         for partition in resumed {
-            tracing::debug!("resuming {}/{}", partition.topic, partition.number);
+            tracing::debug!(
+                topic = partition.topic,
+                partition = partition.number,
+                "resuming a partition"
+            );
             self.metric.dec();
             if partition.is_active() {
                 put_back(client, std::iter::once(&partition));

@@ -57,8 +57,10 @@ impl Pin {
                 return self.partition.is_active() && self.since.elapsed() < HOLD_LIMIT;
             }
             Ok(CommitResult::Failed(reason)) => tracing::warn!(
-                "the first offset of {} could not be committed: {reason}",
-                self.partition.name()
+                topic = self.partition.topic,
+                partition = self.partition.number,
+                error = %reason,
+                "the start offset could not be committed"
             ),
             Ok(CommitResult::Committed | CommitResult::Revoked) | Err(TryRecvError::Closed) => {}
         }

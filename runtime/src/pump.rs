@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::assignment::Assignment;
 use crate::commits::{Commits, TransactionEnd};
+use crate::end_code::EndCode;
 use crate::kafka::{Client, FetchErrors};
 use crate::lag::Lag;
 use crate::lanes::LaneFinder;
@@ -297,7 +298,7 @@ impl<C: Client> Pump<C> {
             self.parts.metrics.commit_failures.inc();
         }
         if let TransactionEnd::Failed(text) = end {
-            self.fail(RDKafkaErrorCode::Fatal, text);
+            self.fail(EndCode::TransactionFailed, RDKafkaErrorCode::Fatal, text);
         }
     }
 

@@ -105,6 +105,6 @@ pub(crate) fn put_back<'a>(
 
 pub(crate) fn warn_on_error(what: &str, result: Result<(), String>) {
     if let Err(error) = result {
-        tracing::warn!("{what} failed: {error}");
+        tracing::warn!(%error, "{what} failed");
     }
 }

@@ -209,7 +209,7 @@ impl Recovery {
         };
         let ended = tokio::time::timeout(FINISH_LIMIT, answers).await;
         if ended.is_err() {
-            tracing::warn!("the brokers do not answer where partitions continue");
+            tracing::warn!("the brokers do not answer the look-up of positions");
         }
     }
 
@@ -237,7 +237,7 @@ impl Recovery {
                         topic = partition.topic,
                         partition = partition.partition,
                         %error,
-                        "looking up where to continue failed, and is tried again"
+                        "the position could not be looked up, and the look-up is repeated"
                     );
                 }
             }
@@ -346,7 +346,7 @@ impl Recovery {
 async fn topic_ids<C: Client>(client: &Arc<C>, topics: BTreeSet<String>) -> Ids {
     let found = client.topic_ids(topics.into_iter().collect(), REQUEST_LIMIT);
     found.await.unwrap_or_else(|error| {
-        tracing::debug!(%error, "asking for the ids of the topics failed");
+        tracing::debug!(%error, "the topic ids could not be fetched");
         Ids::new()
     })
 }

@@ -52,7 +52,7 @@ impl Rewind {
             topic = self.partition.topic,
             partition = self.partition.number,
             offset = self.offset,
-            "the group goes back to the first message that was read and not handled; messages behind it come again"
+            "the group goes back to the first message that was read but not handled; later messages come again"
         );
     }
 }

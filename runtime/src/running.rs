@@ -34,7 +34,7 @@ impl<C: Client> Running<C> {
             pump = &mut self.pump => {
                 self.workers.abort_all();
                 return Err(RunError::Task(match pump {
-                    Ok(_) => "the pump ended by itself".into(),
+                    Ok(_) => "the pump ended unexpectedly".into(),
                     Err(error) => error.to_string(),
                 }));
             }
@@ -67,9 +67,10 @@ impl<C: Client> Running<C> {
         }
         let unfinished = self.workers.len();
         tracing::error!(
-            "{unfinished} of {} handlers were still busy after {:?} and are given up",
-            self.handlers,
-            self.stop_timeout
+            unfinished,
+            handlers = self.handlers,
+            limit = ?self.stop_timeout,
+            "handlers were still busy after the stopTimeout and are aborted"
         );
         self.workers.shutdown().await;
         ended.and(Err(RunError::StopTimeout {

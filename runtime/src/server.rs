@@ -80,7 +80,7 @@ pub enum RunError {
     Task(String),
     /// Handlers did not end within `stopTimeout`.
     #[error(
-        "{unfinished} handlers were still busy after the stopTimeout of {limit:?} and were given up"
+        "handlers were still busy after the stopTimeout of {limit:?}: {unfinished}. Let the handler answer sooner, or raise spec.stopTimeout"
     )]
     StopTimeout {
         /// Handlers that were given up.

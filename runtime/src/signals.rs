@@ -11,5 +11,7 @@ use tokio_util::sync::CancellationToken;
 /// # Errors
 /// When the process can't receive signals.
 pub fn stop_on_signal() -> io::Result<CancellationToken> {
-    on_signal(|name, _| tracing::info!("{name} again: the stop goes on"))
+    on_signal(|name, _| {
+        tracing::info!(signal = name, "a second signal: the stop continues");
+    })
 }

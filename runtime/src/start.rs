@@ -116,7 +116,11 @@ impl Joining {
                     Ok(beginning) => break beginning,
                     Err(error) => error,
                 };
-                tracing::warn!("{}", describe(&error, strategy));
+                tracing::warn!(
+                    %error,
+                    "the start offsets could not be looked up{}",
+                    hint(&error, strategy)
+                );
                 if began.elapsed() > OPEN_LIMIT
                     && let Some(overdue) = overdue.take()
                 {
@@ -167,21 +171,19 @@ impl Joining {
 
 /// librdkafka asks again while a transaction covers the offsets, and says only that the
 /// time was over.
-fn describe(error: &LookUpError, strategy: Strategy) -> String {
-    let in_transactions = strategy == Strategy::Transaction;
-    let hint = match error.code {
-        RDKafkaErrorCode::OperationTimedOut if in_transactions => {
+fn hint(error: &LookUpError, strategy: Strategy) -> &'static str {
+    match error.code {
+        RDKafkaErrorCode::OperationTimedOut if strategy == Strategy::Transaction => {
             "; either the group's coordinator does not answer, or a transaction that covers these offsets has not ended"
         }
         _ => "",
-    };
-    format!("looking up where to begin failed: {error}{hint}")
+    }
 }
 
 fn give_up(partitions: &[TopicPartition], error: &LookUpError) -> String {
     let names: Vec<_> = partitions.iter().map(TopicPartition::to_string).collect();
     format!(
-        "where to begin in {} could not be looked up for {} s ({error}). If the brokers are well, they have lost the end of a transaction that covers these offsets: see 'A transaction does not end' in the troubleshooting guide",
+        "the start offsets of {} could not be looked up for {} s: {error}. If the brokers are healthy, they have lost the end of a transaction that covers these offsets: see 'A transaction does not end' in the troubleshooting guide",
         names.join(", "),
         OPEN_LIMIT.as_secs()
     )
@@ -296,10 +298,19 @@ fn inherited(committed: &[Committed], all: bool) -> Inherited {
             }
             Ok(_) => {}
             Err(error) if !all => {
-                tracing::debug!("the metadata committed for {partition} is not used: {error}")
+                tracing::debug!(
+                    topic = partition.topic,
+                    partition = partition.partition,
+                    %error,
+                    "the commit metadata is ignored"
+                );
             }
             Err(error) => tracing::warn!(
-                "the metadata committed for {partition} is not used: {error}; what was handled beyond offset {offset} may come again"
+                topic = partition.topic,
+                partition = partition.partition,
+                offset,
+                %error,
+                "the commit metadata is ignored; messages that were handled beyond the committed offset may come again"
             ),
         }
     }

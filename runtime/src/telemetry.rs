@@ -67,7 +67,7 @@ impl Drop for Telemetry {
         if let Some(provider) = self.provider.take()
             && let Err(error) = provider.shutdown()
         {
-            tracing::warn!("the last traces could not be sent: {error}");
+            tracing::warn!(%error, "the last traces could not be sent");
         }
     }
 }

@@ -1,19 +1,27 @@
-//! What a container leaves behind about its end: Kubernetes shows the content of
+//! The termination message of a container: Kubernetes shows the content of
 //! `terminationMessagePath` in the pod's status.
 
 use std::fs;
 use std::io;
 use std::path::Path;
 
-/// Bytes that Kubernetes takes of a termination message.
-const LONGEST: usize = 4096;
+use crate::end_code::EndCode;
 
-/// Writes the message, cut to what Kubernetes takes.
+/// The maximum length of a termination message in Kubernetes, in bytes.
+const MAX_BYTES: usize = 4096;
+
+/// Writes an error and its code. A long error is cut to the limit of Kubernetes, before the
+/// code: the operator shows the last line in the consumer's status.
 ///
 /// # Errors
-/// When the file can't be written.
-pub(crate) fn write_message(path: &Path, message: &str) -> io::Result<()> {
-    fs::write(path, &message[..message.floor_char_boundary(LONGEST)])
+/// Returns an error if the file cannot be written.
+pub(crate) fn write_message(path: &Path, error: &str, code: EndCode) -> io::Result<()> {
+    let end = format!(" (code={code})");
+    let room = MAX_BYTES - end.len();
+    fs::write(
+        path,
+        [&error[..error.floor_char_boundary(room)], &end].concat(),
+    )
 }
 
 #[cfg(test)]
@@ -21,30 +29,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_replaces_what_is_in_the_file() {
+    fn a_message_replaces_the_content_of_the_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
         for message in ["the first, which is longer", "the second"] {
-            write_message(file.path(), message).unwrap();
-            assert_eq!(fs::read_to_string(file.path()).unwrap(), message);
+            write_message(file.path(), message, EndCode::StopTimeout).unwrap();
+            let written = fs::read_to_string(file.path()).unwrap();
+            assert_eq!(written, format!("{message} (code=StopTimeout)"));
         }
     }
 
     #[test]
-    fn a_long_message_is_cut_between_two_characters() {
+    fn a_long_message_is_cut_between_two_characters_and_keeps_its_code() {
+        let end = " (code=StopTimeout)";
+        let room = MAX_BYTES - end.len();
         let file = tempfile::NamedTempFile::new().unwrap();
         for (message, kept) in [
-            ("x".repeat(5000), 4096),
-            ("x".repeat(4096), 4096),
-            // Three bytes each: the last that fits ends at 4095.
-            ("€".repeat(2000), 4095),
+            ("x".repeat(5000), room),
+            ("x".repeat(room), room),
+            // Three bytes each: the last that fits ends two bytes before the limit.
+            ("€".repeat(2000), 4074),
         ] {
-            write_message(file.path(), &message).unwrap();
-            assert_eq!(fs::read_to_string(file.path()).unwrap(), message[..kept]);
+            write_message(file.path(), &message, EndCode::StopTimeout).unwrap();
+            let written = fs::read_to_string(file.path()).unwrap();
+            assert_eq!(written, [&message[..kept], end].concat());
         }
     }
 
     #[test]
     fn a_file_that_can_not_be_written_is_an_error() {
-        assert!(write_message(Path::new("/no/such/directory"), "why").is_err());
+        assert!(
+            write_message(Path::new("/no/such/directory"), "why", EndCode::StopTimeout).is_err()
+        );
     }
 }

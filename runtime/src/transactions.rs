@@ -63,7 +63,7 @@ pub enum TransactionsError {
     Configuration(KafkaError),
     /// The brokers refused the transactional id, or did not answer.
     #[error(
-        "no transactions under the transactional id '{id}': {reason}. The user needs the operations Write and Describe on transactional ids that begin with the group"
+        "the transactional id '{id}' can't be used: {reason}. The user needs the operations Write and Describe on transactional ids that begin with the group"
     )]
     Refused {
         /// The transactional id.
@@ -348,7 +348,7 @@ impl Worker {
                 topic,
                 bytes,
                 limit = BUFFER_BYTES,
-                "a record is larger than a transaction may have"
+                "a record exceeds the size limit of a transaction"
             );
             let code = RDKafkaErrorCode::MessageSizeTooLarge;
             return Err(Refusal::Record { place, code });
@@ -400,7 +400,8 @@ impl Worker {
         match aborted {
             Err(refusal) if !given_up() => {
                 tracing::warn!(
-                    "a transaction could not be aborted ({refusal}); a new producer ends it"
+                    error = %refusal,
+                    "a transaction could not be aborted; a new producer aborts it"
                 );
                 self.renew(given_up)
             }

@@ -136,8 +136,8 @@ async fn a_commit_in_order_that_is_refused_for_long_ends_it() {
     assert!(handled.elapsed() > limit.mul_f64(0.9));
     assert_eq!(
         ended.expect_err("the failure ends it").to_string(),
-        "topic orders partition 0 offset 0: the commit failed: it was refused for 1s, the last \
-         time with RebalanceInProgress (Broker: Group rebalance in progress)"
+        "topic orders partition 0 offset 0: the commit failed: the coordinator refused it \
+         for 1s, at last with RebalanceInProgress (Broker: Group rebalance in progress)"
     );
     assert_eq!(recorder.seen().len(), 1);
     assert_eq!(mock.committed("test.group", 1), [None]);

@@ -209,9 +209,12 @@ impl Consumer {
     /// As [`Consumer::wait_until`].
     pub async fn wait_until_it_can_stop(&self, limit: Duration) -> Result<(), ConsumerError> {
         let said = async || {
-            ["waiting for the handler at", "the handler is embedded"]
-                .iter()
-                .any(|text| self.count(text) > 0)
+            [
+                "waiting for the handler to accept",
+                "the handler is embedded",
+            ]
+            .iter()
+            .any(|text| self.count(text) > 0)
         };
         self.wait_until("it to heed signals", limit, said).await
     }

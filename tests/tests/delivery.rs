@@ -109,15 +109,23 @@ async fn the_error_that_ends_it_is_left_in_the_termination_log() -> Outcome {
         .termination_log(&log)
         .start()?;
     assert_eq!(consumer.wait(SOON).await?.code(), Some(1));
-    assert_eq!(std::fs::read_to_string(&log)?, expected);
+    let written = std::fs::read_to_string(&log)?;
+    assert_eq!(written, format!("{expected} (code=MessageFailed)"));
 
-    // Where it can't be written, the program still says so, and why it ended.
+    // If the file can't be written, the program reports that, and the error that ended it.
     let consumer = Launch::new(&scene.in_order())
         .termination_log(dir.path())
         .start()?;
     assert_eq!(consumer.wait(SOON).await?.code(), Some(1));
-    assert_eq!(consumer.count(&format!("error: {expected}")), 1);
-    assert_eq!(consumer.count("warning: the reason can't be written to"), 1);
+    let last = consumer.lines().pop().map(|line| line.text);
+    let end = format!("code=MessageFailed error={expected}");
+    assert!(
+        last.is_some_and(|line| line.ends_with(&end)),
+        "{}",
+        consumer.tail()
+    );
+    let warning = "warning: the termination message can't be written to";
+    assert_eq!(consumer.count(warning), 1);
 
     // Nothing is left by a stop.
     scene.recorder.behave(|_| Reply::ok());
@@ -145,7 +153,7 @@ async fn stop_ends_an_in_order_consumer_and_the_message_comes_again() -> Outcome
             "Unhandled error while trying to process a message, terminating the server";
         assert_eq!(consumer.count(terminating), 1, "{}", consumer.tail());
         let reason = format!(
-            "error: topic {} partition 0 offset {POISON}: the handler failed at attempt 1: \
+            "code=MessageFailed error=topic {} partition 0 offset {POISON}: the handler failed at attempt 1: \
              the handler answered 422 Unprocessable Entity: no such order",
             scene.topic
         );
@@ -241,7 +249,7 @@ async fn attempts_are_counted_and_wait_ever_longer() -> Outcome {
             "{waited:?} instead of {wait} ms"
         );
     }
-    let retries = lines(&consumer, "the handler failed, trying again in");
+    let retries = lines(&consumer, "the handler failed; the next attempt follows");
     assert_eq!(retries.len(), 4);
     assert_eq!(retries[3]["attempt"], 4);
     assert_eq!(retries[3]["offset"], POISON);

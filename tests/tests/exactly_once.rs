@@ -152,7 +152,7 @@ async fn a_record_that_can_not_be_produced_ends_the_consumer_and_names_its_messa
     assert!(!status.success());
     let said = consumer.tail().to_string();
     let expected = format!(
-        "topic {topic} partition 0 offset 0: a record that its handler gave can't be produced to topic 'no-such-topic'"
+        "topic {topic} partition 0 offset 0: a record from its handler can't be produced to topic 'no-such-topic'"
     );
     assert!(said.contains(&expected), "{said}");
     let committed = groups::committed(bootstrap, &group, &topic).await?;
@@ -176,7 +176,7 @@ async fn records_without_transactions_are_a_failure_and_not_lost_in_silence() ->
     let status = consumer.wait(SOON).await?;
     assert!(!status.success());
     let said = consumer.tail().to_string();
-    assert!(said.contains("which takes commit: Transactional"), "{said}");
+    assert!(said.contains("which needs commit: Transactional"), "{said}");
     Ok(())
 }
 

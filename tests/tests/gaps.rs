@@ -319,10 +319,16 @@ async fn metadata_that_can_not_be_used_is_told_once_and_costs_only_repetition() 
     let damaged = known.replace("penstock/1:B", "penstock/1:C");
     let newer = known.replace("penstock/1", "penstock/4");
     for (metadata, reason) in [
-        ("owner=billing", "it was not written by Penstock"),
-        (&damaged, "it is damaged: its checksum is wrong"),
-        (&newer, "its version is not known here"),
-        (&other, "it belongs to offset 4, and 5 is committed"),
+        ("owner=billing", "the metadata was not written by Penstock"),
+        (&damaged, "the metadata is damaged: its checksum is wrong"),
+        (
+            &newer,
+            "the version of the metadata is not known to this release",
+        ),
+        (
+            &other,
+            "the metadata belongs to offset 4, and 5 is committed",
+        ),
     ] {
         let scene = Scene::new(1).await?;
         let five = Position::new(&scene.topic, 0, 5);
@@ -331,7 +337,7 @@ async fn metadata_that_can_not_be_used_is_told_once_and_costs_only_repetition() 
         scene.wait_for_committed(&consumer).await?;
         assert!(consumer.stop(SOON).await?.success());
         let told = format!(
-            "the metadata committed for {}/0 is not used: {reason};",
+            "topic=\"{}\" partition=0 offset=5 error={reason}",
             scene.topic
         );
         assert_eq!(consumer.count(&told), 1, "{}", consumer.tail());
@@ -364,7 +370,7 @@ async fn brokers_that_take_less_metadata_are_given_less() -> Outcome {
     );
     let consumer = Consumer::start(&manifest)?;
     consumer
-        .wait_for_line("the brokers take no such long metadata", SOON)
+        .wait_for_line("the brokers refuse commit metadata of this length", SOON)
         .await?;
     let what = "all that fails at first to have failed";
     let all = scene.produced.len();
@@ -420,7 +426,9 @@ async fn a_poison_message_reaches_its_limit_across_stops() -> Outcome {
         let mut stops = Vec::new();
         for attempt in 1..5 {
             let consumer = Consumer::start(&manifest)?;
-            consumer.wait_for_line("trying again in", SOON).await?;
+            consumer
+                .wait_for_line("the next attempt follows", SOON)
+                .await?;
             assert_eq!(scene.attempts(POISON).last(), Some(&attempt));
             let stopping = Instant::now();
             assert!(consumer.stop(SOON).await?.success(), "{}", consumer.tail());

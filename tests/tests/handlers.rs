@@ -90,7 +90,9 @@ async fn fails_once(reply: Reply, timeout: &str, reason: &str) -> Result<Verdict
         .set("/delivery/maxAttempts", 2)
         .set("/handler/timeout", timeout);
     let consumer = Consumer::start(&manifest)?;
-    consumer.wait_for_line("trying again in", SOON).await?;
+    consumer
+        .wait_for_line("the next attempt follows", SOON)
+        .await?;
     assert_eq!(consumer.count(reason), 1, "{}", consumer.tail());
     let deliveries = scene.finish(consumer).await?;
     let attempts = attempts_at(&deliveries, 3);
@@ -212,7 +214,7 @@ async fn one_that_comes_up_late_is_waited_for() -> Outcome {
     scene.recorder.down().await;
     let consumer = Consumer::start(&scene.in_order())?;
     consumer
-        .wait_for_line("waiting for the handler at", SOON)
+        .wait_for_line("waiting for the handler to accept", SOON)
         .await?;
     sleep(Duration::from_secs(2)).await;
     let members = groups::describe(&scene.bootstrap, &scene.group)

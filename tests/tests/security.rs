@@ -124,7 +124,8 @@ impl Scene {
             "{}",
             consumer.tail()
         );
-        let failed = consumer.count("error: failed getting metadata from 127.0.0.1:");
+        let failed =
+            consumer.count("code=BrokersUnreachable error=failed getting metadata from 127.0.0.1:");
         assert_eq!(failed, 1, "{}", consumer.tail());
         assert!(consumer.count(cause) >= 1, "{}", consumer.tail());
         for line in consumer.lines() {
@@ -250,7 +251,7 @@ async fn a_secret_that_is_missing_is_told_at_once() -> Outcome {
         .set("/kafka/authentication", scram("scram-sha-512"));
     let consumer = scene.start(&manifest)?;
     assert_eq!(consumer.wait(SOON).await?.code(), Some(1));
-    let expected = "error: Secret 'ann' has no readable entry 'password'";
+    let expected = "code=SecretNotFound error=Secret 'ann' has no readable entry 'password'";
     assert_eq!(consumer.count(expected), 1, "{}", consumer.tail());
     assert_eq!(scene.recorder.count(), 0);
     Ok(())

@@ -34,7 +34,7 @@ pub enum DevError {
     )]
     OneStdin,
     #[error(
-        "--handler-port: the manifest's handler listens on the socket {}, not on a port; leave it out", .0.display()
+        "--handler-port: the manifest's handler listens on the socket {}, not on a port; leave --handler-port out", .0.display()
     )]
     PortForSocket(PathBuf),
     #[error(
@@ -42,15 +42,15 @@ pub enum DevError {
     )]
     PortForEmbedded,
     #[error(
-        "spec.handler.protocol is Embedded: the consumer is a program built on the runtime library; give the program as the command, behind '--'"
+        "spec.handler.protocol is Embedded: the consumer is a program built on the runtime library; give the program as the command after '--'"
     )]
     NoProgram,
     #[error(
-        "--produce-topic: the consumer does not read '{topic}', but {topics}; name one of these"
+        "--produce-topic: the consumer does not read '{topic}', it reads {topics}; name one of these topics"
     )]
     UnreadTopic { topic: String, topics: String },
     #[error(
-        "the {page} page can't be served at {address}: {source}; end the program that listens there, or choose another address with --{page}-address ({}:0 takes any port that is free)", address.ip()
+        "the {page} page can't be served at {address}: {source}; end the program that listens there, or choose another address with --{page}-address ({}:0 takes any free port)", address.ip()
     )]
     Page {
         page: &'static str,
@@ -58,7 +58,7 @@ pub enum DevError {
         source: io::Error,
     },
     #[error(
-        "the handler can't listen on port {port}: {source}; end the program that listens there, or choose another port with --handler-port (0: any that is free)"
+        "the handler can't listen on port {port}: {source}; end the program that listens there, or choose another port with --handler-port (0 takes any free port)"
     )]
     HandlerPort { port: u16, source: io::Error },
     #[error("spec.handler.socket: its directory {} can't be made: {source}; choose a path that this user may write, or a port", directory.display())]
@@ -66,16 +66,16 @@ pub enum DevError {
         directory: PathBuf,
         source: io::Error,
     },
-    #[error("the broker in this process can't be started: {0}; use one of your own with --brokers")]
+    #[error("the broker in this process can't be started: {0}; name another broker with --brokers")]
     Broker(KafkaError),
     #[error("'{program}' can't be started: {}", start_remedy(program, .source))]
     Start { program: String, source: io::Error },
     #[error(
-        "the handler '{program}' ended with {status} before it accepted connections; what it wrote is above"
+        "the handler '{program}' ended with {status} before it accepted connections; its output is above"
     )]
     EndedEarly { program: String, status: ExitStatus },
     #[error(
-        "the handler '{program}' does not listen on {target} after {limit:?}; let it listen on the address in {variable}, correct spec.handler.{field}, or give it longer with --start-timeout"
+        "the handler '{program}' does not listen on {target} after {limit:?}; let it listen on the address in {variable}, correct spec.handler.{field}, or raise --start-timeout"
     )]
     NotListening {
         program: String,
@@ -85,17 +85,17 @@ pub enum DevError {
         field: &'static str,
     },
     #[error(
-        "no handler accepts connections on {target} after {limit:?}; start it, or give its command behind '--'"
+        "no handler accepts connections on {target} after {limit:?}; start it, or give its command after '--'"
     )]
     NobodyListening { target: String, limit: Duration },
     #[error(
-        "the handler '{program}' ended with {status} while messages were being handled; what it wrote is above. What was not committed comes again at the next start"
+        "the handler '{program}' ended with {status} while messages were being handled; its output is above. Messages that were not committed come again at the next start"
     )]
     HandlerEnded { program: String, status: ExitStatus },
-    #[error("the consumer '{program}' ended with {status}; what it wrote is above")]
+    #[error("the consumer '{program}' ended with {status}; its output is above")]
     ConsumerEnded { program: String, status: ExitStatus },
     #[error(
-        "the consumer '{program}' serves no metrics at {address} after {limit:?}; with protocol Embedded the command must be a program built on the runtime library, which reads PENSTOCK_METRICS_ADDRESS. It may have longer with --start-timeout"
+        "the consumer '{program}' serves no metrics at {address} after {limit:?}; with protocol Embedded the command must be a program built on the runtime library, which reads PENSTOCK_METRICS_ADDRESS. If it needs longer, raise --start-timeout"
     )]
     NoMetrics {
         program: String,
@@ -103,13 +103,13 @@ pub enum DevError {
         limit: Duration,
     },
     #[error(
-        "the consumer '{program}' did not end within {limit:?} of the stop and was killed; let its handlers end sooner, or raise spec.stopTimeout"
+        "the consumer '{program}' did not end within {limit:?} of the stop and was killed; let its handlers answer sooner, or raise spec.stopTimeout"
     )]
     ConsumerKilled { program: String, limit: Duration },
     #[error("the messages can't be read: {0}")]
     ProduceInput(Unreadable),
     #[error(
-        "{file}, line {line}: there is no {separator:?} between key and value; correct the line, or --key-separator"
+        "{file}, line {line}: the separator {separator:?} between key and value is missing; correct the line, or --key-separator"
     )]
     NoKey {
         file: String,
@@ -124,7 +124,7 @@ pub enum DevError {
     },
     #[error("the producer refused its configuration: {}; correct spec.kafka.config", error_text(.0))]
     Producer(KafkaError),
-    #[error("the beginning of the group's reading can't be found out: {0}")]
+    #[error("the start offsets of the group can't be looked up: {0}")]
     StartOffsets(KafkaError),
     #[error("{0}; give the directory of Secrets with --secrets DIR, as DIR/SECRET/ENTRY")]
     Secret(SecretError),
@@ -134,7 +134,7 @@ pub enum DevError {
         /// Whether `onFailure` is Stop.
         stops: bool,
     },
-    #[error("the manifest's copy for the consumer can't be written: {0}")]
+    #[error("the copy of the manifest for the consumer can't be written: {0}")]
     Copy(io::Error),
     #[error("signals can't be received: {0}")]
     Signals(io::Error),
@@ -144,7 +144,7 @@ pub enum DevError {
     Http(#[from] HttpHandlerError),
     #[error("the metrics can't be set up: {0}")]
     Metrics(String),
-    #[error("the process can't run tasks: {0}")]
+    #[error("tasks can't be started: {0}")]
     Tasks(io::Error),
     #[error("a task ended unexpectedly: {0}")]
     Task(String),
@@ -163,7 +163,7 @@ impl DevError {
 fn start_remedy(program: &str, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound if program.contains('/') => {
-            "there is no such file; correct the path behind '--'".to_owned()
+            "there is no such file; correct the path after '--'".to_owned()
         }
         io::ErrorKind::NotFound => format!(
             "there is no such program in PATH; install it, or write its path (./{program} for one in this directory)"
@@ -181,7 +181,9 @@ fn produce_remedy(error: &KafkaError) -> &'static str {
         Some(Code::MessageSizeTooLarge) => {
             "; shorten it, or raise message.max.bytes in spec.kafka.config and at the brokers"
         }
-        Some(Code::MessageTimedOut) => "; check that the brokers are up and reachable from here",
+        Some(Code::MessageTimedOut) => {
+            "; check that the brokers are running and reachable from here"
+        }
         Some(Code::TopicAuthorizationFailed) => "; this user needs the right to write to the topic",
         _ => "",
     }
@@ -200,10 +202,10 @@ fn run_remedy(error: &RunError, stops: bool) -> &'static str {
         RunError::Failure(Failure::Message { cause, .. })
             if stops && matches!(**cause, Cause::Handler { .. }) =>
         {
-            "\nThe message is not committed and comes again. Correct the handler, or set spec.delivery.onFailure to Skip or DeadLetter to go on without such messages"
+            "\nThe message is not committed and comes again. Correct the handler, or set spec.delivery.onFailure to Skip or DeadLetter to continue without such messages"
         }
         RunError::StopTimeout { .. } => {
-            "\nTheir messages come again, unless they were committed as read. Let the handler answer sooner, or raise spec.stopTimeout"
+            "\nThe messages of these handlers come again, unless they were committed as read"
         }
         _ => "",
     }

@@ -130,14 +130,14 @@ fn unknown(reason: String) -> Outcome {
 fn judge(refusal: &Refusal, records: &[Covered], partitions: &[Arc<Partition>]) -> TransactionEnd {
     match refusal {
         Refusal::Aborted(code) if passes(*code) || is_undone(*code) => {
-            tracing::warn!("a transaction was aborted ({code}); it is begun again");
+            tracing::warn!(error = %code, "a transaction was aborted and is repeated");
             TransactionEnd::Aborted
         }
         Refusal::Record { place, code } => {
             let covered = &records[*place];
             let partition = &partitions[covered.partition];
             TransactionEnd::Failed(format!(
-                "topic {} partition {} offset {}: a record that its handler gave can't be produced to topic '{}' ({} bytes): {code}. Create the topic, or correct the handler",
+                "topic {} partition {} offset {}: a record from its handler can't be produced to topic '{}' ({} bytes): {code}. Create the topic, or correct the handler",
                 partition.topic,
                 partition.number,
                 covered.offset,
@@ -147,7 +147,7 @@ fn judge(refusal: &Refusal, records: &[Covered], partitions: &[Arc<Partition>]) 
         }
         Refusal::Aborted(code) => TransactionEnd::Failed(format!("a transaction failed: {code}")),
         Refusal::Fatal(reason) => TransactionEnd::Failed(format!(
-            "a transaction failed, and perhaps another process has taken over: {reason}"
+            "a transaction failed, and another process may own the partitions: {reason}"
         )),
     }
 }

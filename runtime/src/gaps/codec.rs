@@ -82,25 +82,25 @@ const BITMAP: u8 = 1;
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum GapsError {
     /// Another program's.
-    #[error("it was not written by Penstock")]
+    #[error("the metadata was not written by Penstock")]
     Foreign,
     /// Of another version.
-    #[error("its version is not known here")]
+    #[error("the version of the metadata is not known to this release")]
     Version,
     /// Longer than any that is written.
-    #[error("it is too long")]
+    #[error("the metadata is too long")]
     TooLong,
     /// Not base64.
-    #[error("it is damaged: {0}")]
+    #[error("the metadata is damaged: {0}")]
     Base64(#[from] base64::DecodeError),
     /// The checksum differs.
-    #[error("it is damaged: its checksum is wrong")]
+    #[error("the metadata is damaged: its checksum is wrong")]
     Checksum,
     /// The checksum is right and what it covers is not.
-    #[error("it is damaged: {0}")]
+    #[error("the metadata is damaged: {0}")]
     Malformed(&'static str),
     /// Written for another committed offset: somebody moved the group.
-    #[error("it belongs to offset {base}, and {committed} is committed")]
+    #[error("the metadata belongs to offset {base}, and {committed} is committed")]
     OtherOffset {
         /// The offset that it was written for.
         base: i64,

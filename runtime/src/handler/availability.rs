@@ -104,7 +104,7 @@ impl Availability {
                 reason = lack.label(),
                 error = %detail,
                 ?waited,
-                "{}; messages wait for it and spend no attempt. Look at the handler's own log",
+                "{}; messages wait for it and spend no attempt. See the handler's log",
                 lack.text()
             );
             *away = Some(Away {

@@ -53,7 +53,7 @@ impl Health {
             Ok(Ok(false)) => self.answer(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "unhealthy",
-                Some("the health check says no".into()),
+                Some("the health check returned false".into()),
             ),
             Ok(Err(error)) => self.answer(
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -77,7 +77,9 @@ impl Health {
         let stuck = if silence > PUMP_SILENCE {
             Some(format!("the pump has been silent for {silence:?}"))
         } else if attempt > self.timeout + ATTEMPT_GRACE {
-            Some(format!("a handler has been at one message for {attempt:?}"))
+            Some(format!(
+                "a handler has been busy with one message for {attempt:?}"
+            ))
         } else {
             failing.map(|FailingCommits { name, duration }| {
                 format!("commits of {name} have been failing for {duration:?}")

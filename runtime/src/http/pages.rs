@@ -72,7 +72,7 @@ impl Server {
             let serving = axum::serve(listener, router)
                 .with_graceful_shutdown(async move { stopped.cancelled().await });
             if let Err(error) = serving.await {
-                tracing::warn!("serving a page ended: {error}");
+                tracing::warn!(%error, "the server of a page ended");
             }
         });
         Self { stop, task }

@@ -60,7 +60,7 @@ pub enum ConnectError {
     #[error("{}", unknown_topic(.0))]
     UnknownTopic(TopicName),
     /// The subscription was refused.
-    #[error("subscribing failed: {0}")]
+    #[error("the subscription failed: {0}")]
     Subscribe(KafkaError),
     /// The process is stopping.
     #[error("stopped before the topics were known")]
@@ -249,8 +249,8 @@ async fn reach_a_leader(
         let _ = consumer.poll(Duration::ZERO);
     }
     tracing::warn!(
-        "no leader of the topics answered within {} s, and the Kafka client does not say why; it is tried further",
-        METADATA_TIMEOUT.as_secs()
+        limit = ?METADATA_TIMEOUT,
+        "no leader of the topics answered, and the Kafka client reports no cause; it continues to try"
     );
     Ok(())
 }

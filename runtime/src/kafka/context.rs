@@ -124,7 +124,7 @@ impl ConsumerContext for Context {
                 _ => consumer.unassign(),
             };
             if let Err(error) = given_up {
-                tracing::warn!("giving up the partitions at the close failed: {error}");
+                tracing::warn!(%error, "the partitions could not be released at the close");
             }
             if !assign {
                 log_revoked(&topic_partitions(partitions));
@@ -194,7 +194,7 @@ fn log_commits(outcomes: &[CommitOutcome]) {
         match (outcome.result, outcome.offset) {
             (Err(code), _) if code != RDKafkaErrorCode::NoOffset => {
                 tracing::error!("commit error topic {topic} partition {partition} offset {offset}");
-                tracing::debug!("the commit failed with {code}");
+                tracing::debug!(topic, partition, offset, error = %code, "the commit failed");
             }
             (Ok(()), Some(_)) => {
                 tracing::debug!(

@@ -9,6 +9,8 @@
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use crate::end_code::EndCode;
+
 /// Returns what the error says, without the value of a property: it may be a credential, and
 /// the text goes to logs, events and statuses.
 pub fn error_text(error: &KafkaError) -> String {
@@ -129,6 +131,29 @@ pub(crate) fn judge_fetch(code: RDKafkaErrorCode) -> FetchError {
         // Of the connection, the group or a look-up of offsets.
         code if mends_itself(code) || is_between_generations(code) => FetchError::Retried,
         _ => FetchError::Fatal,
+    }
+}
+
+/// Returns `true` if the brokers refused a record for what it is: they would refuse it
+/// again, and perhaps not another one in its place.
+pub(crate) fn end_code(code: RDKafkaErrorCode) -> EndCode {
+    match code {
+        RDKafkaErrorCode::TopicAuthorizationFailed
+        | RDKafkaErrorCode::GroupAuthorizationFailed
+        | RDKafkaErrorCode::ClusterAuthorizationFailed
+        | RDKafkaErrorCode::TransactionalIdAuthorizationFailed => EndCode::AuthorizationFailed,
+        RDKafkaErrorCode::UnknownTopic
+        | RDKafkaErrorCode::UnknownTopicOrPartition
+        | RDKafkaErrorCode::UnknownPartition => EndCode::TopicNotFound,
+        RDKafkaErrorCode::UnreleasedInstanceId
+        | RDKafkaErrorCode::FencedInstanceId
+        | RDKafkaErrorCode::UnsupportedAssignor
+        | RDKafkaErrorCode::InconsistentGroupProtocol
+        | RDKafkaErrorCode::GroupMaxSizeReached => EndCode::GroupRefused,
+        RDKafkaErrorCode::BadMessage
+        | RDKafkaErrorCode::BadCompression
+        | RDKafkaErrorCode::NotImplemented => EndCode::RecordsUnreadable,
+        _ => EndCode::KafkaError,
     }
 }
 

@@ -27,8 +27,9 @@ impl FetchErrors {
             tracing::warn!(
                 topic,
                 error = %code,
+                detail = %text,
                 suppressed = more,
-                "a fetch failed and is retried from the same offset: {text}"
+                "a fetch failed and is retried from the same offset"
             );
         }
     }

@@ -89,7 +89,7 @@ impl Client for Consumer {
                 let stopped: Vec<_> = to.iter().map(|it| it.partition.clone()).collect();
                 if let Err(error) = self.incremental_unassign(&list(&stopped)) {
                     // Perhaps an earlier try has done so, and failed behind it.
-                    tracing::debug!("stopping partitions failed: {error}");
+                    tracing::debug!(%error, "the partitions could not be unassigned");
                 }
                 self.incremental_assign(&start_list(to).map_err(describe)?)
             }
@@ -233,14 +233,17 @@ impl Client for Consumer {
         thread::spawn(move || {
             match Arc::into_inner(self) {
                 Some(client) => drop(client),
-                None => tracing::error!("the Kafka client is still in use and leaves no group"),
+                None => {
+                    tracing::error!("the Kafka client is still in use and can't leave its group")
+                }
             }
             // Fails only when nobody waits any more.
             let _ = closed.send(());
         });
         if tokio::time::timeout(LEAVE_LIMIT, closing).await.is_err() {
             tracing::warn!(
-                "the group was not left within {LEAVE_LIMIT:?}: the brokers do not answer"
+                limit = ?LEAVE_LIMIT,
+                "the consumer could not leave its group: the brokers do not answer"
             );
         }
     }

@@ -19,7 +19,7 @@ pub(crate) use connect::{Target, connect};
 pub(crate) use context::{Context, log_client_error, log_librdkafka, log_revoked};
 pub use errors::error_text;
 pub(crate) use errors::{
-    FetchError, is_between_generations, is_for_good, is_of_the_batch, is_refused_record,
+    FetchError, end_code, is_between_generations, is_for_good, is_of_the_batch, is_refused_record,
     judge_fetch, mends_itself,
 };
 pub(crate) use fetch_errors::FetchErrors;

@@ -21,6 +21,7 @@ use rdkafka_sys::bindings as sys;
 use rdkafka_sys::types::RDKafkaErrorCode;
 
 use super::Consumer;
+use super::errors::end_code;
 use super::seam::{
     ConsumeError, Fetched, Fetcher, OutOfRange, PartitionHandle, StartOffset, TopicId,
 };
@@ -272,8 +273,10 @@ impl Fetcher for MessageQueue {
                 // SAFETY: as above; the text is copied before the message is freed.
                 error => unsafe {
                     let text = CStr::from_ptr(sys::rd_kafka_message_errstr(raw));
+                    let code = error.into();
                     let error = ConsumeError {
-                        code: error.into(),
+                        code,
+                        end: end_code(code),
                         text: text.to_string_lossy().into_owned(),
                         topic: topic_name(),
                         partition: (partition >= 0).then_some(partition),

@@ -13,6 +13,7 @@ use std::time::Duration;
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::oneshot;
 
+use crate::end_code::EndCode;
 use crate::partition::Partition;
 use crate::record::Record;
 use crate::transactions::{Outcome, Transaction};
@@ -118,6 +119,8 @@ pub(crate) type FoundEdges = Vec<(TopicPartition, Result<i64, RDKafkaErrorCode>)
 #[derive(Debug, Clone)]
 pub(crate) struct ConsumeError {
     pub(crate) code: RDKafkaErrorCode,
+    /// The code with which the runtime ends.
+    pub(crate) end: EndCode,
     pub(crate) text: String,
     pub(crate) topic: String,
     pub(crate) partition: Option<i32>,

@@ -196,9 +196,10 @@ impl Partition {
         let limit = limit.min((refused / 2).max(has_room));
         self.metadata_limit.store(limit, Ordering::Relaxed);
         tracing::warn!(
-            "the brokers take no such long metadata for {}/{}: at most {limit} bytes are tried; offset.metadata.max.bytes is less than its default",
-            self.topic,
-            self.number
+            topic = self.topic,
+            partition = self.number,
+            limit,
+            "the brokers refuse commit metadata of this length, and the runtime shortens it; raise offset.metadata.max.bytes of the brokers to its default"
         );
     }
 

@@ -6,7 +6,8 @@ use rdkafka::error::RDKafkaErrorCode;
 use tokio::time::Instant;
 
 use super::{POLL_INTERVAL, Pump};
-use crate::kafka::{Client, CommitOutcome, ConsumeError, Event, PollError, mends_itself};
+use crate::end_code::EndCode;
+use crate::kafka::{Client, CommitOutcome, ConsumeError, Event, PollError, end_code, mends_itself};
 use crate::partition::CommitPoint;
 use crate::worker::Delivery;
 
@@ -36,13 +37,14 @@ impl<C: Client> Pump<C> {
             // Errors that the client mends by itself were logged; the others end the
             // consumer as a message with an error does.
             Some(PollError::Client(code)) if !mends_itself(code) => {
-                self.fail(code, code.to_string());
+                self.fail(end_code(code), code, code.to_string());
             }
             Some(PollError::StrayMessage(message)) => {
                 // Partitions are attached before they are assigned.
-                tracing::error!("a message came past the message queue: {message}");
-                let text = "a message came past the message queue".into();
-                self.fail(RDKafkaErrorCode::BadMessage, text);
+                let text = "librdkafka delivered a message outside the message queue";
+                tracing::error!(record = %message, "{text}");
+                let text = text.into();
+                self.fail(EndCode::InternalError, RDKafkaErrorCode::BadMessage, text);
             }
             Some(PollError::Client(_)) | None => {}
         }
@@ -73,10 +75,11 @@ impl<C: Client> Pump<C> {
     }
 
     /// Ends the consumer, as a message with an error does.
-    pub(super) fn fail(&mut self, code: RDKafkaErrorCode, text: String) {
+    pub(super) fn fail(&mut self, end: EndCode, code: RDKafkaErrorCode, text: String) {
         let topic = String::new();
         let error = ConsumeError {
             code,
+            end,
             text,
             topic,
             partition: None,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::Pump;
+use crate::end_code::EndCode;
 use crate::kafka::{Client, Fetcher as _, TopicPartition};
 use crate::partition::Keeper;
 use crate::rebalance::{self, Revocation};
@@ -29,7 +30,8 @@ impl<C: Client> Pump<C> {
     pub(super) fn advance_joining(&mut self) {
         if let Some(mut joining) = self.joining.take() {
             if let Some(text) = joining.overdue() {
-                self.fail(RDKafkaErrorCode::UnstableOffsetCommit, text);
+                let code = RDKafkaErrorCode::UnstableOffsetCommit;
+                self.fail(EndCode::TransactionStuck, code, text);
             }
             match joining.beginning() {
                 Some(beginning) => self.assign(beginning),
@@ -40,7 +42,11 @@ impl<C: Client> Pump<C> {
 
     pub(super) fn assign(&mut self, mut beginning: Beginning) {
         if let Some(text) = beginning.refused.take() {
-            self.fail(RDKafkaErrorCode::AutoOffsetReset, text);
+            self.fail(
+                EndCode::OffsetMissing,
+                RDKafkaErrorCode::AutoOffsetReset,
+                text,
+            );
         }
         let client: Keeper = Arc::clone(&self.parts.client) as Keeper;
         let starts = std::mem::take(&mut beginning.starts);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::Pump;
+use crate::end_code::EndCode;
 use crate::gaps::Gaps;
 use crate::kafka::{Client, Fetcher as _, StartOffset};
 use crate::metrics::Metrics;
@@ -47,7 +48,11 @@ impl<C: Client> Pump<C> {
                 }
                 Found::Begun(beginning) => {
                     if let Some(text) = beginning.refused {
-                        self.fail(RDKafkaErrorCode::AutoOffsetReset, text);
+                        self.fail(
+                            EndCode::OffsetMissing,
+                            RDKafkaErrorCode::AutoOffsetReset,
+                            text,
+                        );
                         continue;
                     }
                     for start in &beginning.starts {
@@ -56,7 +61,8 @@ impl<C: Client> Pump<C> {
                     starts.extend(beginning.starts);
                 }
                 Found::Refused(lost) => {
-                    self.fail(RDKafkaErrorCode::AutoOffsetReset, ends(&partition, &lost));
+                    let text = ends(&partition, &lost);
+                    self.fail(EndCode::OffsetLost, RDKafkaErrorCode::AutoOffsetReset, text);
                 }
             }
         }
@@ -162,9 +168,10 @@ impl<C: Client> Pump<C> {
             position = partition.read_position(),
             skipped_from = lost.skipped.start,
             skipped_to,
+            skipped,
             unsettled,
             offset,
-            "the brokers no longer have the position: {skipped} offsets are skipped, and reading continues at {offset}"
+            "the brokers no longer have the position; the runtime continues at this offset"
         );
     }
 
@@ -206,7 +213,7 @@ pub(super) fn report_departure(metrics: &Metrics, partition: &Partition, departu
         reason,
         unsettled = departure.unsettled,
         departs_at = offset,
-        "the log was truncated while no consumer read it: what the group's metadata says of offset {offset} and those behind it is void"
+        "the log was truncated while no consumer read it; the commit metadata is ignored from this offset on"
     );
 }
 

@@ -103,8 +103,11 @@ fn store(client: &impl Client, read: &[(Arc<Partition>, i64)]) {
         if let Err(reason) = client.store(entry(partition, &point)) {
             // It was revoked a moment ago, and its next owner begins before.
             tracing::debug!(
-                "storing the offset of {} failed: {reason}",
-                partition.name()
+                topic = partition.topic,
+                partition = partition.number,
+                offset,
+                error = %reason,
+                "the offset could not be stored"
             );
         }
     }

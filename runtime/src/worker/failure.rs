@@ -5,6 +5,7 @@ use std::fmt;
 use thiserror::Error;
 
 use crate::dead_letter::DeadLetterError;
+use crate::end_code::EndCode;
 
 /// Where a message lies.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -33,8 +34,13 @@ impl fmt::Display for Position {
 #[derive(Debug, Error)]
 pub enum Failure {
     /// Kafka gave an error instead of a message.
-    #[error("KafkaError: {0}")]
-    Kafka(String),
+    #[error("KafkaError: {text}")]
+    Kafka {
+        /// The code of the error.
+        code: EndCode,
+        /// The text of the error.
+        text: String,
+    },
     /// A message could not be dealt with.
     #[error("{position}: {cause}")]
     Message {
@@ -66,7 +72,7 @@ pub enum Cause {
 
 /// A handler's reason in a log: each line break with the spaces around it is one space, and a
 /// long one is cut. A handler may give any text, and none may look like a line of the log.
-pub(super) struct Reason<'a>(pub(super) &'a str);
+pub(crate) struct Reason<'a>(pub(crate) &'a str);
 
 /// The maximum length of a reason in a log, in bytes.
 const MAX_REASON_BYTES: usize = 4096;

@@ -12,7 +12,7 @@ mod single;
 mod tests;
 
 pub(crate) use batch::work_in_batches;
-use failure::Reason;
+pub(crate) use failure::Reason;
 pub use failure::{Cause, Failure, Position};
 pub(crate) use gather::Gathering;
 pub(crate) use job::{Delivery, Job, arrive};
@@ -121,11 +121,14 @@ impl<D: Decoder, H> Shared<D, H> {
         let span = tracing::info_span!(target: SPANS, "handler", otel.name = self.span);
         span.in_scope(|| {
             let _active = observation.active();
-            tracing::debug!("Kafka gave the error {} instead of a message", error.code);
+            tracing::debug!(error = %error.code, "Kafka returned an error instead of a message");
         });
         drop(span);
         observation.finish(false);
-        Failure::Kafka(error.text)
+        Failure::Kafka {
+            code: error.end,
+            text: error.text,
+        }
     }
 
     fn open_span(&self, record: &Record) -> Span {
@@ -254,7 +257,7 @@ impl<D: Decoder, H> Shared<D, H> {
 }
 
 /// What is said to a handler that gives records without need.
-const NOT_TRANSACTIONAL: &str = "the handler gave records to produce, which takes commit: Transactional in the manifest; set that, or let the handler produce them itself";
+const NOT_TRANSACTIONAL: &str = "the handler gave records to produce, which needs commit: Transactional; set it in the manifest, or let the handler produce the records itself";
 
 fn log_given_up(record: &Record, attempts: u32, error: &HandlerError, what: &str) {
     tracing::error!(
@@ -274,7 +277,7 @@ fn log_skipped(record: &Record, error: &HandlerError) {
         partition = record.partition(),
         offset = record.offset(),
         reason = %Reason(error.reason()),
-        "skipping a message as the handler asks"
+        "skipping a message at the handler's request"
     );
 }
 
@@ -287,7 +290,8 @@ fn note_retry(record: &Record, attempt: u32, error: &HandlerError, wait: Duratio
         offset = record.offset(),
         attempt,
         error = %Reason(error.reason()),
-        "the handler failed, trying again in {wait:?}"
+        ?wait,
+        "the handler failed; the next attempt follows after the back-off"
     );
     record.assignment().topic_metrics.retried.inc();
 }
@@ -300,7 +304,8 @@ fn note_repeat(record: &Record, attempt: u32, error: &HandlerError, wait: Durati
         offset = record.offset(),
         attempt,
         reason = %Reason(error.reason()),
-        "the handler did not begin the message, giving it again in {wait:?}"
+        ?wait,
+        "the handler did not begin the message; it is offered again"
     );
 }
 
@@ -320,8 +325,10 @@ fn report(
         Ok(Ended::Invalid) => settled.add(partition, record.offset()),
         Ok(Ended::Abandoned) => {
             tracing::info!(
-                "{} is left to whoever is assigned it next",
-                record.position()
+                topic = record.topic(),
+                partition = record.partition(),
+                offset = record.offset(),
+                "the message is left to the next owner of its partition"
             );
             partition.abandon(record.offset());
         }

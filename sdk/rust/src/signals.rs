@@ -12,7 +12,10 @@ use tokio_util::sync::CancellationToken;
 /// When the process can't receive signals.
 pub fn stop_on_signal() -> io::Result<CancellationToken> {
     on_signal(|name, number| {
-        tracing::warn!("{name} again: ending at once");
+        tracing::warn!(
+            signal = name,
+            "a second signal: the process ends immediately"
+        );
         std::process::exit(128 + number);
     })
 }
@@ -38,7 +41,7 @@ pub fn on_signal(again: fn(&str, i32)) -> io::Result<CancellationToken> {
             if token.is_cancelled() {
                 again(name, kind.as_raw_value());
             } else {
-                tracing::info!("{name}: stopping");
+                tracing::info!(signal = name, "a signal stops the process");
                 token.cancel();
             }
         }

@@ -64,7 +64,9 @@ async fn stop_between_generations(kafka: &Kafka, pause: Option<Duration>) -> Out
         .wait_until("it to join again", SOON, joined)
         .await?;
     stopping.terminate()?;
-    stopping.wait_for_line("the last commit of", SOON).await?;
+    stopping
+        .wait_for_line("the last commit begins", SOON)
+        .await?;
     other.resume()?;
     if let Some(pause) = pause {
         // Most often it is refused first; it may also be over by now.
@@ -76,7 +78,7 @@ async fn stop_between_generations(kafka: &Kafka, pause: Option<Duration>) -> Out
     }
     let status = stopping.wait(SOON).await?;
     assert!(status.success(), "{}", stopping.tail());
-    let given_up = "what was handled since the one before may come again";
+    let given_up = "messages that were handled since the previous commit may come again";
     assert_eq!(stopping.count(given_up), 0, "{}", stopping.tail());
     groups::wait_for_committed(bootstrap, &group, &topic, 6000, SOON).await?;
     end_well(other).await?;

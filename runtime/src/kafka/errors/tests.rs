@@ -23,12 +23,12 @@ const TABLE: &[(Code, &str)] = &[
     (Code::UnknownMemberId, "mends passes retried"),
     (Code::StaleMemberEpoch, "mends passes retried"),
     (Code::FencedMemberEpoch, "mends passes retried"),
-    (Code::UnreleasedInstanceId, "fatal"),
-    (Code::FencedInstanceId, "fatal"),
-    (Code::UnsupportedAssignor, "fatal"),
-    (Code::GroupMaxSizeReached, "fatal"),
-    (Code::InconsistentGroupProtocol, "fatal"),
-    (Code::GroupAuthorizationFailed, "fatal"),
+    (Code::UnreleasedInstanceId, "fatal GroupRefused"),
+    (Code::FencedInstanceId, "fatal GroupRefused"),
+    (Code::UnsupportedAssignor, "fatal GroupRefused"),
+    (Code::GroupMaxSizeReached, "fatal GroupRefused"),
+    (Code::InconsistentGroupProtocol, "fatal GroupRefused"),
+    (Code::GroupAuthorizationFailed, "fatal AuthorizationFailed"),
     // Its coordinator, and offsets.
     (Code::CoordinatorLoadInProgress, "mends passes retried"),
     (Code::CoordinatorNotAvailable, "mends passes retried"),
@@ -49,9 +49,9 @@ const TABLE: &[(Code, &str)] = &[
     (Code::UnknownTopicId, "retried"),
     (Code::OffsetNotAvailable, "retried"),
     (Code::ThrottlingQuotaExceeded, "retried"),
-    (Code::BadMessage, "fatal"),
-    (Code::BadCompression, "fatal"),
-    (Code::NotImplemented, "fatal"),
+    (Code::BadMessage, "fatal RecordsUnreadable"),
+    (Code::BadCompression, "fatal RecordsUnreadable"),
+    (Code::NotImplemented, "fatal RecordsUnreadable"),
     (Code::AutoOffsetReset, "fatal"),
     (Code::OffsetOutOfRange, "fatal"),
     (Code::UnsupportedVersion, "fatal"),
@@ -65,12 +65,21 @@ const TABLE: &[(Code, &str)] = &[
     (Code::InvalidTimestamp, "fatal refused for-good"),
     (Code::UnsupportedCompressionType, "fatal refused for-good"),
     (Code::InvalidDifferentRecord, "fatal"),
-    (Code::UnknownTopic, "fatal for-good"),
-    (Code::UnknownTopicOrPartition, "fatal for-good"),
-    (Code::UnknownPartition, "fatal for-good"),
+    (Code::UnknownTopic, "fatal for-good TopicNotFound"),
+    (
+        Code::UnknownTopicOrPartition,
+        "fatal for-good TopicNotFound",
+    ),
+    (Code::UnknownPartition, "fatal for-good TopicNotFound"),
     (Code::InvalidTopic, "fatal for-good"),
-    (Code::TopicAuthorizationFailed, "fatal for-good"),
-    (Code::ClusterAuthorizationFailed, "fatal"),
+    (
+        Code::TopicAuthorizationFailed,
+        "fatal for-good AuthorizationFailed",
+    ),
+    (
+        Code::ClusterAuthorizationFailed,
+        "fatal AuthorizationFailed",
+    ),
     (Code::QueueFull, "fatal"),
 ];
 
@@ -80,12 +89,14 @@ fn judgements(code: Code) -> String {
         FetchError::Retried => "retried",
         FetchError::Fatal => "fatal",
     };
+    let end = end_code(code);
     let all = [
         (mends_itself(code), "mends"),
         (is_between_generations(code), "passes"),
         (true, fetch),
         (is_refused_record(code), "refused"),
         (is_for_good(code), "for-good"),
+        (end != EndCode::KafkaError, end.name()),
     ];
     let held: Vec<_> = all.iter().filter(|(holds, _)| *holds).collect();
     let words: Vec<_> = held.iter().map(|(_, word)| *word).collect();

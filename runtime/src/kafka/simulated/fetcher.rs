@@ -9,6 +9,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use super::broker::{ClientId, Cluster};
 use super::log::{FetchedRecord, Position};
 use super::session::{Op, Session};
+use crate::kafka::end_code;
 use crate::kafka::seam::{
     ConsumeError, Fetched, Fetcher, OutOfRange, PartitionHandle, TopicPartition,
 };
@@ -265,6 +266,7 @@ impl Fetcher for SimulatedFetcher {
                 }
                 What::Error(code, text, _) => sink(Fetched::Error(ConsumeError {
                     code,
+                    end: end_code(code),
                     text,
                     topic: partition.topic,
                     partition: Some(partition.partition),

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
+use crate::end_code::EndCode;
 use crate::gaps::Gaps;
 
 const LATENCY: &str = "penstock_message_latency_seconds";
@@ -45,6 +46,7 @@ async fn a_kafka_error_fails_without_a_handler_or_a_commit() {
     let fixture = fixture("", stop_at_once(), |_| Ok(())).in_order(CommitResult::Committed);
     let error = ConsumeError {
         code: RDKafkaErrorCode::OffsetOutOfRange,
+        end: EndCode::KafkaError,
         text: "Broker: Offset out of range".into(),
         topic: "orders".into(),
         partition: None,

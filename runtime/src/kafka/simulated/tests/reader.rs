@@ -8,6 +8,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::end_code::EndCode;
 use crate::kafka::seam::{
     Client as _, CommitEntry, CommitOutcome, ConsumeError, Event, Fetched, Fetcher as _, PollError,
     StartOffset, TopicPartition,
@@ -193,6 +194,7 @@ impl Reader {
                     refusals.push((partition.number, refused.position, refused.departs_at));
                     errors.push(ConsumeError {
                         code: RDKafkaErrorCode::AutoOffsetReset,
+                        end: EndCode::OffsetLost,
                         text: String::new(),
                         topic: partition.topic.clone(),
                         partition: Some(partition.number),
