@@ -1,7 +1,7 @@
-//! Whether the handler takes messages, and what the runtime waits for if not.
+//! The availability of the handler: does it take messages, and if not, what does it lack?
 //!
-//! A handler that is away or silent is no fault of a message: the runtime waits, says so in
-//! the log and in a gauge, and counts no attempt.
+//! A handler that is away or silent is not the fault of a message. The runtime waits, reports
+//! it in the log and in a gauge, and counts no attempt.
 
 use std::fmt;
 use std::future::Future;
@@ -12,16 +12,16 @@ use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// How long a handler with a connection may make no progress before that is reported.
+/// The time without progress after which a connected handler is reported.
 const QUIET: Duration = Duration::from_secs(10);
 
 /// The time between two reports.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The time between two looks at a wait.
+/// The time between two checks of a wait.
 const TICK: Duration = Duration::from_secs(5);
 
-/// What the runtime waits for, in the order in which a handler provides it.
+/// A lack of the handler, in the order in which a handler overcomes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lack {
     /// A connection on which the handler opens its end of the stream.
@@ -32,14 +32,14 @@ pub(crate) enum Lack {
     Reading,
     /// Credits.
     Credits,
-    /// Room in its order: it begins nothing that it has.
+    /// Room in its order: the handler begins none of its messages.
     Beginning,
     /// A process that stays while it has no message.
     Stability,
 }
 
 impl Lack {
-    /// The label in metrics.
+    /// Returns the label in metrics.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Connection => "connection",
@@ -51,7 +51,7 @@ impl Lack {
         }
     }
 
-    /// Returns `true` if a handler has to overcome this one before that one.
+    /// Returns `true` if a handler must overcome this lack before the other.
     fn is_before(self, other: Self) -> bool {
         (self as u8) < other as u8
     }
@@ -68,10 +68,10 @@ impl Lack {
     }
 }
 
-/// Whether the handler takes messages.
+/// The state of the handler, for the log and the metrics.
 #[derive(Default)]
 pub(crate) struct Availability {
-    /// Whether there is a state, to ask without the lock.
+    /// Is `true` while there is a state; readable without the lock.
     is_away: AtomicBool,
     away: Mutex<Option<Away>>,
 }
@@ -83,12 +83,12 @@ struct Away {
 }
 
 impl Availability {
-    /// What is lacking; `None` while the handler takes messages.
+    /// Returns the current lack, or `None` while the handler takes messages.
     pub(crate) fn lack(&self) -> Option<Lack> {
         self.away.lock().as_ref().map(|away| away.lack)
     }
 
-    /// Notes that the handler is away. Logs it the first time, and again each minute.
+    /// Notes that the handler lacks something. Logs it the first time, and then once a minute.
     pub(crate) fn lacks(&self, lack: Lack, detail: impl fmt::Display) {
         let now = Instant::now();
         let mut away = self.away.lock();
@@ -115,7 +115,7 @@ impl Availability {
         }
     }
 
-    /// Notes that the handler has overcome a lack, and so all that come before it.
+    /// Notes that the handler has overcome a lack, and with it all earlier ones.
     pub(crate) fn has(&self, what: Lack) {
         if !self.is_away.load(Ordering::Acquire) {
             return;
@@ -128,20 +128,20 @@ impl Availability {
     }
 }
 
-/// Waits for a handler, as long as it takes.
+/// Waits for a handler, without a limit.
 pub(super) struct Patience<'a> {
     pub(super) availability: &'a Availability,
-    /// Called while a wait continues, as a sign of life.
+    /// Called periodically during a wait, as a sign of life.
     pub(super) alive: &'a (dyn Fn() + Sync),
 }
 
 impl Patience<'_> {
-    /// Waits for something that has its own limit, or that reports by itself.
+    /// Waits for a future that has its own limit, or that reports by itself.
     pub(super) async fn wait<T>(&self, awaited: impl Future<Output = T>) -> T {
         self.watch(awaited, || {}).await
     }
 
-    /// Waits for progress of the handler, and reports if it makes none: neither since the
+    /// Waits for progress of the handler. Reports a lack if there was no progress since the
     /// wait began, nor since `last`.
     pub(super) async fn wait_for<T>(
         &self,
@@ -164,7 +164,7 @@ impl Patience<'_> {
 
     async fn watch<T>(&self, awaited: impl Future<Output = T>, report: impl Fn()) -> T {
         tokio::pin!(awaited);
-        // Most waits are none, and need no timer.
+        // Most futures are ready, and need no timer.
         if let Some(done) = (&mut awaited).now_or_never() {
             return done;
         }

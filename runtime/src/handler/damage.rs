@@ -1,8 +1,8 @@
-//! Bytes that were damaged on their way, for property tests.
+//! Damaged bytes, for property tests.
 
 use proptest::prelude::*;
 
-/// What `sent` gives, cut, longer, or with other bytes in up to three places.
+/// Returns the bytes of `sent`, truncated, longer, or changed in up to three places.
 pub(crate) fn damaged(sent: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     let damage = (any::<prop::sample::Index>(), any::<u8>(), 0u8..4);
     (sent, prop::collection::vec(damage, 1..4)).prop_map(|(mut bytes, all)| {

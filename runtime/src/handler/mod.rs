@@ -1,4 +1,4 @@
-//! What a handler is, and the ways to be one.
+//! The handler traits, and the protocols of handlers outside the process.
 
 mod availability;
 #[cfg(test)]
@@ -18,29 +18,28 @@ use std::future::Future;
 use crate::produce::Done;
 use crate::record::Message;
 
-/// Handles messages, one a call. Many calls run side by side in Fast mode.
+/// Handles messages, one in each call. In Fast mode, many calls run concurrently.
 ///
-/// A call may be given up at any `await`: when its time is over, and when its
-/// partition goes to another consumer. The message then comes again, so a
-/// handler must bear to see a message twice.
+/// The runtime may drop a call at any `await`: when the attempt's time is over, and when the
+/// partition is revoked. The message then comes again, so a handler must tolerate duplicates.
 pub trait Handler<T>: Send + Sync + 'static {
-    /// Handles one message, and gives what is to be produced for it. What an error
-    /// leads to is set by `spec.delivery`.
+    /// Handles one message, and returns the records to produce for it. `spec.delivery` sets
+    /// what follows an error.
     fn handle(
         &self,
         message: Message<'_, T>,
     ) -> impl Future<Output = Result<Done, HandlerError>> + Send;
 
-    /// Whether it sees to it itself that no attempt takes longer than
-    /// `spec.handler.timeout`. Otherwise the time of an attempt is that of the call.
+    /// Returns `true` if the handler itself limits each attempt to `spec.handler.timeout`.
+    /// Otherwise the runtime limits the call.
     fn keeps_time(&self) -> bool {
         false
     }
 
-    /// Handles a message as [`handle`](Self::handle), for a handler that
-    /// [keeps the time](Self::keeps_time). It calls `alive` at the beginning, and whenever it
-    /// has got further: a minute more than an attempt may take without a call, and the
-    /// liveness probe fails. A handler that never calls it is not watched.
+    /// Handles a message as [`handle`](Self::handle) does, for a handler that [keeps the
+    /// time](Self::keeps_time). It calls `alive` at the beginning and after each step forward.
+    /// If it does not call `alive` for a minute longer than an attempt may take, the liveness
+    /// probe fails. A handler that never calls `alive` is not watched.
     fn handle_alive(
         &self,
         message: Message<'_, T>,
@@ -50,26 +49,26 @@ pub trait Handler<T>: Send + Sync + 'static {
     }
 }
 
-/// Handles several messages a call: those that wait, up to `consumeBatchSize`.
+/// Handles several messages in each call: the waiting messages, up to `consumeBatchSize`.
 pub trait BatchHandler<T>: Send + Sync + 'static {
-    /// Handles some messages, in their order, and gives a verdict for each, in
-    /// the same order. Fewer verdicts than messages leave the rest failed.
+    /// Handles messages in their order, and returns one verdict for each, in the same order.
+    /// Messages without a verdict have failed.
     fn handle_batch(
         &self,
         messages: &[Message<'_, T>],
     ) -> impl Future<Output = Vec<Result<Done, HandlerError>>> + Send;
 
-    /// Whether it sees to it itself that no attempt takes longer than
-    /// `spec.handler.timeout`. Otherwise the time of an attempt is that of the call, and
-    /// a call that takes longer is given up with all its messages.
+    /// Returns `true` if the handler itself limits each attempt to `spec.handler.timeout`.
+    /// Otherwise the runtime limits the call, and drops a call that takes longer with all its
+    /// messages.
     fn keeps_time(&self) -> bool {
         false
     }
 
-    /// Handles messages as [`handle_batch`](Self::handle_batch), for a handler that
-    /// [keeps the time](Self::keeps_time). It calls `alive` at the beginning, and whenever it
-    /// has got further: a minute more than an attempt may take without a call, and the
-    /// liveness probe fails. A handler that never calls it is not watched.
+    /// Handles messages as [`handle_batch`](Self::handle_batch) does, for a handler that [keeps
+    /// the time](Self::keeps_time). It calls `alive` at the beginning and after each step
+    /// forward. If it does not call `alive` for a minute longer than an attempt may take, the
+    /// liveness probe fails. A handler that never calls `alive` is not watched.
     fn handle_batch_alive(
         &self,
         messages: &[Message<'_, T>],
@@ -78,21 +77,22 @@ pub trait BatchHandler<T>: Send + Sync + 'static {
         self.handle_batch(messages)
     }
 
-    /// Whether in mode KeyOrdered a call may bring several messages of one key. They must
-    /// then be handled one after the other, and none behind one that was neither handled
-    /// nor skipped: that one's verdict is the last of its key that counts, and those behind
-    /// it are given again. Otherwise a call brings one message of a key at most.
+    /// Returns `true` if, in mode KeyOrdered, one call may have several messages with the same
+    /// key. The handler must then handle them one after the other, and stop at the first that
+    /// is neither handled nor skipped: the runtime ignores the verdicts on later messages with
+    /// that key, and delivers these messages again. Otherwise a call has at most one message of
+    /// each key.
     fn keeps_key_order(&self) -> bool {
         false
     }
 }
 
-/// A handler made of a function. See [`handler_fn`].
+/// A handler made from a function. See [`handler_fn`].
 pub struct HandlerFn<F>(F);
 
-/// Makes a handler of a function that takes a message and gives a future. The
-/// future can't borrow from the message: take what it needs first. It ends with
-/// nothing, or with what is to be produced, see [`Done`].
+/// Creates a handler from a function that takes a message and returns a future. The future
+/// cannot borrow from the message: copy the needed data first. It resolves to `()`, or to
+/// records to produce, see [`Done`].
 ///
 /// ```
 /// use penstock_runtime::handler::{HandlerError, handler_fn};

@@ -1,4 +1,4 @@
-//! A handler in a process of its own, by whichever protocol its manifest names.
+//! A handler in another process, with the protocol of its manifest.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::http::{BatchHttpHandler, HttpHandler, HttpHandlerError};
 use crate::decode::{JsonText, Raw};
 use crate::server::{RunError, Runtime};
 
-/// A handler in a process of its own.
+/// A handler in another process.
 pub struct RemoteHandler {
     address: Address,
     format: Format,
@@ -26,10 +26,10 @@ enum Protocol {
 }
 
 impl RemoteHandler {
-    /// The handler of a consumer; `None` if it is embedded.
+    /// Creates the handler of a consumer. Returns `None` if the handler is embedded.
     ///
     /// # Errors
-    /// When its settings can't be used.
+    /// Returns an error if the settings of the handler are not valid.
     pub fn new(consumer: &ValidatedConsumer) -> Result<Option<Self>, HttpHandlerError> {
         let Endpoint::Remote { transport, address } = &consumer.endpoint else {
             return Ok(None);
@@ -57,15 +57,16 @@ impl RemoteHandler {
         }))
     }
 
-    /// Where it listens.
+    /// Returns the address at which the handler listens.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// Waits until it accepts connections, at most `limit`.
+    /// Waits until the handler accepts connections, at most for `limit`.
     ///
     /// # Errors
-    /// When it does not.
+    /// Returns the last error after `limit`. The error is permanent, and returned immediately,
+    /// if the handler cannot work with this runtime.
     pub async fn wait_until_up(&self, limit: Duration) -> Result<(), HandlerError> {
         match &self.protocol {
             Protocol::Http(handler) => handler.wait_until_up(limit).await,
@@ -74,7 +75,8 @@ impl RemoteHandler {
         }
     }
 
-    /// As [`Runtime::run`], with this handler, whose process decodes the messages.
+    /// Runs as [`Runtime::run`] does, with this handler. The handler's process decodes the
+    /// messages.
     ///
     /// # Errors
     /// As [`Runtime::run`].

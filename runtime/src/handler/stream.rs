@@ -1,4 +1,4 @@
-//! The bytes to and from a handler, over TCP or a Unix socket.
+//! The socket to a handler, over TCP or a Unix socket.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -19,7 +19,7 @@ impl Stream {
         Ok(match address {
             Address::Port(port) => {
                 let stream = TcpStream::connect(("127.0.0.1", *port)).await?;
-                // A request is written at once and waits for its answer.
+                // Each request is one write, and waits for its answer.
                 stream.set_nodelay(true)?;
                 Self::Tcp(stream)
             }
@@ -27,8 +27,8 @@ impl Stream {
         })
     }
 
-    /// Reads what has come since the last read; 0 bytes at its end, and `WouldBlock` if
-    /// nothing has, which costs no call to the system.
+    /// Reads the bytes that have arrived. Returns 0 at the end of the stream, and the error
+    /// `WouldBlock` if there are none, without a system call.
     pub(super) fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_read(into),

@@ -1,5 +1,5 @@
-//! What goes back to the runtime: verdicts, credits and what has begun, gathered until it
-//! is sent.
+//! Answers to the runtime: verdicts, credits and reports of beginnings, gathered until they are
+//! sent.
 
 use std::mem;
 use std::pin::{Pin, pin};
@@ -21,7 +21,7 @@ use crate::v1::{
 };
 use crate::{Done, FailureKind, HandlerError, ProducerRecord};
 
-/// The size at which an answer is not made longer. gRPC's usual limit is 4 MiB.
+/// The size at which an answer is full. gRPC's default limit is 4 MiB.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
 
 /// No delivery: none has this number.
@@ -29,36 +29,36 @@ const NONE: u64 = 0;
 
 /// Gathers answers.
 pub(crate) struct Answers {
-    /// For each lane the delivery that it is at. Set by the lane, and cleared under the
-    /// lock with the verdict, so that no report comes after that.
+    /// The delivery that each lane is handling. The lane sets it, and clears it under the lock
+    /// with the verdict, so that no report follows a verdict.
     current: Box<[AtomicU64]>,
     state: Mutex<State>,
-    /// Notified whenever answers were taken to be sent, and once none are any more.
+    /// Notified whenever answers were taken for sending, and when no more are taken.
     taken: Notify,
 }
 
 struct State {
     welcome: Option<Welcome>,
     flow: Flow,
-    /// There is something to say.
+    /// Is `true` if there is an answer to send.
     is_due: bool,
-    /// For each lane the delivery that was reported last.
+    /// The delivery that was reported last, for each lane.
     reported: Vec<u64>,
     /// Numbers of messages that are done, and produce nothing.
     done: Vec<u64>,
-    /// What is said of others.
+    /// Verdicts on other messages.
     verdicts: Vec<Verdict>,
     /// The number of times that answers were taken to be sent.
     takes: u64,
-    /// Nothing is taken any more.
+    /// Is `true` if no more answers are taken.
     is_gone: bool,
     sender: Option<Waker>,
     ended: Option<Result<(), Status>>,
 }
 
 impl Answers {
-    /// Answers of so many lanes, which together take at most `window` messages. The first
-    /// is the welcome.
+    /// Creates the answers of this number of lanes, which together take at most `window`
+    /// messages. The first answer is the welcome.
     pub(crate) fn new(lanes: usize, window: u32, welcome: Welcome) -> Self {
         Self {
             current: (0..lanes).map(|_| AtomicU64::new(NONE)).collect(),
@@ -87,18 +87,18 @@ impl Answers {
         self.add(|next| next.is_due = true);
     }
 
-    /// Notes that a lane begins a message. It is reported with what is said next, if it is
-    /// at work by then.
+    /// Notes that a lane begins a message. The next answer reports it, if the lane still
+    /// handles it.
     pub(crate) fn begin(&self, lane: usize, id: u64) {
         self.current[lane].store(id, Ordering::Release);
     }
 
-    /// Reports what has begun, soon.
+    /// Reports the messages that have begun, soon.
     pub(crate) fn report_begun(&self) {
         self.add(|next| next.is_due = true);
     }
 
-    /// As [`Self::report_begun`], if there is news.
+    /// Reports as [`Self::report_begun`] does, if a message has begun since the last report.
     pub(crate) fn report_news(&self) {
         let mut state = self.state.lock();
         let mut lanes = self.current.iter().zip(&state.reported);
@@ -115,7 +115,7 @@ impl Answers {
         }
     }
 
-    /// Gives a lane's verdict on a message.
+    /// Adds a lane's verdict on a message.
     pub(crate) fn settle(&self, lane: usize, id: u64, verdict: Result<Done, HandlerError>) {
         self.end_of(lane, |next| match verdict {
             Ok(done) if done.produce.is_empty() => next.done.push(id),
@@ -123,9 +123,9 @@ impl Answers {
         });
     }
 
-    /// Waits until the verdict on a lane's last message has left, if its beginning was
-    /// reported: its time runs until then, and the lane's next call may block the thread that
-    /// would send it.
+    /// Waits until the verdict on a lane's last message was sent, if its beginning was
+    /// reported. The time of the message runs until then, and the lane's next call may block
+    /// the thread that would send the verdict.
     pub(crate) async fn leave(&self, lane: usize, id: u64) {
         let (was_reported, takes) = {
             let state = self.state.lock();
@@ -149,7 +149,7 @@ impl Answers {
         tokio::task::yield_now().await;
     }
 
-    /// A lane's message is void; nothing is said of it.
+    /// Notes that a lane's message is void, and has no verdict.
     pub(crate) fn void(&self, lane: usize) {
         self.end_of(lane, |_| {});
     }
@@ -179,7 +179,7 @@ impl Answers {
 }
 
 impl State {
-    /// Takes what there is to say, of verdicts at most one message's fill.
+    /// Takes the next answer, with verdicts for at most one message.
     fn take(&mut self, current: &[AtomicU64], now: Instant) -> FromHandler {
         let begun = self.take_begun(current);
         self.verdicts.extend(done(&mut self.done));
@@ -210,7 +210,7 @@ impl State {
     }
 }
 
-/// Takes verdicts from the front that fit into one message; at least one.
+/// Takes verdicts from the front that fit into one message, at least one.
 fn take_fill(verdicts: &mut Vec<Verdict>) -> Vec<Verdict> {
     let mut bytes = 0;
     let too_many = verdicts.iter().position(|verdict| {
@@ -227,7 +227,7 @@ fn take_fill(verdicts: &mut Vec<Verdict>) -> Vec<Verdict> {
     }
 }
 
-/// Verdicts on messages that are done, one for those whose numbers follow each other.
+/// Returns the verdicts on handled messages, one for each run of consecutive numbers.
 fn done(ids: &mut Vec<u64>) -> Vec<Verdict> {
     ids.sort_unstable();
     let runs = ids.chunk_by(|id, next| id + 1 == *next);
@@ -236,7 +236,7 @@ fn done(ids: &mut Vec<u64>) -> Vec<Verdict> {
     verdicts
 }
 
-/// The verdict on messages whose numbers follow each other.
+/// Returns the verdict on messages with consecutive numbers.
 fn on_run(ids: &[u64], verdict: Result<Done, HandlerError>) -> Verdict {
     Verdict {
         first_id: ids[0],
@@ -291,7 +291,7 @@ fn record(record: ProducerRecord) -> v1::Record {
 /// The answers as the stream that is sent.
 pub(crate) struct AnswerStream {
     answers: Arc<Answers>,
-    /// There was something to say at the last look.
+    /// Is `true` if there was an answer at the last poll.
     let_others: bool,
 }
 
@@ -318,8 +318,8 @@ impl Stream for AnswerStream {
         let answers = Arc::clone(&self.answers);
         let mut state = answers.state.lock();
         if state.is_due && !mem::replace(&mut self.let_others, true) {
-            // The other lanes that are at work first: what is done of a batch is then one
-            // verdict, not one for each message of the lane that was the fastest.
+            // The other busy lanes run first: the messages of a batch then have one verdict,
+            // and not one for each message of the fastest lane.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -335,7 +335,7 @@ impl Stream for AnswerStream {
         match state.ended.take() {
             Some(Ok(())) => return Poll::Ready(None),
             Some(Err(status)) => {
-                // Polled again it ends.
+                // The next poll ends the stream.
                 state.ended = Some(Ok(()));
                 return Poll::Ready(Some(Err(status)));
             }

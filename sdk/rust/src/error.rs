@@ -1,9 +1,9 @@
-//! Why a message was not handled, and what follows.
+//! The error of a message that was not handled, and what follows.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Why a message could not be handled.
+/// The reason that a message was not handled, and what follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandlerError {
     kind: FailureKind,
@@ -11,51 +11,53 @@ pub struct HandlerError {
     retry_after: Option<Duration>,
 }
 
-/// What is to follow a message that was not handled.
+/// The consequence for a message that was not handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureKind {
-    /// Another attempt: something else was unavailable.
+    /// Another attempt while attempts are left: for example, a database was unavailable.
     Retryable,
-    /// What `onFailure` says: the message itself can't be handled.
+    /// The action of `onFailure`, without another attempt: the message itself cannot be
+    /// handled.
     Permanent,
-    /// Nothing: the message is left behind on purpose, whatever `onFailure` says.
+    /// The message is skipped, regardless of `onFailure`.
     Skip,
-    /// The dead-letter topic at once; without one, what `onFailure` says.
+    /// The message is written to the dead-letter topic. Without such a topic, as `Permanent`.
     DeadLetter,
-    /// The same attempt again after a short pause: the handler did not begin it.
+    /// The same attempt again after a short pause: the handler did not begin the message.
     NotAttempted,
 }
 
 impl HandlerError {
-    /// A failure that may pass: tried again while attempts are left.
+    /// Creates a failure that may pass. The message is attempted again while attempts are left.
     pub fn retryable(reason: impl fmt::Display) -> Self {
         Self::new(FailureKind::Retryable, reason)
     }
 
-    /// A failure that stays: not tried again.
+    /// Creates a failure that another attempt cannot change. The message is not attempted
+    /// again.
     pub fn permanent(reason: impl fmt::Display) -> Self {
         Self::new(FailureKind::Permanent, reason)
     }
 
-    /// The message is not to be handled: it is logged, counted as skipped and left
-    /// behind.
+    /// Creates a verdict that skips the message: it is logged, counted as skipped, and settled.
     pub fn skip(reason: impl fmt::Display) -> Self {
         Self::new(FailureKind::Skip, reason)
     }
 
-    /// The message is to go to the dead-letter topic at once. Where there is none, this
-    /// is a permanent failure.
+    /// Creates a verdict that sends the message to the dead-letter topic without another
+    /// attempt. Without a dead-letter topic, it is a permanent failure.
     pub fn dead_letter(reason: impl fmt::Display) -> Self {
         Self::new(FailureKind::DeadLetter, reason)
     }
 
-    /// The message was not begun, so no attempt was made: the same attempt is made again
-    /// after a short pause, which grows while that continues.
+    /// Creates a verdict for a message that the handler did not begin. No attempt is counted,
+    /// and the same attempt follows after a short pause. The pause grows with each such verdict
+    /// in a row.
     pub fn not_attempted(reason: impl fmt::Display) -> Self {
         Self::new(FailureKind::NotAttempted, reason)
     }
 
-    /// Returns an error of a kind, with its reason.
+    /// Creates an error of a kind, with its reason.
     pub fn new(kind: FailureKind, reason: impl fmt::Display) -> Self {
         Self {
             kind,
@@ -64,30 +66,30 @@ impl HandlerError {
         }
     }
 
-    /// Asks for at least this wait before the next attempt.
+    /// Sets the minimum wait before the next attempt.
     #[must_use]
     pub fn after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
     }
 
-    /// What is to follow.
+    /// Returns the consequence for the message.
     pub fn kind(&self) -> FailureKind {
         self.kind
     }
 
-    /// Returns `true` if later messages of the same key must not be handled now: this message
-    /// comes again, or it may end the consumer. A skipped message does neither.
+    /// Returns `true` if later messages with the same key must not be handled: the message
+    /// comes again, or ends the consumer. A skipped message does neither.
     pub fn stops_key(&self) -> bool {
         self.kind != FailureKind::Skip
     }
 
-    /// What went wrong.
+    /// Returns the reason.
     pub fn reason(&self) -> &str {
         &self.reason
     }
 
-    /// The wait that was asked for.
+    /// Returns the minimum wait before the next attempt, if one was set.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
@@ -99,7 +101,7 @@ impl fmt::Display for HandlerError {
     }
 }
 
-/// Any error of a handler's own may pass, unless it says otherwise.
+/// Any other error is retryable.
 impl<E: std::error::Error> From<E> for HandlerError {
     fn from(error: E) -> Self {
         Self::retryable(error)

@@ -1,22 +1,23 @@
-//! How many messages the handler takes: what it can finish within a few seconds.
+//! The number of messages that the handler takes: as many as it can finish within a few
+//! seconds.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The time for which messages may wait in the handler.
+/// The maximum time that messages may wait in the handler.
 const AHEAD: Duration = Duration::from_secs(3);
 
 /// The time over which the rate is measured.
 const MEASURE: Duration = Duration::from_millis(50);
 
-/// Credits and the rate at which they are used up.
+/// Credits, and the rate at which messages use them.
 pub(super) struct Flow {
     min: u32,
     max: u32,
-    /// Credits that the handler would have outstanding.
+    /// The number of credits to keep outstanding.
     target: u32,
-    /// Credits granted and not used up.
+    /// Credits that are granted and unused.
     outstanding: u32,
     /// Messages that ended since the measurement began.
     ended: u32,
@@ -24,7 +25,8 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    /// Starts with what keeps so many lanes busy; at most `max` messages are taken.
+    /// Creates a flow with enough credits to keep this number of lanes busy. At most `max`
+    /// messages are taken.
     pub(super) fn new(lanes: usize, max: u32) -> Self {
         let min = u32::try_from(lanes.saturating_mul(2)).unwrap_or(u32::MAX);
         let min = min.min(max).max(1);

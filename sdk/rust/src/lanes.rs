@@ -1,6 +1,6 @@
-//! Where messages are handled: some lanes, in each one message after the other. A key
-//! has its lane, so that its messages keep their order; and all that a batch has of a key
-//! lies in one share.
+//! The lanes in which messages are handled, one after the other in each. A key has one lane, so
+//! that its messages keep their order; and all messages of a batch with one key lie in one
+//! share.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -28,7 +28,7 @@ pub(crate) struct BatchState {
     head: Head,
     /// Deliveries that the runtime has withdrawn.
     void: Mutex<Vec<Range>>,
-    /// Whether there are any, to ask without the lock.
+    /// Is `true` if there are any; readable without the lock.
     has_void: AtomicBool,
     changed: Notify,
 }
@@ -81,12 +81,12 @@ struct Share {
 pub(crate) struct Lanes {
     lanes: Vec<mpsc::UnboundedSender<Share>>,
     tasks: JoinSet<()>,
-    /// Where the next message without a key goes.
+    /// The lane of the next message without a key.
     next: usize,
 }
 
 impl Lanes {
-    /// Starts them. With `stop` they begin no other message, and release what waits.
+    /// Starts the lanes. After `stop` they begin no message, and release the waiting ones.
     pub(crate) fn start<H: Handle>(
         order: Order,
         handler: &Arc<H>,
@@ -113,7 +113,7 @@ impl Lanes {
         }
     }
 
-    /// Shares out the messages of a batch.
+    /// Distributes the messages of a batch to the lanes.
     pub(crate) fn give(
         &mut self,
         head: Head,
@@ -174,7 +174,7 @@ impl<H: Handle> Lane<H> {
         }
     }
 
-    /// Handles a message, or gives it back. Nothing that the handler does ends the lane.
+    /// Handles a message, or releases it. No error or panic of the handler ends the lane.
     async fn handle(&self, batch: &BatchState, message: Waiting, stopped: &mut Stopped) {
         let id = message.id;
         if batch.is_void(id) {
@@ -185,7 +185,7 @@ impl<H: Handle> Lane<H> {
         let message = Delivered::of(&batch.head, message, now);
         let place = Place::of(&message, self.order);
         if let Some(why) = self.hinders(batch, place.as_ref(), stopped, now) {
-            // What is behind it in its order may not begin either.
+            // Later messages in its order must not begin either.
             stopped.extend(place);
             let released = HandlerError::not_attempted(why);
             self.answers.settle(self.number, id, Err(released));
@@ -210,7 +210,7 @@ impl<H: Handle> Lane<H> {
         }
     }
 
-    /// Returns why a message may not begin.
+    /// Returns the reason that a message must not begin, if there is one.
     fn hinders(
         &self,
         batch: &BatchState,
@@ -236,7 +236,7 @@ impl<H: Handle> Lane<H> {
     ) -> Option<Result<Done, HandlerError>> {
         verdict(async {
             let mut call = pin!(self.handler.handle(message));
-            // Many are done at once, and need not listen.
+            // Many calls are ready at the first poll, and need no cancellation.
             if let Poll::Ready(verdict) = poll!(&mut call) {
                 return Some(verdict);
             }
@@ -271,15 +271,15 @@ fn began(error: HandlerError) -> HandlerError {
     }
 }
 
-/// Places of a share behind which nothing more is handled.
+/// The orders of a share in which no more messages are handled.
 type Stopped = HashSet<Place>;
 
-/// Which messages of a share are in order with each other.
+/// The order that a message of a share belongs to.
 #[derive(PartialEq, Eq, Hash)]
 enum Place {
-    /// All.
+    /// All messages of the batch.
     Batch,
-    /// Those with a key.
+    /// The messages with one key.
     Key(Arc<str>, i32, Bytes),
 }
 

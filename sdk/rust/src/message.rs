@@ -1,4 +1,4 @@
-//! A message as a handler in Rust sees it.
+//! The message that a Rust handler receives.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::v1::{Batch, Delivery};
 
-/// One message of Kafka, given once.
+/// A message from Kafka, in one attempt.
 #[derive(Clone, Debug)]
 pub struct Delivered {
     /// The consumer group.
@@ -16,8 +16,8 @@ pub struct Delivered {
     pub topic: Arc<str>,
     /// Partition.
     pub partition: i32,
-    /// Counts the assignments of partitions to the runtime. What is done for a partition
-    /// by a lower epoch than it had meanwhile is done too late.
+    /// The number of the partition's assignment to the runtime. Work for a partition with a
+    /// lower epoch than its current one comes too late.
     pub epoch: u64,
     /// Offset.
     pub offset: i64,
@@ -29,14 +29,15 @@ pub struct Delivered {
     pub value: Option<Bytes>,
     /// Headers in their order.
     pub headers: Vec<(String, Option<Bytes>)>,
-    /// Which attempt at this message this is, from 1.
+    /// The number of this attempt at the message, from 1.
     pub attempt: u32,
-    /// When the time for this attempt is over, which began right before the call.
+    /// The deadline of this attempt, which began right before the call.
     pub deadline: SystemTime,
 }
 
 impl Delivered {
-    /// Names the message for good: the same at every attempt, in whichever process.
+    /// Returns a key that identifies the message: the same at every attempt and in every
+    /// process.
     pub fn idempotency_key(&self) -> String {
         let Self {
             group,
@@ -48,7 +49,7 @@ impl Delivered {
         format!("{group}/{topic}/{partition}/{offset}")
     }
 
-    /// The message that waits, of that batch, whose attempt begins now.
+    /// Creates the message from a waiting one of the batch. Its attempt begins now.
     pub(crate) fn of(head: &Head, waiting: Waiting, now: SystemTime) -> Self {
         let Waiting { run, delivery, .. } = waiting;
         let run = &head.runs[run];
@@ -69,10 +70,10 @@ impl Delivered {
     }
 }
 
-/// What the messages of a batch share.
+/// The fields that the messages of a batch share.
 pub(crate) struct Head {
     group: Arc<str>,
-    /// For an attempt.
+    /// The time limit of an attempt.
     timeout: Duration,
     begin_by: SystemTime,
     runs: Vec<RunHead>,
@@ -91,12 +92,12 @@ struct RunHead {
     epoch: u64,
 }
 
-/// A message of a batch that waits for its lane. It becomes a [`Delivered`] no sooner than
-/// it is handled: that is larger, and each step on the way would move it.
+/// A message of a batch that waits for its lane. It becomes a [`Delivered`] only when it is
+/// handled: that type is larger, and each step on the way would move it.
 pub(crate) struct Waiting {
-    /// Its number.
+    /// The number of the delivery.
     pub(crate) id: u64,
-    /// The place of its run in the batch.
+    /// The index of its run in the batch.
     run: usize,
     delivery: Delivery,
 }
@@ -107,7 +108,7 @@ impl Waiting {
     }
 }
 
-/// Takes a batch apart.
+/// Splits a batch into its messages.
 pub(crate) fn split(
     group: &Arc<str>,
     timeout: Duration,

@@ -18,19 +18,19 @@ use crate::v1::handler_server::{Handler, HandlerServer};
 use crate::v1::{FromHandler, FromRuntime};
 use crate::{Delivered, Done, HandlerError, stream};
 
-/// Messages that are handled at once unless said otherwise.
+/// The default number of messages that are handled concurrently.
 const CONCURRENCY: usize = 16;
 
-/// Messages that are taken at once unless said otherwise.
+/// The default number of messages that the handler holds.
 const WINDOW: u32 = 2000;
 
 /// Longest message that is read. Kafka's own limit lies far below.
 pub(crate) const MAX_BYTES: usize = 1 << 30;
 
-/// Where a socket is unless `PENSTOCK_HANDLER_SOCKET` or `PORT` says otherwise.
+/// The default path of the socket, without `PENSTOCK_HANDLER_SOCKET` and `PORT`.
 const SOCKET: &str = "/run/penstock/handler.sock";
 
-/// Why a handler can't be served.
+/// The error of a handler that cannot serve.
 #[derive(Debug, Error)]
 pub enum ServeError {
     /// The variable `PORT` holds no port.
@@ -44,17 +44,17 @@ pub enum ServeError {
     Server(#[from] tonic::transport::Error),
 }
 
-/// What to do with a message. Any `async |message: Delivered| …` will do. A call is
-/// dropped at an `await` once the message is void: its time is over, or its partition
-/// went to another consumer.
+/// A function that handles a message. Any `async |message: Delivered| …` implements this trait.
+/// A call is dropped at an `await` once the message is void: its time is over, or its partition
+/// was revoked.
 pub trait Handle: Send + Sync + 'static {
-    /// Handles one message, and gives what is to be produced for it. What an error
-    /// leads to is set by `spec.delivery`.
+    /// Handles one message, and returns the records to produce for it. `spec.delivery` sets
+    /// what follows an error.
     fn handle(&self, message: Delivered)
     -> impl Future<Output = Result<Done, HandlerError>> + Send;
 }
 
-/// A function that ends with nothing, or with what is to be produced.
+/// A function that resolves to `()`, or to records to produce.
 impl<F, R, O> Handle for F
 where
     F: Fn(Delivered) -> R + Send + Sync + 'static,
@@ -70,7 +70,7 @@ where
     }
 }
 
-/// A server that is about to run.
+/// A server that is not running yet.
 #[derive(Clone, Debug)]
 pub struct Server {
     address: Address,
@@ -83,7 +83,7 @@ enum Address {
     Unix(PathBuf),
 }
 
-/// How much at once.
+/// The limits of concurrency.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     pub(crate) concurrency: usize,
@@ -91,11 +91,11 @@ pub(crate) struct Settings {
 }
 
 impl Server {
-    /// Listens where the environment says, in a pod as with `penstock dev`: on the Unix
-    /// socket in `PENSTOCK_HANDLER_SOCKET`, or on the port in `PORT`.
+    /// Listens at the address in the environment, in a pod and with `penstock dev`: the Unix
+    /// socket in `PENSTOCK_HANDLER_SOCKET`, or the port in `PORT`.
     ///
     /// # Errors
-    /// When `PORT` holds no port.
+    /// Returns an error if `PORT` is not a port.
     pub fn from_env() -> Result<Self, ServeError> {
         match (env::var_os("PENSTOCK_HANDLER_SOCKET"), env::var("PORT")) {
             (Some(path), _) => Ok(Self::unix(path)),
@@ -128,28 +128,27 @@ impl Server {
         }
     }
 
-    /// Messages that are handled at once, 16 unless said here. Those with one key are
-    /// handled one after the other, and in mode InOrder all are.
+    /// Sets the number of messages that are handled concurrently, 16 by default. Messages with
+    /// one key are handled one after the other, and in InOrder mode all messages are.
     #[must_use]
     pub fn concurrency(mut self, messages: usize) -> Self {
         self.settings.concurrency = messages.max(1);
         self
     }
 
-    /// The maximum number of messages that are taken at once, handled or waiting: 2,000
-    /// unless it is set here. Fewer are taken while the handler could not finish them within
-    /// a few seconds.
+    /// Sets the maximum number of messages that the handler holds, handled or waiting, 2,000 by
+    /// default. It takes fewer if it could not finish them within a few seconds.
     #[must_use]
     pub fn window(mut self, messages: u32) -> Self {
         self.settings.window = messages.max(1);
         self
     }
 
-    /// Serves until `stop` is cancelled. Then no message is begun, messages that wait are
-    /// released, and those that are being handled are finished.
+    /// Serves until `stop` is cancelled. Then the handler begins no message, releases waiting
+    /// messages, and finishes the messages that it is handling.
     ///
     /// # Errors
-    /// When it can't listen.
+    /// Returns an error if the handler cannot listen at the address.
     pub async fn run(
         self,
         handler: impl Handle,

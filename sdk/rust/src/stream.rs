@@ -14,13 +14,13 @@ use crate::v1::from_runtime::Message;
 use crate::v1::{Batch, Feature, FromRuntime, Hello, Order, Range, Welcome};
 use crate::{VERSION, message};
 
-/// Longest wait for the runtime to take the end of a stream.
+/// The maximum wait for the runtime to read the end of a stream.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
-/// The time between two looks for calls that block their threads.
+/// The time between two checks for calls that block their threads.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Serves a stream; gives what to send.
+/// Serves a stream. Returns the stream of answers.
 pub(crate) async fn start<H: Handle>(
     mut incoming: Streaming<FromRuntime>,
     handler: Arc<H>,
@@ -48,7 +48,7 @@ pub(crate) async fn start<H: Handle>(
     };
     answers.open();
     tokio::spawn(async move {
-        // Whatever ends it, who is at work is let finish.
+        // However the stream ends, the running calls finish.
         let work = async {
             let _ = open.read(&stop).await;
             let incoming = open.finish().await;
@@ -100,11 +100,12 @@ fn welcome() -> Welcome {
     }
 }
 
-/// Reads on until the runtime has taken the end and ends its half. Were the connection
-/// closed on it while it sends, it would find that broken rather than ended.
+/// Continues to read until the runtime has read the end and ends its half. If the connection
+/// were closed while the runtime sends, the runtime would see a broken stream, not an ended
+/// one.
 async fn drain(mut incoming: Streaming<FromRuntime>) {
     let read = async { while let Ok(Some(_)) = incoming.message().await {} };
-    // Nothing depends on it but whether an attempt counts.
+    // This only decides whether an attempt counts.
     let _ = tokio::time::timeout(DRAIN_LIMIT, read).await;
 }
 
@@ -135,14 +136,15 @@ impl OpenStream {
                         .iter()
                         .for_each(|it| void(&self.batches, *it));
                 }
-                // Of a later version.
+                // A message of a later version of the contract.
                 Some(Message::Hello(_)) | None => {}
             }
         }
         Ok(())
     }
 
-    /// Waits until the calls have ended. Those that are cancelled meanwhile end at once.
+    /// Waits until the calls have ended. Calls that are cancelled in the meantime end
+    /// immediately.
     async fn finish(self) -> Streaming<FromRuntime> {
         let Self {
             mut incoming,
@@ -160,7 +162,7 @@ impl OpenStream {
                     Ok(Some(Some(Message::Cancel(cancel)))) => {
                         cancel.deliveries.iter().for_each(|it| void(&batches, *it));
                     }
-                    // The runtime gives what comes too late again.
+                    // The runtime sends late messages again.
                     Ok(Some(_)) => {}
                     Ok(None) => break,
                     Err(_) => {
@@ -188,7 +190,7 @@ impl OpenStream {
     }
 }
 
-/// Batches that may still be at work, by their first number.
+/// Batches that may still be running, by their first number.
 type Batches = BTreeMap<u64, Weak<BatchState>>;
 
 /// Every delivery.
@@ -197,7 +199,7 @@ const ALL: Range = Range {
     count: u64::MAX,
 };
 
-/// Ends what is at work of some deliveries: nobody hears a verdict any more.
+/// Ends the calls of some deliveries: no runtime waits for their verdicts.
 fn void(batches: &Batches, range: Range) {
     let before = batches.range(..=range.first_id).next_back();
     let from = before.map_or(range.first_id, |(first, _)| *first);

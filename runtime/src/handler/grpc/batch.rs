@@ -1,4 +1,4 @@
-//! A call's messages: which are to be sent yet, and what was said of the others.
+//! The messages of a call: the rest that is to be sent, and the verdicts on the others.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
@@ -19,7 +19,7 @@ use penstock_handler::v1::Order;
 /// The state of a call.
 pub(super) struct Batch<'m, T> {
     pub(super) messages: &'m [Message<'m, T>],
-    /// Indices of the messages that are to be sent yet.
+    /// Indices of the messages that are not sent yet.
     pub(super) rest: VecDeque<usize>,
     order: Order,
     verdicts: Vec<Option<Verdict>>,
@@ -35,14 +35,15 @@ impl<'m, T> Batch<'m, T> {
         }
     }
 
-    /// What was said of each message. In order none counts behind the first failure.
+    /// Returns the verdict on each message. In InOrder mode, none after the first failure
+    /// counts.
     pub(super) fn verdicts(self) -> Vec<Verdict> {
         self.verdicts.into_iter().map_while(|it| it).collect()
     }
 
-    /// Returns those of the rest unattempted whose partitions drain. In order, nothing is
-    /// sent behind the first of them either; what is in front of it still is. Returns `true`
-    /// if there were any.
+    /// Ends, unattempted, the messages of the rest whose partitions drain. In InOrder mode,
+    /// nothing after the first of them is sent either; messages in front of it still are.
+    /// Returns `true` if there were any.
     pub(super) fn return_draining(&mut self) -> bool {
         let messages = self.messages;
         let drains = |index: &usize| !messages[*index].record.assignment().may_begin();
@@ -67,10 +68,10 @@ impl<'m, T> Batch<'m, T> {
         self.rest.len() < before
     }
 
-    /// Waits for something, unless a partition of the rest begins to drain: then `None`.
+    /// Waits for a future. Returns `None` if a partition of the rest begins to drain first.
     pub(super) async fn unless_draining<O>(&self, awaited: impl Future<Output = O>) -> Option<O> {
         tokio::pin!(awaited);
-        // Most waits are none.
+        // Most futures are ready.
         if let Some(done) = (&mut awaited).now_or_never() {
             return Some(done);
         }
@@ -90,8 +91,8 @@ impl<'m, T> Batch<'m, T> {
         }
     }
 
-    /// Yields the places in the list of the messages at these indices whose partition is
-    /// revoked, once for each partition.
+    /// Waits for revocations of the partitions of the messages at these indices. Yields the
+    /// positions of their messages in the list, once for each partition.
     pub(super) fn revocations(
         &self,
         indices: &[usize],
@@ -124,8 +125,8 @@ impl<'m, T> Batch<'m, T> {
         self.hold_back();
     }
 
-    /// Returns which of the messages at these indices are behind others in their order:
-    /// their places in the list, as are those of the others.
+    /// Returns the positions in the list of the messages that follow others in their order; the
+    /// others are given by their positions too.
     pub(super) fn behind(&self, indices: &[usize], places: &[usize]) -> Vec<usize> {
         let Some(first) = places.first() else {
             return Vec::new();
@@ -151,7 +152,7 @@ impl<'m, T> Batch<'m, T> {
         }
     }
 
-    /// Takes what became of the messages at these indices.
+    /// Takes the fates of the messages at these indices.
     pub(super) fn take(
         &mut self,
         indices: &[usize],
@@ -165,7 +166,7 @@ impl<'m, T> Batch<'m, T> {
             let is_first = key.is_none_or(|key| keys.insert(key));
             let verdict = match fate {
                 Fate::Verdict(verdict) => verdict,
-                // Those before it of its key have used the time.
+                // Earlier messages with its key have used the time.
                 Fate::TimedOut if !is_first && !peer.reports_begun => {
                     Err(HandlerError::not_attempted("its turn did not come in time"))
                 }
@@ -187,7 +188,7 @@ impl<'m, T> Batch<'m, T> {
         self.hold_back();
     }
 
-    /// Takes back what follows a skipped message, for a handler that ends a batch there.
+    /// Takes back the messages after a skipped one, for a handler that ends a batch there.
     fn send_again_behind_a_skip(&mut self, indices: &[usize]) {
         let failed = |index: &usize| matches!(self.verdicts[*index], Some(Err(_)));
         let Some(place) = indices.iter().position(failed) else {
@@ -201,7 +202,8 @@ impl<'m, T> Batch<'m, T> {
         }
     }
 
-    /// Sends nothing behind a message that was neither done nor skipped, in its order.
+    /// Holds back the messages that follow, in their order, one that was neither handled nor
+    /// skipped.
     fn hold_back(&mut self) {
         if self.rest.is_empty() {
             return;
@@ -241,7 +243,8 @@ fn stops(verdict: &Option<Verdict>) -> bool {
     matches!(verdict, Some(Err(error)) if error.kind() != FailureKind::Skip)
 }
 
-/// What names the order that a message has a place in; a message without a key has none.
+/// Returns the key that orders a message, with topic and partition; a message without a key has
+/// no order.
 fn key_of(record: &Record) -> Option<(&str, i32, &[u8])> {
     Some((record.topic(), record.partition(), record.key()?))
 }

@@ -34,11 +34,11 @@ const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// The maximum time for a handler to open its end of a stream.
 const OPEN_LIMIT: Duration = Duration::from_secs(60);
 
-/// The maximum size of a message of the handler: far more than a verdict may have, so that
-/// one that is too long is read, and fails its delivery alone.
+/// The maximum size of a message from the handler. It is far more than a verdict may have, so
+/// that the runtime can read a verdict that is too long, and fail only its delivery.
 const MAX_BYTES: usize = 64 << 20;
 
-/// Where the name of a host is needed; the connection is made without it.
+/// A host name for requests; the connection is made without it.
 const HOST: &str = "http://localhost";
 
 /// Opens streams to one handler.
@@ -46,20 +46,20 @@ pub(super) struct Connector {
     address: Address,
     hello: Hello,
     limits: Limits,
-    /// Whether the warning about a handler without a welcome was logged.
+    /// Is `true` once the warning about a handler without a welcome was logged.
     warned: AtomicBool,
 }
 
-/// Why there is no stream.
+/// The error of opening a stream.
 #[derive(Debug, Error)]
 pub(super) enum ConnectError {
     /// Nothing listens at the address: no process of the handler is left.
     #[error("{0}")]
     Gone(io::Error),
-    /// It may pass.
+    /// An error that may pass.
     #[error("{0}")]
     Failed(String),
-    /// The handler can't work with this runtime.
+    /// The handler cannot work with this runtime.
     #[error(transparent)]
     Refused(#[from] Refusal),
 }
@@ -67,8 +67,8 @@ pub(super) enum ConnectError {
 /// A new stream.
 pub(super) struct Connected {
     pub(super) session: Arc<Session>,
-    /// Whether at some time nothing listened at the address: no call of an earlier stream
-    /// is running any more.
+    /// Is `true` if nothing listened at the address at some time: no call of an earlier stream
+    /// is still running.
     pub(super) was_gone: bool,
 }
 
@@ -86,8 +86,8 @@ impl Connector {
         &self.address
     }
 
-    /// Opens a stream. Tries again with growing pauses, and gives each failure to `failed`,
-    /// until that returns an error.
+    /// Opens a stream. Repeats failures after growing pauses, and passes each to `failed`,
+    /// until `failed` returns an error.
     pub(super) async fn connect<E>(
         &self,
         failed: impl Fn(ConnectError) -> Result<(), E>,
@@ -112,7 +112,7 @@ impl Connector {
     }
 
     async fn open(&self) -> Result<Arc<Session>, ConnectError> {
-        // Made without the channel's own words for it, which hide the cause.
+        // Connected outside the channel, whose errors hide the cause.
         let stream = Stream::connect(&self.address).await;
         let stream = stream.map_err(|error| match error.kind() {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => ConnectError::Gone(error),
@@ -139,7 +139,7 @@ impl Connector {
         Ok(session.start(incoming, first))
     }
 
-    /// Takes the handshake, and logs it.
+    /// Checks and logs the handshake.
     fn greet(&self, first: &FromHandler) -> Result<Peer, Refusal> {
         let peer = Peer::new(first.welcome.as_ref(), self.hello.order())?;
         tracing::info!(
@@ -159,7 +159,7 @@ impl Connector {
     }
 }
 
-/// A channel over one connection. It can't connect again by itself.
+/// Creates a channel over one connection. It cannot reconnect.
 async fn channel(stream: Stream) -> Result<Channel, String> {
     let mut stream = Some(TokioIo::new(stream));
     let connector = service_fn(move |_| {

@@ -1,7 +1,7 @@
-//! A batch as bytes, written from where librdkafka keeps the messages: key, value and
-//! headers are copied once, into the buffer that goes to the socket.
+//! Encodes a batch directly from librdkafka's memory: key, value and headers are copied once,
+//! into the buffer that goes to the socket.
 //!
-//! What prost would make of the generated types needs them in memory first.
+//! prost would need the generated types in memory first.
 
 use std::ptr;
 use std::sync::Arc;
@@ -11,7 +11,8 @@ use prost::encoding::{encode_varint, encoded_len_varint};
 
 use crate::record::{Message, Record};
 
-/// What precedes each message of a gRPC stream: not compressed, and how long it is.
+/// The length of the head of a message in a gRPC stream: a flag for compression, and the
+/// message's length.
 pub(super) const HEAD: usize = 5;
 
 // Field numbers and wire types, as the proto file has them.
@@ -34,15 +35,15 @@ const DELIVERY_ATTEMPT: u64 = 6 << 3 | VARINT;
 const HEADER_NAME: u64 = 1 << 3 | LENGTH;
 const HEADER_VALUE: u64 = 2 << 3 | LENGTH;
 
-/// The maximum size of all that a batch has before its runs.
+/// The maximum size of a batch's fields before its runs.
 pub(super) const MAX_HEAD_SIZE: usize = 40;
 
-/// Messages that go into one batch, and how long each part of it will be: in protobuf
-/// a length comes before what it measures.
+/// The messages of one batch, and the length of each part: protobuf writes a length before its
+/// content.
 pub(super) struct Plan<'m> {
     deliveries: Vec<Planned<'m>>,
     runs: Vec<Run>,
-    /// Length of all runs, with what introduces each.
+    /// Length of all runs, with their tags and lengths.
     size: usize,
 }
 
@@ -59,8 +60,8 @@ struct Run {
 }
 
 impl<'m> Plan<'m> {
-    /// Takes messages from the front until together they have `most_bytes`; at least
-    /// one, if there is one.
+    /// Takes messages from the front until they have `most_bytes`; at least one, if there is
+    /// one.
     pub(super) fn of<T: 'm>(
         messages: impl ExactSizeIterator<Item = &'m Message<'m, T>>,
         most_bytes: usize,
@@ -109,12 +110,12 @@ impl<'m> Plan<'m> {
         fits
     }
 
-    /// The maximum size of the batch as a message of the stream.
+    /// Returns the maximum size of the batch as a message of the stream.
     pub(super) fn max_size(&self) -> usize {
         self.size + MAX_HEAD_SIZE
     }
 
-    /// Messages that go into the batch.
+    /// Returns the number of messages in the batch.
     pub(super) fn count(&self) -> usize {
         self.deliveries.len()
     }
@@ -145,7 +146,7 @@ impl<'m> Plan<'m> {
     }
 }
 
-/// Whether both came by the same assignment of the same partition.
+/// Returns `true` if both came with the same assignment of the same partition.
 fn together(one: &Record, other: &Record) -> bool {
     ptr::eq(
         Arc::as_ptr(one.assignment()),
@@ -210,12 +211,12 @@ fn header_size(name: &str, value: Option<&[u8]>) -> usize {
     length_field(name.len()) + value.map_or(0, |value| length_field(value.len()))
 }
 
-/// Length of a field that holds a number; its tag takes one byte, as all of ours do.
+/// Returns the length of a field with a number. All tags of the contract take one byte.
 fn varint_field(number: u64) -> usize {
     1 + encoded_len_varint(number)
 }
 
-/// Length of a field that holds this many bytes.
+/// Returns the length of a field with this many bytes.
 fn length_field(bytes: usize) -> usize {
     1 + encoded_len_varint(bytes as u64) + bytes
 }

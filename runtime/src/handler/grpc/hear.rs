@@ -1,4 +1,4 @@
-//! What a handler says, without a stream: for fuzzing.
+//! Reads a handler's messages without a stream, for fuzzing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,19 +15,19 @@ use penstock_handler::v1::FromHandler;
 /// Longer than any input takes.
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// What came of a handler's words.
+/// The result of a handler's messages.
 #[derive(Debug, PartialEq)]
 pub struct Heard {
-    /// For each delivery what was said of it, if anything.
+    /// The verdict on each delivery, if there is one.
     pub verdicts: Vec<Option<Result<Done, HandlerError>>>,
     /// Credits that the handler has granted.
     pub credits: usize,
-    /// Whether all words could be read. The stream ends with the first that can't.
+    /// Is `true` if all messages could be read. The stream ends with the first that cannot.
     pub whole: bool,
 }
 
-/// Takes the bytes of a handler's messages, one after the other, on a stream on which
-/// batches of so many deliveries were sent; the first has the number 1.
+/// Reads a handler's messages from bytes, as on a stream on which batches of these sizes were
+/// sent. The first delivery has the number 1.
 pub fn hear(batches: &[usize], words: &[impl AsRef<[u8]>]) -> Heard {
     let limits = Limits {
         timeout: HOUR,

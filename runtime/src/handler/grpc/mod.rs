@@ -7,24 +7,24 @@
 //!     └── open chunks ◄── reader ◄── stream ◄─────┘
 //! ```
 //!
-//! All workers share the stream. A worker takes as many credits as it can use, writes
-//! that much of its batch straight into the stream's buffer, and waits for the verdicts
-//! on it before it writes the rest.
+//! All workers share the stream. A worker takes as many credits as it can use, writes that much
+//! of its batch straight into the stream's buffer, and waits for the verdicts before it writes
+//! the rest.
 //!
-//! **Invariant.** An attempt is charged only to a message that had begun. A handler that is
-//! away, silent or refused is waited for (`availability`); what a broken stream or a late
-//! beginning returns is sent again as the same attempt (`open`, `suspects`).
+//! Invariant.** An attempt is charged only to a message that has begun. The runtime waits for a
+//! handler that is away, silent or refused (`availability`). Messages that return from a broken
+//! stream or begin too late are sent again as the same attempt (`open`, `suspects`).
 //!
-//! **Invariant.** Nothing of a draining partition is sent: `Batch::return_draining` looks
-//! right before each chunk, with nothing awaited in between.
+//! Invariant.** No message of a draining partition is sent: `Batch::return_draining` checks
+//! right before each chunk, with no `await` in between.
 //!
-//! **Invariant.** Nothing of a revoked partition begins: what the handler has of it is
-//! withdrawn, while it goes on with other partitions of the batch (`Batch::revocations`).
+//! Invariant.** No message of a revoked partition begins: the runtime withdraws its messages
+//! from the handler, which continues with other partitions of the batch (`Batch::revocations`).
 //!
-//! **Invariant.** No two calls of one order run on two streams. A stream that the handler
-//! ended has no call left. After one that broke, the handler's process may still be at its
-//! calls: where there is an order, nothing is sent on the next stream before their time is
-//! over, unless nothing listened at the address in between, as the process is gone then.
+//! Invariant.** No two calls of one order run on two streams. A stream that the handler ended
+//! has no call left. After a stream broke, the handler's process may still run its calls. If
+//! there is an order, nothing is sent on the next stream before the time of these calls is
+//! over, unless nothing listened at the address in between: then the process is gone.
 
 mod batch;
 mod connect;
@@ -60,18 +60,17 @@ use open::{Fate, Limits, is_unbegun};
 use session::Session;
 use suspects::Suspects;
 
-/// Bytes after which a batch is not made longer: gRPC's libraries take messages of
-/// 4 MiB unless told otherwise.
+/// The size at which a batch is full: gRPC's libraries accept messages of 4 MiB by default.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// A stream that lasted so long was a good one: the next may be opened at once.
+/// The minimum duration of a good stream, after which the next may be opened immediately.
 const GOOD_STREAM: Duration = Duration::from_secs(10);
 
-/// Pauses between streams that end at once.
+/// Pauses between streams that end immediately.
 const MIN_PAUSE: Duration = Duration::from_millis(10);
 const MAX_PAUSE: Duration = Duration::from_millis(500);
 
-/// Gives batches to a gRPC server.
+/// A handler that sends batches to a gRPC server.
 pub struct GrpcHandler {
     connector: Connector,
     limits: Limits,
@@ -84,7 +83,7 @@ pub struct GrpcHandler {
 }
 
 impl GrpcHandler {
-    /// The handler of a consumer, which listens at an address.
+    /// Creates the handler of a consumer that listens at an address.
     pub fn new(consumer: &ValidatedConsumer, address: &Address) -> Self {
         let limits = Limits {
             timeout: consumer.handler.timeout.get(),
@@ -118,12 +117,12 @@ impl GrpcHandler {
         }
     }
 
-    /// Waits until the handler is healthy and has opened its end of the stream, at most
+    /// Waits until the handler is healthy and has opened its end of the stream, at most for
     /// `limit`.
     ///
     /// # Errors
-    /// When it has not by then, or at once when the handler does not speak the protocol as
-    /// the consumer needs it: then the error is permanent.
+    /// Returns the last error after `limit`. Returns a permanent error immediately if the
+    /// handler does not speak the protocol as the consumer needs it.
     pub async fn wait_until_up(&self, limit: Duration) -> Result<(), HandlerError> {
         let last = Mutex::new("no answer".to_owned());
         let failed = |error: ConnectError| match error {
@@ -144,12 +143,12 @@ impl GrpcHandler {
         }
     }
 
-    /// Whether the handler takes messages.
+    /// Returns the availability of the handler.
     pub(crate) fn availability(&self) -> &Arc<Availability> {
         &self.availability
     }
 
-    /// The stream, opened again if there is none, until `failed` returns an error.
+    /// Returns the stream. Opens it again if there is none, until `failed` returns an error.
     async fn session<E>(
         &self,
         failed: impl Fn(ConnectError) -> Result<(), E>,
@@ -171,7 +170,7 @@ impl GrpcHandler {
         }
         let connected = self.connector.connect(failed).await?;
         let session = connected.session;
-        // Counted where the stream is replaced, as a wait before that may be cut short.
+        // Counted when the stream is replaced, as a wait before that may be cut short.
         if before.as_ref().is_some_and(|before| before.has_broken()) {
             self.suspects.note_trouble();
         }
@@ -240,8 +239,8 @@ impl<T: Send + Sync> BatchHandler<T> for GrpcHandler {
 }
 
 impl GrpcHandler {
-    /// Gives as much of the rest as there are credits for, and takes the verdicts on it.
-    /// Gives nothing if the stream ends or a partition drains before that.
+    /// Sends as much of the rest as there are credits for, and takes the verdicts. Sends
+    /// nothing if the stream ends or a partition drains before that.
     async fn give<T>(&self, batch: &mut Batch<'_, T>, alone: bool, patience: &Patience<'_>) {
         let ready = batch.unless_draining(self.ready(patience)).await;
         let Some(session) = ready else {
@@ -260,7 +259,7 @@ impl GrpcHandler {
         let Some(Some(credits)) = batch.unless_draining(credits).await else {
             return;
         };
-        // Nothing is awaited between this and the sending.
+        // There is no `await` between this and the sending.
         if batch.return_draining() {
             session.give_back(credits);
             return;
@@ -288,7 +287,7 @@ impl GrpcHandler {
         let behind = |places: &[usize]| batch.behind(&indices, places);
         let (revoked, sent_at) = (batch.revocations(&indices), sent.sent());
         let mut fates = sent.outcome(patience.alive, behind, revoked).await;
-        // Those that the handler gave back unbegun have waited as long.
+        // Messages that the handler released have waited as long.
         let has_waited = sent_at.elapsed() >= self.limits.wait;
         let begun = |fate: &Fate| matches!(fate, Fate::Verdict(verdict) if !is_unbegun(verdict));
         if fates.iter().any(begun) {
@@ -309,10 +308,10 @@ impl GrpcHandler {
         batch.take(&indices, fates, self.limits.timeout, peer);
     }
 
-    /// Waits until the handler has shown that it stays up without a message, if it has to before
-    /// the first of the rest is sent alone, and speaks: what is sent to one that another message
-    /// blocks would be taken for the cause. `false` if it has not, or a partition drains before
-    /// that.
+    /// Waits until the handler has shown that it stays up without a message, and speaks, if it
+    /// must before the first message of the rest is sent alone. Otherwise a message to a
+    /// handler that another message blocks would be taken for the cause. Returns `false` if it
+    /// has not shown that, or if a partition drains first.
     async fn is_proven<T>(
         &self,
         session: &Session,
@@ -327,7 +326,7 @@ impl GrpcHandler {
         let heard = || session.heard();
         let shown = patience.wait_for(Lack::Credits, heard, session.shows(proof));
         let Some(shown) = batch.unless_draining(shown).await else {
-            // Nothing waits for the proof any longer.
+            // No message waits for the proof any longer.
             self.availability.has(Lack::Stability);
             return false;
         };
@@ -341,7 +340,7 @@ impl GrpcHandler {
         shown
     }
 
-    /// Waits for a stream on which something can be sent.
+    /// Waits for a stream that can take a message.
     async fn ready(&self, patience: &Patience<'_>) -> Arc<Session> {
         let failed = |error: ConnectError| -> Result<(), Infallible> {
             let lack = match &error {
@@ -368,7 +367,7 @@ impl GrpcHandler {
         session
     }
 
-    /// The number of messages at the front of the rest that may be sent together.
+    /// Returns the number of messages at the front of the rest that may be sent together.
     fn unsuspected<T>(&self, batch: &Batch<'_, T>) -> usize {
         let is_suspect = |index: &usize| self.suspects.contain(batch.messages[*index].record);
         let until = batch.rest.iter().position(is_suspect);

@@ -15,17 +15,17 @@ use crate::handler::{FailureKind, HandlerError};
 use crate::produce::Done;
 use penstock_handler::v1::Range;
 
-/// How much later than a delivery had to begin the runtime withdraws it: the report may be
-/// on its way.
+/// The grace after the time by which a delivery had to begin, before the runtime withdraws it:
+/// the report may be on its way.
 pub(super) const REPORT_GRACE: Duration = Duration::from_secs(1);
 
-/// The maximum number of calls that are remembered as perhaps not returned.
+/// The maximum number of calls that are remembered as possibly still running.
 const MAX_UNRETURNED: usize = 1000;
 
 /// The handler's verdict on a delivery.
 pub(super) type Verdict = Result<Done, HandlerError>;
 
-/// The limits to the time of a delivery.
+/// The time limits of a delivery.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     /// For an attempt, from its beginning.
@@ -36,18 +36,19 @@ pub(super) struct Limits {
     pub(super) wait: Duration,
 }
 
-/// How a delivery ended.
+/// The fate of a delivery.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Fate {
-    /// There is a verdict.
+    /// The handler sent a verdict.
     Verdict(Verdict),
-    /// It began, and took too long.
+    /// The delivery began, and took too long.
     TimedOut,
-    /// The handler ended the stream, or it is not to begin: it comes again as the same attempt.
+    /// The handler ended the stream, or the delivery must not begin: it comes again as the same
+    /// attempt.
     Returned(Arc<str>),
-    /// It did not begin in time: it comes again as the same attempt.
+    /// The delivery did not begin in time: it comes again as the same attempt.
     NotBegun(Arc<str>),
-    /// It did not begin in time, and the handler said nothing since it was sent.
+    /// The delivery did not begin in time, and the handler has sent nothing since it was sent.
     Silent(Arc<str>),
     /// The stream broke, and no other delivery can have begun.
     Broke(Arc<str>),
@@ -58,7 +59,7 @@ pub(super) enum Fate {
 }
 
 impl Fate {
-    /// Whether the handler had it, and did not begin it.
+    /// Returns `true` if the handler had the delivery, and did not begin it.
     pub(super) fn is_unbegun(&self) -> bool {
         match self {
             Self::NotBegun(_) | Self::Silent(_) => true,
@@ -68,28 +69,28 @@ impl Fate {
     }
 }
 
-/// Returns `true` if a verdict says that the delivery was given back unbegun.
+/// Returns `true` if a verdict releases the delivery unbegun.
 pub(super) fn is_unbegun(verdict: &Verdict) -> bool {
     matches!(verdict, Err(error) if error.kind() == FailureKind::NotAttempted)
 }
 
-/// Why a stream ended.
+/// The end of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// The handler ended it with status OK.
+    /// The handler ended the stream with status OK.
     InOrder,
-    /// It broke.
+    /// The stream broke.
     Broken(String),
 }
 
-/// When a delivery began, and when its time is over.
+/// The time at which a delivery began, and its deadline.
 #[derive(Clone, Copy, Debug)]
 struct Begun {
     since: Instant,
     until: Instant,
 }
 
-/// Deliveries of a chunk, by their indices, whose time is over.
+/// The overdue deliveries of a chunk, by their indices.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Overdue {
     pub(super) timed_out: Vec<usize>,
@@ -101,10 +102,10 @@ pub(super) struct OpenChunks {
     limits: Limits,
     /// By the number of the first delivery of each.
     chunks: BTreeMap<u64, Chunk>,
-    /// When the time ends of deliveries that were withdrawn while at work: until then the
-    /// handler may still be at them.
+    /// The deadlines of deliveries that were withdrawn while they ran: until then their calls
+    /// may still run.
     withdrawn: Vec<Instant>,
-    /// Deliveries that were withdrawn while at work, and have had no verdict since: their calls
+    /// Deliveries that were withdrawn while they ran and have had no verdict since: their calls
     /// may not have returned. At most [`MAX_UNRETURNED`].
     unreturned: BTreeSet<u64>,
     has_ended: bool,
@@ -131,8 +132,8 @@ impl OpenChunks {
         }
     }
 
-    /// Adds deliveries that are about to be sent, and begin with that if `has_begun`.
-    /// `None` once the stream has ended.
+    /// Adds deliveries that are about to be sent. With `has_begun`, they begin now. Returns
+    /// `None` after the end of the stream.
     pub(super) fn add(
         &mut self,
         first_id: u64,
@@ -181,7 +182,7 @@ impl OpenChunks {
     /// Gives deliveries that have begun more time from now on.
     pub(super) fn extend(&mut self, range: &Range, time: Duration, now: Instant) {
         let max = self.limits.max_timeout;
-        // Longer than any attempt may take, and no more than can be added.
+        // Longer than any attempt may take, without an overflow.
         let until = now + time.min(max);
         self.each(range.first_id, range.count, |chunk, indices| {
             let begun = chunk.begun.get_mut(indices).unwrap_or_default();
@@ -193,9 +194,9 @@ impl OpenChunks {
         });
     }
 
-    /// Takes a verdict on `count` deliveries from `first_id` on. What it says of those
-    /// that nobody waits for, of which it comes too late, or that have a verdict
-    /// already, changes nothing.
+    /// Takes a verdict on `count` deliveries from `first_id` on. It is ignored for deliveries
+    /// without a waiting worker, for deliveries whose time is over, and for those that have a
+    /// verdict.
     pub(super) fn settle(&mut self, first_id: u64, count: u64, verdict: &Verdict, now: Instant) {
         if !self.unreturned.is_empty() {
             let range = first_id..first_id.saturating_add(count);
@@ -224,8 +225,8 @@ impl OpenChunks {
         }
     }
 
-    /// Returns when the next delivery of a chunk may be overdue, if it is open still. What
-    /// begins after now has its whole time, and is not considered.
+    /// Returns the time at which the next delivery of a chunk may be overdue, if the chunk is
+    /// still open. A delivery that begins after now has its whole time, and is not considered.
     pub(super) fn next_deadline(&self, first_id: u64, now: Instant) -> Option<Instant> {
         let chunk = self.chunks.get(&first_id)?;
         let deadlines = chunk.open().map(|index| chunk.deadline(index));
@@ -279,13 +280,13 @@ impl OpenChunks {
         ranges
     }
 
-    /// Whether a call that was withdrawn while at work may not have returned.
+    /// Returns `true` if a call that was withdrawn while it ran may not have returned.
     pub(super) fn has_unreturned(&self) -> bool {
         !self.unreturned.is_empty()
     }
 
-    /// Takes a chunk out, which nobody waits for any longer. Returns the numbers of the
-    /// deliveries without a fate; `None` if it is closed already.
+    /// Removes a chunk without a waiting worker. Returns the numbers of the deliveries without
+    /// a fate, or `None` if the chunk is closed.
     pub(super) fn remove(&mut self, first_id: u64, now: Instant) -> Option<Vec<Range>> {
         self.withdrawn.retain(|until| *until > now);
         let chunk = self.chunks.remove(&first_id)?;
@@ -298,8 +299,8 @@ impl OpenChunks {
         Some(ranges)
     }
 
-    /// The stream has ended: no chunk waits any longer, and none is added. Returns until
-    /// when the handler may still be at deliveries of a stream that broke.
+    /// Ends the stream: no chunk waits any longer, and none is added. Returns the time until
+    /// which calls of a broken stream may still run.
     pub(super) fn end(&mut self, ended: &Ended, now: Instant) -> Option<Instant> {
         self.has_ended = true;
         self.withdrawn.retain(|until| *until > now);
@@ -337,7 +338,7 @@ impl OpenChunks {
     fn close(&mut self, first: u64) {
         if let Some(chunk) = self.chunks.remove(&first) {
             let fates = chunk.fates.into_iter().flatten().collect();
-            // Whoever sent it may have left: then nobody wants to know.
+            // The worker that sent it may have left.
             let _ = chunk.done.send(fates);
         }
     }
@@ -374,7 +375,7 @@ impl OpenChunks {
 }
 
 impl Chunk {
-    /// The indices of the deliveries without a fate.
+    /// Returns the indices of the deliveries without a fate.
     fn open(&self) -> impl Iterator<Item = usize> {
         let open = |(index, fate): (usize, &Option<Fate>)| fate.is_none().then_some(index);
         self.fates.iter().enumerate().filter_map(open)
@@ -400,8 +401,8 @@ struct Fates {
 }
 
 impl Fates {
-    /// `is_alone` says that there was one delivery, which had begun. A report may be lost with
-    /// the process, so any other could have begun too.
+    /// `is_alone` is `true` if there was one delivery, which had begun. A report may be lost
+    /// with the process, so any other delivery could have begun too.
     fn of(ended: &Ended, is_alone: bool) -> Self {
         let why: Arc<str> = match ended {
             Ended::InOrder => "the handler ended the stream before it began".into(),
@@ -416,7 +417,7 @@ impl Fates {
     }
 }
 
-/// Returns a verdict on a delivery that had begun: it can't be released any more.
+/// Returns the verdict on a delivery that has begun, which cannot be released any more.
 fn of_begun(verdict: &Verdict) -> Verdict {
     match verdict {
         Err(error) if error.kind() == FailureKind::NotAttempted => Err(HandlerError::retryable(

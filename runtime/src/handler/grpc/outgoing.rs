@@ -1,5 +1,4 @@
-//! What is to go to the handler: all workers write to one buffer, and what has gathered
-//! goes out as one piece.
+//! Outgoing messages: all workers write to one buffer, and its content is sent in one piece.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -16,9 +15,9 @@ use tokio::time::Instant;
 use super::encode::HEAD;
 use penstock_handler::v1::FromRuntime;
 
-/// Bytes that wait to be sent before workers wait too. The stream stops taking them
-/// when the handler does not read. What waits may be more by a batch of each worker, or
-/// the part of it that is sent at once.
+/// The number of unsent bytes at which workers wait. The stream takes no bytes while the
+/// handler does not read. The buffer may exceed this by one batch of each worker, or by the
+/// part of it that is sent together.
 pub(super) const MOST: usize = 1 << 20;
 
 /// The buffer.
@@ -30,7 +29,7 @@ pub(super) struct Outgoing {
 struct State {
     bytes: BytesMut,
     sender: Option<Waker>,
-    /// When the stream last took bytes, which it does while the handler reads.
+    /// The time at which the stream last took bytes, which it does while the handler reads.
     taken: Instant,
     closed: bool,
 }
@@ -50,7 +49,7 @@ impl Default for Outgoing {
 }
 
 impl Outgoing {
-    /// Lets `write` add whole messages; `false` once nothing more can be sent.
+    /// Lets `write` add whole messages. Returns `false` once nothing more can be sent.
     pub(super) fn write(&self, write: impl FnOnce(&mut BytesMut)) -> bool {
         let mut state = self.state.lock();
         if state.closed {
@@ -75,13 +74,12 @@ impl Outgoing {
         })
     }
 
-    /// When the stream last took bytes.
+    /// Returns the time at which the stream last took bytes.
     pub(super) fn taken(&self) -> Instant {
         self.state.lock().taken
     }
 
-    /// Waits until less than too much waits to be sent. There is no limit to that: a handler
-    /// need not read.
+    /// Waits until the buffer has room. This has no time limit: a handler need not read.
     pub(super) async fn wait_for_room(&self) {
         loop {
             let room = self.room.notified();
@@ -97,7 +95,7 @@ impl Outgoing {
         }
     }
 
-    /// Nothing more is to be sent, beyond what is there.
+    /// Closes the buffer: it sends the bytes that it has, and takes no others.
     pub(super) fn close(&self) {
         let sender = {
             let mut state = self.state.lock();
@@ -111,7 +109,7 @@ impl Outgoing {
     }
 }
 
-/// The request's body: what workers write, as long as they do.
+/// The body of the request: the bytes of the workers, until the buffer is closed.
 pub(super) struct OutgoingBody(pub(super) Arc<Outgoing>);
 
 impl Body for OutgoingBody {
@@ -139,7 +137,7 @@ impl Body for OutgoingBody {
     }
 }
 
-/// The stream is gone, and with it whoever would send.
+/// The stream is gone, and workers must not wait for room.
 impl Drop for OutgoingBody {
     fn drop(&mut self) {
         self.0.close();

@@ -22,7 +22,7 @@ use crate::handler::HandlerError;
 use penstock_handler::v1::cancel::Reason;
 use penstock_handler::v1::{self, Cancel, FromHandler, FromRuntime, from_runtime};
 
-/// Most credits that are kept; a handler that grants more is taken to mean no limit.
+/// The maximum number of credits that are kept; a handler that grants more sets no limit.
 const MOST_CREDITS: usize = 1 << 24;
 
 /// The maximum size of one verdict in bytes. A longer one fails its delivery and no other.
@@ -33,26 +33,27 @@ pub(super) struct Session {
     outgoing: Arc<Outgoing>,
     peer: Peer,
     limits: Limits,
-    /// Deliveries that the handler will take.
+    /// Deliveries that the handler is ready to take.
     credits: Semaphore,
     granted: Mutex<Instant>,
-    /// When the handler last said something.
+    /// The time of the last message from the handler.
     heard: Mutex<Instant>,
     has_spoken: Notify,
-    /// What was `heard` last when the silence began that was noted last.
+    /// The value of `heard` when a silence was noted last.
     silent_since: Mutex<Option<Instant>>,
     open: Mutex<OpenChunks>,
     next_id: AtomicU64,
     ended: CancellationToken,
     opened: Instant,
-    /// Until when the handler may be at deliveries of this stream, or of the one before,
-    /// that broke.
+    /// The time until which the handler may still run calls of this stream, or of the broken
+    /// one before.
     busy_until: Mutex<Option<Instant>>,
     has_broken: AtomicBool,
 }
 
 impl Session {
-    /// A stream on which the handler has said its first; the rest is read from now on.
+    /// Creates a stream on which the handler has sent its first message; the rest is read from
+    /// now on.
     pub(super) fn start(self, incoming: Streaming<FromHandler>, first: FromHandler) -> Arc<Self> {
         let session = Arc::new(self);
         session.take(first);
@@ -60,7 +61,7 @@ impl Session {
         session
     }
 
-    /// One on which nothing was said yet.
+    /// Creates a stream without a message from the handler.
     pub(super) fn new(outgoing: Arc<Outgoing>, peer: Peer, limits: Limits) -> Self {
         Self {
             outgoing,
@@ -80,33 +81,33 @@ impl Session {
         }
     }
 
-    /// The handler at the other end.
+    /// Returns the handler at the other end.
     pub(super) fn peer(&self) -> &Peer {
         &self.peer
     }
 
-    /// When the stream was opened.
+    /// Returns the time at which the stream was opened.
     pub(super) fn opened(&self) -> Instant {
         self.opened
     }
 
-    /// Whether deliveries can be sent.
+    /// Returns `true` if deliveries can be sent.
     pub(super) fn is_live(&self) -> bool {
         !self.ended.is_cancelled()
     }
 
-    /// Whether the stream ended other than in order.
+    /// Returns `true` if the stream broke.
     pub(super) fn has_broken(&self) -> bool {
         self.has_broken.load(Ordering::Acquire)
     }
 
-    /// Until when the handler may be at deliveries of a stream that broke: of this one, or
-    /// of the one before.
+    /// Returns the time until which the handler may still run calls of a broken stream: of this
+    /// one, or of the one before.
     pub(super) fn busy_until(&self) -> Option<Instant> {
         *self.busy_until.lock()
     }
 
-    /// Notes that the handler may be at deliveries of the stream before.
+    /// Notes that the handler may still run calls of the stream before.
     pub(super) fn follows(&self, busy_until: Option<Instant>) {
         let mut until = self.busy_until.lock();
         *until = (*until).max(busy_until);
@@ -124,17 +125,17 @@ impl Session {
         self.outgoing.wait_for_room().await;
     }
 
-    /// When the handler last read from the stream.
+    /// Returns the time at which the handler last read from the stream.
     pub(super) fn taken(&self) -> Instant {
         self.outgoing.taken()
     }
 
-    /// When the handler last granted credits.
+    /// Returns the time at which the handler last granted credits.
     pub(super) fn granted(&self) -> Instant {
         *self.granted.lock()
     }
 
-    /// When the handler last said something.
+    /// Returns the time of the last message from the handler.
     pub(super) fn heard(&self) -> Instant {
         *self.heard.lock()
     }
@@ -145,8 +146,8 @@ impl Session {
         self.silent_since.lock().replace(heard) != Some(heard)
     }
 
-    /// Waits until the handler has shown what it has to, and has spoken since it was silent;
-    /// `false` if the stream ends before.
+    /// Waits until the handler has given the proof, and has sent a message since it was silent.
+    /// Returns `false` if the stream ends first.
     pub(super) async fn shows(&self, proof: Option<Proof>) -> bool {
         let shown = async {
             if let Some(proof) = proof {
@@ -169,7 +170,8 @@ impl Session {
         }
     }
 
-    /// Takes up to `most` credits, and waits for the first. `None` once the stream has ended.
+    /// Takes up to `most` credits, and waits for the first. Returns `None` after the end of the
+    /// stream.
     pub(super) async fn take_credits(&self, most: usize) -> Option<usize> {
         self.credits.acquire().await.ok()?.forget();
         let more = self.credits.available_permits().min(most - 1);
@@ -178,17 +180,17 @@ impl Session {
                 taken.forget();
                 1 + more
             }
-            // Another was faster.
+            // Another worker took them.
             Err(_) => 1,
         })
     }
 
-    /// Credits that are left.
+    /// Returns the number of credits that are left.
     pub(super) fn credits(&self) -> usize {
         self.credits.available_permits()
     }
 
-    /// Notes deliveries that are sent; `None` once the stream has ended.
+    /// Notes deliveries that are sent. Returns `None` after the end of the stream.
     pub(super) fn open(&self, count: usize) -> Option<(u64, oneshot::Receiver<Vec<Fate>>)> {
         let first_id = self.next_id.fetch_add(count as u64, Ordering::Relaxed);
         let has_begun = !self.peer.reports_begun;
@@ -197,16 +199,16 @@ impl Session {
         Some((first_id, outcome))
     }
 
-    /// Returns credits that were not needed after all.
+    /// Returns unused credits.
     pub(super) fn give_back(&self, credits: usize) {
         self.credits.add_permits(credits);
     }
 
-    /// Sends a batch for which credits were taken. `None` if the stream has ended and
+    /// Sends a batch for which credits were taken. Returns `None` if the stream has ended and
     /// nothing was sent.
     pub(super) fn send(self: &Arc<Self>, plan: &Plan<'_>) -> Option<Sent> {
         let (first_id, outcome) = self.open(plan.count())?;
-        // To a handler that reports nothing it is the end of the attempt.
+        // For a handler that reports no beginnings, this is the end of the attempt.
         let time = match self.peer.reports_begun {
             true => self.limits.wait,
             false => self.limits.timeout,
@@ -224,7 +226,7 @@ impl Session {
         written.then_some(sent)
     }
 
-    /// Takes what the handler said.
+    /// Takes a message from the handler.
     pub(super) fn take(&self, message: FromHandler) {
         let now = Instant::now();
         *self.heard.lock() = now;
@@ -258,17 +260,17 @@ impl Session {
         }
     }
 
-    /// Nothing more will be said.
+    /// Notes the end of the stream.
     pub(super) fn end(&self, ended: &Ended) {
         let until = self.open.lock().end(ended, Instant::now());
         self.follows(until);
         let has_broken = *ended != Ended::InOrder;
         self.has_broken.store(has_broken, Ordering::Release);
-        // Last: whoever finds the stream dead must know until when the handler is busy.
+        // Last: a worker that finds the stream dead must know until when the handler is busy.
         self.close();
     }
 
-    /// Ends deliveries of a chunk, by their indices, and tells the handler so.
+    /// Ends deliveries of a chunk, by their indices, and notifies the handler.
     fn withdraw(&self, first_id: u64, indices: &[usize], fate: &Fate, reason: Reason) {
         let now = Instant::now();
         let ranges = self.open.lock().withdraw(first_id, indices, fate, now);
@@ -289,7 +291,7 @@ impl Session {
     }
 }
 
-/// Returns what a verdict says. One that is too long fails its deliveries.
+/// Returns the result of a verdict. A verdict that is too long fails its deliveries.
 fn judged(said: v1::Verdict) -> super::open::Verdict {
     let size = said.encoded_len();
     if size > MAX_VERDICT_BYTES {
@@ -316,7 +318,7 @@ async fn read(session: Arc<Session>, mut incoming: Streaming<FromHandler>) {
     session.end(&ended);
 }
 
-/// A status in words.
+/// Describes a status.
 pub(super) fn describe(status: &Status) -> String {
     match (status.code(), status.message()) {
         (Code::Unimplemented, _) => {
@@ -327,7 +329,7 @@ pub(super) fn describe(status: &Status) -> String {
     }
 }
 
-/// A batch on its way. Dropped before its outcome is known, it is cancelled: its
+/// A batch that was sent. If it is dropped before its outcome is known, it is cancelled: its
 /// partition was revoked, or the consumer stops.
 pub(super) struct Sent {
     session: Arc<Session>,
@@ -337,14 +339,14 @@ pub(super) struct Sent {
 }
 
 impl Sent {
-    /// When it was sent.
+    /// Returns the time at which it was sent.
     pub(super) fn sent(&self) -> Instant {
         self.sent
     }
 
-    /// Waits until each delivery has a fate, and withdraws those that take too long, with
-    /// those that `behind` finds behind them in their order, and those that `revoked` names.
-    /// Calls `alive` as long as some have time left.
+    /// Waits until each delivery has a fate. Withdraws the deliveries that take too long, the
+    /// ones that `behind` finds after them in their order, and the ones that `revoked` names.
+    /// Calls `alive` as long as some deliveries have time left.
     pub(super) async fn outcome(
         mut self,
         alive: &(dyn Fn() + Sync),
@@ -386,7 +388,7 @@ impl Sent {
         if !overdue.not_begun.is_empty() {
             let wait = session.limits.wait;
             let why = format!("the handler did not begin it within {wait:?}").into();
-            // A call that does not return may be what keeps the handler from speaking.
+            // A call that does not return may prevent the handler from sending.
             let is_explained = session.open.lock().has_unreturned();
             let fate = match is_explained || session.heard() > self.sent {
                 true => Fate::NotBegun(why),
@@ -406,7 +408,7 @@ impl Drop for Sent {
     }
 }
 
-/// Rounded up: who ends a call at its deadline has not ended it before.
+/// Rounded up: a handler that ends a call at its deadline has then not ended it early.
 fn unix_ms(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let ms = since.as_nanos().div_ceil(1_000_000);

@@ -1,15 +1,15 @@
 //! Messages that may break the stream.
 //!
-//! When a stream breaks, the handler's process has most likely died of one message, and all
-//! that had begun are suspects. Each is sent alone from then on: a stream that breaks
-//! meanwhile convicts it, and nothing else is charged an attempt. A message that got a
-//! verdict is a suspect no longer.
+//! When a stream breaks, one message has most likely ended the handler's process, and all
+//! messages that had begun are suspects. From then on each suspect is sent alone. If the stream
+//! breaks meanwhile, that message is convicted, and no other is charged an attempt. A message
+//! with a verdict is no longer a suspect.
 //!
-//! A process that dies at once may take the report that a message began along, and one that
-//! a message blocks can't send it. So after some breaks without a conviction, whatever was
-//! sent is a suspect, and so is what was sent to a handler that fell silent. A message that is
-//! alone when that happens is convicted at the second time, if the handler stayed up without
-//! a message in between: a process that ends by itself convicts nothing.
+//! A process that dies immediately may not send the report that a message began, and neither
+//! does one that a message blocks. So after some breaks without a conviction, each message that
+//! was sent is a suspect, and so is each message that was sent to a handler that fell silent. A
+//! message that is alone when that happens is convicted at the second time, if the handler
+//! stayed up without a message in between: a process that ends by itself convicts nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,57 +28,58 @@ use crate::worker::Position;
 /// break once more.
 const MAX_SUSPECTS: usize = 20_000;
 
-/// How long a message stays a suspect that is not sent again: it left with its partition, or
-/// spent its last attempt.
+/// The time after which a message that is not sent again is no longer a suspect: it left with
+/// its partition, or spent its last attempt.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 
-/// How often those that are not sent any more are removed.
+/// The time between two removals of such messages.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// For how long a handler has to stay up without a message: twice as long as it did when the
-/// stream broke, within these bounds.
+/// The bounds of the time for which a handler must stay up without a message: twice the time
+/// that it did when the stream broke.
 const MIN_PROOF: Duration = Duration::from_secs(1);
 const MAX_PROOF: Duration = Duration::from_secs(10);
 
-/// Breaks and silences without a conviction, in a row, after which whatever was sent is a suspect.
+/// The number of breaks and silences in a row without a conviction, after which each sent
+/// message is a suspect.
 const UNEXPLAINED: u32 = 2;
 
-/// Breaks and silences without a report of its beginning that convict a message that was
-/// alone.
+/// The number of breaks and silences without a report of the beginning that convict a message
+/// that was alone.
 const UNREPORTED: u32 = 2;
 
-/// The suspects, and the turns by which they are sent.
+/// The suspects, and the turns in which they are sent.
 pub(super) struct Suspects {
     list: Mutex<List>,
-    /// Whether there are any, to ask without the lock.
+    /// Is `true` if there are any; readable without the lock.
     are_some: AtomicBool,
     /// Breaks and silences in a row without a conviction.
     unexplained: AtomicU32,
-    /// Held for reading by whatever is sent together, for writing by what is sent alone,
-    /// until its fate is known.
+    /// Held for reading by messages that are sent together, and for writing by a message that
+    /// is sent alone, until its fate is known.
     turns: RwLock<()>,
 }
 
 struct List {
     suspicions: HashMap<Position, Suspicion>,
-    /// When those that are too old were last removed.
+    /// The time of the last removal of old suspects.
     purged: Instant,
 }
 
 struct Suspicion {
-    /// How often the stream broke, or the handler fell silent, while the message was alone,
-    /// without a report.
+    /// The number of times that the stream broke, or the handler fell silent, without a report
+    /// while the message was alone.
     unreported: u32,
     proof: Option<Proof>,
     noted: Instant,
 }
 
-/// What a handler has to show before a message is sent to it alone again.
+/// The proof that a handler must give before a message is sent to it alone again.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Proof {
-    /// Its stream lasts this long without a message.
+    /// The time that its stream must last without a message.
     pub(super) age: Duration,
-    /// It has said something after this.
+    /// It must have sent a message after this.
     pub(super) since: Instant,
 }
 
@@ -110,15 +111,15 @@ impl Suspects {
         self.are_some() && self.list.lock().suspicions.contains_key(&position())
     }
 
-    /// Returns what the handler has to show before a message is sent alone.
+    /// Returns the proof that the handler must give before a message is sent alone.
     pub(super) fn proof(&self, record: &Record) -> Option<Proof> {
         let list = self.list.lock();
         list.suspicions.get(&record.position())?.proof
     }
 
-    /// Notes that the handler ended on a stream without a message, that was opened then: what
-    /// happened while this one was alone does not speak against it. A stream that the message
-    /// was sent on tells nothing.
+    /// Notes that the handler ended without a message on a stream that was opened then: the
+    /// troubles while this message was alone do not count against it. A stream on which the
+    /// message was sent proves nothing.
     pub(super) fn note_own_end(&self, record: &Record, opened: Instant) {
         let mut list = self.list.lock();
         if let Some(suspicion) = list.suspicions.get_mut(&record.position())
@@ -137,15 +138,15 @@ impl Suspects {
         }
     }
 
-    /// Notes that a stream has broken, or the handler has fallen silent, once for each. How
-    /// long the stream lasted explains nothing: a handler may warm up for long, and then die
-    /// of its first message.
+    /// Notes that a stream broke, or the handler fell silent, once for each. The duration of
+    /// the stream explains nothing: a handler may warm up for long, and then die of its first
+    /// message.
     pub(super) fn note_trouble(&self) {
         self.unexplained.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes what became of messages, which were sent then on a stream of this age, and convicts
-    /// the one that was `alone` too often when the stream broke or the handler fell silent.
+    /// Takes the fates of messages that were sent on a stream of this age. Convicts the message
+    /// that was `alone` too often when the stream broke or the handler fell silent.
     pub(super) fn take<'m>(
         &self,
         fates: impl Iterator<Item = (&'m Record, &'m mut Fate)>,
@@ -171,7 +172,7 @@ impl Suspects {
                         self.suspect(record, |_| {});
                     }
                 }
-                // It was given back unbegun, which says nothing of it.
+                // It was released unbegun, which proves nothing.
                 Fate::Verdict(verdict) if is_unbegun(verdict) => {}
                 Fate::Verdict(_) => self.acquit(record),
                 Fate::TimedOut | Fate::NotBegun(_) | Fate::Returned(_) => {}
@@ -179,8 +180,8 @@ impl Suspects {
         }
     }
 
-    /// Notes a break or a silence without a report while a message was alone. Returns `true`
-    /// if that was too often.
+    /// Notes a break or a silence without a report while a message was alone. Returns `true` if
+    /// that was too often.
     fn convicts(&self, record: &Record, age: Duration, sent: Instant) -> bool {
         let mut convicts = false;
         self.suspect(record, |suspicion| {
@@ -226,7 +227,7 @@ impl Suspects {
         }
     }
 
-    /// Forgets messages that were not sent for long.
+    /// Removes messages that were not sent for long.
     fn purge(&self) {
         if !self.are_some() {
             return;

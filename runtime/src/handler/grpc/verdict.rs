@@ -1,4 +1,4 @@
-//! From the contract's verdict to ours.
+//! Converts the verdicts of the contract.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use crate::handler::HandlerError;
 use crate::produce::{Done, ProducerRecord};
 use penstock_handler::v1;
 
-/// What the handler said of a delivery.
+/// Returns the result for a delivery.
 pub(super) fn of(verdict: v1::Verdict) -> Result<Done, HandlerError> {
     use v1::verdict::Outcome;
     match verdict.outcome {
-        // Produced for each, they would be there several times.
+        // The records would be produced once for each message.
         Some(Outcome::Done(done)) if verdict.count > 1 && !done.produce.is_empty() => {
             Err(HandlerError::permanent(
                 "the handler gave records to produce for several deliveries at once; let each have a verdict of its own",
@@ -57,7 +57,7 @@ fn record(record: v1::Record) -> ProducerRecord {
     }
 }
 
-/// The reason, or that there is none.
+/// Returns the reason, or a text that there is none.
 fn said(verdict: &str, reason: &str) -> String {
     match reason.trim() {
         "" => format!("the handler answered {verdict} without a reason"),

@@ -1,4 +1,5 @@
-//! The handshake: what the handler says of itself, and whether the runtime can work with it.
+//! The handshake: the handler describes itself, and the runtime decides whether it can work
+//! with it.
 
 use thiserror::Error;
 
@@ -7,8 +8,7 @@ use penstock_handler::v1::{Feature, Order, Welcome};
 /// The lowest version of a welcome. Handlers of version 1 send none.
 const MIN_VERSION: u32 = 2;
 
-/// The maximum size of a message that gRPC's libraries accept unless they are told
-/// otherwise.
+/// The maximum size of a message that gRPC's libraries accept by default.
 const USUAL_MESSAGE_BYTES: usize = 4 << 20;
 
 /// The abilities and limits of the handler at the other end of a stream.
@@ -29,7 +29,7 @@ pub(super) struct Peer {
     pub(super) max_message_bytes: usize,
 }
 
-/// Why the runtime can't work with a handler. Connecting again does not help.
+/// The reason that the runtime cannot work with a handler. Connecting again does not help.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub(super) enum Refusal {
     #[error(
@@ -103,7 +103,7 @@ fn sdk(welcome: &Welcome) -> String {
     format!("{name} {version}").trim_end().to_owned()
 }
 
-/// The mode that needs an order.
+/// Returns the mode that needs an order.
 fn mode(order: Order) -> &'static str {
     match order {
         Order::Batch => "InOrder",
