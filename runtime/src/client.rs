@@ -1,5 +1,5 @@
-//! Callbacks of Kafka clients other than the consumer: its dead-letter
-//! producer, and clients that programs have beside it.
+//! Callbacks of Kafka clients other than the consumer: its dead-letter producer, and the
+//! clients of embedding programs.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -12,11 +12,10 @@ use rdkafka::error::KafkaError;
 use crate::kafka::{log_client_error, log_librdkafka};
 use crate::oauth;
 
-/// Passes what librdkafka says on to the log, under the target `librdkafka`,
-/// and gives it access tokens.
+/// Writes librdkafka's log under the target `librdkafka`, and provides access tokens.
 #[derive(Clone, Debug, Default)]
 pub struct ClientCallbacks {
-    /// Where the access token is, for `OAUTHBEARER`:
+    /// The file of the access token, for `OAUTHBEARER`:
     /// [`oauth_token_path`](penstock_crds::librdkafka::oauth_token_path).
     pub oauth_token: Option<PathBuf>,
 }

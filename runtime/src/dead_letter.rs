@@ -1,10 +1,10 @@
-//! Messages that could not be handled, written to the dead-letter topic.
+//! Dead letters: messages that could not be handled, written to the dead-letter topic.
 //!
-//! A message must be able to leave: the consumer would otherwise end at it again and
-//! again. So a letter is made to fit. The reason is cut at 4 KiB, headers of an earlier
-//! failure are replaced, and no limit of librdkafka's stands in front of the brokers'. A
-//! letter that the brokers refuse for good is replaced by a stub, which says where the
-//! message lies and what was left out.
+//! A dead letter must always be possible; otherwise the consumer would end at the same message
+//! again and again. So each letter is made to fit. The reason is cut at 4 KiB, headers of an
+//! earlier failure are replaced, and no limit of librdkafka is below the brokers' limits. A
+//! letter that the brokers refuse permanently is replaced by a stub, which names the message's
+//! position and the omitted parts.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,14 +23,14 @@ use crate::kafka::{error_text, is_refused_record};
 use crate::produce::{Done, MAX_RECORD_BYTES, Outgoing as _, ProducerRecord};
 use crate::record::Record;
 
-/// How long the brokers may take to acknowledge a dead letter before the
-/// consumer ends rather than commit past it.
+/// The maximum time for the brokers to acknowledge a dead letter. After it the consumer ends,
+/// rather than commit past the message.
 const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What the names of a letter's own headers begin with.
+/// The prefix of the names of a letter's own headers.
 const PREFIX: &str = "penstock.failure.";
 
-/// The header of a stub that lists what was left out.
+/// The header of a stub that lists the omitted parts.
 const OMITTED: &str = "penstock.failure.omitted";
 
 /// The maximum length of the reason in a letter, in bytes.
@@ -39,28 +39,28 @@ const MAX_REASON_BYTES: usize = 4096;
 /// The maximum length of a key that a stub keeps, in bytes.
 const MAX_STUB_KEY_BYTES: usize = 1024;
 
-/// Why a dead letter could not be written.
+/// The error of writing a dead letter.
 #[derive(Debug, Error)]
 pub enum DeadLetterError {
     /// librdkafka refused the configuration.
     #[error("the dead-letter producer refused its configuration: {}", error_text(.0))]
     Configuration(KafkaError),
-    /// The brokers did not take it.
+    /// The brokers did not acknowledge the letter.
     #[error("the message could not be written to the dead-letter topic '{topic}': {source}")]
     NotAcknowledged {
         /// The dead-letter topic.
         topic: TopicName,
-        /// What Kafka said.
+        /// The error from Kafka.
         source: KafkaError,
     },
-    /// The brokers take neither the letter nor its stub.
+    /// The brokers refuse the letter and its stub.
     #[error(
         "the message could not be written to the dead-letter topic '{topic}': the brokers refuse even its key and the headers of its failure: {source}. Allow records without a schema and without a key in the topic, of at least 16 KiB each"
     )]
     Refused {
         /// The dead-letter topic.
         topic: TopicName,
-        /// What Kafka said.
+        /// The error from Kafka.
         source: KafkaError,
     },
 }
@@ -72,19 +72,18 @@ pub(crate) struct Failed<'a> {
     pub(crate) reason: &'a str,
 }
 
-/// Where letters go, outside transactions.
+/// A sink for letters outside transactions.
 pub(crate) trait LetterSink: Send + Sync {
-    /// Writes a letter, and waits until all replicas have it or it is refused.
+    /// Writes a letter, and waits until all replicas have it, or the brokers refuse it.
     fn send<'a>(
         &'a self,
         letter: &'a ProducerRecord,
     ) -> BoxFuture<'a, Result<(), RDKafkaErrorCode>>;
 }
 
-/// Writes dead letters, or has them written in the transaction that commits their
-/// messages.
+/// Writes dead letters, directly or in the transactions that commit their messages.
 pub(crate) struct DeadLetters {
-    /// Absent where letters are records of their messages' transactions.
+    /// `None` if letters are records of their messages' transactions.
     sink: Option<Box<dyn LetterSink>>,
     topic: TopicName,
     group: String,
@@ -97,8 +96,8 @@ impl DeadLetters {
         Self { sink, topic, group }
     }
 
-    /// Writes the message with its key, value and headers and why it failed, and waits
-    /// until the brokers have it; or gives that as a record of its transaction.
+    /// Writes the message with its key, value, headers and the failure, and waits until the
+    /// brokers have it. In transactions, returns the letter as a record instead.
     pub(crate) async fn send(&self, failed: Failed<'_>) -> Result<Done, DeadLetterError> {
         let letter = self.letter(failed);
         let Some(sink) = &self.sink else {
@@ -141,7 +140,7 @@ impl DeadLetters {
             ("attempts", failed.attempts.to_string()),
             ("reason", truncated(failed.reason).to_owned()),
         ];
-        // A message may have been a letter before; its place then was another.
+        // A message may be a letter of an earlier failure, with another position.
         let own = record
             .headers()
             .filter(|(name, _)| !name.starts_with(PREFIX))
@@ -166,10 +165,10 @@ fn truncated(reason: &str) -> &str {
     &reason[..reason.floor_char_boundary(MAX_REASON_BYTES)]
 }
 
-/// Returns what is written in place of a letter that was refused: the headers of its
-/// failure, among them what was left out, and its key if that is short.
+/// Returns the stub for a refused letter: the headers of its failure, which list the omitted
+/// parts, and its key if that is short.
 ///
-/// The value becomes empty rather than null, which in a compacted topic would delete.
+/// The value is empty, not null: in a compacted topic, null would delete.
 pub(crate) fn stub(letter: &ProducerRecord) -> ProducerRecord {
     let mut omitted = Vec::new();
     let key = letter
@@ -202,12 +201,12 @@ pub(crate) fn stub(letter: &ProducerRecord) -> ProducerRecord {
     }
 }
 
-/// Returns `true` if the letter was made shorter already.
+/// Returns `true` if the letter is a stub.
 pub(crate) fn is_stub(letter: &ProducerRecord) -> bool {
     letter.headers.iter().any(|(name, _)| name == OMITTED)
 }
 
-/// Logs that a stub takes a letter's place, and why.
+/// Logs that a stub replaces a letter, and the reason.
 pub(crate) fn log_stub(letter: &ProducerRecord, stub: &ProducerRecord, code: RDKafkaErrorCode) {
     tracing::warn!(
         dead_letter_topic = letter.topic,
@@ -241,12 +240,12 @@ pub(crate) fn kafka_sink(
     Ok(Box::new(KafkaSink(producer)))
 }
 
-/// The configuration of the producer of letters.
+/// Returns the configuration of the producer of letters.
 pub(crate) fn config(connection: &BTreeMap<String, String>) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.extend(connection.clone());
-    // Written once and in order for each partition, and by all replicas,
-    // before the offset behind it may be committed.
+    // Each letter is written once, in order in each partition, and to all replicas, before the
+    // offset after it may be committed.
     config.set("enable.idempotence", "true");
     config.set("acks", "all");
     config.set(
@@ -254,9 +253,10 @@ pub(crate) fn config(connection: &BTreeMap<String, String>) -> ClientConfig {
         ACKNOWLEDGE_TIMEOUT.as_millis().to_string(),
     );
     config.set("message.max.bytes", MAX_RECORD_BYTES.to_string());
-    // The brokers judge batches. With one letter in each, none is refused for another.
+    // The brokers accept or refuse whole batches. With one letter in each batch, no letter is
+    // refused because of another.
     config.set("batch.num.messages", "1");
-    // A message may have come compressed, and larger than the topic takes without.
+    // A compressed message may be larger than the topic accepts without compression.
     config.set("compression.type", "lz4");
     config.set_log_level(RDKafkaLogLevel::Info);
     config

@@ -1,4 +1,4 @@
-//! From a message's bytes to what its handler works with.
+//! Decoders: from the bytes of a message to the handler's data.
 
 pub(crate) mod json;
 mod thorough;
@@ -16,7 +16,7 @@ use thiserror::Error;
 pub use self::json::JsonError;
 use crate::record::Record;
 
-/// Why a value could not be decoded. The message is skipped and counted.
+/// The error of a value that cannot be decoded. The message is skipped and counted.
 #[derive(Debug, Error)]
 pub enum DecodeError {
     /// The message has no value (a tombstone), and the format needs one.
@@ -25,15 +25,15 @@ pub enum DecodeError {
     /// The value is not valid JSON.
     #[error("not valid JSON: {0}")]
     Json(#[from] JsonError),
-    /// The value is JSON, and not of the expected shape.
+    /// The value is JSON, but not of the expected type.
     #[error("not the expected JSON: {0}")]
     Shape(#[from] serde_json::Error),
-    /// A decoder of your own refused the value.
+    /// Another decoder refused the value.
     #[error("{0}")]
     Other(String),
 }
 
-/// A decoded value, and when the message entered the system if it tells.
+/// A decoded value, and the time at which the message entered the system, if the value has it.
 #[derive(Debug)]
 pub struct Decoded<T> {
     /// The value.
@@ -42,24 +42,24 @@ pub struct Decoded<T> {
     pub endpoint_timestamp: Option<f64>,
 }
 
-/// Turns a message's bytes into what its handler works with. Implement it for
-/// formats of your own; an error skips the message and counts it as invalid.
+/// A decoder of messages. Implement it for other formats. An error skips the message and counts
+/// it as invalid.
 pub trait Decoder: Send + Sync + 'static {
-    /// What the handler is given.
+    /// The data for the handler.
     type Data: Send + Sync;
 
     /// Decodes one message.
     fn decode(&self, record: &Record) -> Result<Decoded<Self::Data>, DecodeError>;
 }
 
-/// JSON (RFC 8259), as any `T`. The value must be UTF-8 without a byte order
-/// mark, also in what `T` leaves out, and is refused where `T` does not fit.
+/// JSON (RFC 8259), decoded as any `T`. The value must be UTF-8 without a byte order mark,
+/// including the fields that `T` ignores. A value that does not fit `T` is invalid.
 pub struct Json<T = Value> {
     _data: PhantomData<fn() -> T>,
 }
 
 impl<T> Json<T> {
-    /// The decoder.
+    /// Creates the decoder.
     pub const fn new() -> Self {
         Self { _data: PhantomData }
     }
@@ -83,7 +83,7 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Decoder for Json<T> {
     }
 }
 
-/// JSON that is checked and passed on as it is: for handlers outside the process.
+/// JSON that is checked and forwarded unchanged, for handlers outside the process.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct JsonText;
 
@@ -100,7 +100,7 @@ impl Decoder for JsonText {
     }
 }
 
-/// Any bytes, or none: the handler reads them from the record.
+/// Any bytes or none, which the handler reads from the record.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Raw;
 
@@ -115,19 +115,19 @@ impl Decoder for Raw {
     }
 }
 
-/// The name of the field that tells when a message entered the system.
+/// The name of the field with the time at which a message entered the system.
 const ENDPOINT_TIMESTAMP: &str = "endpoint_timestamp";
 
-/// Looks for the field of a valid value, and only where its name occurs: the search for the
-/// bytes is many times faster than a second reading of the whole value.
+/// Returns the field of a valid value. Parses the value only if the name occurs in it: to
+/// search for the bytes is many times faster than to parse the whole value again.
 fn endpoint_timestamp(payload: &[u8]) -> Option<f64> {
     static NAME: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(ENDPOINT_TIMESTAMP));
     NAME.find(payload)?;
     serde_json::from_slice::<Envelope>(payload).ok()?.0
 }
 
-/// Any JSON value; of an object, the number in `endpoint_timestamp`. A field
-/// named twice counts as last written, as in the source.
+/// Any JSON value. From an object, it takes the number in `endpoint_timestamp`. If a name comes
+/// twice, the last one counts, as in baseplate.
 struct Envelope(Option<f64>);
 
 impl<'de> Deserialize<'de> for Envelope {
@@ -187,7 +187,7 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
     }
 }
 
-/// Whether an object's field is `endpoint_timestamp`, without keeping its name.
+/// Is `true` if the name of a field is `endpoint_timestamp`; the name is not kept.
 struct FieldName(bool);
 
 impl<'de> Deserialize<'de> for FieldName {
@@ -208,7 +208,7 @@ impl<'de> Deserialize<'de> for FieldName {
     }
 }
 
-/// A number, or nothing where the value is of another type.
+/// A number, or nothing if the value has another type.
 #[derive(Deserialize)]
 #[serde(from = "Value")]
 struct Number(Option<f64>);

@@ -1,5 +1,4 @@
-//! Attempts at one message: when to try again, how long to wait, and what
-//! follows the last.
+//! The attempts at one message: the back-off, and the action after the last attempt.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -10,22 +9,22 @@ use rand::RngExt as _;
 
 use crate::handler::{FailureKind, HandlerError};
 
-/// What follows a failed attempt.
+/// The step after a failed attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// Try again after this wait.
+    /// The next attempt follows after this wait.
     Retry(Duration),
-    /// Make the same attempt again after this pause: it was not made.
+    /// The same attempt follows after this pause, because it was not made.
     Repeat(Duration),
     /// No more attempts.
     GiveUp,
 }
 
-/// Most waits that are skipped where attempts go on: with any factor that makes
-/// them grow in earnest, they are the longest by then.
+/// The maximum number of waits that are skipped when attempts continue: with any factor that
+/// lets waits grow noticeably, they have reached their maximum by then.
 const MOST_SKIPPED: u32 = 1000;
 
-/// Pauses before an attempt that was not made is made again: the first, and the maximum.
+/// The first and the longest pause before an attempt that was not made is repeated.
 const MIN_PAUSE: Duration = Duration::from_millis(10);
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 
@@ -34,14 +33,14 @@ pub(crate) struct Attempts<'a> {
     policy: &'a DeliveryPolicy,
     waits: Option<backon::ExponentialBackoff>,
     made: u32,
-    /// Pauses since the last attempt that was made.
+    /// The number of pauses since the last attempt.
     pauses: u32,
 }
 
 impl<'a> Attempts<'a> {
-    /// Those that follow `failed` ones, made here or by earlier owners of the
-    /// partition; 0 for a new message. There is always one more, even if the limit
-    /// was lowered meanwhile; none is counted beyond it.
+    /// Continues after `failed` attempts, here or by earlier owners of the partition; 0 for a
+    /// new message. There is always one more attempt, even if the limit was lowered meanwhile.
+    /// No attempt beyond the limit is counted.
     pub(crate) fn after(policy: &'a DeliveryPolicy, failed: u32) -> Self {
         Self {
             policy,
@@ -51,17 +50,17 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Continues after so many pauses.
+    /// Continues after this number of pauses.
     pub(crate) fn paused(self, pauses: u32) -> Self {
         Self { pauses, ..self }
     }
 
-    /// Which attempt is being made, from 1.
+    /// Returns the number of the current attempt, from 1.
     pub(crate) fn number(&self) -> u32 {
         self.made
     }
 
-    /// Takes the failure of an attempt and counts the next one, if there is one.
+    /// Notes the failure of an attempt, and counts the next one, if there is one.
     pub(crate) fn failed(&mut self, error: &HandlerError) -> Next {
         let asked = error.retry_after().unwrap_or_default().min(self.policy.max);
         if error.kind() == FailureKind::NotAttempted {
@@ -84,7 +83,7 @@ impl<'a> Attempts<'a> {
     }
 }
 
-/// The waits from that after the `made`th attempt on.
+/// Returns the waits, from the one after attempt `made` on.
 fn exponential(policy: &DeliveryPolicy, made: u32) -> backon::ExponentialBackoff {
     let mut waits = ExponentialBuilder::default()
         .with_min_delay(policy.initial)
@@ -97,14 +96,14 @@ fn exponential(policy: &DeliveryPolicy, made: u32) -> backon::ExponentialBackoff
     waits
 }
 
-/// Draws a share of the wait at random, so that it is never longer than asked.
-/// In whole microseconds: what lies below is rounding in the factor.
+/// Returns a random share of the wait, never longer than the wait. It has whole microseconds:
+/// smaller parts are rounding errors of the factor.
 fn jittered(wait: Duration, share: f64) -> Duration {
     let wait = wait.mul_f64(1.0 - share * rand::rng().random::<f64>());
     Duration::from_micros(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX))
 }
 
-/// One attempt, then stop: the source's behaviour, and the default.
+/// Returns the default policy, which is baseplate's: one attempt, then stop.
 pub fn stop_at_once() -> DeliveryPolicy {
     DeliveryPolicy {
         max_attempts: NonZeroU32::MIN,

@@ -7,9 +7,9 @@
 //!   └────── offsets ◄──────┘
 //! ```
 //!
-//! The binary `penstock-runtime` runs it for handlers in any language. To embed
-//! a handler, implement [`handler::Handler`], or make one of a function with
-//! [`handler::handler_fn`], and give it to [`Runtime::run`] or [`run_main`].
+//! The binary `penstock-runtime` runs handlers in any language. To embed a handler, implement
+//! [`handler::Handler`], or create one from a function with [`handler::handler_fn`]. Pass it to
+//! [`Runtime::run`] or [`run_main`].
 
 mod assembly;
 mod assignment;

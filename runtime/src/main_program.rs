@@ -1,5 +1,5 @@
-//! What a program does that is nothing but a consumer: the runtime's binary,
-//! and programs with an embedded handler.
+//! The main functions of programs that are one consumer: the runtime's binary, and programs with
+//! an embedded handler.
 
 use std::env;
 use std::fs;
@@ -28,12 +28,12 @@ use crate::worker::Reason;
 /// The variable with the file for the termination message.
 const TERMINATION_LOG: &str = "PENSTOCK_TERMINATION_LOG";
 
-/// How long a handler outside the process may take to accept connections
-/// before the runtime gives up and is restarted.
+/// The maximum time for a handler outside the process to accept connections. After it the
+/// runtime ends, and is restarted.
 const HANDLER_START_LIMIT: Duration = Duration::from_secs(120);
 
-/// Consumes Kafka topics as a KafkaConsumer manifest says, and gives each
-/// message to its handler.
+/// Consumes Kafka topics as a KafkaConsumer manifest describes, and gives each message to its
+/// handler
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Arguments {
@@ -53,33 +53,33 @@ pub struct Arguments {
     #[arg(long, env = "PENSTOCK_BOOTSTRAP_SERVERS")]
     bootstrap_servers: Option<String>,
 
-    /// Where to serve the metrics
+    /// Address of the metrics page
     #[arg(long, env = "PENSTOCK_METRICS_ADDRESS", default_value_t = METRICS_ADDRESS)]
     metrics_address: SocketAddr,
 
-    /// Where to serve the health pages
+    /// Address of the health pages
     #[arg(long, env = "PENSTOCK_HEALTH_ADDRESS", default_value_t = HEALTH_ADDRESS)]
     health_address: SocketAddr,
 
-    /// What tells this process from others of its group, at every start: a pod's name.
-    /// Transactions that one of the same name left open end when this one starts
+    /// Name that distinguishes this process in its group, the same at each start: a pod's name.
+    /// At its start, a process aborts the open transactions of an earlier process with its name
     #[arg(long, env = "PENSTOCK_INSTANCE")]
     instance: Option<String>,
 
-    /// Which log lines to write, in the syntax of RUST_LOG
+    /// Log lines to write, in the syntax of RUST_LOG
     #[arg(long, env = "PENSTOCK_LOG", default_value = "info")]
     log: String,
 
-    /// How to write log lines
+    /// Format of log lines
     #[arg(long, env = "PENSTOCK_LOG_FORMAT", value_enum, default_value_t)]
     log_format: LogFormat,
 
-    /// File to write the error to that ends the program; none when absent
+    /// File for the error that ends the program, and its code; none when absent
     #[arg(long, env = TERMINATION_LOG)]
     termination_log: Option<PathBuf>,
 }
 
-/// Why the program ended.
+/// An error that ends the program.
 #[derive(Debug, Error)]
 enum MainError {
     #[error("the manifest can't be read from {path}: {source}; give its file with --config")]
@@ -112,8 +112,8 @@ enum MainError {
     Run(#[from] RunError),
 }
 
-/// The whole of a program with an embedded handler: reads the arguments, logs,
-/// consumes until a signal, and ends with the exit code of [`std::process`].
+/// Runs a program with an embedded handler: reads the arguments, sets up logs, and consumes until
+/// a signal or an error. Returns the exit code for `main`.
 ///
 /// ```no_run
 /// use penstock_runtime::decode::Json;
@@ -142,7 +142,7 @@ where
     arguments.exit_code(ended)
 }
 
-/// The whole of the runtime's own binary: a handler in a process of its own.
+/// Runs the runtime's binary, for a handler in another process.
 pub fn run_main_remote() -> ExitCode {
     let arguments = match Arguments::from_process() {
         Ok(arguments) => arguments,
@@ -152,9 +152,8 @@ pub fn run_main_remote() -> ExitCode {
     arguments.exit_code(ended)
 }
 
-/// Runs on as many threads as there are cores, or as `TOKIO_WORKER_THREADS`
-/// says; with one handler, where one thing is done at a time, on one: waking
-/// another would cost more than it has to do.
+/// Runs on one thread for each core, or on `TOKIO_WORKER_THREADS` threads. With one handler there
+/// is one task at a time, so it runs on one thread: to wake another would cost more than the task.
 fn on_threads(arguments: &Arguments) -> Result<(), MainError> {
     let consumer = arguments.read()?;
     let mut threads = tokio::runtime::Builder::new_multi_thread();
@@ -259,7 +258,7 @@ impl Arguments {
         })
     }
 
-    /// Says why the program ends, if by an error.
+    /// Reports the error that ended the program, if any, and returns the exit code.
     fn exit_code(&self, ended: Result<(), MainError>) -> ExitCode {
         let Err(error) = ended else {
             return ExitCode::SUCCESS;

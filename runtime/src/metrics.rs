@@ -1,5 +1,5 @@
-//! The Prometheus series. Names, labels and help of the first three are the
-//! source's and an interface; the others carry on its statsd series or are ours.
+//! The Prometheus series. Names, labels and help texts of the first three come from baseplate
+//! and are an interface. The others replace baseplate's statsd series, or are new.
 
 mod gauges;
 mod register;
@@ -25,13 +25,13 @@ use crate::handler::{Availability, Lack};
 use gauges::{LazyGauge, RemovableGauge};
 use register::Register;
 
-/// Upper bounds of the processing-time buckets in seconds, the source's.
+/// The upper bounds of the processing-time buckets in seconds, as in baseplate.
 pub const PROCESSING_BUCKETS: [f64; 15] = [
     0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 30.0,
 ];
 
-/// Upper bounds of the end-to-end latency buckets in seconds: from a message
-/// that is handled at once to one that lay in the topic for an hour.
+/// The upper bounds of the end-to-end latency buckets in seconds: from a message that is
+/// handled immediately to one that was in the topic for an hour.
 pub const LATENCY_BUCKETS: [f64; 12] = [
     0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0, 600.0, 3600.0,
 ];
@@ -45,7 +45,7 @@ const LOSS_LABELS: [&str; 3] = ["consumer", "kafka_topic", "reason"];
 const HANDLER_LABELS: [&str; 2] = ["consumer", "reason"];
 const PARTITION_LABELS: [&str; 3] = ["consumer", "kafka_topic", "kafka_partition"];
 
-/// Every series of one consumer.
+/// All series of one consumer.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Registry,
@@ -70,13 +70,13 @@ pub struct Metrics {
     blocked: GaugeVec,
     lost: IntCounterVec,
     offsets_lost: IntCounterVec,
-    /// Partitions that this process has now.
+    /// Partitions that are assigned to this process.
     pub(crate) assigned: IntGauge,
     /// Assignments and revocations.
     pub(crate) rebalances: IntCounter,
     /// Commits that the brokers refused or did not answer.
     pub(crate) commit_failures: IntCounter,
-    /// Partitions that are not read because too much of theirs waits for keys.
+    /// Partitions that are paused because too many of their messages wait for keys.
     pub(crate) paused: IntGauge,
     fetch_errors: IntCounterVec,
     produced: IntCounter,
@@ -88,12 +88,12 @@ pub struct Metrics {
     handler: Arc<Mutex<Option<Arc<Availability>>>>,
 }
 
-/// Tells how many messages wait for a handler, and their bytes.
+/// Returns the number of messages that wait for a handler, and their bytes.
 type QueueLoad = dyn Fn() -> (usize, usize) + Send + Sync;
 
 impl Metrics {
-    /// Registers the series of a consumer. `client_name` is the label
-    /// `kafka_client_name`, perhaps blank; `consumer` the label `consumer`.
+    /// Registers the series of a consumer. `client_name` is the label `kafka_client_name`,
+    /// which may be blank; `consumer` is the label `consumer`.
     pub fn new(client_name: &str, consumer: &str) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let register = Register {
@@ -292,17 +292,17 @@ impl Metrics {
         self.offsets_lost.with_label_values(&labels).inc();
     }
 
-    /// The registry, for series of your own beside these.
+    /// Returns the registry, to which a program may add other series.
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// What each series is, in the order of the reference.
+    /// Returns the descriptions of the series, in the order of the reference.
     pub fn descriptions(&self) -> &[Description] {
         &self.descriptions
     }
 
-    /// The page, in Prometheus' text format 0.0.4.
+    /// Returns the page, in Prometheus' text format 0.0.4.
     pub fn render(&self) -> Result<String, prometheus::Error> {
         if let Some(load) = &*self.queue.lock() {
             let (messages, bytes) = load();
@@ -312,7 +312,7 @@ impl Metrics {
         if let Some(handler) = &*self.handler.lock() {
             let lack = handler.lack();
             let reason = lack.map_or("", Lack::label);
-            // The reason of before is none any more.
+            // The previous reason no longer applies.
             self.handler_available.reset();
             self.handler_available
                 .with_label_values(&[&*self.consumer, reason])
@@ -323,18 +323,17 @@ impl Metrics {
         String::from_utf8(page).map_err(|error| prometheus::Error::Msg(error.to_string()))
     }
 
-    /// Asks for the queue's load whenever the page is asked for: it changes with
-    /// every message.
+    /// Reads the queue's load for each scrape: it changes with every message.
     pub(crate) fn watch_queue(&self, load: impl Fn() -> (usize, usize) + Send + Sync + 'static) {
         *self.queue.lock() = Some(Box::new(load));
     }
 
-    /// Shows whether the handler takes messages whenever the page is asked for.
+    /// Shows the availability of the handler in each scrape.
     pub(crate) fn watch_handler(&self, handler: Arc<Availability>) {
         *self.handler.lock() = Some(handler);
     }
 
-    /// The series of one topic, looked up once.
+    /// Returns the series of one topic, to be looked up once.
     pub(crate) fn topic(&self, topic: &str) -> TopicMetrics {
         let outcome = |success| {
             let labels = [&*self.client_name, topic, success];
@@ -358,7 +357,7 @@ impl Metrics {
         }
     }
 
-    /// The series of one partition, looked up once.
+    /// Returns the series of one partition, to be looked up once.
     pub(crate) fn partition(&self, topic: &str, partition: i32) -> PartitionMetrics {
         let labels = [&*self.consumer, topic, &partition.to_string()].map(str::to_owned);
         let gauge = |series: &IntGaugeVec| LazyGauge::new(series, &labels);
@@ -372,13 +371,13 @@ impl Metrics {
         }
     }
 
-    /// Removes a partition that is no longer ours, so that its last values are
-    /// not taken for news.
+    /// Removes a partition that is no longer assigned, so that its last values do not look
+    /// current.
     pub(crate) fn forget_partition(&self, topic: &str, partition: i32) {
         let number = partition.to_string();
         let labels = [&*self.consumer, topic, &number];
         for series in [&self.offset, &self.committed, &self.lag] {
-            // Fails only where the series is gone already.
+            // Fails only if the series is already removed.
             let _ = series.remove_label_values(&labels);
         }
         for series in [&self.time_lag, &self.last_fetch, &self.blocked] {

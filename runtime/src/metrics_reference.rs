@@ -1,4 +1,4 @@
-//! The metrics reference, `docs/metrics.md`, written from the series themselves.
+//! The metrics reference, `docs/metrics.md`, generated from the series.
 
 use crate::metrics::{Description, LATENCY_BUCKETS, Metrics, PROCESSING_BUCKETS};
 
@@ -20,7 +20,7 @@ dashboards and alerts still work.
   revoked. An unknown lag is never reported as zero.
 ";
 
-/// The whole page.
+/// Returns the page.
 pub fn markdown() -> Result<String, prometheus::Error> {
     let metrics = Metrics::new("", "")?;
     let mut page = format!("{HEAD}\n| name | type | labels | meaning |\n|---|---|---|---|\n");

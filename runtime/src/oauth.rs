@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rdkafka::client::OAuthToken;
 use thiserror::Error;
 
-/// Lifetime that is assumed of a token which does not tell its own.
+/// The assumed lifetime of a token without an expiry.
 const ASSUMED_LIFETIME: Duration = Duration::from_secs(300);
 
-/// Why no token could be had.
+/// The error of reading a token.
 #[derive(Debug, Error)]
 pub(crate) enum TokenError {
     #[error("no token is configured: set spec.kafka.authentication.accessToken")]
@@ -30,8 +30,8 @@ pub(crate) fn read_token(path: Option<&Path>) -> Result<OAuthToken, TokenError> 
     Ok(token(&text))
 }
 
-/// A token as librdkafka wants it. Its subject and expiry are taken from it where
-/// it is a JWT; the broker checks them, we only pass them on.
+/// Returns a token for librdkafka. Its subject and expiry are read from it if it is a JWT; the
+/// broker verifies them.
 pub fn token(text: &str) -> OAuthToken {
     let token = text.trim().to_owned();
     let claims = Claims::of(&token).unwrap_or_default();
@@ -49,7 +49,7 @@ pub fn token(text: &str) -> OAuthToken {
     }
 }
 
-/// The claims of a JWT (RFC 7519) that librdkafka wants to know.
+/// The claims of a JWT (RFC 7519) that librdkafka needs.
 #[derive(Debug, Default, serde::Deserialize)]
 struct Claims {
     sub: Option<String>,

@@ -4,9 +4,9 @@ pub use penstock_handler::{Done, ProducerRecord};
 
 use rdkafka::message::{Header, OwnedHeaders};
 
-/// The maximum size of a record for librdkafka, in bytes, so that the brokers' own limits
-/// decide. A little less than `socket.request.max.bytes` (100 MiB unless it is set): a
-/// broker answers a larger request by closing the connection, which tells nothing.
+/// The maximum size of a record for librdkafka, in bytes, so that only the limits of the
+/// brokers count. It is a little less than the default of `socket.request.max.bytes` (100 MiB):
+/// a broker answers a larger request by closing the connection, without a reason.
 pub(crate) const MAX_RECORD_BYTES: usize = 100 * 1024 * 1024 - 64 * 1024;
 
 /// A record on its way to the brokers.

@@ -1,4 +1,4 @@
-//! A message as it came from Kafka, and as a handler sees it.
+//! Messages from Kafka, and the view of their handlers.
 
 use std::fmt;
 use std::ops::Deref;
@@ -9,21 +9,20 @@ use crate::metrics::Metrics;
 use crate::partition::Partition;
 use crate::worker::Position;
 
-/// What librdkafka and we hold for a message besides its bytes.
+/// The memory that librdkafka and Penstock use for a message besides its bytes.
 const OVERHEAD: usize = 256;
 
-/// A message as it came from Kafka. The bytes lie where the Kafka client put
-/// them; nothing is copied.
+/// A message from Kafka. Its bytes stay in the memory of the Kafka client; none are copied.
 pub struct Record(Source);
 
 enum Source {
     Native(NativeMessage<Arc<Partition>>),
-    /// Apart, as only tests have it: a record is moved several times on its way.
-    /// With its leader epoch, if that is known.
+    /// Boxed, as only tests have it: a record is moved several times. The number is its leader
+    /// epoch, if known.
     Owned(Box<(OwnedRecord, Arc<Partition>, Option<i32>)>),
 }
 
-/// What a message consists of, to make a [`Record`] without Kafka in a test.
+/// The parts of a message, to create a [`Record`] without Kafka in a test.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnedRecord {
     /// Topic.
@@ -51,7 +50,7 @@ impl Record {
         Self(Source::Owned(Box::new((record, partition, None))))
     }
 
-    /// The same, of a leader with this epoch.
+    /// Creates the record with a leader epoch.
     #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn owned_by_leader(
         record: OwnedRecord,
@@ -72,17 +71,17 @@ impl Record {
         }
     }
 
-    /// The topic.
+    /// Returns the topic.
     pub fn topic(&self) -> &str {
         &self.assignment().topic
     }
 
-    /// The partition's number.
+    /// Returns the number of the partition.
     pub fn partition(&self) -> i32 {
         self.assignment().number
     }
 
-    /// Topic, partition and offset together.
+    /// Returns topic, partition and offset.
     pub fn position(&self) -> Position {
         Position {
             topic: self.topic().to_owned(),
@@ -91,7 +90,7 @@ impl Record {
         }
     }
 
-    /// The offset.
+    /// Returns the offset.
     pub fn offset(&self) -> i64 {
         match &self.0 {
             Source::Native(message) => message.offset(),
@@ -99,7 +98,7 @@ impl Record {
         }
     }
 
-    /// The key, if there is one.
+    /// Returns the key, if there is one.
     pub fn key(&self) -> Option<&[u8]> {
         match &self.0 {
             Source::Native(message) => message.key(),
@@ -107,7 +106,7 @@ impl Record {
         }
     }
 
-    /// The value; none is a tombstone.
+    /// Returns the value; `None` is a tombstone.
     pub fn payload(&self) -> Option<&[u8]> {
         match &self.0 {
             Source::Native(message) => message.payload(),
@@ -115,7 +114,7 @@ impl Record {
         }
     }
 
-    /// The message's time in milliseconds since the epoch, if it has one.
+    /// Returns the message's time in milliseconds since the epoch, if it has one.
     pub fn timestamp(&self) -> Option<i64> {
         match &self.0 {
             Source::Native(message) => message.timestamp(),
@@ -123,7 +122,7 @@ impl Record {
         }
     }
 
-    /// The leader epoch by which it was written, where the brokers tell it.
+    /// Returns the leader epoch with which the message was written, if the brokers report it.
     pub(crate) fn leader_epoch(&self) -> Option<i32> {
         match &self.0 {
             Source::Native(message) => message.leader_epoch(),
@@ -131,7 +130,7 @@ impl Record {
         }
     }
 
-    /// The headers in their order; a value may be null.
+    /// Returns the headers in their order; a value may be null.
     pub fn headers(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
         (0..).map_while(|index| match &self.0 {
             Source::Native(message) => message.header(index),
@@ -143,20 +142,20 @@ impl Record {
         })
     }
 
-    /// Bytes that it holds in memory.
+    /// Returns the bytes that the message holds in memory.
     pub(crate) fn weight(&self) -> usize {
         OVERHEAD + self.key().map_or(0, <[u8]>::len) + self.payload().map_or(0, <[u8]>::len)
     }
 
-    /// Counts the assignments of partitions to this process. What comes by a
-    /// lower epoch than the partition's present one comes too late.
+    /// Returns the number of the partition's assignment to this process. Work with a lower
+    /// epoch than the partition's current one comes too late.
     pub fn epoch(&self) -> u64 {
         self.assignment().epoch
     }
 }
 
 impl From<OwnedRecord> for Record {
-    /// A record that belongs to no consumer, for tests of handlers and decoders.
+    /// Creates a record without a consumer, for tests of handlers and decoders.
     fn from(record: OwnedRecord) -> Self {
         #[allow(clippy::expect_used)]
         let metrics = Metrics::new("", "").expect("the series are well-formed");
@@ -178,8 +177,7 @@ impl fmt::Debug for Record {
     }
 }
 
-/// A message as its handler sees it: the record, its decoded value, and which
-/// attempt this is.
+/// A message for a handler: the record, its decoded value, and the number of the attempt.
 #[derive(Debug)]
 pub struct Message<'a, T> {
     pub(crate) record: &'a Record,
@@ -188,7 +186,7 @@ pub struct Message<'a, T> {
 }
 
 impl<'a, T> Message<'a, T> {
-    /// Puts a message together, for tests of handlers.
+    /// Creates a message, for tests of handlers.
     pub fn new(record: &'a Record, data: &'a T, attempt: u32) -> Self {
         Self {
             record,
@@ -197,12 +195,12 @@ impl<'a, T> Message<'a, T> {
         }
     }
 
-    /// The decoded value.
+    /// Returns the decoded value.
     pub fn data(&self) -> &'a T {
         self.data
     }
 
-    /// Which attempt at this message this is, from 1.
+    /// Returns the number of this attempt at the message, from 1.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }

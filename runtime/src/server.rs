@@ -1,9 +1,8 @@
 //! The life of a consumer: build, start, run, stop.
 //!
-//! Handlers are built first, then the pump, then the pages; started the other
-//! way round the pump comes first and the pages last. At a stop the pump ends
-//! reading, the handlers drain under one limit, the client leaves the group,
-//! and the pages go last.
+//! Handlers are built first, then the pump, then the pages. The pump starts first and the pages
+//! start last. At a stop the pump ends reading, the handlers drain under one limit, the client
+//! leaves the group, and the pages end last.
 
 use std::collections::BTreeMap;
 use std::net::{self, SocketAddr};
@@ -36,37 +35,37 @@ use crate::strategy::Strategy;
 use crate::transactions::{Identity, Transactions, TransactionsError};
 use crate::worker::{Failure, Seat, Shared, work, work_in_batches};
 
-/// Where the metrics page is served unless said otherwise.
+/// The default address of the metrics page.
 pub const METRICS_ADDRESS: SocketAddr = SocketAddr::new(ANY, 6060);
 
-/// Where the health pages are served unless said otherwise.
+/// The default address of the health pages.
 pub const HEALTH_ADDRESS: SocketAddr = SocketAddr::new(ANY, 9090);
 
 const ANY: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 
-/// How long a refused commit is sent again in order unless said otherwise: longer
-/// than any rebalance, at which members have `session.timeout.ms` (10 s) to be missed.
+/// The default time for which a refused commit is sent again in InOrder mode. It is longer than
+/// any rebalance, in which a missing member is removed after `session.timeout.ms` (10 s).
 const COMMIT_RETRY_LIMIT: Duration = Duration::from_secs(30);
 
 /// Directory under which Secrets are mounted, as `{directory}/{Secret}/{entry}`.
 pub const SECRETS_DIRECTORY: &str = "/etc/penstock/secrets";
 
-/// Why a consumer ended, other than by a stop.
+/// The error that ended a consumer.
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// A Secret's entry is missing.
+    /// An entry of a Secret is missing.
     #[error(transparent)]
     Secret(#[from] SecretError),
-    /// A page's address is taken.
+    /// The address of a page is in use.
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// Kafka could not be reached, or a topic is missing.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The dead-letter producer could not be made.
+    /// The dead-letter producer could not be created.
     #[error(transparent)]
     DeadLetter(#[from] DeadLetterError),
-    /// There can be no transactions, which `commit: Transactional` needs.
+    /// The transactional producer of `commit: Transactional` could not start.
     #[error(transparent)]
     Transactions(#[from] TransactionsError),
     /// The metrics could not be registered.
@@ -75,7 +74,7 @@ pub enum RunError {
     /// A message could not be handled or committed.
     #[error(transparent)]
     Failure(#[from] Failure),
-    /// A handler or the pump ended by a defect of Penstock's own.
+    /// A task ended because of a defect in Penstock.
     #[error("a task ended unexpectedly: {0}")]
     Task(String),
     /// Handlers did not end within `stopTimeout`.
@@ -83,14 +82,14 @@ pub enum RunError {
         "handlers were still busy after the stopTimeout of {limit:?}: {unfinished}. Let the handler answer sooner, or raise spec.stopTimeout"
     )]
     StopTimeout {
-        /// Handlers that were given up.
+        /// The number of busy handlers.
         unfinished: usize,
         /// The limit.
         limit: Duration,
     },
 }
 
-/// A consumer that is about to run.
+/// A consumer that is not running yet.
 pub struct Runtime {
     consumer: ValidatedConsumer,
     secrets: PathBuf,
@@ -104,7 +103,7 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// A consumer with the usual pages and no health check of its own.
+    /// Creates a consumer with the default pages and without a health check.
     pub fn new(consumer: ValidatedConsumer) -> Self {
         Self {
             consumer,
@@ -119,84 +118,84 @@ impl Runtime {
         }
     }
 
-    /// What tells this process from all others of its group, now and at every start:
-    /// a pod's name, say. Where commits are transactional, a process ends at its start
-    /// what one of the same name left open; under a name of its own, as without this,
-    /// others wait for that for up to ten seconds.
+    /// Sets the name that distinguishes this process in its group, the same at each start: for
+    /// example, a pod's name. With `commit: Transactional`, a process aborts at its start the
+    /// open transactions of an earlier process with its name. With another name, or without
+    /// one, its successors wait for these transactions, for up to ten seconds.
     #[must_use]
     pub fn instance(mut self, name: impl Into<String>) -> Self {
         self.instance = name.into();
         self
     }
 
-    /// Where Secrets are: `{directory}/{Secret}/{entry}`.
+    /// Sets the directory of Secrets: `{directory}/{Secret}/{entry}`.
     #[must_use]
     pub fn secrets(mut self, directory: impl AsRef<Path>) -> Self {
         self.secrets = directory.as_ref().to_owned();
         self
     }
 
-    /// Where the metrics are served; `None`: nowhere.
+    /// Sets the address of the metrics page; `None` disables it.
     #[must_use]
     pub fn metrics_address(mut self, address: Option<SocketAddr>) -> Self {
         self.metrics_page = address.map(Place::Address);
         self
     }
 
-    /// A listener of the caller's to serve the metrics at, so that nobody else can take
-    /// the address before.
+    /// Sets a listener for the metrics page, so that no other process can take the address
+    /// before.
     #[must_use]
     pub fn metrics_listener(mut self, listener: net::TcpListener) -> Self {
         self.metrics_page = Some(Place::Held(listener));
         self
     }
 
-    /// Where health is served; `None`: nowhere.
+    /// Sets the address of the health pages; `None` disables them.
     #[must_use]
     pub fn health_address(mut self, address: Option<SocketAddr>) -> Self {
         self.health_page = address.map(Place::Address);
         self
     }
 
-    /// A listener of the caller's to serve health at.
+    /// Sets a listener for the health pages.
     #[must_use]
     pub fn health_listener(mut self, listener: net::TcpListener) -> Self {
         self.health_page = Some(Place::Held(listener));
         self
     }
 
-    /// A callback that decides what `/health` says.
+    /// Sets a callback that decides the answer of `/health`.
     #[must_use]
     pub fn health_check(mut self, check: HealthCheck) -> Self {
         self.health_check = Some(check);
         self
     }
 
-    /// Metrics of the caller's, made with [`Metrics::new`], to read them while
-    /// the consumer runs.
+    /// Sets metrics that were created with [`Metrics::new`], so that the caller can read them
+    /// while the consumer runs.
     #[must_use]
     pub fn metrics(mut self, metrics: Metrics) -> Self {
         self.metrics = Some(metrics);
         self
     }
 
-    /// Whether a remote handler takes messages, for the metrics.
+    /// Sets the availability of a remote handler, for the metrics.
     #[must_use]
     pub(crate) fn availability(mut self, availability: &Arc<Availability>) -> Self {
         self.availability = Some(Arc::clone(availability));
         self
     }
 
-    /// How long a commit that a rebalance has refused is sent again in order before
-    /// the consumer ends with an error; 30 s unless said here.
+    /// Sets the time for which a commit that was refused during a rebalance is sent again in
+    /// InOrder mode, before the consumer ends with an error; 30 s by default.
     #[must_use]
     pub fn commit_retry_limit(mut self, limit: Duration) -> Self {
         self.commit_retry_limit = limit;
         self
     }
 
-    /// Runs until `stop` is cancelled or a message can't be handled. Returns
-    /// once the consumer has left its group.
+    /// Runs until `stop` is cancelled or a message ends the consumer. Returns after the
+    /// consumer has left its group.
     pub async fn run<D, H>(
         self,
         decoder: D,
@@ -210,8 +209,8 @@ impl Runtime {
         self.start(decoder, handler, stop, work).await
     }
 
-    /// As [`Self::run`], for a handler that takes up to `consumeBatchSize`
-    /// messages in one call.
+    /// Runs as [`Self::run`] does, for a handler that takes up to `consumeBatchSize` messages
+    /// in one call.
     pub async fn run_in_batches<D, H>(
         self,
         decoder: D,
@@ -249,7 +248,7 @@ impl Runtime {
         let connection = self.connection(budget)?;
         let wake = Arc::new(Notify::new());
         let dead_letters = self.dead_letters(&connection)?;
-        // Before the group is joined: a member that waits for its producer answers no
+        // Before the consumer joins the group: a member that waits for its producer answers no
         // rebalance.
         let transactions = tokio::select! {
             biased;
@@ -296,7 +295,7 @@ impl Runtime {
         }
     }
 
-    /// The client's properties, with the Secrets read.
+    /// Returns the client's properties, with the values of Secrets.
     fn connection(&self, budget: Budget) -> Result<Connection, SecretError> {
         let config = consumer_config(&self.consumer);
         let mut consumer = config.resolve(&self.secrets)?;
@@ -312,7 +311,7 @@ impl Runtime {
         Strategy::from(&self.consumer)
     }
 
-    /// The transactional producer, where commits are transactional.
+    /// Creates the transactional producer, if commits are transactional.
     async fn transactions(
         &self,
         connection: &Connection,
@@ -330,7 +329,8 @@ impl Runtime {
         Ok(Some(Box::new(transactions)))
     }
 
-    /// Whether the runtime stores what was read, for the client to commit.
+    /// Returns `true` if the runtime stores the offsets of read messages, for the client to
+    /// commit.
     fn stores(&self, connection: &Connection) -> bool {
         self.strategy() == Strategy::Read && connection.commits_by_itself()
     }
@@ -394,10 +394,10 @@ impl Runtime {
     }
 }
 
-/// How often what is handled is committed, unless the properties say so.
+/// The default time between two commits of handled messages.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How to reach Kafka, as librdkafka properties.
+/// The connection to Kafka, as librdkafka properties.
 struct Connection {
     consumer: BTreeMap<String, String>,
     producer: BTreeMap<String, String>,
@@ -405,8 +405,8 @@ struct Connection {
 }
 
 impl Connection {
-    /// How often what is handled is committed; the user may say so. In order it is
-    /// how often attempts are.
+    /// Returns the time between two commits of handled messages, which the user may set. In
+    /// InOrder mode, it is the time between two commits of attempts.
     fn commit_interval(&self) -> Duration {
         let interval = self.consumer.get("auto.commit.interval.ms");
         match interval.and_then(|interval| interval.parse().ok()) {
@@ -415,8 +415,8 @@ impl Connection {
         }
     }
 
-    /// Whether the client commits what was read. A user who turned that off commits
-    /// elsewhere.
+    /// Returns `true` if the client commits the offsets of read messages. A user who disables
+    /// that commits elsewhere.
     fn commits_by_itself(&self) -> bool {
         let is_on = |property: &str| {
             let text = self.consumer.get(property);
@@ -425,8 +425,8 @@ impl Connection {
         is_on("enable.auto.commit") && is_on("enable.auto.offset.store")
     }
 
-    /// Where a group without a committed offset begins. All names that librdkafka
-    /// has for it; the user's properties may set it too.
+    /// Returns the edge at which a group without a committed offset begins. librdkafka has
+    /// several names for each, and the user's properties may set them.
     fn reset(&self) -> Option<Edge> {
         match self.consumer.get("auto.offset.reset").map(String::as_str) {
             Some("latest" | "largest" | "end") => Some(Edge::End),
@@ -436,7 +436,7 @@ impl Connection {
     }
 }
 
-/// Addresses that are taken and not served yet.
+/// Bound addresses that are not served yet.
 struct Pages {
     metrics: Option<TcpListener>,
     health: Option<TcpListener>,

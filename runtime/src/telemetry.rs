@@ -15,48 +15,48 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{Layer as _, fmt, registry};
 
-/// Target of the spans around messages. They are kept out of the logs and cost
-/// nothing unless traces are exported.
+/// The target of the spans around messages. They do not appear in the logs, and cost nothing
+/// unless traces are exported.
 pub const SPANS: &str = "penstock::span";
 
-/// Variables that switch the export of traces on, as OpenTelemetry names them.
+/// OpenTelemetry's variables that enable the export of traces.
 const ENDPOINTS: [&str; 2] = [
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
 ];
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object in each line.
     Json,
 }
 
-/// Why telemetry could not be set up.
+/// The error of setting up logs and traces.
 #[derive(Debug, Error)]
 pub enum TelemetryError {
-    /// The filter can't be read.
+    /// The filter is not valid.
     #[error(
         "the log filter '{filter}' is not valid: {reason}; an example is 'info,librdkafka=warn'"
     )]
     Filter {
-        /// The filter as given.
+        /// The filter.
         filter: String,
-        /// What is wrong with it.
+        /// The reason that it is not valid.
         reason: String,
     },
-    /// The exporter can't be made from its variables.
+    /// The variables of the exporter are not valid.
     #[error("traces can't be exported: {0}; check the variables OTEL_EXPORTER_OTLP_*")]
     Exporter(#[from] ExporterBuildError),
-    /// Something else in the process logs already.
+    /// The process has set up another logger.
     #[error("logging is set up already: {0}")]
     Init(#[from] TryInitError),
 }
 
-/// Sends what is left when it goes. Keep it to the end of `main`.
+/// Sends the remaining traces when it is dropped. Keep it until the end of `main`.
 #[must_use = "traces are sent as long as this lives"]
 pub struct Telemetry {
     provider: Option<SdkTracerProvider>,
@@ -72,15 +72,15 @@ impl Drop for Telemetry {
     }
 }
 
-/// Sets up logs on standard error, and the export of traces over OTLP (HTTP,
-/// protobuf) where `OTEL_EXPORTER_OTLP_ENDPOINT` or its traces twin is set.
-/// `filter` has the syntax of `RUST_LOG`.
+/// Sets up logs on standard error. Exports traces over OTLP (HTTP, protobuf) if
+/// `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set. `filter` has
+/// the syntax of `RUST_LOG`.
 pub fn init(format: LogFormat, filter: &str, service: &str) -> Result<Telemetry, TelemetryError> {
     init_to(io::stderr, format, filter, service)
 }
 
-/// As [`init`], with a writer of the caller's; each line comes in one write. It
-/// should lead to standard error, which decides whether there is colour.
+/// Sets up logs and traces as [`init`] does, with another writer, which receives each line in
+/// one write. It should write to standard error, which decides whether there is colour.
 pub fn init_to<W>(
     writer: W,
     format: LogFormat,

@@ -1,4 +1,4 @@
-//! Health: the source's check with its callback, and probes for Kubernetes.
+//! Health: baseplate's check with its callback, and probes for Kubernetes.
 
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,37 +12,38 @@ use serde_json::{Value, json};
 
 use crate::progress::{FailingCommits, Progress};
 
-/// Why a health check could not tell.
+/// The error of a health check without a result.
 pub type HealthCheckError = Box<dyn Error + Send + Sync>;
 
-/// Says whether the application is healthy. Called at each request of `/health`.
+/// A check that returns `true` if the application is healthy. Each request of `/health` calls
+/// it.
 pub type HealthCheck = Arc<dyn Fn() -> Result<bool, HealthCheckError> + Send + Sync>;
 
-/// The pump goes round at least every second; this long without is a standstill.
+/// The maximum silence of the pump, which runs at least once a second.
 const PUMP_SILENCE: Duration = Duration::from_secs(60);
 
-/// An attempt is ended by its timeout; one that outlasts it by this much can't
-/// be ended, so its thread is blocked.
+/// The time after an attempt's timeout, which should have ended it, until its thread counts as
+/// blocked.
 const ATTEMPT_GRACE: Duration = Duration::from_secs(60);
 
-/// Commits are tried every 5 seconds, so this long without success is no
-/// passing trouble, and long enough for a broker to restart.
+/// The maximum time of failing commits. Commits are sent every 5 seconds, and a broker may need
+/// minutes to restart.
 const COMMITS_FAILING: Duration = Duration::from_secs(300);
 
-/// What the probes look at.
+/// The state that the probes check.
 #[derive(Clone)]
 pub(crate) struct Health {
     pub(crate) name: String,
     pub(crate) progress: Arc<Progress>,
     pub(crate) check: Option<HealthCheck>,
-    /// Longest time for one attempt.
+    /// The maximum time of one attempt.
     pub(crate) timeout: Duration,
 }
 
 type Answer = (StatusCode, Json<Value>);
 
 impl Health {
-    /// The source's check: 200 when healthy, 503 when the callback says no, 500
+    /// Returns baseplate's check: 200 when healthy, 503 when the callback returns `false`, 500
     /// when it fails.
     fn health(&self) -> Answer {
         let Some(check) = &self.check else {
@@ -68,7 +69,7 @@ impl Health {
         }
     }
 
-    /// Fails when no progress is possible; never because of a rebalance.
+    /// Fails if no progress is possible, but never because of a rebalance.
     fn live(&self) -> Answer {
         let silence = self.progress.pump_silence();
         let attempt = self.progress.longest_attempt().unwrap_or_default();
@@ -91,7 +92,7 @@ impl Health {
         }
     }
 
-    /// Ready once the group has told which partitions are ours, even if none.
+    /// Succeeds once the group has assigned partitions to this process, even none.
     fn ready(&self) -> Answer {
         match self.progress.assigned() {
             true => self.answer(StatusCode::OK, "ready", None),

@@ -1,4 +1,4 @@
-//! Listening, the metrics page, and serving until told to stop.
+//! The server of pages, and the metrics page.
 
 use std::io;
 use std::net::{self, SocketAddr};
@@ -14,31 +14,31 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 
-/// A port that can't be listened on.
+/// The error of listening at an address.
 #[derive(Debug, Error)]
 #[error(
     "the {page} page can't be served at {address}: {source}; choose another address with --{page}-address"
 )]
 pub struct ListenError {
-    /// Which page: "metrics" or "health".
+    /// The page: "metrics" or "health".
     page: &'static str,
-    /// The address that was asked for.
+    /// The address.
     address: String,
-    /// What the system said.
+    /// The error of the operating system.
     source: io::Error,
 }
 
-/// Where a page is served.
+/// The address or listener of a page.
 pub(crate) enum Place {
-    /// An address that is yet to be taken.
+    /// An address without a listener.
     Address(SocketAddr),
-    /// One that the caller holds.
+    /// A listener of the caller.
     Held(net::TcpListener),
 }
 
 impl Place {
-    /// Takes the address. To be called before anything is consumed, so that a conflict
-    /// is told early.
+    /// Listens at the address. Called before the consumer starts, so that a conflict is
+    /// reported early.
     pub(crate) fn listen(self, page: &'static str) -> Result<TcpListener, ListenError> {
         let (address, listener) = match self {
             Self::Address(address) => (Some(address), net::TcpListener::bind(address)),
@@ -78,8 +78,7 @@ impl Server {
         Self { stop, task }
     }
 
-    /// Stops serving and gives the address back. Connections that clients keep
-    /// alive are cut.
+    /// Stops serving, and releases the address. Open connections of clients are cut.
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.task.abort();

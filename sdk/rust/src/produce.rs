@@ -1,20 +1,20 @@
 //! The records that a handler returns for a message. They are produced in the transaction that
 //! commits the message's offset.
 
-/// A record to be produced.
+/// A record to produce.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProducerRecord {
     /// The topic, which must exist.
     pub topic: String,
-    /// The partition; without one the key decides, as with any producer.
+    /// The partition. Without one, the key decides, as with any producer.
     pub partition: Option<i32>,
     /// The key, if any.
     pub key: Option<Vec<u8>>,
-    /// The value; none is a tombstone.
+    /// The value; `None` is a tombstone.
     pub payload: Option<Vec<u8>>,
-    /// Headers in their order; a name may come twice, and a value may be null.
+    /// The headers in their order. A name may come twice, and a value may be null.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
-    /// Milliseconds since the epoch; now, if absent.
+    /// The time in milliseconds since the epoch. Without it, the time of producing.
     pub timestamp: Option<i64>,
     /// Set by the runtime for dead letters, in whose place it may write a stub.
     #[doc(hidden)]
@@ -22,7 +22,7 @@ pub struct ProducerRecord {
 }
 
 impl ProducerRecord {
-    /// A record with a value.
+    /// Creates a record with a value.
     pub fn new(topic: impl Into<String>, payload: impl Into<Vec<u8>>) -> Self {
         Self {
             topic: topic.into(),
@@ -31,14 +31,14 @@ impl ProducerRecord {
         }
     }
 
-    /// The same with a key.
+    /// Sets the key.
     #[must_use]
     pub fn key(mut self, key: impl Into<Vec<u8>>) -> Self {
         self.key = Some(key.into());
         self
     }
 
-    /// The same with one more header.
+    /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
         self.headers.push((name.into(), Some(value.into())));
@@ -46,13 +46,14 @@ impl ProducerRecord {
     }
 }
 
-/// A message was handled.
+/// The result of a message that was handled.
 ///
-/// What is to be produced for it needs `commit: Transactional`; otherwise it is a
-/// failure that stays, rather than a record that is lost.
+/// Records need `commit: Transactional`. In other modes they are a permanent failure, so that
+/// no record is lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Done {
-    /// Produced in this order, in one transaction with the offset of the message.
+    /// The records to produce, in this order, in one transaction with the offset of the
+    /// message.
     pub produce: Vec<ProducerRecord>,
 }
 
