@@ -1,14 +1,14 @@
-//! Why brokers can't be reached, as librdkafka tells it.
+//! The causes of unreachable brokers, from librdkafka's errors.
 //!
-//! Its calls say only that the time was over. The reason comes before, as an error of the
-//! client as a whole: a code, and a text that begins with the broker's name.
+//! librdkafka's calls only return a timeout. The cause comes before, as an error of the client
+//! as a whole: a code, and a text that begins with the broker's name.
 
 use std::fmt;
 
 use parking_lot::Mutex;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-/// The most telling reasons so far, one for each kind of address.
+/// The most specific causes so far, one for each kind of address.
 #[derive(Debug, Default)]
 pub(crate) struct Causes(Mutex<Reasons>);
 
@@ -18,7 +18,7 @@ struct Reasons {
     advertised: Option<ConnectCause>,
 }
 
-/// Why a broker can't be reached. Displays as what librdkafka said, and a remedy.
+/// The cause of an unreachable broker. It displays librdkafka's text and a remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectCause {
     kind: Kind,
@@ -26,10 +26,10 @@ pub struct ConnectCause {
     text: String,
 }
 
-/// From the least telling to the most: a broker that refuses a login was reached.
+/// From the least specific to the most specific: a broker that refuses a login was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
-    /// No connection, or one that was closed.
+    /// The broker did not connect, or closed the connection.
     Connection,
     /// The name has no address.
     Resolution,
@@ -42,7 +42,7 @@ enum Kind {
 }
 
 impl Causes {
-    /// Notes an error of the client as a whole, if it tells why a broker can't be reached.
+    /// Notes an error of the client as a whole, if it is the cause of an unreachable broker.
     pub(crate) fn note(&self, error: &KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
         let Some(cause) = code.and_then(|code| ConnectCause::of(code, reason)) else {
@@ -53,14 +53,14 @@ impl Causes {
             true => &mut reasons.advertised,
             false => &mut reasons.bootstrap,
         };
-        // The latest of the most telling ones.
+        // The latest of the most specific ones.
         if known.as_ref().is_none_or(|known| known.kind <= cause.kind) {
             *known = Some(cause);
         }
     }
 
-    /// Notes a line of the client's log: a broker that closes each connection at once is no
-    /// error of the client.
+    /// Notes a line of the client's log: a broker that closes each connection immediately
+    /// causes no error of the client.
     pub(crate) fn note_line(&self, facility: &str, message: &str) {
         if facility != "FAIL" {
             return;
@@ -74,7 +74,7 @@ impl Causes {
         self.note(&KafkaError::Global(code), text);
     }
 
-    /// Returns why the cluster can't be reached at all.
+    /// Returns the cause of an unreachable cluster.
     pub(crate) fn any(&self) -> Option<ConnectCause> {
         let reasons = self.0.lock();
         let known = [&reasons.bootstrap, &reasons.advertised];
@@ -85,7 +85,7 @@ impl Causes {
             .cloned()
     }
 
-    /// Returns why brokers can't be reached by the addresses that they advertise.
+    /// Returns the cause that brokers cannot be reached at their advertised addresses.
     pub(crate) fn advertised(&self) -> Option<ConnectCause> {
         self.0.lock().advertised.clone()
     }
@@ -99,7 +99,7 @@ impl ConnectCause {
             RDKafkaErrorCode::Authentication => Kind::Login,
             RDKafkaErrorCode::SSL => Kind::Tls,
             RDKafkaErrorCode::Resolve => Kind::Resolution,
-            // librdkafka's own guesses, by its words in rd_kafka_broker_set_error and
+            // librdkafka's guesses, by its texts in rd_kafka_broker_set_error and
             // rd_kafka_transport_ssl_io_update.
             RDKafkaErrorCode::BrokerTransportFailure
                 if ["SSL listener", "PLAINTEXT broker", "require SASL"]
@@ -108,9 +108,9 @@ impl ConnectCause {
             {
                 Kind::Protocol
             }
-            // A line of the log has no code, and may come before the error or without one:
+            // A line of the log has no code, and may come before the error or without one.
             // rd_kafka_broker_resolve, rd_kafka_transport_ssl_handshake and
-            // rd_kafka_handle_SaslAuthenticate have these words.
+            // rd_kafka_handle_SaslAuthenticate have these texts.
             RDKafkaErrorCode::BrokerTransportFailure if reason.contains("Failed to resolve") => {
                 Kind::Resolution
             }

@@ -1,9 +1,9 @@
-//! From a validated consumer to a subscribed client, by the source's steps:
-//! create, list the topics, check each, subscribe.
+//! Connects a validated consumer in baseplate's steps: create a client, list the topics, check
+//! each topic, subscribe.
 //!
-//! One step is Penstock's own. The list comes from a bootstrap server; all else needs the
-//! addresses that brokers advertise, for which librdkafka waits without end. So one of
-//! them must be reached before the client subscribes.
+//! Penstock adds one step. A bootstrap server returns the list, and everything else needs the
+//! addresses that brokers advertise, for which librdkafka waits without a limit. So one of them
+//! must be reached before the client subscribes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -26,17 +26,17 @@ use super::context::LOG;
 use super::errors::error_text;
 use super::{Consumer, Context};
 
-/// How long the brokers may take to list the topics, as in the source.
+/// The maximum time for the brokers to list the topics, as in baseplate.
 pub const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The maximum number of leaders that are asked whether they can be reached.
+/// The maximum number of leaders that are tested.
 const MAX_LEADERS: usize = 5;
 
-/// How often the client's log and token events are served while it waits for
+/// The time between two polls for the client's log and token events while it waits for
 /// metadata.
 const SERVE_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Why no subscribed client could be had.
+/// The error of connecting and subscribing.
 #[derive(Debug, Error)]
 pub enum ConnectError {
     /// librdkafka refused the configuration.
@@ -47,16 +47,15 @@ pub enum ConnectError {
     Metadata {
         /// The bootstrap servers.
         brokers: String,
-        /// What the client said.
+        /// The error from the client.
         source: KafkaError,
-        /// Why the brokers can't be reached, if that is known.
+        /// The cause of the unreachable brokers, if known.
         cause: Option<Box<ConnectCause>>,
     },
-    /// A bootstrap server answered, and none of the brokers by the address that it
-    /// advertises.
+    /// A bootstrap server answered, but no broker answers at the address that it advertises.
     #[error("no broker can be reached by the address that it advertises: {0}")]
     Advertised(ConnectCause),
-    /// A topic is not in the cluster.
+    /// A topic does not exist.
     #[error("{}", unknown_topic(.0))]
     UnknownTopic(TopicName),
     /// The subscription was refused.
@@ -67,7 +66,7 @@ pub enum ConnectError {
     Stopped,
 }
 
-/// What is said of a topic that is not in the cluster, as in the source.
+/// Returns the error text for an unknown topic, as in baseplate.
 pub fn unknown_topic(topic: impl fmt::Display) -> String {
     format!(
         "topic '{topic}' does not exist. maybe it's misspelled or on a different kafka cluster?"
@@ -84,21 +83,23 @@ fn why(source: &KafkaError, cause: Option<&ConnectCause>) -> String {
     }
 }
 
-/// What is needed to connect.
+/// The parameters of a connection.
 pub(crate) struct Target<'a> {
     /// librdkafka properties.
     pub(crate) config: &'a BTreeMap<String, String>,
     /// Topics to subscribe to.
     pub(crate) topics: &'a [TopicName],
-    /// A topic that must exist too, without being read.
+    /// A topic that must exist too, and is not read.
     pub(crate) dead_letters: Option<&'a TopicName>,
-    /// Where the access token is, for OAUTHBEARER.
+    /// The file of the access token, for OAUTHBEARER.
     pub(crate) oauth_token: Option<PathBuf>,
-    /// Whether ends of partitions are reported. Not where librdkafka stores offsets by
-    /// itself: it (2.12) counts a report that is read in a batch as a message at that offset.
+    /// Is `true` if the client reports ends of partitions. It must be `false` if librdkafka
+    /// stores offsets by itself: it (2.12) counts a report that is read in a batch as a message
+    /// at that offset.
     pub(crate) reports_ends: bool,
-    /// Whether the runtime stores what was read, for the client to commit. librdkafka takes
-    /// no stored offset, such as a lower one, where it stores them by itself.
+    /// Is `true` if the runtime stores the offsets of read messages, for the client to commit.
+    /// If librdkafka stores offsets by itself, it accepts no stored offset, such as a lower
+    /// one.
     pub(crate) stores: bool,
 }
 
@@ -129,14 +130,14 @@ pub(crate) async fn connect(
 fn create(target: &Target<'_>, wake: Arc<Notify>) -> Result<Consumer, ConnectError> {
     let mut config = ClientConfig::new();
     config.extend(target.config.clone());
-    // The engine decides where reading starts, see `positions`, and commits the end of a
-    // partition once it is reached.
+    // The engine decides where a partition begins, see `positions`, and commits the end of a
+    // partition when it is reached.
     config.set("auto.offset.reset", "error");
     config.set("enable.partition.eof", target.reports_ends.to_string());
     if target.stores {
         config.set("enable.auto.offset.store", "false");
     }
-    // What the property `debug` adds comes only at the lowest level.
+    // The lines of the property `debug` come only at the lowest level.
     config.set_log_level(match tracing::enabled!(target: LOG, Level::DEBUG) {
         true => RDKafkaLogLevel::Debug,
         false => RDKafkaLogLevel::Info,
@@ -152,17 +153,16 @@ fn create(target: &Target<'_>, wake: Arc<Notify>) -> Result<Consumer, ConnectErr
     Ok(consumer)
 }
 
-/// What the cluster says of its topics.
+/// The cluster's metadata of its topics.
 struct Known {
     /// Names of all topics.
     topics: BTreeSet<String>,
-    /// By topic, each partition that has a leader, and that leader.
+    /// The partitions with a leader, and these leaders, by topic.
     leaders: BTreeMap<String, Vec<(i32, i32)>>,
 }
 
 impl Known {
-    /// One partition of each broker that leads some of these topics, as far as there is
-    /// time to ask them.
+    /// Returns one partition of each broker that leads some of these topics, up to the limit.
     fn leaders(&self, topics: &[&str]) -> Vec<(String, i32)> {
         let mut asked = BTreeSet::new();
         let mut partitions = Vec::new();
@@ -188,7 +188,7 @@ async fn list_topics(
     let metadata = listed.await?.map_err(|source| {
         let brokers = config.get("bootstrap.servers").cloned().unwrap_or_default();
         let cause = consumer.context().causes.any();
-        // The source's line, and why in one of its own.
+        // Baseplate's line, and the cause in another.
         tracing::error!("failed getting metadata from {brokers}, exiting.");
         tracing::error!("{}", why(&source, cause.as_ref()));
         ConnectError::Metadata {
@@ -214,11 +214,11 @@ async fn list_topics(
     })
 }
 
-/// Looks whether some leader can be reached by the address that it advertises. Fails only
-/// where librdkafka says why none can: all else it mends by itself.
+/// Tests that some leader can be reached at the address that it advertises. Fails only if
+/// librdkafka reports why none can be reached; it recovers from other errors by itself.
 ///
-/// A request may fail before librdkafka says why, so the leaders are asked again until it
-/// does, or the time is over.
+/// A request may fail before librdkafka reports the cause, so the leaders are asked again until
+/// it does, or until the limit.
 async fn reach_a_leader(
     consumer: &Arc<Consumer>,
     partitions: &[(String, i32)],
@@ -235,7 +235,7 @@ async fn reach_a_leader(
             });
             match asked.await? {
                 Ok(_) => return Ok(()),
-                // It answered.
+                // The leader answered.
                 Err(error) if !is_unreached(&error) => return Ok(()),
                 Err(_) => {}
             }
@@ -255,7 +255,7 @@ async fn reach_a_leader(
     Ok(())
 }
 
-/// Returns `true` if no broker gave the error.
+/// Returns `true` if the error did not come from a broker.
 fn is_unreached(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
@@ -271,8 +271,8 @@ fn is_unreached(error: &KafkaError) -> bool {
     )
 }
 
-/// Makes a call that waits for brokers. Events are served meanwhile: logins by token and
-/// the client's own log depend on it.
+/// Makes a call that waits for brokers. Serves events meanwhile: logins by token and the
+/// client's log need them.
 async fn ask<T: Send + 'static>(
     consumer: &Arc<Consumer>,
     call: impl FnOnce(&Consumer) -> T + Send + 'static,
@@ -283,7 +283,7 @@ async fn ask<T: Send + 'static>(
         tokio::select! {
             biased;
             answer = &mut answer => {
-                // Reasons that came with the end of it.
+                // Causes that arrived at the end of the call.
                 let _ = consumer.poll(Duration::ZERO);
                 return answer.map_err(|_| ConnectError::Stopped);
             }

@@ -134,8 +134,8 @@ pub(crate) fn judge_fetch(code: RDKafkaErrorCode) -> FetchError {
     }
 }
 
-/// Returns `true` if the brokers refused a record for what it is: they would refuse it
-/// again, and perhaps not another one in its place.
+/// Returns the code with which the runtime ends after an error that librdkafka does not retry.
+/// Codes differ where the remedies do.
 pub(crate) fn end_code(code: RDKafkaErrorCode) -> EndCode {
     match code {
         RDKafkaErrorCode::TopicAuthorizationFailed

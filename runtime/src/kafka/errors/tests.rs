@@ -4,7 +4,8 @@ use super::*;
 
 /// The codes that can be an answer, with all that holds of each: it `mends` by itself,
 /// `passes` as an answer to a commit, is the `end`, `retried` or `fatal` in a fetch, was
-/// `refused` as a record, and would be refused again `for-good`.
+/// `refused` as a record, would be refused again `for-good`, and has an end code that is not
+/// `KafkaError`.
 const TABLE: &[(Code, &str)] = &[
     (Code::PartitionEOF, "mends end"),
     (Code::AllBrokersDown, "mends retried"),
