@@ -1,9 +1,9 @@
-//! Lanes: items of one lane leave in their order, and never two at once, but for those
-//! that are taken together by who keeps their order.
+//! Lanes: items of one lane leave in their order, and never two concurrently, except for items
+//! that a caller takes together and keeps in order.
 //!
-//! A lane exists only while one of its items is on its way: ready, with a handler,
-//! or waiting for another attempt. What comes meanwhile is held behind it. So the
-//! memory is bounded by the items, however many lanes there have been.
+//! A lane exists only while one of its items is ready, with a handler, or waiting for another
+//! attempt. Later items are held behind it. So the items bound the memory, regardless of the
+//! number of lanes so far.
 
 #[cfg(test)]
 mod tests;
@@ -17,18 +17,17 @@ use tokio::time::Instant;
 
 use crate::queue::Queued;
 
-/// Names a lane. Two keys may share one, if rarely: they are then in order too.
+/// The identity of a lane. Two keys may share one, if rarely: then they are in order too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Lane(u64);
 
-/// Gives each key of each partition its lane. What it gives is its own: another
-/// one gives other lanes.
+/// Finds the lane of each key of each partition. Another finder returns other lanes.
 #[derive(Default)]
 pub(crate) struct LaneFinder(RandomState);
 
 impl LaneFinder {
-    /// The lane of a key. The same key in two assignments of a partition has the
-    /// same lane: what is left of the earlier one goes first.
+    /// Returns the lane of a key. The same key in two assignments of a partition has the same
+    /// lane: remaining items of the earlier one go first.
     pub(crate) fn find(&self, topic: &str, partition: i32, key: &[u8]) -> Lane {
         Lane(self.0.hash_one((topic, partition, key)))
     }
@@ -36,22 +35,23 @@ impl LaneFinder {
 
 /// A lane in use.
 struct Busy<T> {
-    /// Items on their way: one, or several that were taken together.
+    /// The number of items that have entered and not left: one, or several that were taken
+    /// together.
     out: usize,
-    /// What is held behind them.
+    /// The items that are held behind them.
     behind: VecDeque<T>,
 }
 
 /// The lanes in use.
 pub(crate) struct Lanes<T> {
     busy: HashMap<Lane, Busy<T>, RandomState>,
-    /// Items that wait for another attempt, by when they are due and in which order
-    /// they came. Their lanes are busy.
+    /// Items that wait for another attempt, by due time and order of arrival. Their lanes are
+    /// busy.
     deferred: BTreeMap<(Instant, u64), T>,
     deferrals: u64,
     held: usize,
     bytes: usize,
-    /// Items that were held and are no longer.
+    /// The number of items that were held and are no longer.
     let_go: u64,
 }
 
@@ -69,7 +69,7 @@ impl<T> Default for Lanes<T> {
 }
 
 impl<T: Queued> Lanes<T> {
-    /// The item, if its lane is free, which it then takes; if not, it is held.
+    /// Returns the item if its lane is free, and occupies the lane; otherwise holds it.
     pub(crate) fn enter(&mut self, item: T) -> Option<T> {
         let Some(lane) = item.lane() else {
             return Some(item);
@@ -90,7 +90,8 @@ impl<T: Queued> Lanes<T> {
         }
     }
 
-    /// Lets an item that was on its way go; the next of its lane, if it was the last.
+    /// Notes that an item has left. Returns the next item of its lane, if it was the last one
+    /// out.
     pub(crate) fn leave(&mut self, lane: Lane) -> Option<T> {
         let busy = self.busy.get_mut(&lane)?;
         busy.out -= 1;
@@ -104,7 +105,7 @@ impl<T: Queued> Lanes<T> {
         next
     }
 
-    /// The item behind those that are on their way, to go along with them if it `may`.
+    /// Takes the next item of a busy lane, to follow those that are out, if it `may`.
     pub(crate) fn follow(&mut self, lane: Lane, may: impl FnOnce(&T) -> bool) -> Option<T> {
         let busy = self.busy.get_mut(&lane)?;
         let next = busy.behind.pop_front_if(|next| may(next))?;
@@ -116,8 +117,8 @@ impl<T: Queued> Lanes<T> {
         Some(next)
     }
 
-    /// Holds an item that followed another behind that again, before all others that
-    /// are held. Given back if it is alone.
+    /// Holds an item that followed another behind that one again, before all held items.
+    /// Returns it if it is alone.
     pub(crate) fn take_back(&mut self, item: T) -> Option<T> {
         let busy = item.lane().and_then(|lane| self.busy.get_mut(&lane));
         let Some(busy) = busy.filter(|busy| busy.out > 1) else {
@@ -138,7 +139,7 @@ impl<T: Queued> Lanes<T> {
         self.deferred.insert((due, self.deferrals), item);
     }
 
-    /// An item that is due.
+    /// Takes an item that is due.
     pub(crate) fn take_due(&mut self, now: Instant) -> Option<T> {
         let first = self.deferred.first_entry()?;
         if first.key().0 > now {
@@ -149,13 +150,13 @@ impl<T: Queued> Lanes<T> {
         Some(item)
     }
 
-    /// When the next item is due.
+    /// Returns the time at which the next item is due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         self.deferred.keys().next().map(|(due, _)| *due)
     }
 
-    /// Takes out what `keep` does not want, in no order; what may go in the place of
-    /// those comes second.
+    /// Removes the items that `keep` rejects, in no order. The second part of the result are
+    /// the items that may take their place.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) -> (Vec<T>, Vec<T>) {
         let mut removed = Vec::new();
         for Busy { behind, .. } in self.busy.values_mut() {
@@ -186,12 +187,12 @@ impl<T: Queued> Lanes<T> {
         (removed, next)
     }
 
-    /// Number of items so far that were held and went on.
+    /// Returns the number of items so far that were held and continued.
     pub(crate) fn let_go(&self) -> u64 {
         self.let_go
     }
 
-    /// Number of items that are held or deferred, and their bytes.
+    /// Returns the number of items that are held or deferred, and their bytes.
     pub(crate) fn load(&self) -> (usize, usize) {
         (self.held + self.deferred.len(), self.bytes)
     }

@@ -1,5 +1,5 @@
-//! Partitions that are not read for a while, because too much of theirs is held
-//! behind keys that are slow or fail. The others are read on.
+//! Partitions that are paused because too many of their messages are held behind slow or
+//! failing keys. Other partitions are still read.
 
 use std::sync::Arc;
 
@@ -9,22 +9,22 @@ use crate::kafka::Client;
 use crate::partition::{Held, Partition};
 use crate::rebalance::{put_back, warn_on_error};
 
-/// Most messages that all partitions together may have held.
+/// The maximum number of messages that all partitions together may have held.
 pub(crate) const MOST_MESSAGES: usize = 65_536;
 
 /// The paused partitions.
 pub(crate) struct Pauses {
-    /// What all partitions together may have held.
+    /// The maximum that all partitions together may have held.
     most: Held,
     metric: IntGauge,
-    /// Those that something was read of, to be looked at.
+    /// The partitions with read messages, which are to be checked.
     read: Vec<Arc<Partition>>,
     paused: Vec<Arc<Partition>>,
 }
 
 impl Pauses {
-    /// None, and a gauge of their number. `most` is what all partitions together may
-    /// have held, in bytes.
+    /// Creates the pauses, with a gauge of their number. `most` is the maximum that all
+    /// partitions together may have held, in bytes.
     pub(crate) fn new(most: usize, metric: IntGauge) -> Self {
         Self {
             most: Held {
@@ -45,12 +45,12 @@ impl Pauses {
         }
     }
 
-    /// Once too much is held in all, pauses those of the partitions read that have more
-    /// than their share of it; `assigned` is the number of partitions that share. The
-    /// others may go on up to theirs.
+    /// If too many messages are held in total, pauses those of the read partitions that have
+    /// more than their share; `assigned` is the number of partitions that share. The others may
+    /// continue up to their share.
     ///
-    /// librdkafka drops what it has fetched of a paused partition, so that is for keys
-    /// that are stuck, and not for a run of one partition's messages.
+    /// librdkafka discards the fetched messages of a paused partition, so this is for stuck
+    /// keys, and not for a run of one partition's messages.
     pub(crate) fn pause(&mut self, client: &impl Client, held: Held, assigned: usize) {
         if !held.exceeds(self.most) {
             self.read.clear();
@@ -71,8 +71,8 @@ impl Pauses {
         }
     }
 
-    /// Reads those on whose held messages have halved. Those that were given up are
-    /// forgotten: librdkafka has no pause for them in their next assignment.
+    /// Resumes partitions whose held messages have halved. Revoked partitions are forgotten:
+    /// librdkafka does not pause them in their next assignment.
     pub(crate) fn resume(&mut self, client: &impl Client) {
         let resumed = self.paused.extract_if(.., |partition| {
             !partition.is_active() || partition.may_resume()

@@ -1,10 +1,10 @@
-//! The commit of where a partition starts, before anything of it is handled.
+//! The commit of a partition's start, before its first message is handled.
 //!
-//! A group that has committed nothing begins at the end of a partition when `offsetReset`
-//! is Latest. Were its first message to end the process, the restart would begin at the
-//! end again, past that message. The same holds where a lost offset was replaced. So such
-//! a start is committed as soon as it is decided, and messages are held until then. For
-//! other partitions it shows that the group has been here, see `positions`.
+//! A group without offsets begins at the end of a partition if `offsetReset` is Latest. If its
+//! first message ended the process, the restart would begin at the end again, past that
+//! message. The same holds if a lost offset was replaced. So such a start is committed as soon
+//! as it is decided, and messages are held until then. It also shows other partitions that the
+//! group has been here, see `positions`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +17,8 @@ use crate::commits::Commits;
 use crate::kafka::Client;
 use crate::partition::Partition;
 
-/// Longest time that messages are held. Brokers that take no commits for so
-/// long are trouble of another kind, which the commits themselves report.
+/// The maximum time that messages are held. If the brokers accept no commits for longer, the
+/// commits themselves report it.
 const HOLD_LIMIT: Duration = Duration::from_secs(10);
 
 /// Starts that are being committed.
@@ -34,7 +34,7 @@ struct Pin {
 }
 
 impl Pins {
-    /// Has the start of a partition committed.
+    /// Requests the commit of a partition's start.
     pub(crate) fn pin<C: Client>(&mut self, commits: &mut Commits<C>, partition: &Arc<Partition>) {
         self.waiting.push(Pin {
             partition: Arc::clone(partition),

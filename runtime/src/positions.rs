@@ -1,31 +1,29 @@
-//! Decides where a partition is read from.
+//! Decides the offset from which a partition is read.
 //!
-//! The runtime decides, and not `auto.offset.reset`, which has one answer for three
-//! questions:
+//! The runtime decides, and not `auto.offset.reset`, which has one answer to three questions:
 //!
-//! - A group without offsets begins where `offsetReset` says.
+//! - A group without offsets begins at `offsetReset`.
 //! - A partition that appeared while its group has offsets on the topic begins at the log
-//!   start, whatever `offsetReset` says: its messages were written for this group.
-//! - A group whose offset is lost continues where `onOffsetLost` says. An offset is lost
-//!   when the brokers refuse a fetch there: retention passed it, or the log was truncated
-//!   or created again. The brokers' refusal decides, and not a comparison with the end of
-//!   the log: under `read_committed` that is the last stable offset, which an offset may
-//!   be ahead of.
+//!   start, regardless of `offsetReset`: its messages were written for this group.
+//! - A group whose offset is lost continues at `onOffsetLost`. An offset is lost when the
+//!   brokers refuse a fetch there: retention passed it, or the log was truncated or created
+//!   again. The brokers' refusal decides, and not a comparison with the end of the log: under
+//!   `read_committed` that is the last stable offset, and a valid offset may be above it.
 //!
 //! # A new partition or a new group
 //!
-//! Members look up their partitions at different moments, so one may find the offsets that
-//! another has committed for the same new group. Two rules keep it from taking its own
-//! partitions for new ones, and from reading a long history:
+//! Members look up their partitions at different times, so one may find the offsets that
+//! another has committed for the same new group. Two rules prevent that it regards its own
+//! partitions as new, and reads a long history:
 //!
-//! - A start at the end is committed at once, before anything is read, for all partitions
-//!   of an assignment together. So every partition that ever was assigned has an offset,
-//!   however quiet it is.
-//! - In the first generation of a group no partition is new: a partition that appears
-//!   causes a rebalance, and so another generation.
+//! - A start at the end is committed immediately, before anything is read, for all partitions
+//!   of an assignment together. So every partition that was ever assigned has an offset, even
+//!   without messages.
+//! - In the first generation of a group no partition is new: a partition that appears causes a
+//!   rebalance, and thus another generation.
 //!
-//! Where the generation is not known the partition counts as new: messages are repeated
-//! rather than skipped.
+//! If the generation is not known, the partition counts as new: messages are repeated rather
+//! than skipped.
 
 use std::ops::Range;
 
@@ -33,12 +31,12 @@ use penstock_crds::spec::OnOffsetLost;
 
 use crate::kafka::{Edge, OutOfRange};
 
-/// Where reading starts when there is no offset to continue from.
+/// The policy for partitions without an offset to continue from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Policy {
-    /// Where a group without offsets begins; `None`: nowhere.
+    /// The edge at which a group without offsets begins; `None`: the consumer ends.
     pub(crate) reset: Option<Edge>,
-    /// Where a group continues whose offsets are lost.
+    /// The policy for a group whose offsets are lost.
     pub(crate) lost: OnOffsetLost,
 }
 
@@ -51,7 +49,7 @@ pub(crate) struct Bounds {
     pub(crate) end: i64,
 }
 
-/// Why an offset is lost.
+/// The reason that an offset is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
     /// The messages there were deleted.
@@ -73,7 +71,7 @@ impl Reason {
     }
 }
 
-/// Whether a topic still is the one that was read before.
+/// The identity of a topic, compared with the one that was read before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Incarnation {
     Same,
@@ -81,12 +79,12 @@ pub(crate) enum Incarnation {
     Unknown,
 }
 
-/// Where a partition continues after its offset was lost.
+/// The point at which a partition continues after its offset was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Resumption {
     /// The offset that is read next.
     pub(crate) offset: i64,
-    /// Why it could not continue where it was; absent where it can after all.
+    /// The reason that it cannot continue at its offset; `None` if it can.
     pub(crate) lost: Option<Lost>,
 }
 
@@ -103,8 +101,8 @@ pub(crate) struct Lost {
     pub(crate) reason: Reason,
     /// The offsets of messages that are skipped.
     pub(crate) skipped: Range<i64>,
-    /// The offset up to which the log still has what was read, if it was truncated and
-    /// that is known.
+    /// The offset up to which the log still has the messages that were read, if it was
+    /// truncated and that is known.
     pub(crate) kept: Option<i64>,
 }
 
@@ -115,9 +113,9 @@ impl Lost {
     }
 }
 
-/// Returns the edge of the log at which a partition without an offset begins; `None` where
-/// the consumer is to end. `is_new`: the partition appeared while its group has offsets on
-/// the topic.
+/// Returns the edge of the log at which a partition without an offset begins, or `None` if the
+/// consumer must end. `is_new`: the partition appeared while its group has offsets on the
+/// topic.
 pub(crate) fn begin(policy: Policy, is_new: bool) -> Option<Edge> {
     if is_new {
         Some(Edge::Start)
@@ -126,8 +124,8 @@ pub(crate) fn begin(policy: Policy, is_new: bool) -> Option<Edge> {
     }
 }
 
-/// Returns where a partition continues that the brokers refused to read at `position`, or
-/// the loss with which the consumer is to end.
+/// Returns the point at which a partition continues that the brokers refused to read at
+/// `position`, or the loss with which the consumer must end.
 pub(crate) fn resume(
     position: i64,
     refused: OutOfRange,
@@ -135,9 +133,9 @@ pub(crate) fn resume(
     incarnation: Incarnation,
     policy: OnOffsetLost,
 ) -> Result<Resumption, Lost> {
-    // An earlier assignment's refusal, or of a position that was left since. Or the client
-    // names none at all: librdkafka (2.12) may lose a position by itself when a rebalance
-    // pauses and resumes a partition. The brokers then tell whether they have it.
+    // The refusal is of an earlier assignment, or of a position that was left since. Or the
+    // client names no position: librdkafka (2.12) may lose a position when a rebalance pauses
+    // and resumes a partition. The brokers then decide if they have it.
     let is_stale = match refused.position {
         Some(refused) => refused < position,
         None => refused.departs_at.is_none(),
@@ -148,8 +146,8 @@ pub(crate) fn resume(
             lost: None,
         });
     }
-    // Offsets of an earlier incarnation may lie anywhere in this one, so the epoch tells
-    // where the log departs only while the topic is known to be the same.
+    // Offsets of an earlier incarnation may lie anywhere in this one, so the epoch shows where
+    // the log departs only if the topic is known to be the same.
     let departs_at = refused
         .departs_at
         .filter(|_| incarnation == Incarnation::Same);
@@ -169,10 +167,10 @@ pub(crate) fn resume(
         OnOffsetLost::Latest => bounds.end,
         OnOffsetLost::Earliest | OnOffsetLost::Fail => oldest,
     };
-    // Of another log nothing was read, so all its messages count.
+    // Nothing was read of another log, so all its messages count.
     let unread = match reason {
         Reason::Retention => position,
-        // Retention may have passed where the log departs.
+        // Retention may have passed the point at which the log departs.
         Reason::Truncation => departs_at.map_or(oldest, |departs_at| departs_at.min(oldest)),
         Reason::Recreation => 0,
     };

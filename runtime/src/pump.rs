@@ -1,5 +1,5 @@
-//! The pump: reads messages from Kafka into the work queue. It owns the client
-//! and alone speaks to it; handlers report, and it commits.
+//! The pump reads messages from Kafka into the work queue. It owns the client, and only the
+//! pump calls it: handlers report, and the pump commits.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -41,48 +41,48 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-/// Longest wait when there is nothing to do, as in the source.
+/// The maximum wait when there is nothing to do, as in baseplate.
 const IDLE_WAIT: Duration = Duration::from_secs(1);
 
-/// How often events are looked for without being announced: librdkafka counts a
-/// consumer that does not poll as dead after `max.poll.interval.ms`.
+/// The time between two polls for events without an announcement: librdkafka regards a consumer
+/// that does not poll as dead after `max.poll.interval.ms`.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often the lag and the limits of a revocation are looked at.
+/// The time between two measurements of the lag and of the limits of a revocation.
 const MEASURE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Longest wait in place for the answer to a commit in order, behind which the only
-/// handler waits: to be woken for it would take longer. It comes as an event like others.
+/// The maximum wait in place for the answer to a commit in InOrder mode, for which the only
+/// handler waits: a wake-up would take longer. The answer is an event like others.
 const ANSWER_WAIT: Duration = Duration::from_millis(1);
 
-/// What a pump is made of.
+/// The parts of a pump.
 pub(crate) struct PumpParts<C: Client> {
     pub(crate) name: String,
     pub(crate) client: Arc<C>,
     pub(crate) queue: Arc<WorkQueue<Delivery>>,
     pub(crate) wake: Arc<Notify>,
     pub(crate) strategy: Strategy,
-    /// Present where messages of one key are handled in order.
+    /// `Some` if messages with one key are handled in order.
     pub(crate) lanes: Option<LaneFinder>,
     pub(crate) commits: Commits<C>,
-    /// Most bytes of messages that are held behind others of their key, and of records
+    /// The maximum bytes of messages that are held behind others of their key, and of records
     /// that wait for their transaction.
     pub(crate) held_bytes: usize,
-    /// How often what is handled is committed, where that goes by the clock.
+    /// The time between two periodic commits of handled messages.
     pub(crate) commit_interval: Duration,
-    /// Where reading starts when there is no offset to continue from.
+    /// The policy for partitions without an offset to continue from.
     pub(crate) policy: Policy,
-    /// Most messages in one read.
+    /// The maximum number of messages in one read.
     pub(crate) batch_size: usize,
-    /// Whether what was read is stored for the client to commit.
+    /// Is `true` if the offsets of read messages are stored for the client to commit.
     pub(crate) stores: bool,
-    /// Longest wait for messages in flight at a revocation, and at a stop.
+    /// The maximum wait for messages in flight at a revocation, and at a stop.
     pub(crate) drain_limit: Duration,
     pub(crate) metrics: Metrics,
     pub(crate) progress: Arc<Progress>,
     /// Ends reading.
     pub(crate) stop: CancellationToken,
-    /// Ends the pump: every handler has ended.
+    /// Ends the pump, after every handler has ended.
     pub(crate) finish: CancellationToken,
 }
 
@@ -96,17 +96,17 @@ pub(crate) struct Pump<C: Client> {
     revocation: Option<Revocation>,
     pins: Pins,
     recovery: Recovery,
-    /// What is known of partitions that wait for the end of their transaction.
+    /// The results for partitions that wait for the end of their transaction.
     undecided: Vec<(Arc<Partition>, Found)>,
     ahead: ReadAhead,
     pauses: Pauses,
     read_size: ReadSize,
     fetch_errors: FetchErrors,
-    /// Read and not yet in the queue.
+    /// Messages that were read and are not in the queue yet.
     pending: VecDeque<Delivery>,
-    /// When nothing more was to be read.
+    /// The time at which the pump stopped reading.
     stopped: Option<Instant>,
-    /// Begun when every handler has ended.
+    /// Started when every handler has ended.
     last_commit: Option<LastCommit>,
     last_poll: Instant,
     lag: Lag,
@@ -114,7 +114,7 @@ pub(crate) struct Pump<C: Client> {
     _closing: Closing<C>,
 }
 
-/// Lets revocations be answered at once when the pump goes, even by a panic: a
+/// Lets the client answer revocations immediately when the pump is dropped, even by a panic: a
 /// client that is dropped waits for the answer.
 struct Closing<C: Client>(Arc<C>);
 
@@ -152,7 +152,7 @@ impl<C: Client> Pump<C> {
         }
     }
 
-    /// Pumps until told to finish, then gives the client back for closing.
+    /// Runs until `finish` is cancelled, then returns the client for closing.
     pub(crate) async fn run(mut self) -> Arc<C> {
         tracing::debug!("Starting the pump.");
         loop {
@@ -170,7 +170,7 @@ impl<C: Client> Pump<C> {
         self.end().await
     }
 
-    /// Advances everything but the messages. Returns when the next attempt is due.
+    /// Advances all work except messages. Returns the time of the next attempt.
     fn advance(&mut self) -> Option<Instant> {
         self.parts.progress.pumped();
         self.serve_events();
@@ -186,8 +186,8 @@ impl<C: Client> Pump<C> {
         self.advance_keys()
     }
 
-    /// Moves messages from Kafka to the queue: one read, one put. Whether there
-    /// may be more to do at once.
+    /// Moves messages from Kafka to the queue: one read, one put. Returns `true` if there may
+    /// be more to do immediately.
     fn pump(&mut self) -> bool {
         let span = tracing::info_span!(
             target: SPANS,
@@ -196,7 +196,7 @@ impl<C: Client> Pump<C> {
         );
         let _entered = span.enter();
         let goes_on = self.pending.is_empty() && self.stopped.is_none();
-        // Without lanes nothing is held.
+        // Without lanes no message is held.
         let waits = self.parts.lanes.is_some() && self.ahead.waits(&self.parts.queue);
         let read = match goes_on && !waits && self.parts.queue.has_room() && !self.is_outbox_full()
         {
@@ -216,13 +216,13 @@ impl<C: Client> Pump<C> {
         if self.stopped.is_some() && self.pending.is_empty() {
             self.parts.queue.close();
         }
-        // With the last of an earlier read put, nothing else tells of messages
-        // that lie ready: librdkafka announces only the first after none.
+        // After the last message of an earlier read, nothing announces further messages:
+        // librdkafka only announces the first one after none.
         (read > 0 || had_some) && self.pending.is_empty()
     }
 
-    /// Lets messages go that waited for another attempt, and reads paused partitions
-    /// on. When the next attempt is due.
+    /// Releases messages whose next attempt is due, and resumes paused partitions. Returns the
+    /// time of the next attempt.
     fn advance_keys(&mut self) -> Option<Instant> {
         self.parts.lanes.as_ref()?;
         self.pauses.resume(&*self.parts.client);
@@ -234,7 +234,7 @@ impl<C: Client> Pump<C> {
             self.poll(ANSWER_WAIT);
             return;
         }
-        // Ends by time too: intervals, limits and retries are looked at then.
+        // The wait has a limit too, for intervals, limits and retries.
         let limit = self.parts.commits.next_due().unwrap_or(IDLE_WAIT);
         let until_attempt = next_attempt.map(|at| at.saturating_duration_since(Instant::now()));
         let limit = self
@@ -254,7 +254,7 @@ impl<C: Client> Pump<C> {
         }
     }
 
-    /// Has what is handled committed, where that goes by the clock.
+    /// Requests the periodic commit of handled messages.
     fn save_handled(&mut self) {
         let interval = self.parts.commit_interval;
         let is_due = self.last_save.elapsed() >= interval || self.is_outbox_full();
@@ -270,7 +270,7 @@ impl<C: Client> Pump<C> {
         }
     }
 
-    /// Forgets failed commits of partitions that owe none any more.
+    /// Forgets failed commits of partitions that need no commit any more.
     fn forget_failures(&self) {
         self.parts.progress.retain_owed(|| {
             let owing = self.assignment.iter();
@@ -281,7 +281,7 @@ impl<C: Client> Pump<C> {
         });
     }
 
-    /// Whether so much waits to be produced that nothing more is read for now.
+    /// Returns `true` if so many records wait to be produced that reading must stop.
     fn is_outbox_full(&self) -> bool {
         let bytes = || self.assignment.iter().map(|it| it.outbox_bytes()).sum();
         self.parts.strategy == Strategy::Transaction && self.parts.held_bytes < bytes()
@@ -302,7 +302,7 @@ impl<C: Client> Pump<C> {
         }
     }
 
-    /// Takes messages that are not with a handler back out.
+    /// Removes the messages that no handler has yet.
     fn drop_queued(&mut self, drop: impl Fn(&Record) -> bool) {
         let keep = |delivery: &Delivery| match delivery {
             Delivery::Message(job) => !drop(&job.record),
@@ -317,8 +317,8 @@ impl<C: Client> Pump<C> {
         dropped.into_iter().for_each(Delivery::abandon);
     }
 
-    /// Stops reading. What was read and will come again is left; what would be
-    /// lost is still handled.
+    /// Stops reading. Messages that come again are left unhandled; messages that would be lost
+    /// are still handled.
     fn begin_stop(&mut self) {
         tracing::debug!("Stopping the pump.");
         self.stopped = Some(Instant::now());
@@ -330,10 +330,10 @@ impl<C: Client> Pump<C> {
         }
     }
 
-    /// Whether nothing is left to do once every handler has ended.
+    /// Returns `true` if nothing is left to do after every handler has ended.
     fn is_done(&mut self) -> bool {
         if let Some(revocation) = &mut self.revocation {
-            // What it waits for was given up with its handler.
+            // Its messages were abandoned with their handlers.
             revocation.end_drain();
             self.advance_revocation();
             if self.revocation.is_some() {
@@ -349,16 +349,17 @@ impl<C: Client> Pump<C> {
         last_commit.is_over()
     }
 
-    /// What is left of the time for a stop, once that has begun.
+    /// Returns the remaining time of the stop, once it has begun.
     fn left_to_stop(&self) -> Option<Duration> {
         let stopped = self.stopped?;
         Some(self.parts.drain_limit.saturating_sub(stopped.elapsed()))
     }
 
-    /// Lets go of everything that refers to the client.
+    /// Drops all references to the client.
     async fn end(mut self) -> Arc<C> {
         if let Some(joining) = self.joining.take() {
-            // It has the client; and a client that is not answered can't be closed.
+            // It has a reference to the client; and a client without an answer cannot be
+            // closed.
             let beginning = joining.finish().await;
             self.assign(beginning);
         }

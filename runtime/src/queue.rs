@@ -1,12 +1,11 @@
-//! The bounded queue between the pump and the handlers: first in, first out, but
-//! for items of a lane, which wait until the one before them has left it.
+//! The bounded queue between the pump and the handlers. It is first in, first out, except for
+//! items of a lane, which wait until the one before them has left the lane.
 //!
-//! Bounded in places, as in the source, and in bytes. The pump adds many
-//! messages under one lock; a handler takes one, or some together. Adding wakes
-//! one handler, and a handler that begins to wait, or is slow, wakes the next
-//! while messages remain. So a handler that never waits does all the work with
-//! one wake-up for many messages, and others all get going: waking one for each
-//! message would cost more than such a handler's work.
+//! The number of items is bounded, as in baseplate, and so are their bytes. The pump adds many
+//! messages under one lock; a handler takes one, or several together. Adding wakes one handler,
+//! and a handler that begins to wait, or is slow, wakes the next while messages remain. So a
+//! handler that never waits does all the work with one wake-up for many messages, and other
+//! handlers all start: one wake-up for each message would cost more than such a handler's work.
 
 mod lanes;
 #[cfg(test)]
@@ -21,19 +20,20 @@ use crate::lanes::{Lane, Lanes};
 use crate::share::Share;
 use crate::sync::{Mutex, Notify};
 
-/// What the queue must know of its items.
+/// An item of the queue.
 pub(crate) trait Queued {
-    /// Bytes that the item holds in memory.
+    /// Returns the bytes that the item holds in memory.
     fn weight(&self) -> usize;
 
-    /// Where it may neither overtake another nor be beside it; `None`: anywhere.
+    /// Returns the item's lane, in which it may neither overtake another item nor run
+    /// concurrently; `None` if it has no order.
     fn lane(&self) -> Option<Lane>;
 
-    /// The item is held behind another of its lane from now on, or no longer.
+    /// Notes that the item is held behind another of its lane, or no longer.
     fn hold(&self, held: bool);
 }
 
-/// Places that a queue has for a number of handlers, as in the source: 1→1, 2→3, 5→7.
+/// Returns the capacity of a queue for a number of handlers, as in baseplate: 1→1, 2→3, 5→7.
 pub(crate) fn places_for(handlers: usize) -> usize {
     handlers + handlers / 2
 }
@@ -43,7 +43,7 @@ pub(crate) struct WorkQueue<T> {
     state: Mutex<State<T>>,
     /// Wakes one waiting handler.
     items: Notify,
-    /// Wakes the pump; its own notification, for all that it waits on.
+    /// Wakes the pump. It is the pump's notification for everything that it waits for.
     room: Arc<Notify>,
     places: usize,
     max_bytes: usize,
@@ -51,22 +51,22 @@ pub(crate) struct WorkQueue<T> {
 }
 
 struct State<T> {
-    /// What a handler may take.
+    /// The items that a handler may take.
     items: VecDeque<T>,
-    /// The bytes of those.
+    /// The bytes of these items.
     bytes: usize,
     lanes: Lanes<T>,
     closed: bool,
-    /// Handlers that wait.
+    /// The number of waiting handlers.
     idle: usize,
-    /// A handler was woken and has not yet looked.
+    /// Is `true` if a handler was woken and has not run yet.
     waking: bool,
-    /// The pump found no room and wants to be told when there is some.
+    /// Is `true` if the pump found no room and waits for it.
     pump_waits: bool,
 }
 
 impl<T: Queued> WorkQueue<T> {
-    /// An empty queue. `room` is notified when a full queue has room again.
+    /// Creates an empty queue. `room` is notified when a full queue has room again.
     pub(crate) fn new(places: usize, max_bytes: usize, room: Arc<Notify>) -> Self {
         Self {
             state: Mutex::new(State {
@@ -86,13 +86,13 @@ impl<T: Queued> WorkQueue<T> {
         }
     }
 
-    /// Of which no more is taken together than this.
+    /// Limits the items that are taken together.
     pub(crate) fn with_share(self, share: Share) -> Self {
         Self { share, ..self }
     }
 
-    /// Moves items from the front of `items` into the queue while there is
-    /// room. One item always fits an empty queue, whatever it weighs.
+    /// Moves items from the front of `items` into the queue while there is room. One item
+    /// always fits an empty queue, regardless of its size.
     pub(crate) fn put(&self, items: &mut VecDeque<T>) {
         let mut state = self.state.lock();
         let before = state.items.len();
@@ -113,13 +113,14 @@ impl<T: Queued> WorkQueue<T> {
         }
     }
 
-    /// The oldest item; waits for one. `None` once the queue is closed and empty.
+    /// Takes the oldest item, and waits for one. Returns `None` once the queue is closed and
+    /// empty.
     pub(crate) async fn take(&self) -> Option<T> {
         self.take_with(|_, _| {}).await
     }
 
-    /// As [`Self::take`]; with it come the next, up to `most` in all and as long as all
-    /// of them have no more than `bytes`, which are put into `rest`.
+    /// Takes an item as [`Self::take`] does, and puts the next ones into `rest`, up to `most`
+    /// in all and as long as all of them have no more than `bytes`.
     pub(crate) async fn take_together(
         &self,
         most: usize,
@@ -139,7 +140,7 @@ impl<T: Queued> WorkQueue<T> {
         .await
     }
 
-    /// Takes the oldest item, and under the same lock whatever `more` does.
+    /// Takes the oldest item, and calls `more` under the same lock.
     async fn take_with(&self, mut more: impl FnMut(&T, &mut State<T>)) -> Option<T> {
         loop {
             let _idle = {
@@ -161,9 +162,9 @@ impl<T: Queued> WorkQueue<T> {
         }
     }
 
-    /// Puts items, which have no lane, back to the front, and wakes another handler if
-    /// there is something to take: the one that calls will not take it soon. Returns
-    /// those that `may` does not want: `retain` may have looked for them already.
+    /// Puts items without a lane back to the front, and wakes another handler if there is an
+    /// item: the caller will not take it soon. Returns the items that `may` rejects: `retain`
+    /// may have looked for them already.
     pub(crate) fn give_back(&self, items: &mut VecDeque<T>, may: impl Fn(&T) -> bool) -> Vec<T> {
         let mut state = self.state.lock();
         let mut refused = Vec::new();
@@ -180,13 +181,14 @@ impl<T: Queued> WorkQueue<T> {
         refused
     }
 
-    /// Wakes another handler if there is something to take. To be called by one
-    /// that will not take it soon.
+    /// Wakes another handler if there is an item. A handler that will not take it soon calls
+    /// this.
     pub(crate) fn pass_on(&self) {
         self.wake_one(&mut self.state.lock());
     }
 
-    /// Up to `most` more items without waiting, as far as the share goes; whether more fit.
+    /// Takes up to `most` more items without waiting, within the share. Returns `true` if more
+    /// fit.
     pub(crate) fn take_more(&self, most: usize, into: &mut Vec<T>) -> bool {
         let mut state = self.state.lock();
         let before = into.len();
@@ -196,9 +198,8 @@ impl<T: Queued> WorkQueue<T> {
         has_room
     }
 
-    /// Takes an item back until it is due, and keeps its lane for it. Given back at
-    /// once if the queue is closed or `may` says no, as it must be once `retain` has
-    /// looked for such items.
+    /// Takes an item back until it is due, and keeps its lane for it. Returns it if the queue
+    /// is closed or `may` rejects it, as it must once `retain` has looked for such items.
     pub(crate) fn defer(
         &self,
         item: T,
@@ -210,12 +211,12 @@ impl<T: Queued> WorkQueue<T> {
             return Err(item);
         }
         state.lanes.defer(item, due);
-        // It keeps the time.
+        // The pump keeps the time.
         self.room.notify_one();
         Ok(())
     }
 
-    /// Lets handlers take the items that are due; when the next is.
+    /// Lets handlers take the items that are due. Returns the time of the next one.
     pub(crate) fn release_due(&self, now: Instant) -> Option<Instant> {
         let mut state = self.state.lock();
         let before = state.items.len();
@@ -229,8 +230,7 @@ impl<T: Queued> WorkQueue<T> {
         state.lanes.next_due()
     }
 
-    /// Takes out every item that `keep` does not want, oldest first but for those
-    /// that were held.
+    /// Removes every item that `keep` rejects, oldest first except for held ones.
     pub(crate) fn retain(&self, mut keep: impl FnMut(&T) -> bool) -> Vec<T> {
         let mut state = self.state.lock();
         let items = std::mem::take(&mut state.items);
@@ -254,18 +254,18 @@ impl<T: Queued> WorkQueue<T> {
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
         self.items.notify_waiters();
-        // For a handler that looked before the close and waits only now.
+        // For a handler that checked before the close and waits only now.
         self.items.notify_one();
     }
 
-    /// Number of items, those that are held or deferred among them, and their bytes.
+    /// Returns the number of items, with those that are held or deferred, and their bytes.
     pub(crate) fn load(&self) -> (usize, usize) {
         let state = self.state.lock();
         let (held, bytes) = state.lanes.load();
         (state.items.len() + held, state.bytes + bytes)
     }
 
-    /// Whether another item might fit. If not, the pump is told once one might.
+    /// Returns `true` if another item might fit. If not, the pump is notified once one might.
     pub(crate) fn has_room(&self) -> bool {
         let mut state = self.state.lock();
         let has_room = state.items.len() < self.places
@@ -275,13 +275,13 @@ impl<T: Queued> WorkQueue<T> {
         has_room
     }
 
-    /// Whether reading on would help: there are fewer items than `most`, or what there
-    /// is of them waits for its lanes and leaves handlers idle.
+    /// Returns `true` if more items would help: there are fewer than `most`, or the items wait
+    /// for their lanes and leave handlers idle.
     fn wants_more(state: &State<T>, most: usize) -> bool {
         state.items.len() + state.lanes.load().0 < most || state.items.len() < state.idle
     }
 
-    /// Wakes a handler that waits, if there is something to take.
+    /// Wakes a waiting handler, if there is an item.
     fn wake_one(&self, state: &mut State<T>) {
         if !state.items.is_empty() && state.idle > 0 && !state.waking {
             state.waking = true;
@@ -289,8 +289,8 @@ impl<T: Queued> WorkQueue<T> {
         }
     }
 
-    /// Waking the pump for each place would cost a switch a message; half the
-    /// queue keeps the handlers busy until it comes.
+    /// To wake the pump for each free place would cost a task switch for each message; half of
+    /// the queue keeps the handlers busy until the pump runs.
     fn tell_pump(&self, state: &mut State<T>) {
         let half = self.places / 2;
         if state.pump_waits && state.items.len() <= half && Self::wants_more(state, half + 1) {
@@ -307,7 +307,7 @@ impl<T: Queued> State<T> {
     }
 }
 
-/// A handler that waits; counted out again when it wakes or is given up.
+/// A waiting handler. It is no longer counted when it wakes or is dropped.
 struct Idle<'a, T: Queued> {
     queue: &'a WorkQueue<T>,
 }
@@ -318,7 +318,7 @@ impl<T: Queued> Drop for Idle<'_, T> {
         state.idle -= 1;
         state.waking = false;
         if state.closed {
-            // Each that leaves lets the next one leave.
+            // Each one that ends lets the next one end.
             self.queue.items.notify_one();
         }
     }

@@ -1,8 +1,8 @@
-//! How far is read on while messages wait for others of their keys.
+//! Decides how far to read ahead while messages wait for others of their keys.
 //!
-//! While handlers are idle, reading on may find keys that are free. But where handlers
-//! are fast, what is held goes on sooner than another message is of use, and reading on
-//! only leads to where partitions have to be paused, which costs what was fetched of them.
+//! While handlers are idle, reading ahead may find free keys. But if handlers are fast, held
+//! messages continue before further messages are needed, and reading ahead only causes pauses
+//! of partitions, which discard their fetched messages.
 
 use std::time::Duration;
 
@@ -12,24 +12,24 @@ use crate::partition::Held;
 use crate::pauses::MOST_MESSAGES;
 use crate::queue::{Queued, WorkQueue};
 
-/// How often it is looked at how fast they go on.
+/// The time between two measurements of the rate at which they continue.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// What will have gone on within this time is waited for.
+/// Messages that will continue within this time are waited for.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Whether to read on.
+/// The decision to read ahead.
 pub(crate) struct ReadAhead {
-    /// What may be held without a look.
+    /// The number of messages that may be held without a measurement.
     free: Held,
     looked: Instant,
-    /// Messages that had gone on by then.
+    /// The number of messages that had continued by then.
     let_go: u64,
     waits: bool,
 }
 
 impl ReadAhead {
-    /// `most` is what all partitions together may have held, in bytes.
+    /// Creates the decision. `most` is the maximum of held bytes of all partitions.
     pub(crate) fn new(most: usize) -> Self {
         Self {
             free: Held {
@@ -42,13 +42,13 @@ impl ReadAhead {
         }
     }
 
-    /// Whether nothing more is to be read for a moment.
+    /// Returns `true` if reading must wait.
     pub(crate) fn waits<T: Queued>(&mut self, queue: &WorkQueue<T>) -> bool {
         let (messages, bytes, let_go) = queue.held();
         self.look(Held { messages, bytes }, let_go, Instant::now())
     }
 
-    /// When to ask again, if it is not to be read on.
+    /// Returns the time until the next check, if reading must wait.
     pub(crate) fn look_again(&self) -> Option<Duration> {
         self.waits.then_some(LOOK)
     }

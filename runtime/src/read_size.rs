@@ -1,31 +1,31 @@
-//! How many messages to read at once. They must all be held until the queue has room for
-//! them, so a read of large ones has fewer.
+//! The number of messages in one read. They must all be held until the queue has room for them,
+//! so a read of large messages has fewer.
 
-/// Bytes that a read is to have, as far as the one before tells.
+/// The intended bytes of a read, estimated from the one before.
 const BYTES: usize = 1 << 20;
 
-/// Messages for the next read.
+/// The size of the next read.
 #[derive(Debug)]
 pub(crate) struct ReadSize {
     most: usize,
-    /// What the newest message weighs.
+    /// The weight of the newest message.
     weight: usize,
 }
 
 impl ReadSize {
-    /// At most so many messages, whatever they weigh.
+    /// Creates a size with this maximum of messages, regardless of their weight.
     pub(crate) fn new(most: usize) -> Self {
         Self { most, weight: 0 }
     }
 
-    /// Messages to be read next, one at least.
+    /// Returns the number of messages to read next, at least one.
     pub(crate) fn messages(&self) -> usize {
         let fit = BYTES / self.weight.max(1);
         fit.min(self.most).max(1)
     }
 
-    /// Takes note of what the newest message weighs. Looking at each would take 2 % of the
-    /// time that a small one has.
+    /// Notes the weight of the newest message. To weigh each would take 2 % of the time that a
+    /// small one needs.
     pub(crate) fn note(&mut self, weight: usize) {
         self.weight = weight;
     }

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 
 use crate::queue::Queued;
 
-/// What a worker and its handler keep of a message beside what it weighs: places in
-/// lists, a timer, a span, a verdict.
+/// The memory of a worker and its handler for a message, in addition to its weight: list
+/// entries, a timer, a span, a verdict.
 const IN_HAND: usize = 512;
 
-/// Most bytes of a batch. One message is always taken, whatever it weighs.
+/// The maximum bytes of a batch. One message is always taken, regardless of its weight.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Share(usize);
 
@@ -16,12 +16,12 @@ impl Share {
     /// No limit.
     pub(crate) const ALL: Self = Self(usize::MAX);
 
-    /// An even share of so many bytes.
+    /// Returns an even share of these bytes.
     pub(crate) fn of(bytes: usize, handlers: usize) -> Self {
         Self(bytes / handlers.max(1))
     }
 
-    /// What is left of it beside a batch's messages.
+    /// Returns the rest of the share after a batch's messages.
     pub(crate) fn room<T: Queued>(self, batch: &[T]) -> Room {
         let bytes: usize = batch.iter().map(in_hand).sum();
         Room {
@@ -30,8 +30,8 @@ impl Share {
         }
     }
 
-    /// Moves up to `most` items from the front of `items` to a batch, as many as it may
-    /// hold with those that are in it. Whether it may hold more than there were.
+    /// Moves up to `most` items from the front of `items` to a batch, as many as fit in
+    /// addition to its messages. Returns `true` if more would fit.
     pub(crate) fn fill<T: Queued>(
         self,
         most: usize,
@@ -50,7 +50,7 @@ impl Share {
     }
 }
 
-/// The rest of a share, while a batch is made.
+/// The rest of a share, while a batch is filled.
 #[derive(Debug)]
 pub(crate) struct Room {
     left: usize,
@@ -58,7 +58,8 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// Whether a message fits, which then is in the batch. If not, nothing else fits.
+    /// Adds a message to the batch if it fits, and returns `true` then. Otherwise no other
+    /// message fits.
     pub(crate) fn takes<T: Queued>(&mut self, item: &T) -> bool {
         let bytes = in_hand(item);
         let fits = self.is_first || bytes <= self.left;
@@ -70,13 +71,13 @@ impl Room {
         fits
     }
 
-    /// Whether nothing more fits.
+    /// Returns `true` if no message fits any more.
     pub(crate) fn is_used_up(&self) -> bool {
         self.left == 0 && !self.is_first
     }
 }
 
-/// Bytes that an item takes while a handler is at it.
+/// Returns the bytes of an item while a handler has it.
 fn in_hand<T: Queued>(item: &T) -> usize {
     item.weight().saturating_add(IN_HAND)
 }

@@ -1,13 +1,13 @@
-//! Looks up where reading starts in partitions that are assigned; `positions` decides.
+//! Looks up the start offsets of assigned partitions; `positions` decides.
 //!
-//! The client is given a number to begin at. librdkafka has a defect (2.12): where it
-//! must look up the beginning or the end of a partition, and the partition is given
-//! away before the answer, the answer starts another look-up. That one ends when the
-//! partition may be ours again, and sends its reading back to the beginning, or on
-//! to the end past messages that nobody handled. Given a number, it has nothing to look
-//! up. Where the look-up fails the client gets none, takes what is committed, and reports
-//! a partition without an offset as [`Fetched::OutOfRange`](crate::kafka::Fetched), which
-//! `recovery` then looks up until it is found.
+//! The client receives an offset to begin at. librdkafka has a defect (2.12): if it looks up
+//! the beginning or the end of a partition, and the partition is revoked before the answer, the
+//! answer starts another look-up. That one may end when the partition is assigned again, and
+//! sends its reading back to the beginning, or forward to the end past messages that nobody
+//! handled. With an offset, it looks up nothing. If the look-up fails, the client receives
+//! none, uses the committed offset, and reports a partition without an offset as
+//! [`Fetched::OutOfRange`](crate::kafka::Fetched), which `recovery` then looks up until it is
+//! found.
 
 #[cfg(test)]
 mod tests;
@@ -28,37 +28,38 @@ use crate::partition::StartCommit;
 use crate::positions::{self, Policy};
 use crate::strategy::Strategy;
 
-/// Longest time for one request. Without an answer the client takes what is committed,
-/// unless an open transaction has to be waited for.
+/// The maximum time for one request. Without an answer the client uses the committed offset,
+/// unless it must wait for an open transaction.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long who commits in transactions looks it up. Brokers abort within 20 s what a
-/// process leaves open; what covers these offsets for longer has no end any more.
+/// The maximum time of look-ups with `commit: Transactional`. Brokers abort a process's open
+/// transaction within 20 s; a transaction that covers these offsets for longer has lost its
+/// end.
 const OPEN_LIMIT: Duration = Duration::from_secs(120);
 
 /// The first generation of a group.
 const FIRST_GENERATION: i32 = 1;
 
-/// Wait before the next request.
+/// The wait before the next request.
 const REPEAT_WAIT: Duration = Duration::from_millis(100);
 
-/// What earlier owners knew of partitions beyond their committed offsets.
+/// The state of partitions beyond their committed offsets, from earlier owners.
 pub(crate) type Inherited = HashMap<TopicPartition, Gaps>;
 
-/// Where reading begins, and what is not to be handed out again.
+/// The start offsets, and the messages that are not delivered again.
 pub(crate) struct Beginning {
     pub(crate) starts: Vec<StartOffset>,
     pub(crate) inherited: Inherited,
-    /// Partitions whose start is to be committed before anything else.
+    /// Partitions whose start must be committed before anything else.
     pub(crate) uncommitted: BTreeSet<TopicPartition>,
     /// Partitions without an offset that begin where every group begins.
     pub(crate) without_need: BTreeSet<TopicPartition>,
-    /// Why the consumer is to end.
+    /// The reason that the consumer must end.
     pub(crate) refused: Option<String>,
 }
 
 impl Beginning {
-    /// Where the client finds that it is.
+    /// Returns a beginning that the client determines.
     fn unknown(partitions: &[TopicPartition]) -> Self {
         let starts = partitions.iter().map(|partition| StartOffset {
             partition: partition.clone(),
@@ -74,7 +75,7 @@ impl Beginning {
         }
     }
 
-    /// Returns whether the start of a partition is committed, or is to be.
+    /// Returns the state of the commit of a partition's start.
     pub(crate) fn commit_of(&self, partition: &TopicPartition) -> StartCommit {
         if self.uncommitted.contains(partition) {
             StartCommit::Due
@@ -86,7 +87,7 @@ impl Beginning {
     }
 }
 
-/// Partitions that are about to be taken on.
+/// Partitions that are about to be assigned.
 pub(crate) struct Joining {
     pub(crate) partitions: Vec<TopicPartition>,
     found: oneshot::Receiver<Beginning>,
@@ -94,8 +95,7 @@ pub(crate) struct Joining {
 }
 
 impl Joining {
-    /// Begins to look up where to begin; `wake` is notified of the end. With `stop` there
-    /// is no more waiting.
+    /// Starts the look-up; `wake` is notified of its end. After `stop` it no longer waits.
     pub(crate) fn start<C: Client>(
         client: &Arc<C>,
         partitions: Vec<TopicPartition>,
@@ -124,19 +124,19 @@ impl Joining {
                 if began.elapsed() > OPEN_LIMIT
                     && let Some(overdue) = overdue.take()
                 {
-                    // Fails only when the pump is gone.
+                    // Fails only if the pump has ended.
                     let _ = overdue.send(give_up(&named, &error));
                     wake.notify_one();
                 }
-                // The client would begin at the offset without what was handled beyond.
+                // The client would begin at the offset without the state beyond it.
                 if strategy != Strategy::Transaction || stop.is_cancelled() {
                     break Beginning::unknown(&named);
                 }
                 tokio::time::sleep(REPEAT_WAIT).await;
             };
-            // Before the pump is told: closing needs the only reference.
+            // Before the pump is notified: closing needs the only reference.
             drop(client);
-            // Fails only when the pump is gone.
+            // Fails only if the pump has ended.
             let _ = sender.send(beginning);
             wake.notify_one();
         });
@@ -147,30 +147,31 @@ impl Joining {
         }
     }
 
-    /// Why the consumer is to end: it was looked up in vain for too long. Told once.
+    /// Returns, once, the reason that the consumer must end: the look-up has failed for too
+    /// long.
     pub(crate) fn overdue(&mut self) -> Option<String> {
         self.overdue.try_recv().ok()
     }
 
-    /// Where to begin, once it is known.
+    /// Returns the beginning, once known.
     pub(crate) fn beginning(&mut self) -> Option<Beginning> {
         match self.found.try_recv() {
             Ok(beginning) => Some(beginning),
             Err(TryRecvError::Empty) => None,
-            // It panicked: the client takes what is committed.
+            // The task panicked: the client uses the committed offsets.
             Err(TryRecvError::Closed) => Some(Beginning::unknown(&self.partitions)),
         }
     }
 
-    /// Waits until it is known where to begin.
+    /// Waits until the beginning is known.
     pub(crate) async fn finish(self) -> Beginning {
         let beginning = self.found.await;
         beginning.unwrap_or_else(|_| Beginning::unknown(&self.partitions))
     }
 }
 
-/// librdkafka asks again while a transaction covers the offsets, and says only that the
-/// time was over.
+/// librdkafka asks again while a transaction covers the offsets, and then reports only a
+/// timeout.
 fn hint(error: &LookUpError, strategy: Strategy) -> &'static str {
     match error.code {
         RDKafkaErrorCode::OperationTimedOut if strategy == Strategy::Transaction => {
@@ -189,7 +190,7 @@ fn give_up(partitions: &[TopicPartition], error: &LookUpError) -> String {
     )
 }
 
-/// Looks up where reading begins. Partitions may be of several topics.
+/// Looks up the start offsets. Partitions may be of several topics.
 pub(crate) async fn look_up<C: Client>(
     client: &Arc<C>,
     partitions: &[TopicPartition],
@@ -199,7 +200,7 @@ pub(crate) async fn look_up<C: Client>(
     let committed = client.committed(partitions.to_vec(), REQUEST_LIMIT).await?;
     let inherited = inherited(&committed, inherits);
     let used = match policy.reset {
-        // It begins there anyway.
+        // All partitions begin there anyway.
         Some(Edge::Start) => BTreeSet::new(),
         _ => topics_with_offsets(client, &committed).await?,
     };
@@ -226,7 +227,7 @@ pub(crate) async fn look_up<C: Client>(
         });
     }
     if !wanted.is_empty() && beginning.refused.is_none() {
-        // Where every group begins at the log start, that needs no commit.
+        // If every group begins at the log start, the start needs no commit.
         let is_pinned = policy.reset != Some(Edge::Start);
         begin_at_edges(client, &mut beginning, wanted, is_pinned).await?;
     }
@@ -278,8 +279,8 @@ fn without_offset(partition: &TopicPartition) -> String {
     )
 }
 
-/// Reads the metadata of committed offsets: the ids of the topics, and with `all` what is
-/// known of messages.
+/// Reads the metadata of committed offsets: the ids of the topics, and with `all` the state of
+/// messages.
 fn inherited(committed: &[Committed], all: bool) -> Inherited {
     let mut inherited = Inherited::new();
     for found in committed {
@@ -317,7 +318,7 @@ fn inherited(committed: &[Committed], all: bool) -> Inherited {
     inherited
 }
 
-/// Has partitions begin at edges of their logs.
+/// Sets the start of partitions to edges of their logs.
 async fn begin_at_edges<C: Client>(
     client: &Arc<C>,
     beginning: &mut Beginning,

@@ -1,4 +1,4 @@
-//! What librdkafka reports besides messages: rebalances, answers to commits and errors.
+//! Events of librdkafka other than messages: rebalances, answers to commits and errors.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::partition::CommitPoint;
 use crate::worker::Delivery;
 
 impl<C: Client> Pump<C> {
-    /// Serves whatever librdkafka has to tell, but messages.
+    /// Serves all events of librdkafka except messages.
     pub(super) fn serve_events(&mut self) {
         let announced = self.parts.client.take_announcement();
         if !announced && self.last_poll.elapsed() < POLL_INTERVAL {
@@ -29,13 +29,13 @@ impl<C: Client> Pump<C> {
         }
     }
 
-    /// Lets the client report events, and waits for the first at most so long. Returns
+    /// Lets the client report events, and waits for the first at most for `limit`. Returns
     /// `true` if there may be more.
     pub(super) fn poll(&mut self, limit: Duration) -> bool {
         let polled = self.parts.client.poll(limit);
         match polled.error {
-            // Errors that the client mends by itself were logged; the others end the
-            // consumer as a message with an error does.
+            // Errors from which the client recovers were logged; the others end the consumer,
+            // as a message with an error does.
             Some(PollError::Client(code)) if !mends_itself(code) => {
                 self.fail(end_code(code), code, code.to_string());
             }
@@ -60,7 +60,7 @@ impl<C: Client> Pump<C> {
             let (topic, partition) = (&outcome.topic, outcome.partition);
             self.parts.progress.commit_ended(topic, partition, success);
             if success {
-                // One above what was read is of an assignment before.
+                // An offset above the position is of an earlier assignment.
                 if let Some(partition) = self.assignment.get(&outcome.topic, outcome.partition)
                     && partition.read_position().is_none_or(|next| offset <= next)
                 {

@@ -1,4 +1,4 @@
-//! What the group gives the pump and takes from it.
+//! Assignments and revocations by the group.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::rebalance::{self, Revocation};
 use crate::start::{Beginning, Joining};
 
 impl<C: Client> Pump<C> {
-    /// Looks up where to begin. librdkafka tells of no other change until the
-    /// assignment is confirmed.
+    /// Looks up the start offsets. librdkafka reports no other change until the assignment is
+    /// confirmed.
     pub(super) fn join(&mut self, partitions: Vec<TopicPartition>) {
         let parts = &self.parts;
         self.joining = Some(Joining::start(
@@ -69,8 +69,8 @@ impl<C: Client> Pump<C> {
     }
 
     pub(super) fn revoke(&mut self, partitions: &[TopicPartition], lost: bool) {
-        // librdkafka waits for an answer before it asks again; should it not,
-        // the earlier question is answered first.
+        // librdkafka waits for an answer before it asks again; if it ever does not, the earlier
+        // question is answered first.
         if let Some(earlier) = self.revocation.take() {
             self.give_up(earlier);
         }
@@ -82,8 +82,8 @@ impl<C: Client> Pump<C> {
         if redelivers {
             self.drop_queued(|record| !record.assignment().is_active());
         }
-        // What was lost belongs to others already: only what would be gone for
-        // good is still worth finishing. And without handlers nothing finishes.
+        // Lost partitions already have other owners: only messages that would be lost
+        // permanently are still worth finishing. And without handlers nothing finishes.
         let limit = match (lost && redelivers) || self.last_commit.is_some() {
             true => Duration::ZERO,
             false => self.parts.drain_limit,
@@ -91,8 +91,8 @@ impl<C: Client> Pump<C> {
         self.revocation = Some(Revocation::new(partitions.to_vec(), removed, lost, limit));
     }
 
-    /// Gives revoked partitions up once nothing of theirs is in flight, and what
-    /// was handled is committed.
+    /// Releases revoked partitions once they have no message in flight, and their handled
+    /// messages are committed.
     pub(super) fn advance_revocation(&mut self) {
         let left = self.left_to_stop();
         let parts = &mut self.parts;

@@ -16,13 +16,13 @@ use crate::rebalance::warn_on_error;
 use crate::recovery::Found;
 
 impl<C: Client> Pump<C> {
-    /// Continues partitions whose position the brokers refuse, where that is decided.
+    /// Continues partitions whose position the brokers refuse, after the decision.
     pub(super) fn advance_recovery(&mut self) {
         for partition in self.recovery.unattached(&self.assignment) {
             self.messages.attach(partition);
         }
         self.recovery.take_ids(&self.assignment);
-        // A restart would be taken for the answer to a rebalance.
+        // librdkafka would take a restart for the answer to a rebalance.
         if self.joining.is_some() || self.revocation.is_some() || self.stopped.is_some() {
             return;
         }
@@ -32,14 +32,14 @@ impl<C: Client> Pump<C> {
         let mut starts = Vec::new();
         for (partition, found) in found {
             match found {
-                // Whether its transaction commits decides what comes again; and a commit of
-                // the earlier log must not reach the brokers behind the new beginning.
+                // The result of its transaction decides which messages come again; and a commit
+                // of the earlier log must not reach the brokers after the new start.
                 Found::Resumed(ref resumption, _)
                     if resumption.is_of_other_log() && partition.is_committing() =>
                 {
                     self.undecided.push((partition, found));
                 }
-                // It was not lost after all, and was read on meanwhile.
+                // The position was not lost, and reading has continued meanwhile.
                 Found::Resumed(resumption, _)
                     if resumption.lost.is_none()
                         && partition.read_position() != Some(resumption.offset) => {}
@@ -71,7 +71,7 @@ impl<C: Client> Pump<C> {
         }
     }
 
-    /// Notes where a partition begins, and has it committed where that is due.
+    /// Notes the start of a partition, and requests its commit if that is due.
     pub(super) fn begin(
         &mut self,
         partition: &Arc<Partition>,
@@ -95,7 +95,7 @@ impl<C: Client> Pump<C> {
     ) -> StartOffset {
         let mut offset = resumption.offset;
         if let Some(lost) = &resumption.lost {
-            // What was read of the log that is kept, and is open, is not lost.
+            // Unsettled messages from the part of the log that remains are not lost.
             let strategy = self.parts.strategy;
             let left = lost
                 .kept
@@ -120,7 +120,7 @@ impl<C: Client> Pump<C> {
         if incarnation != Incarnation::Same {
             self.recovery.compare_soon();
         }
-        // Of another log, and of what was not read of this one, no epoch is known.
+        // No epoch is known of another log, or of messages that were not read from this one.
         let lost = resumption.lost.as_ref();
         let was_read = lost.is_none_or(|lost| lost.kept.is_some_and(|end| offset <= end));
         let mut start = partition.start_at(Some(offset));
@@ -147,7 +147,7 @@ impl<C: Client> Pump<C> {
     }
 
     fn report(&self, partition: &Partition, lost: &Lost, offset: i64) {
-        // Where messages come again, reading goes on behind them, and nothing is skipped.
+        // If messages come again, reading continues after them, and nothing is skipped.
         let skipped_to = match lost.kept.is_some_and(|end| offset < end) {
             true => lost.skipped.start,
             false => lost.skipped.end,
@@ -202,8 +202,8 @@ impl<C: Client> Pump<C> {
     }
 }
 
-/// Counts and logs that the log was truncated before this owner began, below messages that
-/// an earlier owner had read.
+/// Counts and logs a truncation of the log before this owner began, below messages that an
+/// earlier owner had read.
 pub(super) fn report_departure(metrics: &Metrics, partition: &Partition, departure: &Departure) {
     let (reason, offset) = (Reason::Truncation.label(), departure.offset);
     metrics.count_lost(&partition.topic, reason, departure.unsettled);

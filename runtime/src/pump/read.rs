@@ -12,8 +12,8 @@ use crate::telemetry::SPANS;
 use crate::worker::{Delivery, Job, arrive};
 
 impl<C: Client> Pump<C> {
-    /// Reads what lies ready, up to the size of a read, and notes it with its partitions.
-    /// Returns the number of messages and reports.
+    /// Reads available messages, up to the size of a read, and notes them with their
+    /// partitions. Returns the number of messages and reports.
     pub(super) fn read(&mut self) -> usize {
         let _consume = tracing::info_span!(target: SPANS, "kafka.consume").entered();
         let Self {
@@ -96,12 +96,12 @@ impl<C: Client> Pump<C> {
     }
 }
 
-/// Stores the offsets behind what was read, for the client to commit.
+/// Stores the offsets after the messages that were read, for the client to commit.
 fn store(client: &impl Client, read: &[(Arc<Partition>, i64)]) {
     for (partition, offset) in read {
         let point = partition.point_at(*offset);
         if let Err(reason) = client.store(entry(partition, &point)) {
-            // It was revoked a moment ago, and its next owner begins before.
+            // The partition was just revoked, and its next owner begins before this offset.
             tracing::debug!(
                 topic = partition.topic,
                 partition = partition.number,

@@ -1,20 +1,20 @@
-//! The lanes of a queue: who leaves them, who goes along with others, who comes back.
+//! The lanes of a queue: items that leave them, follow others, or come back.
 
 use super::{Queued, WorkQueue};
 use crate::lanes::Lane;
 
 impl<T: Queued> WorkQueue<T> {
-    /// Number of items that are held or deferred, and their bytes; and how many so far
-    /// were held and went on.
+    /// Returns the number of items that are held or deferred, their bytes, and the number of
+    /// items so far that were held and continued.
     pub(crate) fn held(&self) -> (usize, usize, u64) {
         let state = self.state.lock();
         let (items, bytes) = state.lanes.load();
         (items, bytes, state.lanes.let_go())
     }
 
-    /// Has items that were taken followed by those held behind them, until there are
-    /// `most` or the share is used up: one of each lane, then another of each, and so on.
-    /// Only for who keeps the order of those taken together. Whether more would fit.
+    /// Adds to taken items those that are held behind them, until there are `most` or the share
+    /// is used up: one of each lane, then another of each, and so on. Only for callers that
+    /// keep the order of items that are taken together. Returns `true` if more would fit.
     pub(crate) fn take_behind(&self, most: usize, taken: &mut Vec<T>) -> bool {
         let mut room = self.share.room(taken);
         let mut state = self.state.lock();
@@ -33,9 +33,8 @@ impl<T: Queued> WorkQueue<T> {
         taken.len() < most && !room.is_used_up()
     }
 
-    /// Says that items of these lanes that were taken need no more work: the next of
-    /// each lane may be taken. No handler is woken for it, as the caller will take
-    /// another.
+    /// Releases taken items of these lanes that need no more work: the next item of each lane
+    /// may be taken. No handler is woken, as the caller will take another item.
     pub(crate) fn leave(&self, lanes: impl IntoIterator<Item = Lane>) {
         let mut lanes = lanes.into_iter().peekable();
         if lanes.peek().is_none() {
@@ -48,8 +47,8 @@ impl<T: Queued> WorkQueue<T> {
         }
     }
 
-    /// As [`Self::leave`], of an item that will come again elsewhere: what `may` does not
-    /// want must not go in its place, and is taken out.
+    /// Releases an item as [`Self::leave`] does, if it comes again elsewhere. Later items that
+    /// `may` rejects must not take its place, and are removed and returned.
     pub(crate) fn forsake(&self, lane: Lane, may: impl Fn(&T) -> bool) -> Vec<T> {
         let mut state = self.state.lock();
         let mut removed = Vec::new();
@@ -63,9 +62,9 @@ impl<T: Queued> WorkQueue<T> {
         removed
     }
 
-    /// Takes back items that followed others, which must not have left yet: they are
-    /// held behind those again, in their order. Those that `may` does not want are given
-    /// back, as by [`Self::defer`], and have left.
+    /// Takes back items that followed others, which must not have left yet: they are held
+    /// behind these again, in their order. Items that `may` rejects are returned, as by
+    /// [`Self::defer`], and have left.
     pub(crate) fn take_back(&self, items: Vec<T>, may: impl Fn(&T) -> bool) -> Vec<T> {
         if items.is_empty() {
             return items;
