@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use crate::metrics::TopicMetrics;
 
-/// The timer and the counter of one message: each is recorded exactly once,
-/// last of all, however the work on it ends, even when it is cut short.
+/// The timer and the counter of one message. Each is recorded exactly once, last of all,
+/// regardless of how the work on it ends, even by an interruption.
 pub(crate) struct Observation<'a> {
     topic: &'a TopicMetrics,
     started: Instant,
@@ -17,7 +17,7 @@ pub(crate) struct Observation<'a> {
 }
 
 impl<'a> Observation<'a> {
-    /// Takes the timer on that began then.
+    /// Continues a timer that began then.
     pub(crate) fn start(topic: &'a TopicMetrics, began: Instant) -> Self {
         Self {
             topic,
@@ -27,24 +27,24 @@ impl<'a> Observation<'a> {
         }
     }
 
-    /// Records nothing yet: the work goes on later. When it began.
+    /// Records nothing yet, because the work continues later. Returns the time at which it
+    /// began.
     pub(crate) fn suspend(self) -> Instant {
         std::mem::ManuallyDrop::new(self).started
     }
 
-    /// Counts the message as active until the guard goes.
+    /// Counts the message as active until the guard is dropped.
     pub(crate) fn active(&self) -> Active<'a> {
         self.topic.active.inc();
         Active(&self.topic.active)
     }
 
-    /// Ends the observation with the value of the label `kafka_success`; how
-    /// long it took.
+    /// Ends the observation with the value of the label `kafka_success`. Returns its duration.
     pub(crate) fn finish(self, success: bool) -> Duration {
         self.finish_at(Instant::now(), success)
     }
 
-    /// The same with the time at which it ended, which those of a batch share.
+    /// Ends the observation at a time that the messages of a batch share.
     pub(crate) fn finish_at(mut self, now: Instant, success: bool) -> Duration {
         let took = now.saturating_duration_since(self.started);
         self.success = success;
@@ -66,7 +66,7 @@ impl Drop for Observation<'_> {
     }
 }
 
-/// A message that is being worked on.
+/// An active message.
 pub(crate) struct Active<'a>(&'a IntGauge);
 
 impl Drop for Active<'_> {

@@ -1,4 +1,4 @@
-//! Whether work goes on: what the liveness probe asks.
+//! The progress of the work, for the liveness probe.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use tokio::time::Instant;
 /// Signs of life of the pump and of each handler.
 pub(crate) struct Progress {
     origin: Instant,
-    /// Milliseconds after `origin` at which the pump last went round.
+    /// The time of the pump's last turn, in milliseconds after `origin`.
     pump: AtomicU64,
-    /// For each handler, when its attempt began, plus one; 0 when it has none.
+    /// For each handler, the time at which its attempt began, plus one; 0 if it has none.
     attempts: Vec<Slot>,
-    /// The partitions whose last commit failed, each with the time since when they fail.
+    /// The partitions whose last commit failed, with the time of the first failure.
     failing: Mutex<HashMap<Committing, Instant>>,
     assigned: AtomicBool,
 }
 
-/// What commits are of: a partition, or everything at once in a transaction.
+/// The subject of a commit: a partition, or all of them in a transaction.
 type Committing = Option<(String, i32)>;
 
 /// Commits that fail.
@@ -51,27 +51,27 @@ impl Progress {
         u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The pump went round.
+    /// Notes a turn of the pump.
     pub(crate) fn pumped(&self) {
         self.pump.store(self.now(), Ordering::Relaxed);
     }
 
-    /// The group has told us our partitions, even if none.
+    /// Notes if the group has assigned partitions to this process, even none.
     pub(crate) fn set_assigned(&self, assigned: bool) {
         self.assigned.store(assigned, Ordering::Relaxed);
     }
 
-    /// Whether the group has told us our partitions.
+    /// Returns `true` if the group has assigned partitions to this process, even none.
     pub(crate) fn assigned(&self) -> bool {
         self.assigned.load(Ordering::Relaxed)
     }
 
-    /// Notes how a transaction ended, which commits several partitions.
+    /// Notes the end of a transaction, which commits several partitions.
     pub(crate) fn committed(&self, success: bool) {
         self.note_commit(None, success);
     }
 
-    /// Notes how a partition's commit ended.
+    /// Notes the end of a partition's commit.
     pub(crate) fn commit_ended(&self, topic: &str, partition: i32, success: bool) {
         self.note_commit(Some((topic.to_owned(), partition)), success);
     }
@@ -85,9 +85,9 @@ impl Progress {
         }
     }
 
-    /// Forgets failed commits of partitions to which none is owed: those that left, and
-    /// those of which nothing is uncommitted. Failed transactions are forgotten once none
-    /// is owed to any partition. `owed` is called only if a commit failed.
+    /// Forgets failed commits of partitions that need no commit: revoked ones, and those
+    /// without uncommitted messages. Failed transactions are forgotten once no partition needs
+    /// a commit. `owed` is called only if a commit failed.
     pub(crate) fn retain_owed<'a>(&self, owed: impl FnOnce() -> Vec<(&'a str, i32)>) {
         let mut failing = self.failing.lock();
         if failing.is_empty() {
@@ -100,12 +100,12 @@ impl Progress {
         });
     }
 
-    /// How long the pump has been silent.
+    /// Returns the time since the pump's last turn.
     pub(crate) fn pump_silence(&self) -> Duration {
         self.since(self.pump.load(Ordering::Relaxed))
     }
 
-    /// How long the longest attempt has been going on.
+    /// Returns the duration of the longest running attempt.
     pub(crate) fn longest_attempt(&self) -> Option<Duration> {
         let began = self.attempts.iter().map(|slot| &slot.0);
         began
@@ -143,14 +143,15 @@ impl Busy {
         Self { progress, handler }
     }
 
-    /// An attempt has begun; it ends when the guard goes.
+    /// Starts an attempt, which ends when the guard is dropped.
     pub(crate) fn start(&self) -> BusyGuard<'_> {
         let guard = self.watch();
         guard.renew();
         guard
     }
 
-    /// An attempt begins when the guard is first renewed, and ends when it goes.
+    /// Returns a guard whose attempt begins when it is first renewed, and ends when it is
+    /// dropped.
     pub(crate) fn watch(&self) -> BusyGuard<'_> {
         BusyGuard {
             progress: &self.progress,
@@ -159,14 +160,14 @@ impl Busy {
     }
 }
 
-/// An attempt that is going on.
+/// A running attempt.
 pub(crate) struct BusyGuard<'a> {
     progress: &'a Progress,
     slot: Option<&'a AtomicU64>,
 }
 
 impl BusyGuard<'_> {
-    /// The attempt begins, or begins again as it has got further.
+    /// Starts the attempt, or restarts its time because it has advanced.
     pub(crate) fn renew(&self) {
         if let Some(slot) = self.slot {
             slot.store(self.progress.now() + 1, Ordering::Relaxed);

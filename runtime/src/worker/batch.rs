@@ -1,7 +1,7 @@
-//! Messages several at a time, for handlers that gain by it.
+//! Work on several messages at a time, for handlers that profit from it.
 //!
-//! Each message has its own timer, gauge, attempts and verdict, as if it came alone. A
-//! batch goes through rounds until every message of it has ended:
+//! Each message has its own timer, gauge, attempts and verdict, as if it were alone. A batch
+//! runs rounds until every message of it has ended:
 //!
 //! ```text
 //!              the round starts              done, skipped, given up,
@@ -16,16 +16,16 @@
 //!   └────────────────────────────────────► Abandoned ─────────────────────┘
 //! ```
 //!
-//! - [`round`] makes the attempts: it is the one place where a message begins to run, and
-//!   it asks [`Partition::may_begin`](crate::partition::Partition::may_begin) right
-//!   before that, in each round.
-//! - [`item`] has the states, and says when the next round starts.
-//! - [`close`] commits, settles or abandons what has ended, and gives the rest back to the
+//! - [`round`] makes the attempts. Only there a message begins to run, and it asks
+//!   [`Partition::may_begin`](crate::partition::Partition::may_begin) right before that, in
+//!   each round.
+//! - [`item`] has the states, and the time of the next round.
+//! - [`close`] commits, settles or abandons ended messages, and returns the others to the
 //!   queue.
 //!
-//! In InOrder mode a verdict after a failed one is void: those messages are given again
-//! behind it, and when it is abandoned, all behind it of its partition are. So it is with
-//! the messages of one key in KeyOrdered mode, where a batch has several.
+//! In InOrder mode a verdict after a failed one is void: these messages are delivered again
+//! after it, and when it is abandoned, all later messages of its partition are. In KeyOrdered
+//! mode the same holds for the messages with one key, if a batch has several.
 
 mod close;
 mod item;
@@ -43,8 +43,8 @@ use crate::handler::BatchHandler;
 use crate::kafka::ConsumeError;
 use item::Batch;
 
-/// Works until the queue is closed and empty, or a message ends the consumer.
-/// Takes what waits, at most `most` messages, each time.
+/// Works until the queue is closed and empty, or a message ends the consumer. Takes the waiting
+/// messages, at most `most`, each time.
 pub(crate) async fn work_in_batches<D, H>(
     shared: Arc<Shared<D, H>>,
     seat: Seat,
@@ -68,7 +68,7 @@ where
     D: Decoder,
     H: BatchHandler<D::Data>,
 {
-    /// Returns what is to be handled next; `None` once the queue is closed and empty.
+    /// Returns the next messages to handle, or `None` once the queue is closed and empty.
     async fn next_batch(
         &self,
         seat: &Seat,
@@ -86,7 +86,7 @@ where
         Some((deliveries, None))
     }
 
-    /// The source's steps for several messages.
+    /// Executes baseplate's steps for several messages.
     pub(crate) async fn process_batch(
         &self,
         deliveries: Vec<Delivery>,
@@ -105,8 +105,8 @@ where
             .close_all(batch.into_items(), partitions, &mut settled)
             .await;
         if let Err(failure) = attempted.and(closed) {
-            // The consumer ends, and what was cut short comes again: no lane is left, as
-            // those behind it come only then.
+            // The consumer ends, and interrupted messages come again. They leave no lane, as
+            // later messages must come after them.
             close::abandon(jobs, back);
             return Err(failure);
         }
@@ -117,7 +117,7 @@ where
         }
     }
 
-    /// Returns the messages that may begin, and the first error in the place of one.
+    /// Returns the messages that may begin, and the first error among the deliveries.
     fn sort_out(&self, deliveries: Vec<Delivery>, seat: &Seat) -> (Vec<Job>, Option<ConsumeError>) {
         let (mut jobs, mut error) = (Vec::with_capacity(deliveries.len()), None);
         let mut refused = false;
@@ -132,7 +132,7 @@ where
             }
         }
         if refused {
-            // Something else may have taken the place of those in their lanes.
+            // Other items may have taken the place of these in their lanes.
             seat.queue.pass_on();
         }
         (jobs, error)

@@ -1,4 +1,4 @@
-//! Why a message ends the consumer.
+//! The errors that end a consumer at a message.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::dead_letter::DeadLetterError;
 use crate::end_code::EndCode;
 
-/// Where a message lies.
+/// The position of a message.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Position {
     /// The topic.
@@ -29,11 +29,11 @@ impl fmt::Display for Position {
     }
 }
 
-/// Why the consumer must end. Nothing is committed for the message, so it comes
-/// again after the restart.
+/// The reason that a consumer ends. The message is not committed, so it comes again after the
+/// restart.
 #[derive(Debug, Error)]
 pub enum Failure {
-    /// Kafka gave an error instead of a message.
+    /// Kafka returned an error instead of a message.
     #[error("KafkaError: {text}")]
     Kafka {
         /// The code of the error.
@@ -41,17 +41,17 @@ pub enum Failure {
         /// The text of the error.
         text: String,
     },
-    /// A message could not be dealt with.
+    /// A message could not be settled.
     #[error("{position}: {cause}")]
     Message {
         /// The message.
         position: Position,
-        /// What went wrong.
+        /// The cause.
         cause: Box<Cause>,
     },
 }
 
-/// What went wrong with a message.
+/// The cause that a message ends the consumer.
 #[derive(Debug, Error)]
 pub enum Cause {
     /// The handler failed, and `onFailure` is Stop.
@@ -59,7 +59,7 @@ pub enum Cause {
     Handler {
         /// Attempts made.
         attempts: u32,
-        /// What the handler said.
+        /// The handler's reason.
         reason: String,
     },
     /// The message was handled and could not be committed.
@@ -70,8 +70,8 @@ pub enum Cause {
     DeadLetter(#[from] DeadLetterError),
 }
 
-/// A handler's reason in a log: each line break with the spaces around it is one space, and a
-/// long one is cut. A handler may give any text, and none may look like a line of the log.
+/// A reason in a log: each line break, with the spaces around it, becomes one space, and a long
+/// reason is cut. A handler may return any text, and none may look like a line of the log.
 pub(crate) struct Reason<'a>(pub(crate) &'a str);
 
 /// The maximum length of a reason in a log, in bytes.

@@ -1,9 +1,9 @@
 //! Batches of messages in the order of keys.
 //!
-//! What follows of a batch's keys is ready only when they are done with, unless it is
-//! taken along. Were handlers to take what is ready as it comes, there would soon be many
-//! batches of few messages each. So one handler at a time gathers, for a moment if others
-//! are at work, whose messages will let more go.
+//! Later messages with the keys of a batch become ready only when the batch is settled, unless
+//! they are taken along. If workers took ready messages as they arrive, there would soon be
+//! many batches of few messages each. So one worker at a time gathers. While others handle
+//! messages, it gathers for a moment, because their messages will release more.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,21 +12,21 @@ use tokio::sync::Mutex;
 
 use super::{Delivery, Seat};
 
-/// Longest time to gather; what the clock of tasks can tell.
+/// The maximum time to gather: the resolution of the tasks' clock.
 const MOMENT: Duration = Duration::from_millis(1);
 
-/// Whose turn it is to gather.
+/// The turns of gathering.
 #[derive(Default)]
 pub(crate) struct Gathering {
     turn: Mutex<()>,
-    /// Batches that are being handled.
+    /// The number of batches that are being handled.
     at_work: AtomicUsize,
 }
 
 impl Gathering {
-    /// Up to `most` messages, at least one; `None` once the queue is closed and empty.
-    /// With `runs` several of them may be of one key. The batch counts as being handled
-    /// until the guard goes.
+    /// Returns up to `most` messages, at least one, or `None` once the queue is closed and
+    /// empty. With `runs`, several of them may have one key. The batch counts as being handled
+    /// until the guard is dropped.
     pub(super) async fn gather(
         &self,
         seat: &Seat,
@@ -35,7 +35,7 @@ impl Gathering {
     ) -> Option<(Vec<Delivery>, AtWork<'_>)> {
         let _turn = self.turn.lock().await;
         let mut batch = vec![seat.queue.take().await?];
-        // Whether more would fit.
+        // Returns `true` if more would fit.
         let fill = |batch: &mut Vec<_>| {
             let has_room = seat.queue.take_more(most - batch.len(), batch);
             match has_room && runs {

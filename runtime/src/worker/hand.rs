@@ -1,24 +1,24 @@
-//! What a handler of single messages has in hand.
+//! The messages that a worker of single messages has taken together.
 //!
-//! One that is done with a message at once takes several from the queue together, and
-//! notes together what it is done with: a lock for each would cost it a good part of its
-//! time. As soon as it takes its time, what it has not begun is for the others.
+//! A worker whose handler returns immediately takes several messages from the queue together,
+//! and notes the settled ones together: a lock for each would cost it much of its time. As soon
+//! as the handler waits, other workers get the messages that it has not begun.
 
 use std::collections::VecDeque;
 
 use super::settled::Settled;
 use super::{Delivery, Seat};
 
-/// Most messages, and bytes of them, that are taken together.
+/// The maximum number of messages, and of their bytes, that are taken together.
 const MOST: usize = 16;
 const MOST_BYTES: usize = 64 << 10;
 
-/// Taken and not begun; done with and not noted.
+/// Messages that were taken and not begun, and settled ones that are not noted.
 pub(crate) struct Hand {
-    /// Whether several messages may be in hand: they have no order, and none must be
-    /// noted before the next begins.
+    /// Is `true` if several messages may be taken: they have no order, and none must be noted
+    /// before the next begins.
     several: bool,
-    /// The last message was done at once.
+    /// Is `true` if the last call returned immediately.
     at_once: bool,
     waiting: VecDeque<Delivery>,
     settled: Settled,
@@ -34,7 +34,7 @@ impl Hand {
         }
     }
 
-    /// The next message; `None` once the queue is closed and empty.
+    /// Returns the next message, or `None` once the queue is closed and empty.
     pub(super) async fn next(&mut self, seat: &Seat) -> Option<Delivery> {
         if let Some(delivery) = self.waiting.pop_front() {
             return Some(delivery);
@@ -48,13 +48,13 @@ impl Hand {
             .await
     }
 
-    /// The handler was done with a message before it had to wait for anything.
+    /// Notes that the handler returned before it had to wait for anything.
     pub(super) fn was_at_once(&mut self) {
         self.at_once = true;
     }
 
-    /// The handler takes its time: what it has not begun is for the others, and what it
-    /// is done with is told.
+    /// Notes that the handler waits: other workers get the messages that have not begun, and
+    /// settled messages are noted.
     pub(super) fn pass_on(&mut self, seat: &Seat) {
         self.at_once = false;
         self.settled.note();
@@ -62,7 +62,7 @@ impl Hand {
         refused.into_iter().for_each(Delivery::abandon);
     }
 
-    /// Where to put what is done with.
+    /// Returns the settled messages.
     pub(super) fn settled(&mut self) -> &mut Settled {
         &mut self.settled
     }
@@ -76,7 +76,7 @@ impl Hand {
 }
 
 impl Drop for Hand {
-    /// The consumer ends, or gives its handlers up.
+    /// The consumer ends, or aborts its workers.
     fn drop(&mut self) {
         self.waiting.drain(..).for_each(Delivery::abandon);
     }

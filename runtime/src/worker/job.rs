@@ -1,5 +1,4 @@
-//! What the pump puts into the queue: a message to be dealt with, or an error in its
-//! place.
+//! The items of the queue: messages, and errors in their place.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,27 +12,27 @@ use crate::partition::Partition;
 use crate::queue::Queued;
 use crate::record::Record;
 
-/// What the pump puts into the queue.
+/// An item of the queue.
 pub(crate) enum Delivery {
     Message(Job),
     Error(ConsumeError),
 }
 
-/// A message on its way to a handler, perhaps not for the first time.
+/// A message for a handler, perhaps not for the first time.
 pub(crate) struct Job {
     pub(crate) record: Record,
-    /// Ordered by key: where it waits for the messages of its key.
+    /// The lane in which it waits for the messages of its key, if these are ordered.
     pub(crate) lane: Option<Lane>,
-    /// Attempts that failed so far.
+    /// The number of failed attempts.
     pub(crate) failed: u32,
-    /// Pauses since the last of them, in which an attempt was not made.
+    /// The number of pauses since then, in which no attempt was made.
     pub(crate) pauses: u32,
-    /// When the work on it began, unless it is new.
+    /// The time at which the work on it began, unless it is new.
     pub(crate) began: Option<Instant>,
 }
 
 impl Job {
-    /// A message that the pump has read; see [`arrive`].
+    /// Creates a job from a message that the pump has read; see [`arrive`].
     pub(crate) fn new(record: Record, lane: Option<Lane>) -> Self {
         Self {
             lane,
@@ -44,7 +43,7 @@ impl Job {
         }
     }
 
-    /// The message after another failed attempt, or after one that was not made.
+    /// Returns the job after a failed attempt, or after one that was not made.
     pub(super) fn again(self, began: Instant, attempted: bool) -> Self {
         let (failed, pauses) = match attempted {
             true => (self.failed + 1, 0),
@@ -58,13 +57,13 @@ impl Job {
         }
     }
 
-    /// Returns `true` if an attempt may begin. If not, it may wait in the queue no more
+    /// Returns `true` if an attempt may begin. If not, the job must not wait in the queue
     /// either.
     pub(super) fn may_begin(&self) -> bool {
         self.record.assignment().may_begin()
     }
 
-    /// Leaves the message to whoever is assigned its partition next.
+    /// Leaves the message to the next owner of its partition.
     pub(crate) fn abandon(self) {
         let partition = self.record.assignment();
         if let Some(began) = self.began {
@@ -75,7 +74,7 @@ impl Job {
 }
 
 impl Delivery {
-    /// As [`Job::may_begin`].
+    /// Returns `true` if an attempt may begin, as [`Job::may_begin`] does.
     pub(super) fn may_begin(&self) -> bool {
         match self {
             Self::Message(job) => job.may_begin(),
@@ -97,7 +96,7 @@ impl Delivery {
         }
     }
 
-    /// As [`Job::abandon`].
+    /// Leaves a message to the next owner, as [`Job::abandon`] does.
     pub(crate) fn abandon(self) {
         if let Self::Message(job) = self {
             job.abandon();
@@ -105,8 +104,8 @@ impl Delivery {
     }
 }
 
-/// Notes messages, all of them just read, with their partitions: those of a run under one
-/// lock. What an earlier owner handled is dropped, and the attempts that it made count.
+/// Notes messages that were just read with their partitions: those of a run under one lock.
+/// Messages that an earlier owner handled are dropped, and its attempts count.
 pub(crate) fn arrive(read: &mut VecDeque<Delivery>) {
     let (mut handled, mut place) = (Vec::new(), 0);
     let (front, back) = read.as_mut_slices();

@@ -1,5 +1,5 @@
-//! A handler at work: takes messages from the queue and does with each what the
-//! source does, step by step.
+//! The workers: each takes messages from the queue, and executes baseplate's steps for each of
+//! them.
 
 mod batch;
 mod failure;
@@ -41,71 +41,70 @@ use crate::queue::WorkQueue;
 use crate::record::Record;
 use crate::telemetry::SPANS;
 
-/// Work on a message that takes longer than waking another handler, with a
-/// margin: some microseconds on the machines of the day. Without optimization our own
-/// part of it takes many times that.
+/// The duration of work that is longer than to wake another handler, with a margin: some
+/// microseconds on current machines. Without optimization the runtime's part takes many times
+/// that.
 const SLOW: Duration = Duration::from_micros(match cfg!(debug_assertions) {
     false => 20,
     true => 500,
 });
 
-/// One handler's place at the queue.
+/// One worker's access to the queue.
 pub(crate) struct Seat {
     pub(crate) queue: Arc<WorkQueue<Delivery>>,
     pub(crate) busy: Busy,
 }
 
-/// What all handlers of a consumer share.
+/// The state that all workers of a consumer share.
 pub(crate) struct Shared<D, H> {
-    /// Name of the span around a message: `{name}.handler`.
+    /// The name of the span around a message: `{name}.handler`.
     pub(crate) span: String,
     pub(crate) decoder: D,
     pub(crate) handler: H,
     pub(crate) policy: DeliveryPolicy,
-    /// Longest time for one attempt.
+    /// The maximum time of one attempt.
     pub(crate) timeout: Duration,
     pub(crate) metrics: Metrics,
     pub(crate) dead_letters: Option<DeadLetters>,
-    /// Whether nothing behind a message is handled before it is done with.
+    /// Is `true` in InOrder mode: no later message is handled before a message is settled.
     pub(crate) in_order: bool,
-    /// Present where each message is committed before the next is taken.
+    /// `Some` if each message is committed before the next is taken.
     pub(crate) committer: Option<Committer>,
-    /// Whether handlers may give records to produce.
+    /// Is `true` if handlers may return records to produce.
     pub(crate) produces: bool,
-    /// Whether a message waits for its next attempt in the queue, so that its handler
-    /// can take others.
+    /// Is `true` if a message waits in the queue for its next attempt, so that its worker can
+    /// take others.
     pub(crate) defers: bool,
-    /// Where it does, batches are gathered by turns.
+    /// The turns in which workers gather batches, if `defers`.
     pub(crate) gathering: Gathering,
 }
 
-/// How the work on a message ended, other than by a failure.
+/// The end of the work on a message, other than a failure of the consumer.
 #[derive(Debug, PartialEq, Eq)]
 enum Ended {
-    /// The handler did its work.
+    /// The handler has handled the message.
     Handled(Done),
-    /// The value could not be decoded; the message is left behind.
+    /// The value could not be decoded, and the message is skipped.
     Invalid,
-    /// Skipped or dead-lettered: done with, though not handled.
+    /// The message was skipped or dead-lettered: settled, but not handled.
     GivenUp(Done),
-    /// The partition was revoked first.
+    /// The partition was revoked before.
     Abandoned,
-    /// Not yet: another attempt follows, or the same again.
+    /// The work has not ended: another attempt follows, or the same again.
     Deferred(Deferral),
-    /// It was not its turn: one before it of its key is not done with.
+    /// Not attempted: an earlier message with the same key is unsettled.
     Behind,
 }
 
-/// How a message comes again.
+/// The next attempt at a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Deferral {
     wait: Duration,
-    /// Whether an attempt failed; otherwise none was made.
+    /// Is `true` if an attempt failed; otherwise none was made.
     attempted: bool,
 }
 
-/// Said in the source's words; the process ends, and the message comes again
-/// after the restart.
+/// In baseplate's words. The process ends, and the message comes again after the restart.
 fn log_failure(failure: &Failure) {
     tracing::error!(
         error = %failure,
@@ -114,7 +113,7 @@ fn log_failure(failure: &Failure) {
 }
 
 impl<D: Decoder, H> Shared<D, H> {
-    /// A Kafka error instead of a message: no tags, no handler, no commit.
+    /// Takes a Kafka error instead of a message: no tags, no handler, no commit.
     fn fail(&self, error: ConsumeError) -> Failure {
         let topic = self.metrics.topic(&error.topic);
         let observation = Observation::start(&topic, Instant::now());
@@ -159,7 +158,7 @@ impl<D: Decoder, H> Shared<D, H> {
         span
     }
 
-    /// Decodes a message and takes its latency; `None` if it is invalid.
+    /// Decodes a message and computes its latency. Returns `None` if it is invalid.
     fn decode(&self, record: &Record) -> Option<(D::Data, Option<f64>)> {
         match self.decoder.decode(record) {
             Ok(Decoded {
@@ -180,8 +179,8 @@ impl<D: Decoder, H> Shared<D, H> {
         }
     }
 
-    /// Takes a message back into the queue until its next attempt. Its lane waits
-    /// for it; unless it is given up meanwhile.
+    /// Puts a message back into the queue until its next attempt. Its lane waits for it, unless
+    /// it is abandoned meanwhile.
     fn defer(&self, job: Job, wait: Duration, seat: &Seat) {
         let due = Instant::now() + wait;
         let deferred = seat
@@ -192,8 +191,8 @@ impl<D: Decoder, H> Shared<D, H> {
         }
     }
 
-    /// Abandons a message at which no attempt may begin, and what is held behind it in
-    /// its lane: that comes again behind it.
+    /// Abandons a message at which no attempt may begin, and the messages that are held behind
+    /// it in its lane: they come again after it.
     fn refuse(&self, job: Job, seat: &Seat) {
         let lane = job.lane;
         job.abandon();
@@ -201,8 +200,8 @@ impl<D: Decoder, H> Shared<D, H> {
         behind.into_iter().flatten().for_each(Delivery::abandon);
     }
 
-    /// What follows the last attempt. (A wish for the dead-letter topic is what
-    /// `onFailure` says anyway where there is one.)
+    /// Executes the action after the last attempt. (If a handler asks for the dead-letter topic
+    /// and there is one, `onFailure` names it too.)
     async fn give_up(
         &self,
         record: &Record,
@@ -233,7 +232,7 @@ impl<D: Decoder, H> Shared<D, H> {
                 metrics.dead_lettered.inc();
             }
             _ => {
-                // A handler that was mended meanwhile would else get one attempt.
+                // Otherwise a handler that was corrected meanwhile would get only one attempt.
                 record.assignment().forget_attempts(record.offset());
                 let cause = Cause::Handler {
                     attempts,
@@ -245,7 +244,7 @@ impl<D: Decoder, H> Shared<D, H> {
         Ok(Ended::GivenUp(done))
     }
 
-    /// Takes what a handler gave. Records that nothing would produce are a failure.
+    /// Checks a handler's result. Records that would not be produced are a failure.
     fn accept(&self, given: Result<Done, HandlerError>) -> Result<Done, HandlerError> {
         match given {
             Ok(done) if !self.produces && !done.produce.is_empty() => {
@@ -256,7 +255,7 @@ impl<D: Decoder, H> Shared<D, H> {
     }
 }
 
-/// What is said to a handler that gives records without need.
+/// The error of a handler that returns records in another mode.
 const NOT_TRANSACTIONAL: &str = "the handler gave records to produce, which needs commit: Transactional; set it in the manifest, or let the handler produce the records itself";
 
 fn log_given_up(record: &Record, attempts: u32, error: &HandlerError, what: &str) {
@@ -281,7 +280,7 @@ fn log_skipped(record: &Record, error: &HandlerError) {
     );
 }
 
-/// An attempt has failed and another follows, here or wherever the message comes next.
+/// Notes a failed attempt. Another follows, here or at the message's next owner.
 fn note_retry(record: &Record, attempt: u32, error: &HandlerError, wait: Duration) {
     record.assignment().fail(record.offset(), attempt);
     tracing::warn!(
@@ -296,7 +295,7 @@ fn note_retry(record: &Record, attempt: u32, error: &HandlerError, wait: Duratio
     record.assignment().topic_metrics.retried.inc();
 }
 
-/// An attempt was not made, and is made again.
+/// Logs that an attempt was not made, and follows again.
 fn note_repeat(record: &Record, attempt: u32, error: &HandlerError, wait: Duration) {
     tracing::debug!(
         topic = record.topic(),
@@ -309,7 +308,7 @@ fn note_repeat(record: &Record, attempt: u32, error: &HandlerError, wait: Durati
     );
 }
 
-/// Reports how a message ended to its partition; one that is done with by way of `settled`.
+/// Reports the end of a message to its partition; a settled one through `settled`.
 fn report(
     record: &Record,
     ended: Result<Ended, Failure>,
@@ -318,7 +317,7 @@ fn report(
     let partition = record.assignment();
     match ended {
         Ok(Ended::Handled(done) | Ended::GivenUp(done)) => {
-            // First: a commit that covers the message must find them.
+            // First: a commit that covers the message must find its records.
             partition.produce(record.offset(), done.produce);
             settled.add(partition, record.offset());
         }
@@ -341,7 +340,7 @@ fn report(
     Ok(())
 }
 
-/// Seconds from a time in milliseconds since the epoch to now.
+/// Returns the seconds from a time in milliseconds since the epoch until now.
 fn seconds_since(timestamp: f64) -> f64 {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -1,21 +1,21 @@
-//! Messages that are done with, on their way to their partition.
+//! Settled messages that are not noted with their partition yet.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::partition::Partition;
 
-/// Those of one partition, noted together under one lock; at the latest when this is
-/// dropped.
+/// Settled messages of one partition, which are noted together under one lock, at the latest
+/// when this is dropped.
 #[derive(Default)]
 pub(super) struct Settled {
     partition: Option<Arc<Partition>>,
-    /// Offsets, those that follow each other as one.
+    /// The offsets, as runs of consecutive ones.
     runs: Vec<Range<i64>>,
 }
 
 impl Settled {
-    /// Adds a message. Those before it are noted first if they are of another partition.
+    /// Adds a message. Earlier messages are noted first if they are of another partition.
     pub(super) fn add(&mut self, partition: &Arc<Partition>, offset: i64) {
         let goes_on = |it: &Arc<Partition>| Arc::ptr_eq(it, partition);
         if !self.partition.as_ref().is_some_and(goes_on) {
@@ -28,7 +28,7 @@ impl Settled {
         }
     }
 
-    /// Notes all that were added.
+    /// Notes all added messages.
     pub(super) fn note(&mut self) {
         if let Some(partition) = self.partition.take() {
             partition.settle(self.runs.drain(..));

@@ -1,4 +1,4 @@
-//! Messages one at a time.
+//! Work on one message at a time.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ where
         Hand::new(!self.in_order && !self.defers && self.committer.is_none())
     }
 
-    /// The source's steps for one message.
+    /// Executes baseplate's steps for one message.
     pub(super) async fn process(
         &self,
         delivery: Delivery,
@@ -58,7 +58,8 @@ where
             Delivery::Error(error) => return Err(self.fail(error)),
         };
         if !job.may_begin() {
-            // It was taken before the pump looked for it, and counts as if it had not been.
+            // It was taken before the pump removed such messages, and counts as if it had not
+            // been.
             self.refuse(job, seat);
             return Ok(());
         }
@@ -75,8 +76,8 @@ where
             return Ok(());
         }
         let took = observation.finish(matches!(ended, Ok(Ended::Handled(_))));
-        // With a failure the consumer ends, and the message comes again: those of its key
-        // wait for it.
+        // With a failure the consumer ends, and the message comes again: later messages of its
+        // key wait for it.
         report(record, ended, hand.settled())?;
         hand.close();
         seat.queue.leave(job.lane);
@@ -108,7 +109,7 @@ where
         Ok(ended)
     }
 
-    /// Attempts until the message is handled or given up.
+    /// Makes attempts until the message is handled, or settled otherwise.
     async fn attempt(
         &self,
         job: &Job,
@@ -118,7 +119,7 @@ where
     ) -> Result<Ended, Failure> {
         let record = &job.record;
         let mut attempts = Attempts::after(&self.policy, job.failed).paused(job.pauses);
-        // Each attempt asks, and nothing is awaited between this and the call.
+        // Each attempt asks, and there is no `await` between this and the call.
         while job.may_begin() {
             let attempt = attempts.number();
             let message = Message {
@@ -159,8 +160,8 @@ where
         Ok(Ended::Abandoned)
     }
 
-    /// One attempt, at most as long as the timeout. `None`: the partition was
-    /// given up meanwhile, and with it the attempt.
+    /// Makes one attempt, at most as long as the timeout. Returns `None` if the partition was
+    /// revoked meanwhile, and the attempt dropped.
     async fn call(
         &self,
         message: Message<'_, D::Data>,
@@ -168,8 +169,8 @@ where
         hand: &mut Hand,
     ) -> Option<Result<Done, HandlerError>> {
         let partition = message.record.assignment();
-        // One that keeps the time may be at it for longer than an attempt, and says when it
-        // gets further.
+        // A handler that keeps the time may take longer than an attempt, and reports when it
+        // advances.
         let (busy, limit) = match self.handler.keeps_time() {
             true => (seat.busy.watch(), Duration::MAX),
             false => (seat.busy.start(), self.timeout),
@@ -178,7 +179,7 @@ where
         let call = self.handler.handle_alive(message, &alive);
         let call = AssertUnwindSafe(call).catch_unwind();
         tokio::pin!(call);
-        // Most embedded handlers are done at once; only the others need a timer.
+        // Most embedded handlers return immediately; only the others need a timer.
         let outcome = match (&mut call).now_or_never() {
             Some(outcome) => {
                 hand.was_at_once();

@@ -1,4 +1,4 @@
-//! The end of the work on the messages of a batch: commit, settle, or give back.
+//! The end of the work on the messages of a batch: commit, settle, or return to the queue.
 
 use tokio::time::Instant;
 use tracing::Instrument as _;
@@ -9,11 +9,11 @@ use super::item::{Batch, Item, State};
 use crate::decode::Decoder;
 use crate::handler::BatchHandler;
 
-/// A message that has not ended, and goes back to the queue.
+/// A message that has not ended, and returns to the queue.
 pub(super) enum Back {
-    /// For an attempt, after a wait; since when it is at work.
+    /// For an attempt after a wait, with the time at which the work on it began.
     Again(Instant, Deferral),
-    /// Behind another of its key, as if it had not been taken.
+    /// Behind another message of its key, as if it had not been taken.
     Behind,
 }
 
@@ -23,21 +23,21 @@ where
     H: BatchHandler<D::Data>,
 {
     /// Closes the messages that have ended and need not wait for the next attempt at the
-    /// others. Those of a partition that drains have all ended, so that it is released.
+    /// others. All messages of a draining partition have ended, so that it is released.
     pub(super) async fn close_ended(
         &self,
         batch: &mut Batch<'_, D::Data>,
         settled: &mut Settled,
     ) -> Result<(), Failure> {
-        // One commit for the prefix: it waits until nothing of the partition is open.
+        // One commit for the prefix: it waits until no message of the partition is open.
         let whole = self.committer.is_some();
         let ended = batch.take_ended(self.in_order, whole);
         let (_, closed) = self.close_all(ended, batch.partitions(), settled).await;
         closed
     }
 
-    /// Closes messages of so many partitions. Returns those that go back to the queue, by
-    /// their indices, and the first failure.
+    /// Closes messages of this number of partitions. Returns the messages that go back to the
+    /// queue, by their indices, and the first failure.
     pub(super) async fn close_all(
         &self,
         items: Vec<Item<'_, D::Data>>,
@@ -70,10 +70,10 @@ where
         now: Instant,
     ) -> Result<Option<Back>, Failure> {
         if commit {
-            // It says that those before it are settled.
+            // The commit covers the earlier messages, which must be settled.
             settled.note();
         }
-        // Running and pending messages were cut short by a failure.
+        // Running and pending messages were interrupted by a failure.
         let ended = match std::mem::replace(&mut item.state, State::Running) {
             State::Ended(ended) => self.conclude(&item, ended, commit).await,
             State::Pending { .. } | State::Running => Ok(Ended::Abandoned),
@@ -91,7 +91,7 @@ where
             _ => {}
         }
         let now = match self.committer {
-            // A commit takes time of its own.
+            // The commit took time.
             Some(_) => Instant::now(),
             None => now,
         };
@@ -99,7 +99,7 @@ where
         report(record, ended, settled).map(|()| None)
     }
 
-    /// The commit in order, then the latency and the offset.
+    /// Makes the commit of InOrder mode, then records the latency and the offset.
     async fn conclude(
         &self,
         item: &Item<'_, D::Data>,
@@ -129,7 +129,8 @@ where
         Ok(ended)
     }
 
-    /// Takes those that have not ended back into the queue; lets the others' lanes go.
+    /// Returns the messages that have not ended to the queue, and releases the lanes of the
+    /// others.
     pub(super) fn let_go(&self, jobs: Vec<Job>, back: Vec<(usize, Back)>, seat: &Seat) {
         let (mut behind, mut again, mut lanes) = (Vec::new(), Vec::new(), Vec::new());
         for (job, back) in each(jobs, back) {
@@ -141,7 +142,7 @@ where
                 None => lanes.extend(job.lane),
             }
         }
-        // First, while those that they are behind keep their lanes.
+        // First, while the messages in front of them keep their lanes.
         let refused = seat.queue.take_back(behind, Delivery::may_begin);
         refused.into_iter().for_each(Delivery::abandon);
         seat.queue.leave(lanes);
@@ -149,14 +150,14 @@ where
             self.defer(job, wait, seat);
         }
         if self.defers {
-            // Whoever gathers may sleep, and this handler must wait for its turn.
+            // The worker that gathers may sleep, and this one must wait for its turn.
             seat.queue.pass_on();
         }
     }
 }
 
-/// Returns each message of a batch, and how it goes back, if it does; `back` names indices
-/// in rising order.
+/// Returns each message of a batch, and how it returns to the queue, if it does; `back` has
+/// indices in rising order.
 fn each(jobs: Vec<Job>, back: Vec<(usize, Back)>) -> impl Iterator<Item = (Job, Option<Back>)> {
     let mut back = back.into_iter().peekable();
     jobs.into_iter().enumerate().map(move |(index, job)| {
@@ -176,8 +177,8 @@ pub(super) fn abandon(jobs: Vec<Job>, back: Vec<(usize, Back)>) {
     }
 }
 
-/// Returns for each message whether it is the last of its partition that was handled or
-/// given up: committing that one commits those before it.
+/// Returns for each message `true` if it is the last handled or given-up message of its
+/// partition: its commit covers the earlier ones.
 fn commits<T>(items: &[Item<'_, T>], partitions: usize) -> Vec<bool> {
     let mut seen = vec![false; partitions];
     let mut commits = vec![false; items.len()];

@@ -1,4 +1,4 @@
-//! The messages of a batch, the state of each, and when the next round starts.
+//! The messages of a batch, their states, and the time of the next round.
 
 use std::sync::Arc;
 
@@ -14,11 +14,11 @@ use crate::observation::{Active, Observation};
 use crate::partition::Partition;
 use crate::record::{Message, Record};
 
-/// Where a message of a batch stands. See the drawing in [`super`].
+/// The state of a message of a batch. See the drawing in [`super`].
 pub(super) enum State {
-    /// Waits for an attempt, which does not begin before `due`.
+    /// The message waits for an attempt, which does not begin before `due`.
     Pending { due: Instant },
-    /// The handler has it.
+    /// The handler has the message.
     Running,
     /// The batch does no more work for it.
     Ended(Ended),
@@ -26,10 +26,10 @@ pub(super) enum State {
 
 /// One message of a batch.
 pub(super) struct Item<'a, T> {
-    /// Index of its job.
+    /// The index of its job.
     pub(super) index: usize,
     pub(super) record: &'a Record,
-    /// Index of its partition in the batch.
+    /// The index of its partition in the batch.
     pub(super) partition: usize,
     pub(super) lane: Option<Lane>,
     pub(super) observation: Observation<'a>,
@@ -60,7 +60,7 @@ impl<T> Item<'_, T> {
 }
 
 impl<D: Decoder, H> Shared<D, H> {
-    /// Opens a message `now`, unless it was begun before.
+    /// Opens a message `now`, unless it was opened before.
     pub(super) fn open<'a>(
         &'a self,
         job: &'a Job,
@@ -98,7 +98,7 @@ impl<D: Decoder, H> Shared<D, H> {
 /// The messages of a batch, in the order in which they were taken.
 pub(super) struct Batch<'a, T> {
     pub(super) items: Vec<Item<'a, T>>,
-    /// Each once, in the order of their first messages.
+    /// Each partition once, in the order of their first messages.
     partitions: Vec<&'a Arc<Partition>>,
 }
 
@@ -110,7 +110,7 @@ impl<'a, T> Batch<'a, T> {
         }
     }
 
-    /// Adds a message, which `open` makes of the index of its partition.
+    /// Adds a message, which `open` creates from the index of its partition.
     pub(super) fn push(&mut self, job: &'a Job, open: impl FnOnce(usize) -> Item<'a, T>) {
         let partition = self.partition(job.record.assignment());
         let index = self.items.len();
@@ -120,7 +120,7 @@ impl<'a, T> Batch<'a, T> {
         });
     }
 
-    /// Returns the index of a partition, which is added unless it is there.
+    /// Returns the index of a partition. Adds the partition if it is new.
     fn partition(&mut self, partition: &'a Arc<Partition>) -> usize {
         let is_it = |other: &&Arc<Partition>| Arc::ptr_eq(other, partition);
         // Messages come in runs of one partition.
@@ -144,9 +144,8 @@ impl<'a, T> Batch<'a, T> {
         self.partitions.len()
     }
 
-    /// Abandons the pending messages of partitions in which no attempt may begin. In
-    /// order with everything behind them of their partition. Returns `true` if there were
-    /// any.
+    /// Abandons the pending messages of partitions in which no attempt may begin, in InOrder
+    /// mode with all later messages of their partition. Returns `true` if there were any.
     pub(super) fn abandon_draining(&mut self, in_order: bool) -> bool {
         let mut abandons_any = false;
         for (index, partition) in self.partitions.iter().enumerate() {
@@ -165,10 +164,9 @@ impl<'a, T> Batch<'a, T> {
         abandons_any
     }
 
-    /// Returns when the next round starts; `None` if nothing is pending. That is when the
-    /// first message is due, or later for others that join it: no message waits for more
-    /// than twice its time, and those that failed together stay together whatever the
-    /// jitter.
+    /// Returns the time of the next round, or `None` if no message is pending. That is when the
+    /// first message is due, or later if others join it: no message waits for more than twice
+    /// its time, and messages that failed together stay together despite the jitter.
     pub(super) fn next_start(&self, in_order: bool, now: Instant) -> Option<Instant> {
         let mut dues = Dues::new(in_order);
         let dues = self.items.iter().filter_map(|item| dues.take(item));
@@ -179,7 +177,7 @@ impl<'a, T> Batch<'a, T> {
         dues.filter(|due| *due <= latest).max()
     }
 
-    /// Has the messages run that are due `now`.
+    /// Starts the messages that are due `now`.
     pub(super) fn start(&mut self, in_order: bool, now: Instant) {
         let mut dues = Dues::new(in_order);
         for item in &mut self.items {
@@ -189,13 +187,13 @@ impl<'a, T> Batch<'a, T> {
         }
     }
 
-    /// Returns the span of the first message that runs, in which the call is.
+    /// Returns the span of the first running message, which contains the call.
     pub(super) fn span(&self) -> Span {
         let first = self.items.iter().find(|item| item.is_running());
         first.map_or_else(Span::none, |item| item.span.clone())
     }
 
-    /// Returns the messages that run, as the handler sees them.
+    /// Returns the running messages for the handler.
     pub(super) fn messages(&self) -> Vec<Message<'_, T>> {
         let running = self.items.iter().filter(|item| item.is_running());
         let messages = running.filter_map(|item| {
@@ -230,16 +228,16 @@ impl<'a, T> Batch<'a, T> {
         let draining: Vec<_> = pending
             .map(|(partition, _)| Box::pin(partition.when_draining()))
             .collect();
-        // Of none it would panic.
+        // It would panic without a future.
         if draining.is_empty() {
             return;
         }
         select_all(draining).await;
     }
 
-    /// Takes the messages out that have ended and may be closed before the others. With
-    /// `whole` those are the messages of partitions that have ended as a whole; in order
-    /// those before the first of their partition that has not ended.
+    /// Removes the messages that have ended and may be closed before the others. With `whole`,
+    /// these are the messages of partitions in which all have ended; in InOrder mode, the
+    /// messages before the first of their partition that has not ended.
     pub(super) fn take_ended(&mut self, in_order: bool, whole: bool) -> Vec<Item<'a, T>> {
         let mut is_open = vec![false; self.partitions.len()];
         if whole {
@@ -256,8 +254,8 @@ impl<'a, T> Batch<'a, T> {
     }
 }
 
-/// When pending messages may be attempted, asked for in the order of the batch. In order
-/// a message waits for the pending ones before it too.
+/// The times at which pending messages may be attempted, asked for in the order of the batch.
+/// In InOrder mode, a message waits for earlier pending ones too.
 struct Dues {
     in_order: bool,
     latest: Option<Instant>,
@@ -271,7 +269,7 @@ impl Dues {
         }
     }
 
-    /// Returns when this message may be attempted; `None` unless it is pending.
+    /// Returns the time at which this message may be attempted, or `None` if it is not pending.
     fn take<T>(&mut self, item: &Item<'_, T>) -> Option<Instant> {
         let State::Pending { due } = item.state else {
             return None;

@@ -24,7 +24,7 @@ where
     D: Decoder,
     H: BatchHandler<D::Data>,
 {
-    /// Attempts until every message has ended, or one ends the consumer.
+    /// Makes attempts until every message has ended, or one ends the consumer.
     pub(super) async fn attempt_all(
         &self,
         batch: &mut Batch<'_, D::Data>,
@@ -32,7 +32,7 @@ where
         busy: &Busy,
     ) -> Result<(), Failure> {
         loop {
-            // Nothing is awaited between this and the call: no attempt begins once its
+            // There is no `await` between this and the call: no attempt begins once its
             // partition drains.
             if batch.abandon_draining(self.in_order) {
                 self.close_ended(batch, settled).await?;
@@ -58,14 +58,13 @@ where
         }
     }
 
-    /// Gives the running messages to the handler, in one call, and returns the verdict on
-    /// each. A revocation ends the call only when no verdict on it would count any more;
-    /// there are none then.
+    /// Calls the handler with the running messages, and returns the verdict on each. A
+    /// revocation ends the call only if no verdict would count any more; then there are none.
     async fn call_batch(&self, batch: &Batch<'_, D::Data>, busy: &Busy) -> Vec<Verdict> {
         let messages = batch.messages();
         let keeps_time = self.handler.keeps_time();
-        // A handler that keeps the time may be at a batch for longer than one attempt, and
-        // says when it gets further.
+        // A handler that keeps the time may take longer for a batch than for one attempt, and
+        // reports when it advances.
         let busy = if keeps_time {
             busy.watch()
         } else {
@@ -97,9 +96,9 @@ where
         given.chain(missing).take(messages.len()).collect()
     }
 
-    /// Takes the verdicts on the running messages. Those on messages of revoked
-    /// partitions are void, and in order those behind the first that was neither handled
-    /// nor skipped.
+    /// Takes the verdicts on the running messages. Verdicts on messages of revoked partitions
+    /// are void, and so are, in InOrder mode, verdicts after the first message that was neither
+    /// handled nor skipped.
     async fn judge_all(
         &self,
         batch: &mut Batch<'_, D::Data>,
@@ -120,8 +119,8 @@ where
                 has_stopped |= stops;
                 continue;
             };
-            // A handler that stopped at a message gave no verdict on those behind it, even
-            // where its own verdict does not count.
+            // A handler that stopped at a message returned no verdict on later ones, even if
+            // its own verdict does not count.
             if is_void || (is_missing && has_stopped) {
                 item.state = State::Pending { due: now };
                 continue;
@@ -138,7 +137,7 @@ where
                 stopped.extend(item.lane);
             }
             if !continues && failure.is_some() {
-                // The consumer ends; this attempt is cut short, and comes again.
+                // The consumer ends; this attempt is interrupted, and comes again.
                 continue;
             }
             match self.judge(item, verdict, now).await {
@@ -189,11 +188,11 @@ where
     }
 }
 
-/// What a call says of one message.
+/// The result of a call for one message.
 enum Verdict {
     /// The handler's verdict.
     Given(Result<Done, HandlerError>),
-    /// There is none, for this reason.
+    /// The verdict is missing, for this reason.
     Missing(HandlerError),
 }
 
