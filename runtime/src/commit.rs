@@ -1,4 +1,4 @@
-//! The commit after each message that is handled in order.
+//! The commit after each message in InOrder mode.
 
 use std::sync::Arc;
 
@@ -10,41 +10,41 @@ use crate::record::Record;
 use crate::telemetry::SPANS;
 use crate::worker::{Cause, Failure};
 
-/// How a commit ended.
+/// The result of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum CommitResult {
-    /// The brokers have it.
+    /// The brokers have accepted it.
     Committed,
-    /// The partition is no longer ours: the message will come again elsewhere.
+    /// The partition was revoked: the message comes again at its next owner.
     Revoked,
-    /// It failed, and the message must come again here.
+    /// The commit failed, and the message must come again here.
     Failed(String),
 }
 
 /// A commit that a handler waits for.
 pub(crate) struct CommitRequest {
-    /// The assignment that the message came by.
+    /// The assignment with which the message came.
     pub(crate) partition: Arc<Partition>,
     /// The offset of the message that was handled.
     pub(crate) message: i64,
     pub(crate) reply: oneshot::Sender<CommitResult>,
 }
 
-/// Lets a handler ask the pump, which alone speaks to Kafka, for a commit.
+/// Lets a worker request commits from the pump, which alone calls Kafka.
 pub(crate) struct Committer {
     requests: mpsc::UnboundedSender<CommitRequest>,
     wake: Arc<Notify>,
 }
 
 impl Committer {
-    /// A committer whose requests arrive at the receiver; `wake` is notified of each.
+    /// Creates a committer and the receiver of its requests; `wake` is notified of each.
     pub(crate) fn new(wake: Arc<Notify>) -> (Self, mpsc::UnboundedReceiver<CommitRequest>) {
         let (requests, receiver) = mpsc::unbounded_channel();
         (Self { requests, wake }, receiver)
     }
 
-    /// Commits a handled message and waits until the brokers have it. `false`:
-    /// its partition was revoked meanwhile, so nothing was committed.
+    /// Commits a handled message, and waits until the brokers have it. Returns `false` if its
+    /// partition was revoked meanwhile, so that nothing was committed.
     pub(crate) async fn commit(&self, record: &Record) -> Result<bool, Failure> {
         let (topic, partition, offset) = (record.topic(), record.partition(), record.offset());
         tracing::debug!("committing topic {topic} partition {partition} offset {offset}");

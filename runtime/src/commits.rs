@@ -1,4 +1,4 @@
-//! The commits that somebody waits for, on the pump's side.
+//! The commits with a waiter, on the pump's side.
 
 #[cfg(test)]
 mod tests;
@@ -20,21 +20,21 @@ use crate::rewind::Rewind;
 use tokio::time::Instant;
 use transaction::OpenTransaction;
 
-/// Wait before a commit that met a rebalance is sent again.
+/// The wait before a commit that was refused during a rebalance is sent again.
 const RETRY_WAIT: Duration = Duration::from_millis(100);
 
-/// Commits that are asked for and not answered.
+/// Commits that are requested and not answered.
 pub(crate) struct Commits<C: Client> {
     requests: UnboundedReceiver<CommitRequest>,
     waiting: Vec<Waiting>,
-    /// A commit in order was sent since this was last asked.
+    /// Is `true` if a commit of InOrder mode was sent since the last check.
     news: bool,
-    /// How long a commit is sent again.
+    /// The time for which a commit is sent again.
     retry_limit: Duration,
-    /// Present where offsets are committed in transactions, one at a time.
+    /// `Some` if offsets are committed in transactions, one at a time.
     transactions: Option<Box<dyn Transactional<C::Membership>>>,
     open: Option<OpenTransaction>,
-    /// No transaction can commit any more.
+    /// Is `true` if no transaction can commit any more.
     failed: bool,
     rewinds: bool,
 }
@@ -47,21 +47,22 @@ struct Waiting {
     state: State,
 }
 
-/// What is to be committed.
+/// The offset to commit.
 #[derive(Clone, Copy, PartialEq)]
 enum Wanted {
-    /// All up to this message, which was handled in order.
+    /// Everything up to this message, which was handled in InOrder mode.
     Message(i64),
-    /// Whatever may be by the time that it is sent. `again`: until it is taken.
+    /// The offset that may be committed when it is sent. `again`: it is sent until the brokers
+    /// accept it.
     Handled { again: bool },
     /// This offset, even if the group is beyond it.
     Rewind(i64),
 }
 
 enum State {
-    /// To be sent at this time, once the partition has no other on its way.
+    /// The commit is sent at this time, once the partition has no other commit in flight.
     Due(Instant),
-    /// The brokers have it.
+    /// The commit is sent.
     Sent(CommitPoint),
 }
 
@@ -83,13 +84,13 @@ impl<C: Client> Commits<C> {
         }
     }
 
-    /// The same with this answer to [`Self::rewinds`].
+    /// Sets the answer of [`Self::rewinds`].
     pub(crate) fn rewinding(self, rewinds: bool) -> Self {
         Self { rewinds, ..self }
     }
 
-    /// Asks for a commit of what is handled and waits for nothing: one that fails
-    /// is not sent again. It is sent when commits are next served.
+    /// Requests a commit of handled messages without a waiter: a failed one is not sent again.
+    /// It is sent when commits are next served.
     pub(crate) fn save(&mut self, partition: &Arc<Partition>) {
         let asked = self.waiting.iter().any(|waiting| {
             matches!(waiting.wanted, Wanted::Handled { .. })
@@ -100,13 +101,13 @@ impl<C: Client> Commits<C> {
         }
     }
 
-    /// Asks for a commit of what is handled, sent again while a rebalance has it
-    /// refused. It is sent when commits are next served.
+    /// Requests a commit of handled messages, which is sent again while a rebalance causes its
+    /// refusal. It is sent when commits are next served.
     pub(crate) fn ask(&mut self, partition: &Arc<Partition>) -> oneshot::Receiver<CommitResult> {
         self.ask_for_handled(partition, true)
     }
 
-    /// Asks for a commit that sets a group back that committed what was read.
+    /// Requests a commit that sets back a group that committed read messages.
     pub(crate) fn rewind(&mut self, rewind: &Rewind) -> oneshot::Receiver<CommitResult> {
         let (reply, result) = oneshot::channel();
         let partition = Arc::clone(&rewind.partition);
@@ -114,7 +115,7 @@ impl<C: Client> Commits<C> {
         result
     }
 
-    /// Whether a group that committed what was read is set back to what was handled.
+    /// Returns `true` if a group that committed read messages is set back to the handled ones.
     pub(crate) fn rewinds(&self) -> bool {
         self.rewinds
     }
@@ -145,7 +146,7 @@ impl<C: Client> Commits<C> {
         });
     }
 
-    /// Sends what is asked for and what is due again.
+    /// Sends requested commits, and those that are due again.
     pub(crate) fn serve(&mut self, client: &C) {
         if self.transactions.is_some() {
             return self.begin_transaction(client);
@@ -157,7 +158,7 @@ impl<C: Client> Commits<C> {
         self.send_due(|partition, point| send(client, partition, point));
     }
 
-    /// Has each commit that is due sent, or answers it.
+    /// Sends or answers each commit that is due.
     fn send_due(
         &mut self,
         mut send: impl FnMut(&Arc<Partition>, &CommitPoint) -> Result<(), String>,
@@ -187,7 +188,7 @@ impl<C: Client> Commits<C> {
         }
     }
 
-    /// Whether a commit in order was sent since this was last asked.
+    /// Returns `true` if a commit of InOrder mode was sent since the last call.
     pub(crate) fn take_news(&mut self) -> bool {
         std::mem::take(&mut self.news)
     }
@@ -203,7 +204,7 @@ impl<C: Client> Commits<C> {
         }
     }
 
-    /// Answers those whose partition was given up.
+    /// Answers the commits of revoked partitions.
     pub(crate) fn drop_revoked(&mut self) {
         let mut place = 0;
         while let Some(waiting) = self.waiting.get(place) {
@@ -215,9 +216,9 @@ impl<C: Client> Commits<C> {
         }
     }
 
-    /// How long until a commit is to be sent.
+    /// Returns the time until the next commit is due.
     pub(crate) fn next_due(&self) -> Option<Duration> {
-        // Its end tells by itself.
+        // The end of the transaction wakes the pump.
         if self.open.is_some() {
             return None;
         }
@@ -228,13 +229,13 @@ impl<C: Client> Commits<C> {
 
     fn reply(&mut self, place: usize, result: CommitResult) {
         let waiting = self.waiting.swap_remove(place);
-        // Fails only when nobody waits, or the handler was given up meanwhile.
+        // Fails only if nobody waits, or the worker was aborted meanwhile.
         let _ = waiting.reply.send(result);
     }
 }
 
 impl Waiting {
-    /// Takes the answer to what was sent: what to reply, unless it is to be sent again.
+    /// Takes the answer to a sent commit. Returns the reply, unless it is sent again.
     fn take(
         &mut self,
         answer: Result<(), RDKafkaErrorCode>,
@@ -244,7 +245,7 @@ impl Waiting {
         let again = self.wanted != Wanted::Handled { again: false };
         Some(match answer {
             Ok(()) => {
-                // One above what was read is of a log before.
+                // An offset above the position belongs to an earlier log.
                 let position = self.partition.read_position();
                 if let State::Sent(point) = &self.state
                     && position.is_none_or(|next| point.offset <= next)
@@ -276,7 +277,7 @@ impl Waiting {
         })
     }
 
-    /// When to send it. One whose partition has another on its way waits for that.
+    /// Returns the time to send it. It waits for another commit in flight of its partition.
     fn due(&self) -> Option<Instant> {
         match self.state {
             State::Due(at) if !self.partition.is_committing() => Some(at),
@@ -288,14 +289,14 @@ impl Waiting {
         self.due().is_some_and(|at| at <= Instant::now())
     }
 
-    /// Returns what to send, or the reply where nothing is to be sent.
+    /// Returns the point to send, or the reply if there is nothing to send.
     fn point(&self) -> Result<CommitPoint, CommitResult> {
         match self.wanted {
             Wanted::Message(message) => self
                 .partition
                 .commit_point_behind(message)
                 .ok_or_else(|| self.refuse(message)),
-            // Without a point, the commit before it was as far already.
+            // Without a point, the previous commit has covered it.
             Wanted::Handled { .. } => self.partition.uncommitted().ok_or(CommitResult::Committed),
             Wanted::Rewind(offset) => Ok(self.partition.point_at(offset)),
         }
@@ -308,12 +309,14 @@ impl Waiting {
             Some(lowest) if partition.may_begin() && partition.is_in_flight(message) => {
                 CommitResult::Failed(format!("offset {lowest} before it is unsettled"))
             }
-            // It comes again, or the client was sent back and it is no longer known.
+            // The message comes again, or the client was sent back and the message is no longer
+            // known.
             _ => CommitResult::Revoked,
         }
     }
 
-    /// Returns `true` if the point passes nothing but what the commit itself settles.
+    /// Returns `true` if the point passes no unsettled message, except the one that the commit
+    /// itself settles.
     fn may_send(&self, point: &CommitPoint) -> bool {
         let but = match self.wanted {
             Wanted::Message(message) => Some(message),
@@ -342,7 +345,7 @@ fn send(client: &impl Client, partition: &Partition, point: &CommitPoint) -> Res
     sent.map_err(|code| code.to_string())
 }
 
-/// What the brokers are to note for a partition.
+/// Returns the commit request for a partition.
 pub(crate) fn entry<'a>(partition: &'a Partition, point: &'a CommitPoint) -> CommitEntry<'a> {
     CommitEntry {
         topic: &partition.topic,

@@ -1,11 +1,12 @@
-//! How far each partition's commits are behind its end, in messages and in time.
+//! The lag of each partition: the distance between its committed offset and its end, in
+//! messages and in time.
 //!
-//! librdkafka knows the end of a partition by the last fetch from it. While the client is
-//! full of messages it fetches nothing, perhaps for long, and of a partition that was
-//! assigned meanwhile it knows nothing, or what it knew long ago. So the brokers are asked
-//! for the ends that librdkafka has not seen move.
+//! librdkafka knows the end of a partition from the last fetch. While the client is full of
+//! messages it does not fetch, perhaps for long, and it has no end, or an old one, of a
+//! partition that was assigned meanwhile. So the runtime asks the brokers for the ends that
+//! librdkafka has not seen move.
 //!
-//! A value that is not known is absent, and never the last one that was: see [`Known`].
+//! An unknown value is absent; the last known one is not kept: see [`Known`].
 
 mod end;
 
@@ -21,19 +22,19 @@ use crate::metrics::PartitionMetrics;
 use crate::partition::Partition;
 use end::{Blocked, End};
 
-/// How often the lag is measured.
+/// The time between two measurements.
 const MEASURE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often the brokers are asked.
+/// The time between two requests to the brokers.
 const ASK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Longest wait for their answer. The client can't be closed meanwhile.
+/// The maximum wait for their answer. The client cannot be closed meanwhile.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
-/// For how long an end counts as known after it was fetched or looked up.
+/// The time for which an end is valid after it was fetched or looked up.
 const STALE_AFTER: Duration = Duration::from_secs(30);
 
-/// How often a partition that an open transaction blocks is warned of.
+/// The time between two warnings of a partition that an open transaction blocks.
 const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A measurement.
@@ -43,10 +44,10 @@ enum Known<T> {
     Unknown(Unknown),
 }
 
-/// Why there is no measurement.
+/// The reason that there is no measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unknown {
-    /// Nothing is committed, and it is not known where reading begins.
+    /// Nothing is committed, and the start of reading is not known.
     Position,
     /// The end was never fetched nor looked up.
     End,
@@ -74,7 +75,7 @@ impl Lag {
         }
     }
 
-    /// Publishes the lag of each partition where it is known, if it is time.
+    /// Publishes the lag of each partition, if known and if a measurement is due.
     pub(crate) fn measure<'a>(
         &mut self,
         client: &Arc<impl Client>,
@@ -103,10 +104,10 @@ impl Lag {
         }
     }
 
-    /// Waits for an answer that is still on its way, which has the client.
+    /// Waits for a pending answer, which holds a reference to the client.
     pub(crate) async fn finish(self) {
         if let Some(question) = self.question {
-            // Nobody wants to know any more.
+            // Nobody needs the answer any more.
             let _ = question.await;
         }
     }
@@ -127,7 +128,7 @@ impl Lag {
         }
     }
 
-    /// Asks for the ends that have not moved since this was done last.
+    /// Asks for the ends that have not moved since the last time.
     fn ask(&mut self, client: &Arc<impl Client>) {
         let wanted: Vec<_> = self
             .ends
@@ -141,17 +142,17 @@ impl Lag {
         let (sender, answer) = oneshot::channel();
         tokio::spawn(async move {
             let ends = ends(&client, wanted).await;
-            // Before the pump is told: closing needs the only reference.
+            // Before the pump is notified: closing needs the only reference.
             drop(client);
-            // Fails only when the pump is gone.
+            // Fails only if the pump has ended.
             let _ = sender.send(ends);
         });
         self.question = Some(answer);
     }
 }
 
-/// Publishes what is known of a partition. `has_seen`: its end was fetched or looked up
-/// since the last time.
+/// Publishes the lag of a partition. `has_seen`: its end was fetched or looked up since the
+/// last time.
 fn publish(partition: &Partition, end: &mut End, log_start: Option<i64>, has_seen: bool) {
     let metrics = &partition.metrics;
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -197,8 +198,8 @@ fn publish_blocked(partition: &Partition, metrics: &PartitionMetrics, end: &mut 
     }
 }
 
-/// Returns the messages between the committed offset and the end. What retention has
-/// deleted is none of them.
+/// Returns the number of messages between the committed offset and the end, without those that
+/// retention has deleted.
 fn lag(position: Option<i64>, end: Known<i64>, log_start: Option<i64>) -> Known<i64> {
     match (position, end) {
         (_, Known::Unknown(why)) => Known::Unknown(why),
@@ -210,9 +211,8 @@ fn lag(position: Option<i64>, end: Known<i64>, log_start: Option<i64>) -> Known<
     }
 }
 
-/// Returns the age of the oldest message that is not settled, in seconds: exactly while
-/// it is in flight, and 0 where there is none. A backlog of which nothing is read has an
-/// age that nobody knows.
+/// Returns the age of the oldest unsettled message, in seconds: exact while it is in flight,
+/// and 0 if there is none. The age of a backlog of which nothing is read is not known.
 fn time_lag(
     oldest: Option<i64>,
     in_flight: usize,
@@ -234,7 +234,7 @@ fn time_lag(
     }
 }
 
-/// What the brokers answer, as far as they do.
+/// Returns the brokers' answers, as far as they answer.
 async fn ends(
     client: &Arc<impl Client>,
     wanted: Vec<(TopicPartition, Edge)>,

@@ -1,9 +1,9 @@
-//! The last commit of what is handled, before partitions are given up or the group
-//! is left.
+//! The last commit of handled messages, before partitions are released or the consumer leaves
+//! its group.
 //!
-//! Where the group is between two generations the coordinator refuses a commit, and
-//! everything handled since the last one would come again elsewhere. So its answer is
-//! awaited, and it is sent again, while the client still takes part in the group.
+//! If the group is between two generations, the coordinator refuses a commit, and all messages
+//! that were handled since the previous one would come again elsewhere. So the runtime waits
+//! for its answer, and sends it again, while the client still takes part in the group.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,13 +18,13 @@ use crate::partition::Partition;
 use crate::rewind::{Rewind, rewinds};
 use crate::strategy::Strategy;
 
-/// Shortest and longest time for it. Brokers that are slow to answer get the longest,
-/// though the group waits meanwhile: what is not committed would be handled again. It
-/// is no longer, since with the brokers down it is in vain.
+/// The minimum and maximum time for it. Brokers that are slow to answer get the maximum,
+/// although the group waits meanwhile: uncommitted messages would be handled again. It is not
+/// longer, because it is useless while the brokers are down.
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// Commits that are still awaited.
+/// Commits without an answer.
 pub(crate) struct LastCommit {
     waiting: Vec<Waiting>,
     deadline: Instant,
@@ -36,8 +36,8 @@ struct Waiting {
 }
 
 impl LastCommit {
-    /// Asks for a commit of what is handled of each partition, unless the brokers
-    /// have it. At a stop, `left` is what the handlers left of the time for that.
+    /// Requests a commit of the handled messages of each partition, unless the brokers have it.
+    /// At a stop, `left` is the time that the handlers have left for it.
     pub(crate) fn start<'a, C: Client>(
         client: &C,
         commits: &mut Commits<C>,
@@ -69,7 +69,7 @@ impl LastCommit {
         }
     }
 
-    /// Whether every commit is answered, or the time is over.
+    /// Returns `true` if every commit is answered, or the time is over.
     pub(crate) fn is_over(&mut self) -> bool {
         self.waiting.retain_mut(Waiting::is_open);
         if self.waiting.is_empty() {
@@ -85,8 +85,8 @@ impl LastCommit {
     }
 }
 
-/// Sets the group back. Both offsets are set: the client would commit the stored one as it
-/// leaves the partition, if that were beyond the committed one.
+/// Sets the group back. Both offsets are set: otherwise the client would commit the stored one
+/// when it leaves the partition, if that is beyond the committed one.
 fn go_back<C: Client>(client: &C, commits: &mut Commits<C>, rewind: &Rewind) -> Waiting {
     rewind.log();
     let partition = &rewind.partition;
@@ -110,7 +110,7 @@ impl Waiting {
         match self.result.try_recv() {
             Err(TryRecvError::Empty) => return true,
             Ok(CommitResult::Failed(reason)) => self.warn(&reason),
-            // Another commit may have been as far before it was given up.
+            // Another commit may have covered it before the revocation.
             Ok(CommitResult::Revoked) if self.partition.uncommitted().is_some() => {
                 self.warn("the partition was lost first");
             }

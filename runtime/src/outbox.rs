@@ -1,8 +1,7 @@
 //! Records of messages that are handled and not committed yet.
 //!
-//! A record is produced in the transaction that commits its message, no sooner: what
-//! is produced in one that commits less would be produced again by whoever handles
-//! the message next.
+//! A record is produced in the transaction that commits its message, and not before: a record
+//! in a transaction that commits less would be produced again by the message's next handler.
 
 use std::collections::BTreeMap;
 
@@ -16,13 +15,13 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// Takes up what a message gave, or what a transaction did not commit of it.
+    /// Adds the records of a message, or those that a transaction did not commit.
     pub(crate) fn add(&mut self, offset: i64, produce: Vec<ProducerRecord>) {
         self.bytes += produce.iter().map(|record| record.weight()).sum::<usize>();
         self.records.entry(offset).or_default().extend(produce);
     }
 
-    /// Takes out the records of all messages that a commit covers, in their order.
+    /// Removes the records of all messages that a commit covers, in their order.
     pub(crate) fn take(&mut self, is_covered: impl Fn(i64) -> bool) -> Vec<(i64, ProducerRecord)> {
         let (covered, rest) = std::mem::take(&mut self.records)
             .into_iter()
@@ -38,7 +37,7 @@ impl Outbox {
         records
     }
 
-    /// Bytes that the records hold in memory.
+    /// Returns the bytes that the records hold in memory.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -1,4 +1,4 @@
-//! Answers to the group: taking partitions on and giving them up.
+//! Answers to the group: assignments and revocations.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,15 +20,15 @@ pub(crate) fn confirm(client: &impl Client, starts: &[StartOffset]) {
     }
 }
 
-/// Partitions that are being given up: no new messages of theirs are handed
-/// out, and those in flight have until the limit; then what is handled is committed.
+/// Partitions that are being revoked: no new messages are delivered, and those in flight have
+/// until the limit; then handled messages are committed.
 pub(crate) struct Revocation {
     named: Vec<TopicPartition>,
     partitions: Vec<Arc<Partition>>,
     lost: bool,
-    /// Until when messages in flight are waited for.
+    /// The time until which the revocation waits for messages in flight.
     deadline: Instant,
-    /// Begun once none is waited for.
+    /// Started when it no longer waits.
     last_commit: Option<LastCommit>,
 }
 
@@ -48,13 +48,13 @@ impl Revocation {
         }
     }
 
-    /// Messages in flight are no longer waited for.
+    /// Ends the wait for messages in flight.
     pub(crate) fn end_drain(&mut self) {
         self.deadline = self.deadline.min(Instant::now());
     }
 
-    /// Goes on as far as it can. Whether nothing is in flight any more, or the limit
-    /// has passed, and what is handled is committed, or can't be. `left` is as in
+    /// Advances as far as possible. Returns `true` if no message is in flight any more, or the
+    /// limit has passed, and handled messages are committed, or cannot be. `left` is as in
     /// [`LastCommit::start`].
     pub(crate) fn advance<C: Client>(
         &mut self,
@@ -67,7 +67,7 @@ impl Revocation {
         if !idle && Instant::now() < self.deadline {
             return false;
         }
-        // They may have been lost while the messages in flight were waited for.
+        // The partitions may have been lost during the wait for messages in flight.
         if self.lost || client.is_assignment_lost() {
             return true;
         }
@@ -77,7 +77,7 @@ impl Revocation {
         last_commit.is_over()
     }
 
-    /// Ends what is still in flight and gives the partitions up.
+    /// Abandons messages that are still in flight, and releases the partitions.
     pub(crate) fn complete(self, client: &impl Client, metrics: &Metrics) {
         for partition in &self.partitions {
             partition.revoke();
@@ -89,8 +89,8 @@ impl Revocation {
 }
 
 /// Puts partitions of which an end or an error was read last back to their positions, before
-/// something that paused them resumes them. librdkafka (2.12) counts such a report in a batch
-/// as a message: reading would resume behind it, past a message that nobody has read.
+/// they are resumed from a pause. librdkafka (2.12) counts such a report in a batch as a
+/// message: reading would resume after it, past a message that was not read.
 pub(crate) fn put_back<'a>(
     client: &impl Client,
     partitions: impl Iterator<Item = &'a Arc<Partition>>,

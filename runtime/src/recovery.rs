@@ -1,9 +1,9 @@
-//! Looks up where to continue in partitions whose position the brokers refuse.
+//! Looks up the offsets at which partitions continue whose position the brokers refuse.
 //!
-//! A client stops reading such a partition. Here the log's bounds are looked up, again and
-//! again until they are found, and `positions` decides; the pump restarts the partition.
-//! The ids of the topics are compared too: a topic that was created again may have grown
-//! beyond the position, and then nothing is refused.
+//! A client stops reading such a partition. This module looks up the log's bounds, repeatedly
+//! until they are found, and `positions` decides; the pump restarts the partition. It also
+//! compares the ids of the topics: a topic that was created again may have grown beyond the
+//! position, and then nothing is refused.
 
 #[cfg(test)]
 mod tests;
@@ -29,19 +29,19 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
-/// How often partitions that were restarted are attached until something comes.
+/// The time between two attachments of restarted partitions until a message or report comes.
 const ATTACH_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The maximum time for that: of a partition without messages nothing may come.
+/// The maximum time for that: a partition without messages may report nothing.
 const RESTART_LIMIT: Duration = Duration::from_secs(10);
 
-/// The maximum wait at a stop for answers on their way.
+/// The maximum wait at a stop for pending answers.
 const FINISH_LIMIT: Duration = Duration::from_secs(10);
 
-/// How often the ids of the topics are compared.
+/// The time between two comparisons of the topics' ids.
 const COMPARE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Partitions that wait for a decision on where to continue.
+/// Partitions that wait for the decision at which offset they continue.
 pub(crate) struct Recovery {
     policy: Policy,
     wake: Arc<Notify>,
@@ -51,7 +51,7 @@ pub(crate) struct Recovery {
     retry_at: Instant,
     comparison: Option<Comparison>,
     compare_at: Instant,
-    /// Restarted, and nothing has come since.
+    /// Partitions that were restarted and have reported nothing since.
     restarted: Vec<Arc<Partition>>,
     restarted_at: Instant,
     attach_at: Instant,
@@ -61,7 +61,7 @@ type Ids = Vec<(String, TopicId)>;
 
 /// A look-up of the ids of topics.
 struct Comparison {
-    /// The partitions that it is for. Those that are revoked meanwhile have yet to commit.
+    /// The partitions that need it. Those that are revoked meanwhile must still commit.
     partitions: Vec<Arc<Partition>>,
     ids: oneshot::Receiver<Ids>,
 }
@@ -71,30 +71,30 @@ struct Stopped {
     refused: OutOfRange,
 }
 
-/// What the look-up of one partition needs. It holds no partition: those keep the client
-/// from closing.
+/// The input of the look-up of one partition. It does not hold the partition, which would keep
+/// the client from closing.
 struct Question {
     partition: TopicPartition,
     position: Option<i64>,
     refused: OutOfRange,
     topic_id: Option<TopicId>,
-    /// Whether the position is one of the topic with that id.
+    /// Is `true` if the position belongs to the topic with that id.
     is_identified: bool,
 }
 
-/// What the look-up of one partition found.
+/// The result of the look-up of one partition.
 struct Answer {
     partition: TopicPartition,
     found: Result<Found, LookUpError>,
 }
 
-/// Where a partition continues.
+/// The decision for a partition.
 pub(crate) enum Found {
-    /// It had a position.
+    /// The partition continues from a position.
     Resumed(Resumption, Incarnation),
-    /// It had none, and begins.
+    /// The partition had no position, and begins.
     Begun(Beginning),
-    /// The consumer is to end.
+    /// The consumer must end.
     Refused(Lost),
 }
 
@@ -116,19 +116,20 @@ impl Recovery {
         }
     }
 
-    /// Notes a partition that is not read any more.
+    /// Notes a partition that is no longer read.
     pub(crate) fn note(&mut self, partition: Arc<Partition>, refused: OutOfRange) {
         let name = partition.name();
         self.stopped.insert(name, Stopped { partition, refused });
         self.wake.notify_one();
     }
 
-    /// Has partitions restarted at their positions later: the client did not do it now.
+    /// Requests a later restart of partitions at their positions: the client could not do it
+    /// now.
     pub(crate) fn retry(&mut self, partitions: impl Iterator<Item = Arc<Partition>>) {
         self.retry_at = Instant::now() + self.wait;
         self.wait = (self.wait * 2).min(MAX_WAIT);
         let refused = OutOfRange {
-            // Before all positions, so none is lost.
+            // It is before all positions, so none is lost.
             position: Some(-1),
             departs_at: None,
         };
@@ -137,7 +138,7 @@ impl Recovery {
         }
     }
 
-    /// Has the ids of the topics compared soon: partitions were assigned.
+    /// Requests an early comparison of the topics' ids: partitions were assigned.
     pub(crate) fn compare_soon(&mut self) {
         self.compare_at = Instant::now();
     }
@@ -152,15 +153,15 @@ impl Recovery {
         self.attach_at = Instant::now();
     }
 
-    /// Notes that something of a partition has come.
+    /// Notes that a message or report of a partition has come.
     pub(crate) fn note_arrival(&mut self, partition: &Arc<Partition>) {
         if !self.restarted.is_empty() {
             self.restarted.retain(|it| !Arc::ptr_eq(it, partition));
         }
     }
 
-    /// Returns the partitions whose messages are to be sent to the fetcher again.
-    /// librdkafka (2.12) forgets where to send them at some moment after a restart.
+    /// Returns the partitions whose messages must be sent to the fetcher again. librdkafka
+    /// (2.12) forgets where to send them some time after a restart.
     pub(crate) fn unattached(&mut self, assignment: &Assignment) -> &[Arc<Partition>] {
         if self.restarted_at.elapsed() > RESTART_LIMIT {
             self.restarted.clear();
@@ -173,12 +174,12 @@ impl Recovery {
         &self.restarted
     }
 
-    /// Returns how soon there is something to do again.
+    /// Returns the time until there is something to do.
     pub(crate) fn wait(&self) -> Option<Duration> {
         (!self.restarted.is_empty()).then_some(ATTACH_INTERVAL)
     }
 
-    /// Returns the partitions for which it is known where they continue.
+    /// Returns the partitions with a decision.
     pub(crate) fn advance<C: Client>(
         &mut self,
         client: &Arc<C>,
@@ -196,9 +197,9 @@ impl Recovery {
         found
     }
 
-    /// Waits for answers on their way, which have the client.
+    /// Waits for pending answers, which hold references to the client.
     pub(crate) async fn finish(self) {
-        // Nobody wants to know any more.
+        // Nobody needs the answers any more.
         let answers = async {
             if let Some(look_up) = self.look_up {
                 let _ = look_up.await;
@@ -267,18 +268,17 @@ impl Recovery {
         let (sender, answer) = oneshot::channel();
         tokio::spawn(async move {
             let answers = look_up(&client, questions, policy).await;
-            // Before the pump is told: closing needs the only reference.
+            // Before the pump is notified: closing needs the only reference.
             drop(client);
-            // Fails only when the pump is gone.
+            // Fails only if the pump has ended.
             let _ = sender.send(answers);
             wake.notify_one();
         });
         self.look_up = Some(answer);
     }
 
-    /// Takes the ids of the topics, once they are known, and compares them with those that
-    /// partitions were assigned by. During a rebalance and at a stop too: the last commits
-    /// name the topic.
+    /// Takes the ids of the topics, once known, and compares them with the ids at the
+    /// assignment. During a rebalance and at a stop too: the last commits name the topic.
     pub(crate) fn take_ids(&mut self, assignment: &Assignment) {
         let Some(comparison) = &mut self.comparison else {
             return;
@@ -290,14 +290,14 @@ impl Recovery {
         let partitions = std::mem::take(&mut comparison.partitions);
         self.comparison = None;
         self.note_recreated(&ids, &partitions, assignment);
-        // The second answer tells that the first was right.
+        // The second answer confirms the first.
         let is_new = |it: &Arc<Partition>| !it.is_identified() && it.topic_id().is_some();
         if partitions.iter().any(is_new) {
             self.compare_at = Instant::now() + REFUSED_BY;
         }
     }
 
-    /// Asks for the ids of the topics, where that is due.
+    /// Asks for the ids of the topics, if that is due.
     fn compare<C: Client>(&mut self, client: &Arc<C>, assignment: &Assignment) {
         let is_due = self.comparison.is_none() && Instant::now() >= self.compare_at;
         if !is_due || assignment.len() == 0 {
@@ -310,7 +310,7 @@ impl Recovery {
         tokio::spawn(async move {
             let ids = topic_ids(&client, topics).await;
             drop(client);
-            // Fails only when the pump is gone.
+            // Fails only if the pump has ended.
             let _ = sender.send(ids);
             wake.notify_one();
         });

@@ -1,10 +1,11 @@
-//! Where the group goes back to when a consumer with `commit: Read` ends by a failure.
+//! The offset to which the group goes back when a consumer with `commit: Read` ends with an
+//! error.
 //!
-//! librdkafka commits what was read, periodically and once more when the client closes.
-//! With [`Strategy::Read`] the committed offset may therefore be past the message that
-//! ended the consumer, and past whatever else was read and not settled. Before the client
-//! closes, each partition with unsettled messages is rewound: the group's offset goes back
-//! to the lowest of them, which is the one place where a committed offset falls.
+//! librdkafka commits read messages, periodically and once more when the client closes. With
+//! [`Strategy::Read`] the committed offset may therefore be past the message that ended the
+//! consumer, and past other messages that were read and not settled. Before the client closes,
+//! each partition with unsettled messages is rewound: the group's offset goes back to the
+//! lowest of them. This is the only place where a committed offset falls.
 
 use std::sync::Arc;
 
@@ -14,13 +15,13 @@ use crate::strategy::Strategy;
 /// A partition whose committed offset must be set before the client closes.
 pub(crate) struct Rewind {
     pub(crate) partition: Arc<Partition>,
-    /// The lowest unsettled offset, where the group reads on.
+    /// The lowest unsettled offset, from which the group continues.
     pub(crate) offset: i64,
 }
 
-/// Returns the rewinds that a consumer needs which ends by a failure, in the order of the
-/// partitions' names. There are none where only settled messages are committed anyway, nor
-/// for partitions that were revoked: those have other owners.
+/// Returns the rewinds of a consumer that ends with an error, in the order of the partitions'
+/// names. There are none if only settled messages are committed anyway, nor for revoked
+/// partitions, which have other owners.
 pub(crate) fn rewinds<'a>(
     partitions: impl IntoIterator<Item = &'a Arc<Partition>>,
     strategy: Strategy,

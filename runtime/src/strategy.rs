@@ -1,19 +1,19 @@
-//! What is committed, and by whom.
+//! The strategy of commits: which offsets, and when.
 
 use penstock_crds::spec::Commit;
 use penstock_crds::validate::{ConsumeMode, ValidatedConsumer};
 
-/// What is committed, and by whom.
+/// The strategy of commits: which offsets, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Strategy {
-    /// librdkafka, whatever was read.
+    /// librdkafka commits read messages.
     Read,
-    /// The pump, by the clock: what is handled, and what is beyond.
+    /// The pump commits handled messages and the gaps periodically.
     Handled,
-    /// The pump, by the clock: what is handled and what is beyond, in one transaction
-    /// with what was produced for it.
+    /// The pump commits handled messages and the gaps periodically, in one transaction with
+    /// their records.
     Transaction,
-    /// The pump, each message once it is handled.
+    /// The pump commits each message after it is handled.
     EachMessage,
 }
 
@@ -31,8 +31,8 @@ impl From<&ValidatedConsumer> for Strategy {
 }
 
 impl Strategy {
-    /// Whether a message that is given up comes again: nothing is committed
-    /// before it is handled.
+    /// Returns `true` if an abandoned message comes again: nothing is committed before it is
+    /// handled.
     pub(crate) fn redelivers(self) -> bool {
         self != Self::Read
     }

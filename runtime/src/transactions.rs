@@ -1,7 +1,7 @@
-//! The transactional producer: it writes what handlers gave, and commits offsets with it.
+//! The transactional producer: it produces the records of handlers, and commits their offsets.
 //!
-//! librdkafka's transaction calls wait for the brokers, so the producer has a thread of
-//! its own. It is given one transaction at a time, and says how that ended.
+//! librdkafka's transaction calls block until the brokers answer, so the producer has a
+//! dedicated thread. It executes one transaction at a time, and reports its end.
 //!
 //! ```text
 //! pump ─ records, offsets, generation ─► thread ─► begin, produce, offsets, commit
@@ -9,9 +9,9 @@
 //!  └────────── how it ended ◄───────────────┘
 //! ```
 //!
-//! Zombies are fenced twice. The group's generation goes with the offsets, so that the
-//! coordinator refuses those of a consumer that lost its partitions (KIP-447); and a
-//! process with the same transactional id ends what its predecessor left open.
+//! Zombies are fenced twice. The group's generation is sent with the offsets, so that the
+//! coordinator refuses the offsets of a consumer that lost its partitions (KIP-447). And a
+//! process with the same transactional id aborts the open transaction of its predecessor.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -41,21 +41,22 @@ mod producer;
 mod reports;
 mod step;
 
-/// Longest time for the brokers to know the transactional id, for which they wait for
-/// what a predecessor left open; to take a transaction's offsets; and to end it. Who takes
-/// the partitions on, and readers, wait for that end; a new process brings it about.
+/// The maximum time for each of three answers: to the transactional id, for which the brokers
+/// first end a predecessor's transaction; to a transaction's offsets; and to its end. The next
+/// owners of the partitions and the consumers of the records wait for that end; a new process
+/// brings it about.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
-/// Longest wait in one call; it goes on in the next.
+/// The maximum wait in one call; the next call continues it.
 const STEP: Duration = Duration::from_secs(2);
 
-/// How long one look for reports of delivery takes.
+/// The duration of one poll for delivery reports.
 const POLL: Duration = Duration::from_millis(1);
 
-/// How often an idle producer serves what it has to tell.
+/// The time between two polls of an idle producer.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// Why there is no transactional producer.
+/// The error of creating the transactional producer.
 #[derive(Debug, Error)]
 pub enum TransactionsError {
     /// librdkafka refused the configuration.
@@ -68,7 +69,7 @@ pub enum TransactionsError {
     Refused {
         /// The transactional id.
         id: String,
-        /// What Kafka said.
+        /// The error from Kafka.
         reason: String,
     },
     /// The thread could not be started.
@@ -76,15 +77,15 @@ pub enum TransactionsError {
     Thread(#[from] std::io::Error),
 }
 
-/// What is done in one transaction.
+/// The content of one transaction.
 pub(crate) struct Transaction<M> {
     pub(crate) records: Vec<Covered>,
     pub(crate) offsets: Vec<(Arc<Partition>, CommitPoint)>,
-    /// The generation of the group by which the partitions are ours.
+    /// The group's generation in which this process owns the partitions.
     pub(crate) group: M,
 }
 
-/// A record, and the message whose handler gave it.
+/// A record, and the message for which a handler returned it.
 pub(crate) struct Covered {
     /// Number of the partition in the transaction.
     pub(crate) partition: usize,
@@ -92,24 +93,23 @@ pub(crate) struct Covered {
     pub(crate) record: ProducerRecord,
 }
 
-/// How a transaction ended, and its records.
+/// The end of a transaction, and its records.
 pub(crate) struct Outcome {
     pub(crate) records: Vec<Covered>,
     pub(crate) result: Result<(), Refusal>,
 }
 
-/// Why a transaction did not commit.
+/// The reason that a transaction did not commit.
 #[derive(Debug)]
 pub(crate) enum Refusal {
-    /// Nothing of it happened; another may commit.
+    /// The transaction had no effect; it may be repeated.
     Aborted(RDKafkaErrorCode),
-    /// Nothing of it happened: this record, by its place, can't be produced.
+    /// The transaction had no effect: the record at this index cannot be produced.
     Record {
         place: usize,
         code: RDKafkaErrorCode,
     },
-    /// Whether it happened is known to the brokers alone, and the producer is of no
-    /// more use.
+    /// Only the brokers know the result, and the producer cannot be used any more.
     Fatal(String),
 }
 
@@ -122,27 +122,28 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Gives transactions to the producer's thread, which ends when this is dropped.
+/// Sends transactions to the producer's thread, which ends when this is dropped.
 pub(crate) struct Transactions {
     jobs: mpsc::Sender<Job>,
     steps: Arc<Steps>,
 }
 
-/// A transaction for the producer's thread, and where its end is reported.
+/// A transaction for the producer's thread, and the receiver of its end.
 type Job = (Transaction<ConsumerGroupMetadata>, oneshot::Sender<Outcome>);
 
-/// How to reach Kafka, and as whom.
+/// The connection to Kafka, and the transactional id.
 pub(crate) struct Identity<'a> {
     /// librdkafka properties.
     pub(crate) connection: &'a BTreeMap<String, String>,
     /// The transactional id.
     pub(crate) id: String,
-    /// Where the access token is, for OAUTHBEARER.
+    /// The file of the access token, for OAUTHBEARER.
     pub(crate) oauth_token: Option<PathBuf>,
 }
 
 impl Transactions {
-    /// A producer that the brokers know. `wake` is notified of each end of a transaction.
+    /// Starts a producer, and waits until the brokers accept it. `wake` is notified at each end
+    /// of a transaction.
     pub(crate) async fn start(
         identity: Identity<'_>,
         wake: Arc<Notify>,
@@ -181,7 +182,7 @@ impl Transactions {
 impl Transactional<ConsumerGroupMetadata> for Transactions {
     fn begin(&self, transaction: Transaction<ConsumerGroupMetadata>) -> oneshot::Receiver<Outcome> {
         let (reply, outcome) = oneshot::channel();
-        // Fails only when the thread is gone, which the receiver tells.
+        // Fails only if the thread has ended, which the receiver reports.
         let _ = self.jobs.send((transaction, reply));
         outcome
     }
@@ -212,10 +213,10 @@ impl Worker {
         })
     }
 
-    /// Has the brokers end what a predecessor left open, and fence it.
+    /// Lets the brokers abort the open transaction of a predecessor, and fence it.
     fn introduce(&self, given_up: &dyn Fn() -> bool) -> Result<(), String> {
         self.steps.enter(Step::Introduction);
-        // A login by token is served first.
+        // Serves a login by token first.
         self.producer.poll(POLL);
         let known = self.persist(given_up, |limit| self.producer.init_transactions(limit));
         self.steps.enter(Step::Idle);
@@ -240,12 +241,12 @@ impl Worker {
         }
     }
 
-    /// Commits a transaction, unless a record of it can't be produced. It is left open if
+    /// Commits a transaction, unless one of its records cannot be produced. Leaves it open if
     /// it is `given_up`.
     ///
-    /// A record that is refused aborts it. Where its batch was refused, it is begun again
-    /// with the batch's records one by one, to find the one that is meant. A dead letter
-    /// that is refused is replaced by its stub, so that its message can be committed.
+    /// A refused record aborts the transaction. If its batch was refused, the transaction is
+    /// repeated with the records of the batch one by one, to find the refused one. A refused
+    /// dead letter is replaced by its stub, so that its message can be committed.
     fn run(
         &mut self,
         transaction: &mut Transaction<ConsumerGroupMetadata>,
@@ -267,13 +268,14 @@ impl Worker {
             } else {
                 return ended;
             }
-            // After a refused record librdkafka's (2.12) purges those of the next transaction.
+            // After a refused record, librdkafka's producer (2.12) purges the records of the
+            // next transaction.
             self.renew(given_up)?;
         }
     }
 
-    /// One transaction from its begin to its end, with these records in batches of their
-    /// own. Also returns the records that were refused together.
+    /// Executes one transaction, with the records `alone` in batches of one. Also returns
+    /// the records that were refused together.
     fn attempt(
         &mut self,
         transaction: &Transaction<ConsumerGroupMetadata>,
@@ -290,7 +292,7 @@ impl Worker {
             self.steps.enter(Step::Commit);
             self.persist(given_up, |limit| self.producer.commit_transaction(limit))
         });
-        // Before the producer is perhaps another.
+        // Read before the producer may be replaced.
         let batch = self.producer.context().refused_together();
         if let Err(Refusal::Aborted(_) | Refusal::Record { .. }) = &committed
             && let Err(refusal) = self.abort(given_up)
@@ -300,7 +302,7 @@ impl Worker {
         (committed, batch)
     }
 
-    /// Everything but the commit.
+    /// Executes all steps but the commit.
     fn fill(
         &self,
         transaction: &Transaction<ConsumerGroupMetadata>,
@@ -329,7 +331,7 @@ impl Worker {
         self.deliver()
     }
 
-    /// Waits until every record so far is delivered, or one is not.
+    /// Waits until all records are delivered, or one is refused.
     fn deliver(&self) -> Result<(), Refusal> {
         // `flush` would take a tenth of a second whenever it has to wait.
         while self.producer.in_flight_count() > 0 {
@@ -342,7 +344,7 @@ impl Worker {
     fn send(&self, place: usize, record: &ProducerRecord) -> Result<(), Refusal> {
         let bytes = record.payload.as_ref().map_or(0, Vec::len);
         if bytes > BUFFER_BYTES {
-            // There would never be room for it.
+            // The buffer would never have room for it.
             let topic = &record.topic;
             tracing::error!(
                 topic,
@@ -390,8 +392,8 @@ impl Worker {
 
     fn abort(&mut self, given_up: &dyn Fn() -> bool) -> Result<(), Refusal> {
         self.steps.enter(Step::Abort);
-        // librdkafka waits for what is in flight, and reports of it need polling. Were
-        // that purged too, later records would seem to have lost their predecessors.
+        // librdkafka waits for records in flight, and their reports need polling. If they were
+        // purged too, later records would appear to lack their predecessors.
         self.producer.purge(PurgeConfig::default().queue());
         while self.producer.in_flight_count() > 0 {
             self.producer.poll(POLL);
@@ -409,18 +411,17 @@ impl Worker {
         }
     }
 
-    /// Another producer takes over and ends what is open, as one does that comes after a
-    /// crash. The coordinator has ended a transaction by itself that was open for too
-    /// long, or does not know of it after a crash of its own; librdkafka's producer is of
-    /// no more use then. Who else might be at work is fenced by the group's generation.
+    /// Replaces the producer by another, which aborts the open transaction, as after a crash.
+    /// The coordinator aborts a transaction that was open for too long, and forgets one after a
+    /// crash of its own; librdkafka's producer cannot be used after either. Other processes are
+    /// fenced by the group's generation.
     fn renew(&mut self, given_up: &dyn Fn() -> bool) -> Result<(), Refusal> {
         let producer = start(&self.config, self.oauth_token.clone());
         self.producer = producer.map_err(fatal)?;
         self.introduce(given_up).map_err(Refusal::Fatal)
     }
 
-    /// Calls until the brokers have answered, within limits, or nobody wants to know any
-    /// more.
+    /// Repeats a call until the brokers have answered, within limits, or until it is given up.
     fn persist(
         &self,
         given_up: &dyn Fn() -> bool,
@@ -443,7 +444,7 @@ impl Worker {
     }
 }
 
-/// Whether the same call is to be made again.
+/// Returns `true` if the same call should be repeated.
 fn is_retriable(error: &KafkaError) -> bool {
     match error {
         KafkaError::Transaction(error) => error.is_retriable() && !error.is_fatal(),

@@ -1,4 +1,4 @@
-//! Commits that go out together, in one transaction with what was produced.
+//! Commits that are sent together, in one transaction with produced records.
 
 use std::sync::Arc;
 
@@ -12,24 +12,24 @@ use crate::partition::Partition;
 use crate::produce::Outgoing as _;
 use crate::transactions::{Covered, Outcome, Refusal, Transaction};
 
-/// A transaction that is with the brokers.
+/// A transaction in flight.
 pub(super) struct OpenTransaction {
     partitions: Vec<Arc<Partition>>,
     outcome: oneshot::Receiver<Outcome>,
 }
 
-/// How a transaction ended.
+/// The end of a transaction.
 pub(crate) enum TransactionEnd {
-    /// With so many records.
+    /// The transaction was committed, with this number of records.
     Committed(usize),
-    /// Nothing of it happened, and another follows.
+    /// The transaction had no effect, and another follows.
     Aborted,
-    /// The consumer must end.
+    /// The transaction failed, and the consumer must end.
     Failed(String),
 }
 
 impl<C: Client> Commits<C> {
-    /// Sends what is due, of all partitions at once, unless a transaction is open.
+    /// Sends the due commits of all partitions together, unless a transaction is open.
     pub(super) fn begin_transaction(&mut self, client: &C) {
         if self.open.is_some() || !self.waiting.iter().any(Waiting::is_due) {
             return;
@@ -68,7 +68,7 @@ impl<C: Client> Commits<C> {
         }
     }
 
-    /// Lets what is due wait for a while.
+    /// Postpones due commits.
     fn postpone(&mut self) {
         let again = Instant::now() + RETRY_WAIT;
         for waiting in self.waiting.iter_mut().filter(|waiting| waiting.is_due()) {
@@ -76,13 +76,13 @@ impl<C: Client> Commits<C> {
         }
     }
 
-    /// How the open transaction ended, once it has. Records that were not committed go
-    /// back to where they were.
+    /// Returns the end of the open transaction, once it has ended. Returns records that were
+    /// not committed to their outboxes.
     pub(crate) fn end_transaction(&mut self) -> Option<TransactionEnd> {
         let open = self.open.as_mut()?;
         let outcome = match open.outcome.try_recv() {
             Ok(outcome) => outcome,
-            // It may be in a call that does not come back.
+            // The thread may be in a call that does not return.
             Err(TryRecvError::Empty) => unknown(self.transactions.as_ref()?.watch()?),
             Err(TryRecvError::Closed) => unknown("its thread has ended".into()),
         };
@@ -119,7 +119,7 @@ impl<C: Client> Commits<C> {
     }
 }
 
-/// The end of a transaction of which nothing more can be known.
+/// Returns the end of a transaction with an unknown result.
 fn unknown(reason: String) -> Outcome {
     Outcome {
         records: Vec::new(),
@@ -152,8 +152,8 @@ fn judge(refusal: &Refusal, records: &[Covered], partitions: &[Arc<Partition>]) 
     }
 }
 
-/// Answers to a record or a commit that follow from what happened to the transaction,
-/// and need not come again with another.
+/// Returns `true` for answers to a record or a commit that follow from the end of the
+/// transaction, and need not come again in another.
 fn is_undone(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,

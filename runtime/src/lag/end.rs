@@ -1,4 +1,4 @@
-//! What is known of a partition's end.
+//! The known state of a partition's end.
 
 use std::time::Duration;
 
@@ -9,23 +9,23 @@ use super::{Known, STALE_AFTER, Unknown};
 /// The end of a partition.
 #[derive(Default)]
 pub(super) struct End {
-    /// The high watermark by the last fetch.
+    /// The high watermark of the last fetch.
     fetched: Option<i64>,
-    /// What the brokers answered since that moved: the end that can be read.
+    /// The brokers' answer since that moved: the end that can be read.
     looked_up: Option<i64>,
-    /// When the end was last fetched or looked up.
+    /// The time at which the end was last fetched or looked up.
     seen: Option<Instant>,
-    /// Whether an answer came since this was last asked.
+    /// Is `true` if an answer came since the last check.
     is_answered: bool,
     /// The offset that is read next.
     position: Option<i64>,
-    /// The fetch and the position when the brokers were asked before.
+    /// The fetched end and the position at the last request to the brokers.
     asked_at: Option<(Option<i64>, Option<i64>)>,
     blocked: Option<Blocked>,
     warned: Option<Instant>,
 }
 
-/// A position behind which an open transaction lies.
+/// A position after which an open transaction lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Blocked {
     pub(super) offset: i64,
@@ -33,8 +33,8 @@ pub(super) struct Blocked {
 }
 
 impl End {
-    /// Notes what the client knows without asking. Returns `true` if the end was fetched
-    /// or looked up since the last time.
+    /// Notes the client's state, without a request. Returns `true` if the end was fetched or
+    /// looked up since the last time.
     pub(super) fn see(
         &mut self,
         fetched: Option<i64>,
@@ -63,7 +63,7 @@ impl End {
         self.looked_up = Some(end);
         self.seen = Some(now);
         self.is_answered = true;
-        // All that can be read was read, and there is more.
+        // Everything that can be read was read, and there is more.
         let is_blocked = self.position == Some(end) && self.fetched.is_some_and(|it| it > end);
         if !is_blocked {
             self.blocked = None;
@@ -76,9 +76,8 @@ impl End {
         }
     }
 
-    /// Returns `true` if the brokers are to be asked: neither the end nor the position has
-    /// moved since that was last considered, or just the position has not, and there is
-    /// more behind it.
+    /// Returns `true` if the brokers should be asked: neither the end nor the position has
+    /// moved since the last check, or only the position has not, and there is more after it.
     pub(super) fn is_to_ask(&mut self) -> bool {
         let current = (self.fetched, self.position);
         let before = self.asked_at.replace(current);
@@ -96,12 +95,12 @@ impl End {
         }
     }
 
-    /// Returns where an open transaction keeps the partition from being read.
+    /// Returns the position at which an open transaction blocks the partition.
     pub(super) fn blocked(&self) -> Option<Blocked> {
         self.blocked
     }
 
-    /// Returns `true` once an interval if the partition is blocked for longer than that.
+    /// Returns `true` once in each interval if the partition is blocked for longer than that.
     pub(super) fn warns(&mut self, now: Instant, interval: Duration) -> bool {
         let last = self.warned.or(self.blocked.map(|it| it.since));
         let is_due = last.is_some_and(|last| now.duration_since(last) >= interval);
