@@ -1,14 +1,13 @@
-//! Which offsets of one partition may be committed.
+//! The offsets of one partition, and which of them may be committed.
 //!
-//! Offsets arrive in rising order, perhaps with gaps (compaction,
-//! transactions), and settle in any order. What may be committed is the end of
-//! the settled prefix: everything below it is handled, skipped or
-//! dead-lettered. Only what is not settled is kept, so the memory is bounded by
-//! the messages in flight, however far the others run ahead of a slow one.
+//! Offsets arrive in rising order, perhaps with gaps (compaction, transactions), and settle in
+//! any order. The offset that may be committed is the end of the settled prefix: all messages
+//! below it are handled, skipped or dead-lettered. Only unsettled messages are kept, so the
+//! messages in flight bound the memory, however far later messages advance beyond a slow one.
 //!
-//! A tracker may begin with what an earlier owner of the partition knew beyond
-//! its committed offset, see [`Gaps`]: what was settled then is not handed out
-//! again, and attempts are counted on.
+//! A tracker may begin with the state of an earlier owner of the partition beyond its committed
+//! offset, see [`Gaps`]: messages that were settled are not delivered again, and attempts
+//! continue to count.
 
 #[cfg(test)]
 mod model;
@@ -23,35 +22,38 @@ use crate::gaps::Gaps;
 /// The offsets of one partition, from its assignment to its revocation.
 #[derive(Debug, Default)]
 pub struct OffsetTracker {
-    /// Delivered and not settled, by rising offsets, each with its time.
+    /// Messages that are delivered and unsettled, by rising offsets, with their times.
     in_flight: VecDeque<(i64, Option<i64>)>,
-    /// Given up. The lowest holds the commit back for good.
+    /// Abandoned messages. The lowest one holds the commit back permanently.
     abandoned: BTreeSet<i64>,
-    /// The position: one past the highest offset delivered, or reached without.
+    /// The position: one past the highest delivered offset, or an offset that was reached
+    /// without a message.
     next: Option<i64>,
     /// The position that was reached without a message before it.
     reached: Option<i64>,
-    /// Attempts that failed, of messages that are not settled.
+    /// Failed attempts at unsettled messages.
     attempts: BTreeMap<i64, u32>,
-    /// What an earlier owner knew; gone once all of it was delivered.
+    /// The state of an earlier owner; `None` after all its messages were delivered.
     inherited: Option<Gaps>,
-    /// The leader epoch of the record read last, where it is known.
+    /// The leader epoch of the last record, if known.
     leader_epoch: Option<i32>,
 }
 
-/// Where the log departs from what an earlier owner of the partition knew.
+/// The point at which the log departs from the state of an earlier owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Departure {
-    /// What was known of this offset and those behind it is void.
+    /// The state of this offset and later ones is void.
     pub offset: i64,
-    /// The leader epoch of the record there. Texts with a lower one speak of the log before.
+    /// The leader epoch of the record at the offset. Texts with a lower epoch describe the
+    /// earlier log.
     pub leader_epoch: i32,
-    /// Messages that the earlier owner read there and did not settle. They are gone.
+    /// The number of messages that the earlier owner read from there on and did not settle.
+    /// They are lost.
     pub unsettled: u64,
 }
 
 impl Departure {
-    /// Returns what counts of a text that was committed.
+    /// Returns the valid part of a committed text.
     pub fn keep(self, known: Gaps) -> Gaps {
         let is_before = known.leader_epoch().is_none_or(|it| it < self.leader_epoch);
         if is_before {
@@ -62,20 +64,20 @@ impl Departure {
     }
 }
 
-/// What a message that was taken from Kafka is.
+/// The state of a message from Kafka.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivered {
-    /// To be handled.
+    /// The message must be handled.
     New,
-    /// To be handled, and what was known of the partition no longer counts: the
-    /// client was sent back, because the topic was truncated or made anew.
+    /// The message must be handled, and the state of the partition is void: the client was sent
+    /// back, because the topic was truncated or created again.
     SentBack,
-    /// Settled by an earlier owner, and so here.
+    /// An earlier owner has settled the message.
     AlreadyHandled,
 }
 
 impl OffsetTracker {
-    /// A tracker that goes on from what an earlier owner knew.
+    /// Creates a tracker that continues from the state of an earlier owner.
     pub fn resume(gaps: Gaps) -> Self {
         Self {
             attempts: gaps.attempts().iter().copied().collect(),
@@ -84,8 +86,8 @@ impl OffsetTracker {
         }
     }
 
-    /// Notes that all below this offset was read, messages or not: it is where reading
-    /// begins, or the end of the partition.
+    /// Notes that everything below this offset was read, with or without messages: reading
+    /// begins there, or it is the end of the partition.
     pub fn reach(&mut self, offset: i64) {
         if self.next.is_some_and(|next| offset < next) {
             return;
@@ -99,8 +101,8 @@ impl OffsetTracker {
     }
 
     /// Notes that records have this leader epoch from an offset on, which is about to be
-    /// delivered. Returns where the log departs from what an earlier owner knew, if it does
-    /// so there: of the messages that the earlier owner speaks of, none has a higher epoch.
+    /// delivered. Returns the point at which the log departs from an earlier owner's state, if
+    /// that is here: none of the earlier owner's messages has a higher epoch.
     pub fn read_epoch(&mut self, offset: i64, leader_epoch: i32) -> Option<Departure> {
         self.leader_epoch = Some(leader_epoch);
         let gaps = self.inherited.as_ref()?;
@@ -113,7 +115,7 @@ impl OffsetTracker {
         let kept = gaps.until(offset);
         let read = self.next.unwrap_or(kept.base());
         self.inherited = (kept.horizon() > read).then_some(kept);
-        // Attempts of this owner are all at messages before.
+        // All attempts of this owner are at earlier messages.
         self.attempts.split_off(&offset);
         Some(Departure {
             offset,
@@ -122,8 +124,8 @@ impl OffsetTracker {
         })
     }
 
-    /// Notes that a message was taken from Kafka. `time` is the message's own, in
-    /// milliseconds since the epoch.
+    /// Notes that a message was read from Kafka. `time` is the message's time, in milliseconds
+    /// since the epoch.
     pub fn deliver(&mut self, offset: i64, time: Option<i64>) -> Delivered {
         let lowest = self.next.or(self.inherited.as_ref().map(Gaps::base));
         let sent_back = lowest.is_some_and(|lowest| offset < lowest);
@@ -144,7 +146,7 @@ impl OffsetTracker {
         }
     }
 
-    /// Whether an earlier owner settled this message, the highest delivered.
+    /// Returns `true` if an earlier owner settled this message, the highest delivered.
     fn is_inherited(&mut self, offset: i64) -> bool {
         let Some(gaps) = &self.inherited else {
             return false;
@@ -156,8 +158,8 @@ impl OffsetTracker {
         complete
     }
 
-    /// Notes that messages need no more work: handled, skipped or dead-lettered. All of
-    /// these were delivered.
+    /// Notes that messages are settled: handled, skipped or dead-lettered. All of them were
+    /// delivered.
     pub fn settle(&mut self, offsets: Range<i64>) {
         let begin = self.in_flight.partition_point(|it| it.0 < offsets.start);
         let rest = self.in_flight.range(begin..);
@@ -168,8 +170,8 @@ impl OffsetTracker {
         }
     }
 
-    /// Notes that a message will not be handled here. It holds the commit back
-    /// for good, so that whoever owns the partition next gets it again.
+    /// Notes that a message will not be handled here. It holds the commit back permanently, so
+    /// that the partition's next owner receives it again.
     pub fn abandon(&mut self, offset: i64) {
         if let Ok(place) = self.place(offset) {
             self.in_flight.remove(place);
@@ -177,35 +179,35 @@ impl OffsetTracker {
         }
     }
 
-    /// Notes that an attempt at a message failed; `made` counts it and those
-    /// before it.
+    /// Notes that an attempt at a message failed; `made` is the number of attempts, with this
+    /// one.
     pub fn fail(&mut self, offset: i64, made: u32) {
         if self.is_in_flight(offset) {
             self.attempts.insert(offset, made);
         }
     }
 
-    /// Has the attempts at a message counted anew by whoever gets it next.
+    /// Resets the attempts at a message, so that its next delivery counts from the beginning.
     pub fn forget_attempts(&mut self, offset: i64) {
         if !self.attempts.is_empty() {
             self.attempts.remove(&offset);
         }
     }
 
-    /// Attempts that failed at a message so far, by earlier owners too.
+    /// Returns the number of failed attempts at a message, with those of earlier owners.
     pub fn attempts(&self, offset: i64) -> u32 {
         self.attempts.get(&offset).copied().unwrap_or(0)
     }
 
-    /// The offset that may be committed: one past the settled prefix. Absent
-    /// before the first delivery. Never falls unless the client is sent back.
+    /// Returns the offset that may be committed: one past the settled prefix. Returns `None`
+    /// before the first delivery. The offset never falls unless the client is sent back.
     pub fn committable(&self) -> Option<i64> {
         self.lowest_unsettled().or(self.next)
     }
 
-    /// Returns the offset that may be committed once `message`, which is in flight, is
-    /// settled too: one past it. `None` if an earlier message is unsettled, or if
-    /// `message` is not in flight.
+    /// Returns the offset that may be committed once `message`, which is in flight, is settled
+    /// too: one past it. Returns `None` if an earlier message is unsettled, or if `message` is
+    /// not in flight.
     pub fn committable_behind(&self, message: i64) -> Option<i64> {
         let is_first = self.oldest() == Some(message);
         let none_abandoned = self.abandoned.first().is_none_or(|first| *first > message);
@@ -247,7 +249,7 @@ impl OffsetTracker {
         in_flight.chain(self.abandoned.iter().copied())
     }
 
-    /// What is known beyond `base`, an offset that is about to be committed with it.
+    /// Returns the state beyond `base`, an offset that is about to be committed with it.
     pub fn gaps(&self, base: i64) -> Gaps {
         let next = self.next.unwrap_or(base);
         let mut open: Vec<i64> = self.unsettled().collect();
@@ -266,8 +268,8 @@ impl OffsetTracker {
         .with_leader_epoch(self.known_epoch())
     }
 
-    /// Returns the highest leader epoch of all that is known. `None` if that of an earlier
-    /// owner's knowledge is unknown.
+    /// Returns the highest leader epoch of all known messages, or `None` if that of an earlier
+    /// owner's state is unknown.
     fn known_epoch(&self) -> Option<i32> {
         match &self.inherited {
             Some(gaps) => {
@@ -278,35 +280,35 @@ impl OffsetTracker {
         }
     }
 
-    /// Whether more is known than what may be committed, if messages settle in
-    /// their order: attempts, or what an earlier owner knew.
+    /// Returns `true` if there is more state than the offset that may be committed, when
+    /// messages settle in their order: attempts, or the state of an earlier owner.
     pub fn knows_more(&self) -> bool {
         self.inherited.is_some() || !self.attempts.is_empty()
     }
 
-    /// The offset that is read next; absent before anything was read.
+    /// Returns the offset that is read next, or `None` before anything was read.
     pub fn position(&self) -> Option<i64> {
         self.next
     }
 
-    /// Returns `true` if all that was read is settled, and the position was reached
-    /// without a message before it: no message's commit tells of it.
+    /// Returns `true` if all messages that were read are settled, and the position was reached
+    /// without a message before it: no message's commit covers it.
     pub fn is_at_reached(&self) -> bool {
         self.in_flight.is_empty() && self.abandoned.is_empty() && self.reached == self.next
     }
 
-    /// The time of the oldest message in flight, where there is one that has a time.
+    /// Returns the time of the oldest message in flight that has a time.
     pub fn oldest_time(&self) -> Option<i64> {
         self.in_flight.front().and_then(|it| it.1)
     }
 
-    /// Number of messages at an offset, or behind it, that were delivered and not settled.
+    /// Returns the number of unsettled messages from an offset on.
     pub fn in_flight_from(&self, offset: i64) -> usize {
         let before = self.in_flight.partition_point(|(it, _)| *it < offset);
         self.in_flight.len() - before
     }
 
-    /// Number of messages delivered and not settled.
+    /// Returns the number of unsettled messages.
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
     }

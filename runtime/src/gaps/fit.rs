@@ -1,4 +1,4 @@
-//! What of the gaps has room in a text of limited length.
+//! The part of the gaps that fits into a text of limited length.
 
 use std::ops::Range;
 
@@ -6,12 +6,12 @@ use super::Gaps;
 use super::codec::{attempts_length, head_length, kind_and_length};
 
 impl Gaps {
-    /// Returns as much as takes `room` bytes.
+    /// Returns the largest part that fits into `room` bytes.
     ///
-    /// From an offset on, the messages that are settled are left out, and are delivered
-    /// again, but for those that the brokers know of already, by `known`: their records may
-    /// be committed. The attempts give way down to half of the room, the lowest offsets'
-    /// staying longest.
+    /// From an offset on, settled messages are left out and are delivered again. Messages that
+    /// the brokers already know, by `known`, are never left out, because their records may be
+    /// committed. Attempts may use down to half of the room; the attempts at the lowest offsets
+    /// stay longest.
     pub(super) fn fit(&self, room: usize, known: Option<&Self>) -> Self {
         if self.length() <= room {
             return self.clone();
@@ -34,13 +34,13 @@ impl Gaps {
         with(most)
     }
 
-    /// Returns the bytes for nothing but what is known already.
+    /// Returns the bytes for only the part that is already known.
     pub(super) fn least_with(&self, known: &Self) -> usize {
         self.limited(self.base, Some(known), &[]).length()
     }
 
-    /// Everything below an offset, and from there on only what is known already; with these
-    /// attempts.
+    /// Returns the gaps below an offset with these attempts, and from the offset on only the
+    /// known part.
     fn limited(&self, horizon: i64, known: Option<&Self>, attempts: &[(i64, u32)]) -> Self {
         let clip = |ranges: &[Range<i64>], from: i64, to: i64| -> Vec<Range<i64>> {
             let clipped = ranges.iter().map(|it| it.start.max(from)..it.end.min(to));
@@ -56,7 +56,8 @@ impl Gaps {
             .with_leader_epoch(self.leader_epoch)
     }
 
-    /// Returns a horizon that fits: the highest, where no length falls as the horizon rises.
+    /// Returns a horizon that fits. It is the highest one if lengths never fall as the horizon
+    /// rises.
     fn lower(&self, fits: impl Fn(i64) -> bool) -> i64 {
         let (mut fitting, mut over) = (self.base, self.horizon);
         while over - fitting > 1 {
@@ -69,7 +70,7 @@ impl Gaps {
         fitting
     }
 
-    /// Bytes of its text's body.
+    /// Returns the bytes of the text's body.
     pub(super) fn length(&self) -> usize {
         head_length(self.base, self.horizon)
             + kind_and_length(self, self.horizon).1

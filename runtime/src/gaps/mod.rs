@@ -1,10 +1,9 @@
-//! What is known of a partition beyond its committed offset.
+//! The state of a partition beyond its committed offset.
 //!
-//! Kafka keeps one offset for a group and partition, and a text beside it, the
-//! commit's metadata. The offset says that all before it is done with. Where
-//! messages end out of order, more is done with behind it; the text says what,
-//! and how often the others were tried. So whoever has the partition next hands
-//! out just what is left.
+//! For each group and partition, Kafka stores one offset, and a text with it, the commit
+//! metadata. The offset says that all messages before it are settled. If messages settle out of
+//! order, later messages are settled too. The text lists them, and the attempts at the others,
+//! so that the partition's next owner delivers only the unsettled messages.
 
 mod codec;
 mod fit;
@@ -16,36 +15,35 @@ use std::ops::Range;
 
 pub use codec::{GapsError, PREFIX, sealed};
 
-/// Longest text that brokers take unless they are told otherwise
+/// The maximum length of a text with the brokers' default setting
 /// (`offset.metadata.max.bytes`), in bytes.
 pub const METADATA_LIMIT: usize = 4096;
 
-/// Which offsets from a committed one on are done with, and which are not.
+/// The settled and unsettled offsets from a committed offset on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gaps {
     /// The committed offset.
     base: i64,
-    /// Nothing is known from here on.
+    /// The offset from which on nothing is known.
     horizon: i64,
-    /// Not done with: rising, apart from each other, between the two.
+    /// Unsettled offsets between the two: rising, separate ranges.
     incomplete: Vec<Range<i64>>,
-    /// Attempts made at some of those, rising by offset.
+    /// Attempts at some of the unsettled messages, rising by offset.
     attempts: Vec<(i64, u32)>,
-    /// The id of the topic that the offset belongs to, where it is known.
+    /// The id of the topic to which the offset belongs, if known.
     topic_id: Option<u128>,
-    /// No message below the horizon has a higher leader epoch; `None` where nothing is
-    /// known of messages, or no epoch.
+    /// The highest leader epoch of messages below the horizon; `None` if nothing is known of
+    /// messages, or no epoch.
     leader_epoch: Option<i32>,
 }
 
 impl Gaps {
-    /// Of a partition whose offset `base` is committed, where everything below
-    /// `horizon` is done with but what lies in `incomplete`. Ranges rise and may
-    /// touch; what lies outside is cut off. `attempts` rise by offset; those at
-    /// messages that are done with are left out.
+    /// Creates the gaps of a partition with the committed offset `base`. Everything below
+    /// `horizon` is settled except `incomplete`. Ranges rise and may touch; parts outside are
+    /// cut off. `attempts` rise by offset; attempts at settled messages are left out.
     ///
-    /// The horizon is lowered to where something is known: that a message is
-    /// done with, or was tried.
+    /// The horizon is lowered to the last offset of which something is known: that its message
+    /// is settled, or was attempted.
     pub fn new(
         base: i64,
         horizon: i64,
@@ -98,7 +96,7 @@ impl Gaps {
         }
     }
 
-    /// Leaves out whatever lies at `end` or behind it.
+    /// Returns the gaps without the offsets from `end` on.
     pub fn until(&self, end: i64) -> Self {
         let attempts = self.attempts.iter().copied();
         Self::new(
@@ -111,19 +109,19 @@ impl Gaps {
         .with_leader_epoch(self.leader_epoch)
     }
 
-    /// The same of a topic with this id. A topic that is created again has another.
+    /// Sets the topic's id. A topic that is created again has another id.
     #[must_use]
     pub fn with_topic_id(self, topic_id: Option<u128>) -> Self {
         Self { topic_id, ..self }
     }
 
-    /// Returns the id of the topic that the offset belongs to, where it is known.
+    /// Returns the id of the topic to which the offset belongs, if known.
     pub fn topic_id(&self) -> Option<u128> {
         self.topic_id
     }
 
-    /// The same of a log in which no message below the horizon has a leader epoch above
-    /// this one. Nothing is noted where nothing is known of messages.
+    /// Sets the highest leader epoch of messages below the horizon. It is ignored if nothing is
+    /// known of messages.
     #[must_use]
     pub fn with_leader_epoch(self, leader_epoch: Option<i32>) -> Self {
         let leader_epoch = leader_epoch.filter(|_| !self.is_empty());
@@ -133,14 +131,13 @@ impl Gaps {
         }
     }
 
-    /// Returns the highest leader epoch that a message below the horizon may have. One with
-    /// a higher epoch was written after the log had been truncated.
+    /// Returns the highest leader epoch of messages below the horizon. A message with a higher
+    /// epoch was written after the log had been truncated.
     pub fn leader_epoch(&self) -> Option<i32> {
         self.leader_epoch
     }
 
-    /// Returns the number of messages at `offset`, or behind it, that are known and not done
-    /// with.
+    /// Returns the number of known unsettled messages from `offset` on.
     pub fn incomplete_from(&self, offset: i64) -> u64 {
         let lengths = self.incomplete.iter().map(|range| {
             let start = range.start.max(offset);
@@ -149,32 +146,32 @@ impl Gaps {
         lengths.sum()
     }
 
-    /// Whether nothing is known of messages but the committed offset.
+    /// Returns `true` if nothing is known beyond the committed offset.
     pub fn is_empty(&self) -> bool {
         self.horizon == self.base
     }
 
-    /// The committed offset.
+    /// Returns the committed offset.
     pub fn base(&self) -> i64 {
         self.base
     }
 
-    /// The lowest offset of which nothing is known, nor of any behind it.
+    /// Returns the offset from which on nothing is known.
     pub fn horizon(&self) -> i64 {
         self.horizon
     }
 
-    /// What is not done with between the two, rising.
+    /// Returns the unsettled offsets between the two, rising.
     pub fn incomplete(&self) -> &[Range<i64>] {
         &self.incomplete
     }
 
-    /// Attempts made at messages that are not done with, rising by offset.
+    /// Returns the attempts at unsettled messages, rising by offset.
     pub fn attempts(&self) -> &[(i64, u32)] {
         &self.attempts
     }
 
-    /// Whether the message at an offset is known to be done with.
+    /// Returns `true` if the message at an offset is known to be settled.
     pub fn is_complete(&self, offset: i64) -> bool {
         let place = self.incomplete.partition_point(|range| range.end <= offset);
         let incomplete = self.incomplete.get(place);
