@@ -1,7 +1,6 @@
-//! One consumer, put together from its parts: the client, the queue, the pump and the
-//! handlers.
+//! Assembles a consumer from its parts: the client, the queue, the pump and the handlers.
 //!
-//! A consumer on librdkafka and a simulated one are assembled by the same code.
+//! Consumers on librdkafka and simulated ones are assembled by the same code.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -28,17 +27,16 @@ use crate::share::Share;
 use crate::strategy::Strategy;
 use crate::worker::{Failure, Gathering, Seat, Shared};
 
-/// Runs the tasks of a consumer: as they are, or in a simulation so that they can be
-/// frozen.
+/// Wraps the tasks of a consumer: unchanged, or in a simulation so that they can be frozen.
 pub(crate) trait Tasks {
-    /// The future to spawn for a task.
+    /// Returns the future to spawn for a task.
     fn task<F: Future + Send + 'static>(
         &self,
         future: F,
     ) -> impl Future<Output = F::Output> + Send + 'static;
 }
 
-/// Tasks as they are.
+/// Unchanged tasks.
 pub(crate) struct Plain;
 
 impl Tasks for Plain {
@@ -50,30 +48,30 @@ impl Tasks for Plain {
     }
 }
 
-/// The parts of a consumer, and how it is set.
+/// The parts of a consumer, and its settings.
 pub(crate) struct Assembly<'a, C: Client> {
     pub(crate) consumer: &'a ValidatedConsumer,
     pub(crate) client: Arc<C>,
     /// Wakes the pump; the client notifies it.
     pub(crate) wake: Arc<Notify>,
-    /// Present where commits are transactional.
+    /// `Some` if commits are transactional.
     pub(crate) transactions: Option<Box<dyn Transactional<C::Membership>>>,
     pub(crate) dead_letters: Option<DeadLetters>,
     pub(crate) metrics: Metrics,
     pub(crate) budget: Budget,
-    /// How often handled offsets are committed, where that happens periodically.
+    /// The time between two periodic commits.
     pub(crate) commit_interval: Duration,
-    /// Where reading starts when there is no offset to continue from.
+    /// The policy for partitions without an offset to continue from.
     pub(crate) policy: Policy,
-    /// How long a refused commit is sent again in InOrder mode.
+    /// The time for which a refused commit is sent again in InOrder mode.
     pub(crate) commit_retry_limit: Duration,
-    /// Whether the runtime stores what was read for the client to commit, and sets the group
-    /// back to what was handled before it leaves a partition.
+    /// Is `true` if the runtime stores the offsets of read messages for the client to commit,
+    /// and sets the group back to handled messages before it leaves a partition.
     pub(crate) stores: bool,
 }
 
 impl<C: Client> Assembly<'_, C> {
-    /// Starts the pump and the handlers; `work` is the loop of one handler.
+    /// Starts the pump and the workers; `work` is the loop of one worker.
     pub(crate) fn start<D, H, W, F>(
         self,
         decoder: D,
@@ -93,13 +91,13 @@ impl<C: Client> Assembly<'_, C> {
         let (committer, requests) = Committer::new(Arc::clone(&self.wake));
         let handlers = consumer.mode.handlers();
         let batch_size = consumer.consume_batch_size.get() as usize;
-        // A read fits as a whole: what the queue had no room for would wait in
-        // the pump, at the cost of a wake-up for every queueful.
+        // A whole read fits: messages without room in the queue would wait in the pump, and
+        // cost a wake-up for every queueful.
         let places = places_for(handlers).max(batch_size);
         let share = Share::of(self.budget.batched(is_key_ordered), handlers);
         let queue = WorkQueue::new(places, self.budget.queued, Arc::clone(&self.wake));
         let queue = Arc::new(queue.with_share(share));
-        // Not to keep it: messages that lie in it keep the client from closing.
+        // A weak reference: messages in the queue keep the client from closing.
         let watched = Arc::downgrade(&queue);
         self.metrics
             .watch_queue(move || watched.upgrade().map_or((0, 0), |queue| queue.load()));

@@ -1,4 +1,4 @@
-//! The partitions that this process has.
+//! The partitions that are assigned to this process.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::start::Inherited;
 
 /// All assigned partitions, found by name or, for each message, by handle.
 pub(crate) struct Assignment {
-    /// Sorted, so that whatever walks over them does so in the same order each time.
+    /// Sorted, so that each iteration has the same order.
     partitions: BTreeMap<TopicPartition, Arc<Partition>>,
     handles: HashMap<PartitionHandle, Arc<Partition>>,
     /// Messages come in runs of one partition.
@@ -35,8 +35,7 @@ impl Assignment {
         }
     }
 
-    /// Takes partitions on, under an epoch of their own, with what earlier owners
-    /// knew of them.
+    /// Adds partitions, with a new epoch and the state of earlier owners.
     pub(crate) fn add(
         &mut self,
         partitions: &[TopicPartition],
@@ -53,7 +52,7 @@ impl Assignment {
         added
     }
 
-    /// Has a partition begin again, under an epoch of its own.
+    /// Replaces a partition by a new assignment, with a new epoch.
     pub(crate) fn replace(
         &mut self,
         partition: &Partition,
@@ -87,13 +86,13 @@ impl Assignment {
         new
     }
 
-    /// Returns `true` if a partition is assigned by just this assignment.
+    /// Returns `true` if a partition belongs to exactly this assignment.
     pub(crate) fn has(&self, partition: &Arc<Partition>) -> bool {
         let current = self.get(&partition.topic, partition.number);
         current.is_some_and(|current| Arc::ptr_eq(current, partition))
     }
 
-    /// Lets partitions go. Their messages find no owner from now on.
+    /// Removes partitions. Their messages have no owner from now on.
     pub(crate) fn remove(&mut self, partitions: &[TopicPartition]) -> Vec<Arc<Partition>> {
         self.forget_handles();
         let removed = partitions
@@ -104,14 +103,13 @@ impl Assignment {
         removed
     }
 
-    /// A partition by its name.
+    /// Returns a partition by its name.
     pub(crate) fn get(&self, topic: &str, partition: i32) -> Option<&Arc<Partition>> {
         let topic = topic.to_owned();
         self.partitions.get(&TopicPartition { topic, partition })
     }
 
-    /// The partition that a message belongs to. `topic` is asked only once for
-    /// each handle.
+    /// Returns the partition of a message. `topic` is called only once for each handle.
     pub(crate) fn owner(
         &mut self,
         handle: PartitionHandle,
@@ -134,7 +132,7 @@ impl Assignment {
         Some(partition)
     }
 
-    /// Number of partitions.
+    /// Returns the number of partitions.
     pub(crate) fn len(&self) -> usize {
         self.partitions.len()
     }

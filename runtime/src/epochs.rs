@@ -1,20 +1,20 @@
 //! The leader epochs of a partition's messages, for its commits.
 //!
-//! A commit says which leader wrote the message before its offset, so that whoever reads on
-//! from there notices that the log was truncated meanwhile.
+//! A commit has the leader epoch of the message before its offset, so that the next owner
+//! notices that the log was truncated meanwhile.
 
 use std::collections::VecDeque;
 
-/// The leader epoch of no message.
+/// The value for an unknown leader epoch.
 pub(crate) const NO_EPOCH: i32 = -1;
 
-/// The leader epochs of what was read, by the first offset of each, rising.
+/// The leader epochs of read messages, by the first offset of each, rising.
 #[derive(Debug, Default)]
 pub(crate) struct Epochs(VecDeque<(i64, i32)>);
 
 impl Epochs {
-    /// Notes an epoch that begins at an offset. Those of messages that are `settled` are
-    /// forgotten but for the last.
+    /// Notes an epoch that begins at an offset. The epochs of `settled` messages are forgotten
+    /// except for the last.
     pub(crate) fn note(&mut self, offset: i64, epoch: i32, settled: i64) {
         while self.0.get(1).is_some_and(|(first, _)| *first < settled) {
             self.0.pop_front();

@@ -1,29 +1,29 @@
-//! How much memory messages may take: what is usual, or less in a small container.
+//! The memory for messages: the defaults, or less in a small container.
 
 use std::collections::BTreeMap;
 use std::fs;
 
-/// Where the limit of this process's container is, by the version of its cgroups.
+/// The files with the memory limit of this process's container, by the version of its cgroups.
 const LIMITS: [&str; 2] = [
     "/sys/fs/cgroup/memory.max",
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",
 ];
 
-/// Bytes of messages, as far as they are bounded.
+/// The limits of messages' bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Budget {
-    /// Those that wait for a handler; one larger message is taken alone.
+    /// Messages that wait for a handler; one larger message is taken alone.
     pub(crate) queued: usize,
-    /// Those that are held behind others of their key.
+    /// Messages that are held behind others of their key.
     pub(crate) held: usize,
-    /// Those that handlers have in batches, which share it evenly. A batch has one message
-    /// at least, whatever it weighs.
+    /// Messages in handlers' batches, which share it evenly. A batch has at least one message,
+    /// regardless of its weight.
     batched: usize,
-    /// Those that librdkafka may fetch ahead, if that is less than it would.
+    /// Messages that librdkafka may fetch ahead, if that is less than its default.
     pub(crate) fetched: usize,
 }
 
-/// Without a limit, or with one that leaves room for all of it.
+/// The limits without a container limit, or with one that has room for all of them.
 const USUAL: Budget = Budget {
     queued: 16 << 20,
     held: 16 << 20,
@@ -31,14 +31,14 @@ const USUAL: Budget = Budget {
     fetched: usize::MAX,
 };
 
-/// The property that bounds what is fetched ahead, in KiB.
+/// The property that limits prefetched messages, in KiB.
 const FETCHED: &str = "queued.max.messages.kbytes";
 
-/// At least this much: below it, a message of a usual size is taken alone.
+/// The minimum of a limit: below it, a message of an ordinary size is taken alone.
 const LEAST: usize = 256 << 10;
 
 impl Budget {
-    /// That of the container in which this process runs.
+    /// Returns the limits for the container of this process.
     pub(crate) fn of_container() -> Self {
         let limit = LIMITS.iter().find_map(|path| fs::read_to_string(path).ok());
         limit
@@ -46,8 +46,8 @@ impl Budget {
             .map_or(USUAL, Self::within)
     }
 
-    /// Together they take at most a quarter of the limit: responses of the brokers come on
-    /// top, and the process needs its own share.
+    /// Together they take at most a quarter of the limit: the brokers' responses are
+    /// additional, and the process needs its own memory.
     fn within(limit: usize) -> Self {
         let part = |usual: usize, share: usize| usual.min(limit / share).max(LEAST);
         Self {
@@ -58,8 +58,8 @@ impl Budget {
         }
     }
 
-    /// What handlers have in batches. In the order of keys that is twice as much: such a
-    /// batch takes along what was held, and short ones cost more.
+    /// Returns the limit for handlers' batches. In KeyOrdered mode it is twice as much: such a
+    /// batch takes held messages along, and short batches cost more.
     pub(crate) fn batched(self, is_key_ordered: bool) -> usize {
         match is_key_ordered {
             true => 2 * self.batched,
@@ -67,7 +67,7 @@ impl Budget {
         }
     }
 
-    /// Bounds what a client fetches ahead.
+    /// Limits the messages that a client fetches ahead.
     pub(crate) fn apply(self, properties: &mut BTreeMap<String, String>) {
         let bound = self.fetched >> 10;
         if let Some(kbytes) = properties.get_mut(FETCHED)
@@ -78,7 +78,7 @@ impl Budget {
     }
 }
 
-/// A limit as the kernel writes it; `None`: there is none.
+/// Parses a limit of the kernel; `None` if there is none.
 fn parse(text: &str) -> Option<usize> {
     text.trim().parse().ok()
 }

@@ -1,8 +1,8 @@
 //! One partition from its assignment to its revocation.
 //!
-//! Every message refers to the assignment that it came by. Once that is given
-//! up, whatever its handler still reports changes nothing: a later assignment
-//! of the same partition is another value, with a higher epoch.
+//! Every message refers to the assignment with which it came. After that is revoked, later
+//! reports of handlers change nothing: a later assignment of the same partition is another
+//! value, with a higher epoch.
 
 mod commits;
 mod held;
@@ -31,20 +31,20 @@ use crate::sync::{
 };
 use held::RUNNING;
 
-/// How long after a topic was created again the brokers refuse a position of the earlier one,
-/// where they ever do.
+/// The time after a topic was created again within which the brokers refuse a position of the
+/// earlier one, if they ever do.
 pub(crate) const REFUSED_BY: Duration = Duration::from_secs(5);
 
-/// Messages are handed out.
+/// Messages are delivered.
 const ACTIVE: u8 = 0;
-/// The partition is about to be revoked; what was read is still handled.
+/// The partition is about to be revoked; messages that were read are still handled.
 const FINISHING: u8 = 1;
 /// The partition is about to be revoked; no attempt begins.
 const DRAINING: u8 = 2;
 /// The partition is revoked; no attempt begins, and verdicts are void.
 const REVOKED: u8 = 3;
 
-/// Keeps a client alive, whichever it is.
+/// Keeps any client alive.
 pub(crate) type Keeper = Arc<dyn Any + Send + Sync>;
 
 /// An assigned partition. Shared by the pump and all its messages.
@@ -52,50 +52,51 @@ pub(crate) struct Partition {
     pub(crate) topic: String,
     pub(crate) topic_c: CString,
     pub(crate) number: i32,
-    /// Counts assignments in this process; higher is later.
+    /// The number of the assignment in this process; a later one is higher.
     pub(crate) epoch: u64,
     pub(crate) topic_metrics: TopicMetrics,
     pub(crate) metrics: PartitionMetrics,
-    /// An end or an error was read last; see [`Self::set_displaced`].
+    /// Is `true` if an end or an error was read last; see [`Self::set_displaced`].
     displaced: AtomicBool,
-    /// The topic's id when its offset was committed, or else when it was assigned, once
-    /// that is known.
+    /// The topic's id when its offset was committed, or otherwise when it was assigned, once
+    /// known.
     topic_id: OnceLock<(TopicId, Instant)>,
-    /// The position is one of the topic that has the id: its commit said so, or it was not
-    /// refused for a while after the id was looked up.
+    /// Is `true` if the position belongs to the topic with the id: its commit named it, or the
+    /// position was not refused for a while after the id was looked up.
     is_identified: AtomicBool,
     state: AtomicU8,
     offsets: Mutex<OffsetTracker>,
-    /// What is to be produced for messages that are handled and not committed.
+    /// Records of messages that are handled and not committed.
     outbox: Mutex<Outbox>,
     /// Ends waits between attempts.
     draining: CancellationToken,
-    /// Ends attempts: the partition is given up.
+    /// Ends attempts: the partition is revoked.
     revoked: CancellationToken,
-    /// The leader epoch of the message read last; [`NO_EPOCH`] where it is not known.
+    /// The leader epoch of the last message; [`NO_EPOCH`] if it is not known.
     last_epoch: AtomicI32,
-    /// The offset behind the last message that was read with a leader epoch, or -1.
+    /// The offset after the last message that was read with a leader epoch, or -1.
     next_read: AtomicI64,
     epochs: Mutex<Epochs>,
-    /// What the brokers have, as far as is known.
+    /// The last committed point, as far as known.
     committed: Mutex<Option<CommitPoint>>,
-    /// Where the log departs from what an earlier owner committed.
+    /// The point at which the log departs from an earlier owner's commit.
     departure: Mutex<Option<Departure>>,
-    /// What stands there is where reading began, which the brokers do not have.
+    /// Is `true` if that point is the start of reading, which is not committed.
     is_begun_without: AtomicBool,
-    /// A commit is with the brokers.
+    /// Is `true` while a commit is sent and not answered.
     committing: AtomicBool,
     /// The highest offset that was sent in a commit.
     sent: AtomicI64,
-    /// Longest metadata that the brokers take, as far as is known.
+    /// The maximum length of metadata that the brokers accept, as far as known.
     metadata_limit: AtomicUsize,
     held: AtomicUsize,
     held_bytes: AtomicUsize,
-    /// Held messages at which reading may go on; [`RUNNING`] while it does.
+    /// The number of held messages at which reading resumes; [`RUNNING`] while it is not
+    /// paused.
     resume_at: AtomicUsize,
-    /// Wakes the pump when the last message in flight is done.
+    /// Wakes the pump when the last message in flight is settled.
     pump: Arc<Notify>,
-    /// Messages point into the client, so it stays as long as they do.
+    /// Messages point into the client's memory, so it lives as long as they do.
     _client: Option<Keeper>,
 }
 
@@ -140,8 +141,8 @@ impl Partition {
         }
     }
 
-    /// Goes on from what an earlier owner knew. Should the topic have another id by now, its
-    /// offset is that of a log that is gone; see `recovery`.
+    /// Continues from an earlier owner's state. If the topic has another id now, its offset
+    /// belongs to a log that is gone; see `recovery`.
     pub(crate) fn resume(self, gaps: Gaps) -> Self {
         let committed = CommitPoint {
             offset: gaps.base(),
@@ -150,7 +151,7 @@ impl Partition {
         let topic_id = OnceLock::new();
         let is_identified = AtomicBool::new(gaps.topic_id().is_some());
         if let Some(id) = gaps.topic_id() {
-            // The first value of a new cell.
+            // The cell is new, so this is its first value.
             let _ = topic_id.set((TopicId(id), Instant::now()));
         }
         Self {
@@ -162,9 +163,9 @@ impl Partition {
         }
     }
 
-    /// Notes where reading begins, at an offset that the group has committed or has yet to
-    /// commit. `leader_epoch` is that of the message before. Returns what
-    /// [`Self::note_epoch`] does.
+    /// Notes the start of reading, at an offset that the group has committed or has yet to
+    /// commit. `leader_epoch` is that of the message before. Returns as [`Self::note_epoch`]
+    /// does.
     pub(crate) fn begin_at(
         &self,
         offset: i64,
@@ -185,7 +186,7 @@ impl Partition {
         departure
     }
 
-    /// Notes that all below this offset was read, messages or not.
+    /// Notes that everything below this offset was read, with or without messages.
     pub(crate) fn reach(&self, offset: i64) {
         self.note_hole(offset);
         self.next_read.fetch_max(offset, Ordering::Relaxed);
@@ -197,25 +198,25 @@ impl Partition {
         self.tell_pump(idle);
     }
 
-    /// The offset that is read next; absent where the client found the first by itself
-    /// and nothing has come yet.
+    /// Returns the offset that is read next, or `None` if the client found the first offset by
+    /// itself and no message has come yet.
     pub(crate) fn read_position(&self) -> Option<i64> {
         self.offsets.lock().position()
     }
 
-    /// The time of the oldest message in flight, if there is any, in milliseconds since
+    /// Returns the time of the oldest message in flight, if there is one, in milliseconds since
     /// the epoch.
     pub(crate) fn oldest_time(&self) -> Option<i64> {
         self.offsets.lock().oldest_time()
     }
 
-    /// Notes the leader epoch of a message that was read. Returns where the log departs from
-    /// what an earlier owner knew, if it does so there.
+    /// Notes the leader epoch of a message that was read. Returns the point at which the log
+    /// departs from an earlier owner's state, if that is here.
     pub(crate) fn note_epoch(&self, offset: i64, epoch: Option<i32>) -> Option<Departure> {
         let epoch = epoch?;
         self.note_hole(offset);
         self.next_read.store(offset + 1, Ordering::Relaxed);
-        // Only the pump notes epochs, and they seldom change.
+        // Only the pump notes epochs, and they rarely change.
         if self.last_epoch.load(Ordering::Relaxed) == epoch {
             return None;
         }
@@ -229,8 +230,8 @@ impl Partition {
         departure
     }
 
-    /// Notes that no message was read from the position up to this offset, if that is so:
-    /// who wrote what lies there is not known.
+    /// Notes that no message was read from the position up to this offset, if that is so: the
+    /// leader epoch in between is not known.
     fn note_hole(&self, until: i64) {
         let from = self.next_read.load(Ordering::Relaxed);
         if (0..until).contains(&from) {
@@ -240,13 +241,13 @@ impl Partition {
         }
     }
 
-    /// The leader epoch of the last message before an offset, where it is known.
+    /// Returns the leader epoch of the last message before an offset, if known.
     pub(crate) fn epoch_before(&self, offset: i64) -> Option<i32> {
         self.epochs.lock().before(offset)
     }
 
-    /// Returns where the client is to read on, with the epoch by which it notices that the log
-    /// was truncated meanwhile.
+    /// Returns the offset at which the client continues, with the epoch by which it notices
+    /// that the log was truncated meanwhile.
     pub(crate) fn start_at(&self, offset: Option<i64>) -> StartOffset {
         StartOffset {
             partition: self.name(),
@@ -255,7 +256,7 @@ impl Partition {
         }
     }
 
-    /// The partition's name.
+    /// Returns the partition's name.
     pub(crate) fn name(&self) -> TopicPartition {
         TopicPartition {
             topic: self.topic.clone(),
@@ -263,21 +264,21 @@ impl Partition {
         }
     }
 
-    /// Notes whether something that is no message was read last, the end or an error: the
-    /// client (librdkafka 2.12) counts it as one, and a pause then goes on behind it.
+    /// Notes if the last event was not a message, but an end or an error: the client
+    /// (librdkafka 2.12) counts it as a message, and continues after it when a pause ends.
     pub(crate) fn set_displaced(&self, displaced: bool) {
         if self.displaced.load(Ordering::Relaxed) != displaced {
             self.displaced.store(displaced, Ordering::Relaxed);
         }
     }
 
-    /// Returns the position from which the client may have gone on by itself.
+    /// Returns the position from which the client may have advanced by itself.
     pub(crate) fn displaced_from(&self) -> Option<i64> {
         let displaced = self.displaced.load(Ordering::Relaxed);
         displaced.then(|| self.read_position()).flatten()
     }
 
-    /// Notes the topic's id unless one is known. Returns the one known first.
+    /// Notes the topic's id unless one is known. Returns the first known one.
     pub(crate) fn identify(&self, id: TopicId) -> TopicId {
         let now = Instant::now();
         let (known, since) = *self.topic_id.get_or_init(|| (id, now));
@@ -292,19 +293,19 @@ impl Partition {
         self.is_identified.store(true, Ordering::Relaxed);
     }
 
-    /// Returns `true` if the position surely belongs to the topic with the id: that may have
-    /// been created again between a commit that names none and the look-up of its id.
+    /// Returns `true` if the position certainly belongs to the topic with the id: the topic may
+    /// have been created again between a commit without an id and the look-up of the id.
     pub(crate) fn is_identified(&self) -> bool {
         self.is_identified.load(Ordering::Relaxed)
     }
 
-    /// The id of the topic, once that is known.
+    /// Returns the id of the topic, once known.
     pub(crate) fn topic_id(&self) -> Option<TopicId> {
         self.topic_id.get().map(|(id, _)| *id)
     }
 
-    /// Notes messages that were taken from Kafka, by their offsets and times, and fills in
-    /// how often attempts at each have failed. The places of those that an earlier owner
+    /// Notes messages that were read from Kafka, by their offsets and times, and fills in the
+    /// number of failed attempts at each. Returns the indices of those that an earlier owner
     /// handled.
     pub(crate) fn deliver<'a>(
         &self,
@@ -334,17 +335,18 @@ impl Partition {
         handled
     }
 
-    /// Notes that an attempt at a message failed; `made` counts it and those before it.
+    /// Notes that an attempt at a message failed; `made` is the number of attempts, with this
+    /// one.
     pub(crate) fn fail(&self, offset: i64, made: u32) {
         self.offsets.lock().fail(offset, made);
     }
 
-    /// Has the attempts at a message counted anew when it comes again.
+    /// Resets the attempts at a message for its next delivery.
     pub(crate) fn forget_attempts(&self, offset: i64) {
         self.offsets.lock().forget_attempts(offset);
     }
 
-    /// Notes messages that need no more work, by runs of their offsets.
+    /// Notes settled messages, by runs of their offsets.
     pub(crate) fn settle(&self, runs: impl IntoIterator<Item = Range<i64>>) {
         let idle = {
             let mut offsets = self.offsets.lock();
@@ -354,29 +356,30 @@ impl Partition {
         self.tell_pump(idle);
     }
 
-    /// Notes what is to be produced for a message, before it is settled.
+    /// Notes the records to produce for a message, before it is settled.
     pub(crate) fn produce(&self, offset: i64, records: Vec<ProducerRecord>) {
         if !records.is_empty() {
             self.outbox.lock().add(offset, records);
         }
     }
 
-    /// What is to be produced with a commit, by offset: the records of all messages
-    /// that it says are done with.
+    /// Takes the records to produce with a commit, by offset: those of all messages that the
+    /// commit settles.
     pub(crate) fn take_records(&self, point: &CommitPoint) -> Vec<(i64, ProducerRecord)> {
-        // What has no room in the metadata would be handled again: its records wait.
+        // Messages that do not fit into the metadata would be handled again: their records
+        // wait.
         let gaps = point.gaps();
         self.outbox.lock().take(|offset| {
             offset < point.offset || gaps.as_ref().is_some_and(|gaps| gaps.is_complete(offset))
         })
     }
 
-    /// Takes back a record that was not committed after all.
+    /// Takes back a record that was not committed.
     pub(crate) fn put_back(&self, offset: i64, record: ProducerRecord) {
         self.outbox.lock().add(offset, vec![record]);
     }
 
-    /// Bytes of records that wait for their commit.
+    /// Returns the bytes of records that wait for their commit.
     pub(crate) fn outbox_bytes(&self) -> usize {
         self.outbox.lock().bytes()
     }
@@ -392,12 +395,12 @@ impl Partition {
         self.tell_pump(idle);
     }
 
-    /// The offset that may be committed.
+    /// Returns the offset that may be committed.
     pub(crate) fn committable(&self) -> Option<i64> {
         self.offsets.lock().committable()
     }
 
-    /// The number of messages in flight at an offset or behind it.
+    /// Returns the number of messages in flight from an offset on.
     pub(crate) fn in_flight_from(&self, offset: i64) -> usize {
         self.offsets.lock().in_flight_from(offset)
     }
@@ -418,7 +421,7 @@ impl Partition {
         self.offsets.lock().is_in_flight(offset)
     }
 
-    /// Messages delivered and not settled.
+    /// Returns the number of messages that are delivered and unsettled.
     pub(crate) fn in_flight(&self) -> usize {
         self.offsets.lock().in_flight()
     }

@@ -1,4 +1,4 @@
-//! A consumer at work, and its stop.
+//! A running consumer, and its stop.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::kafka::Client;
 use crate::server::RunError;
 use crate::worker::Failure;
 
-/// A consumer at work.
+/// A running consumer.
 pub(crate) struct Running<C: Client> {
     pub(crate) pump: JoinHandle<Arc<C>>,
     pub(crate) workers: JoinSet<Result<(), Failure>>,
@@ -25,7 +25,7 @@ pub(crate) struct Running<C: Client> {
 }
 
 impl<C: Client> Running<C> {
-    /// Runs until told to stop or something fails, then stops in order.
+    /// Runs until a stop or an error, then stops in order.
     pub(crate) async fn until(mut self, stop: CancellationToken) -> Result<(), RunError> {
         let mut ended = tokio::select! {
             biased;
@@ -54,7 +54,7 @@ impl<C: Client> Running<C> {
         ended
     }
 
-    /// Waits for the handlers, all under one limit.
+    /// Waits for all handlers, under one limit.
     async fn drain(&mut self) -> Result<(), RunError> {
         let deadline = tokio::time::Instant::now() + self.stop_timeout;
         let mut ended = Ok(());

@@ -1,4 +1,4 @@
-//! What of a partition may be committed, and what the brokers have.
+//! The offset of a partition that may be committed, and the offset that the brokers have.
 
 use std::sync::atomic::Ordering;
 
@@ -6,47 +6,46 @@ use super::Partition;
 use crate::gaps::Gaps;
 use crate::strategy::Strategy;
 
-/// What a commit says.
+/// The content of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CommitPoint {
-    /// All before it needs no more work.
+    /// All messages before it are settled.
     pub(crate) offset: i64,
-    /// What is known beyond, as text; perhaps empty. See [`Gaps`].
+    /// The state beyond the offset, as text; may be empty. See [`Gaps`].
     pub(crate) metadata: String,
 }
 
 impl CommitPoint {
-    /// What the text says; `None` where that is nothing.
+    /// Returns the content of the text, or `None` if it is empty.
     pub(super) fn gaps(&self) -> Option<Gaps> {
         Gaps::decode(self.metadata.as_bytes(), self.offset).unwrap_or(None)
     }
 
-    /// What the text says of messages; `None` where that is nothing.
+    /// Returns the state of messages in the text, or `None` if there is none.
     fn known(&self) -> Option<Gaps> {
         of_messages(self.gaps()?)
     }
 }
 
-/// Returns what is known of messages, whatever the topic and the epoch; `None` where that is
-/// nothing.
+/// Returns the state of messages without the topic and the epoch, or `None` if there is none.
 fn of_messages(gaps: Gaps) -> Option<Gaps> {
     let gaps = gaps.with_topic_id(None).with_leader_epoch(None);
     Some(gaps).filter(|gaps| !gaps.is_empty())
 }
 
-/// Whether the offset at which a partition begins is committed.
+/// The commit of the offset at which a partition begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StartCommit {
-    /// The group has it.
+    /// The offset is committed.
     Made,
-    /// It is to be committed before anything of the partition is handled.
+    /// The offset must be committed before a message of the partition is handled.
     Due,
-    /// The group has none, and begins there without one too.
+    /// The group has no offset, and begins there without one too.
     Needless,
 }
 
 impl Partition {
-    /// What may be committed now. Absent before the first message.
+    /// Returns the point that may be committed now, or `None` before the first message.
     pub(crate) fn commit_point(&self) -> Option<CommitPoint> {
         let offsets = self.offsets.lock();
         let offset = offsets.committable()?;
@@ -55,13 +54,13 @@ impl Partition {
         Some(self.point(gaps))
     }
 
-    /// Returns the commit of this offset, of which nothing more is known.
+    /// Returns the commit of this offset, without further state.
     pub(crate) fn point_at(&self, offset: i64) -> CommitPoint {
         self.point(Gaps::new(offset, offset, [], []))
     }
 
-    /// Returns what may be committed once a message in flight is settled too, as happens
-    /// in InOrder mode. `None` if an earlier message is unsettled, or if the message is
+    /// Returns the point that may be committed once a message in flight is settled too, as in
+    /// InOrder mode. Returns `None` if an earlier message is unsettled, or if the message is
     /// not in flight.
     pub(crate) fn commit_point_behind(&self, message: i64) -> Option<CommitPoint> {
         let offsets = self.offsets.lock();
@@ -75,9 +74,9 @@ impl Partition {
         Some(self.point(gaps))
     }
 
-    /// Returns what is still to be done of a log that was truncated to `end`: from where on
-    /// messages come again, and what is known beyond. `None` if nothing below is open.
-    /// What transactions have not committed has no records yet, so there it is open.
+    /// Returns the remaining work of a log that was truncated to `end`: the offset from which
+    /// messages come again, and the state beyond. Returns `None` if no message below is open.
+    /// Messages that transactions have not committed have no records yet, so they are open.
     pub(crate) fn left_before(&self, end: i64, strategy: Strategy) -> Option<Gaps> {
         let committed = match strategy {
             Strategy::Transaction => self.committed.lock().clone(),
@@ -102,7 +101,7 @@ impl Partition {
         }
     }
 
-    /// Returns what a committed text says of the log that is read here.
+    /// Returns the part of a committed text that is valid for the current log.
     fn believed(&self, point: &CommitPoint) -> Option<Gaps> {
         let gaps = point.gaps()?;
         let departure = *self.departure.lock();
@@ -112,8 +111,8 @@ impl Partition {
         })
     }
 
-    /// What may be committed and is more than the brokers have. While a commit is on its way,
-    /// what they have is about to be another.
+    /// Returns the point that may be committed, if it is more than the brokers have. While a
+    /// commit is sent, the brokers' state is about to change.
     pub(crate) fn uncommitted(&self) -> Option<CommitPoint> {
         let point = self.commit_point()?;
         let committed = self.committed.lock();
@@ -126,8 +125,7 @@ impl Partition {
         (is_news && is_beyond_sent).then_some(point)
     }
 
-    /// Returns `true` if the brokers are to know the text of a point, of which they have the
-    /// offset.
+    /// Returns `true` if the brokers need the text of a point whose offset they have.
     fn says_more(&self, point: &CommitPoint, known: &CommitPoint) -> bool {
         if point.metadata == known.metadata {
             return false;
@@ -138,9 +136,9 @@ impl Partition {
         names_topic || point.known() != self.believed(known).and_then(of_messages)
     }
 
-    /// Whether the pump has something to commit by itself. Where others commit messages,
-    /// it has only what they do not say: attempts in order, a position that was reached
-    /// without a message, and which topic the committed offset is of.
+    /// Returns `true` if the pump must commit by itself. If others commit messages, it only
+    /// commits the rest: attempts in InOrder mode, a position that was reached without a
+    /// message, and the id of the topic to which the committed offset belongs.
     pub(crate) fn needs_commit(&self, strategy: Strategy) -> bool {
         let concerned = match strategy {
             Strategy::Read => self.offsets.lock().is_at_reached(),
@@ -161,33 +159,34 @@ impl Partition {
         concerned && self.uncommitted().is_some()
     }
 
-    /// Notes what the brokers have committed.
+    /// Notes a point that the brokers have committed.
     pub(crate) fn committed(&self, point: CommitPoint) {
         self.metrics.committed.set(point.offset);
         *self.committed.lock() = Some(point);
         self.is_begun_without.store(false, Ordering::Relaxed);
     }
 
-    /// Notes that a commit is sent. One is sent after the other, so that none overtakes
-    /// another; and what follows is no lower, for the brokers may have applied this one
-    /// even if its answer is lost.
+    /// Notes that a commit is sent. Commits are sent one after the other, so that none
+    /// overtakes another; and a later one is never lower, because the brokers may have applied
+    /// this one even if its answer is lost.
     pub(crate) fn commit_sent(&self, offset: i64) {
         self.sent.fetch_max(offset, Ordering::Relaxed);
         self.committing.store(true, Ordering::Relaxed);
     }
 
-    /// Notes that a commit is answered, or will not be.
+    /// Notes that a commit is answered, or will have no answer.
     pub(crate) fn commit_ended(&self) {
         self.committing.store(false, Ordering::Relaxed);
     }
 
-    /// Whether a commit is with the brokers.
+    /// Returns `true` while a commit is sent and not answered.
     pub(crate) fn is_committing(&self) -> bool {
         self.committing.load(Ordering::Relaxed)
     }
 
-    /// Notes that the brokers found metadata of this length too long. What they have taken
-    /// has room, unless it was as long: it names messages whose records may be committed.
+    /// Notes that the brokers refused metadata of this length as too long. Metadata that they
+    /// accepted must still fit, unless it was as long: it names messages whose records may be
+    /// committed.
     pub(crate) fn shorten_metadata(&self, refused: usize) {
         let committed = self.committed.lock();
         let taken = committed.as_ref().map_or(0, |point| point.metadata.len());
@@ -203,15 +202,15 @@ impl Partition {
         );
     }
 
-    /// Where a successor would begin, as far as is known: the offset committed
-    /// last, or where this assignment began.
+    /// Returns the position at which the next owner would begin, as far as known: the last
+    /// committed offset, or the start of this assignment.
     pub(crate) fn position(&self) -> Option<i64> {
         let committed = self.committed.lock().as_ref().map(|point| point.offset);
         committed.or_else(|| self.committable())
     }
 }
 
-// One range is what is meant.
+// One range is intended.
 #[cfg(test)]
 #[allow(clippy::single_range_in_vec_init)]
 mod tests {

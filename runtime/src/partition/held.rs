@@ -1,4 +1,4 @@
-//! Messages of a partition that wait for others of their key, and the pause that they bring.
+//! Messages of a partition that wait for others of their key, and the pause of the partition.
 
 use std::sync::atomic::Ordering;
 
@@ -12,7 +12,7 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Whether either is more than in `most`.
+    /// Returns `true` if either is more than in `most`.
     pub(crate) fn exceeds(self, most: Self) -> bool {
         self.messages > most.messages || self.bytes > most.bytes
     }
@@ -22,8 +22,8 @@ impl Held {
 pub(super) const RUNNING: usize = usize::MAX;
 
 impl Partition {
-    /// Notes that a message of this many bytes is held behind another of its key, or
-    /// no longer. Wakes the pump once a paused partition may be read on.
+    /// Notes that a message of this many bytes is held behind another of its key, or no longer.
+    /// Wakes the pump once a paused partition may resume.
     pub(crate) fn hold(&self, bytes: usize, held: bool) {
         if held {
             self.held.fetch_add(1, Ordering::Relaxed);
@@ -31,14 +31,14 @@ impl Partition {
             return;
         }
         self.held_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        // In one order with the same in `pause`: one of both sees what the other wrote.
+        // In one total order with the accesses in `pause`: one of both sees the other's write.
         let left = self.held.fetch_sub(1, Ordering::SeqCst) - 1;
         if left == self.resume_at.load(Ordering::SeqCst) {
             self.pump.notify_one();
         }
     }
 
-    /// What is held.
+    /// Returns the held messages.
     pub(crate) fn held(&self) -> Held {
         Held {
             messages: self.held.load(Ordering::Acquire),
@@ -46,9 +46,9 @@ impl Partition {
         }
     }
 
-    /// Notes that reading pauses until half of what is held has gone; `false` if it
-    /// does already. Wakes the pump at once if so much has gone meanwhile: the handlers
-    /// that let it go did not know yet when to.
+    /// Notes that reading pauses until half of the held messages have gone. Returns `false` if
+    /// it is already paused. Wakes the pump immediately if they have gone meanwhile: the
+    /// handlers that released them did not know the limit yet.
     pub(crate) fn pause(&self) -> bool {
         let half = self.held().messages / 2;
         let was_running = self.resume_at.swap(half, Ordering::SeqCst) == RUNNING;
@@ -58,7 +58,7 @@ impl Partition {
         was_running
     }
 
-    /// Whether a paused partition may be read on, which it then is.
+    /// Resumes a paused partition if it may be read, and returns `true` then.
     pub(crate) fn may_resume(&self) -> bool {
         let may = self.held().messages <= self.resume_at.load(Ordering::Acquire);
         if may {
