@@ -426,7 +426,7 @@ impl Partition {
         self.offsets.lock().in_flight()
     }
 
-    /// Whether new messages may be handed out.
+    /// Returns `true` if new messages may be delivered.
     pub(crate) fn is_active(&self) -> bool {
         self.state.load(Ordering::Acquire) == ACTIVE
     }
@@ -438,7 +438,7 @@ impl Partition {
         self.state.load(Ordering::Acquire) < DRAINING
     }
 
-    /// Whether the partition was given up.
+    /// Returns `true` if the partition was revoked.
     pub(crate) fn is_revoked(&self) -> bool {
         self.state.load(Ordering::Acquire) == REVOKED
     }
@@ -455,7 +455,7 @@ impl Partition {
         }
     }
 
-    /// The partition is given up: attempts still running are ended.
+    /// Revokes the partition: running attempts end.
     pub(crate) fn revoke(&self) {
         self.state.store(REVOKED, Ordering::Release);
         self.draining.cancel();
@@ -467,7 +467,7 @@ impl Partition {
         self.draining.cancelled().await;
     }
 
-    /// Completes when the partition is given up.
+    /// Completes when the partition is revoked.
     pub(crate) async fn when_revoked(&self) {
         self.revoked.cancelled().await;
     }

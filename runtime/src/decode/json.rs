@@ -13,7 +13,7 @@ use thiserror::Error;
 /// batch puts a message's value two levels deeper: into an object of a list.
 pub(crate) const MAX_DEPTH: u32 = 125;
 
-/// What is wrong with a value, and where.
+/// The first error in a value, and its offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{what} at byte {offset}")]
 pub struct JsonError {

@@ -39,7 +39,7 @@ pub(super) fn read<T: DeserializeOwned>(payload: &[u8]) -> Result<T, DecodeError
     Ok(read?)
 }
 
-/// What is noted while a value is read.
+/// The state while a value is read.
 #[derive(Clone, Copy)]
 struct Watch<'s> {
     /// A part was taken without the check that [`json::check`] makes.

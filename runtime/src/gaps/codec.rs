@@ -50,19 +50,19 @@ use thiserror::Error;
 
 use super::{Gaps, varint};
 
-/// What each text of version 1 begins with.
+/// The prefix of texts of version 1.
 pub const PREFIX: &str = "penstock/1:";
 
-/// What each text begins with that names the topic, as long as the other.
+/// The prefix of texts with a topic's id; it has the same length.
 pub(super) const PREFIX_WITH_TOPIC: &str = "penstock/2:";
 
-/// What each text begins with that names a leader epoch, as long as the others.
+/// The prefix of texts with a leader epoch; it has the same length.
 pub(super) const PREFIX_WITH_EPOCH: &str = "penstock/3:";
 
-/// What the texts of all versions begin with.
+/// The prefix of the texts of all versions.
 const FAMILY: &str = "penstock/";
 
-/// Longest text that is looked at, in bytes. Bounds the memory: a range takes
+/// The maximum length of a text that is decoded, in bytes. It bounds the memory: a range takes
 /// 16 bytes, and there are at most four for each byte of a bitmap.
 const LONGEST: usize = 64 * 1024;
 
@@ -78,16 +78,16 @@ const HAS_EPOCH: u8 = 2;
 const RUNS: u8 = 0;
 const BITMAP: u8 = 1;
 
-/// Why a text is not used.
+/// The reason that a text is ignored.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum GapsError {
-    /// Another program's.
+    /// A text of another program.
     #[error("the metadata was not written by Penstock")]
     Foreign,
-    /// Of another version.
+    /// A text of another version.
     #[error("the version of the metadata is not known to this release")]
     Version,
-    /// Longer than any that is written.
+    /// A text that is longer than any that Penstock writes.
     #[error("the metadata is too long")]
     TooLong,
     /// Not base64.
@@ -96,21 +96,21 @@ pub enum GapsError {
     /// The checksum differs.
     #[error("the metadata is damaged: its checksum is wrong")]
     Checksum,
-    /// The checksum is right and what it covers is not.
+    /// The checksum is right, but the content is not valid.
     #[error("the metadata is damaged: {0}")]
     Malformed(&'static str),
-    /// Written for another committed offset: somebody moved the group.
+    /// A text for another committed offset: the group's offset was set by another client.
     #[error("the metadata belongs to offset {base}, and {committed} is committed")]
     OtherOffset {
-        /// The offset that it was written for.
+        /// The offset for which it was written.
         base: i64,
-        /// The offset that it was found with.
+        /// The committed offset with which it was found.
         committed: i64,
     },
 }
 
 impl Gaps {
-    /// The text for a commit of [`Gaps::base`], at most `limit` bytes long. Empty
+    /// Returns the text for a commit of [`Gaps::base`], at most `limit` bytes long. It is empty
     /// if nothing is known, or nothing fits.
     pub fn encode(&self, limit: usize) -> String {
         self.encode_after(limit, || None)
@@ -124,8 +124,8 @@ impl Gaps {
         let characters = limit.saturating_sub(PREFIX.len());
         let room = characters / 4 * 3 + characters % 4 * 3 / 4;
         let room = room.saturating_sub(CHECKSUM);
-        // The id gives way first, also to what the brokers know. Without its epoch a text might
-        // settle messages of another log, so the epoch stays.
+        // The id is omitted first, also in favour of messages that the brokers know. The epoch
+        // stays: without it, a text might settle messages of another log.
         let heads = [self.topic_id, None].map(|topic_id| Head {
             topic_id,
             epoch: self.leader_epoch,
@@ -157,11 +157,11 @@ impl Gaps {
         seal(prefix, &body)
     }
 
-    /// Reads the text that was found with the offset `committed`; `None` for an
-    /// empty one.
+    /// Decodes the text that was found with the offset `committed`. Returns `None` for an empty
+    /// text.
     ///
     /// # Errors
-    /// [`GapsError`] when it can't be used. Nothing is known then.
+    /// Returns [`GapsError`] if the text cannot be used. Then nothing is known.
     pub fn decode(text: &[u8], committed: i64) -> Result<Option<Self>, GapsError> {
         if text.is_empty() {
             return Ok(None);
@@ -218,7 +218,7 @@ impl Gaps {
     }
 }
 
-/// What stands before the offset.
+/// The fields before the offset.
 #[derive(Clone, Copy)]
 struct Head {
     topic_id: Option<u128>,
@@ -289,7 +289,7 @@ impl Head {
     }
 }
 
-/// The text around these bytes. For tests: what [`Gaps::encode`] writes is valid.
+/// Returns the text with these bytes. For tests: [`Gaps::encode`] writes only valid texts.
 #[doc(hidden)]
 pub fn sealed(body: &[u8]) -> String {
     seal(PREFIX, body)
@@ -310,22 +310,22 @@ fn checksum(prefix: &str, body: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// How far the second offset lies behind the first. Offsets are not negative.
+/// Returns the distance from the first offset to the second. Offsets are not negative.
 fn distance(from: i64, to: i64) -> u64 {
     to.abs_diff(from)
 }
 
-/// Bytes for base, length and kind.
+/// Returns the bytes for base, length and kind.
 pub(super) fn head_length(base: i64, horizon: i64) -> usize {
     varint::length(distance(0, base)) + varint::length(distance(base, horizon)) + 1
 }
 
-/// Bytes of a body that says nothing but the offset.
+/// Returns the bytes of a body with only the offset.
 fn least_length(base: i64) -> usize {
     head_length(base, base) + attempts_length(base, &[])
 }
 
-/// The shorter way of telling the offsets below a horizon, and its bytes.
+/// Returns the shorter encoding of the offsets below a horizon, and its bytes.
 pub(super) fn kind_and_length(gaps: &Gaps, horizon: i64) -> (u8, usize) {
     let runs: usize = runs(gaps, horizon).map(varint::length).sum();
     let bitmap = distance(gaps.base, horizon).div_ceil(8);
@@ -335,7 +335,7 @@ pub(super) fn kind_and_length(gaps: &Gaps, horizon: i64) -> (u8, usize) {
     }
 }
 
-/// Bytes for attempts.
+/// Returns the bytes for attempts.
 pub(super) fn attempts_length(base: i64, attempts: &[(i64, u32)]) -> usize {
     let mut length = varint::length(attempts.len() as u64);
     let mut last = base;
@@ -346,8 +346,8 @@ pub(super) fn attempts_length(base: i64, attempts: &[(i64, u32)]) -> usize {
     length
 }
 
-/// Lengths of what is not done with and what is, in turns, up to a horizon. Only
-/// the first may be 0.
+/// Returns the lengths of unsettled and settled runs, in turns, up to a horizon. Only the first
+/// may be 0.
 fn runs(gaps: &Gaps, horizon: i64) -> impl Iterator<Item = u64> {
     let starts_complete = gaps
         .incomplete
@@ -358,7 +358,7 @@ fn runs(gaps: &Gaps, horizon: i64) -> impl Iterator<Item = u64> {
         .incomplete
         .iter()
         .flat_map(|range| [range.start, range.end]);
-    // Where one turns into the other; the base is no turn.
+    // The offsets where one run ends and the next begins; the base is not one.
     let turns = ends.filter(move |turn| *turn > gaps.base && *turn < horizon);
     let last = (horizon > gaps.base).then_some(horizon);
     let mut from = gaps.base;

@@ -1,4 +1,4 @@
-//! Whole numbers in as few bytes as they need: seven bits a byte, the lowest first.
+//! Variable-length integers: seven bits in each byte, the lowest first.
 
 /// Bytes that a number takes.
 pub(super) fn length(number: u64) -> usize {

@@ -79,7 +79,7 @@ impl RemoteHandler {
     /// messages.
     ///
     /// # Errors
-    /// As [`Runtime::run`].
+    /// Returns an error as [`Runtime::run`] does.
     pub async fn run(self, runtime: Runtime, stop: CancellationToken) -> Result<(), RunError> {
         let runtime = runtime.availability(match &self.protocol {
             Protocol::Http(handler) => handler.availability(),

@@ -1,8 +1,7 @@
-//! What librdkafka tells us, turned into events for the pump.
+//! librdkafka's callbacks, which become events for the pump.
 //!
-//! Callbacks run inside the pump's poll. They only take notes: a rebalance is
-//! answered later, once the messages in flight are dealt with, and polling goes
-//! on meanwhile.
+//! Callbacks run inside the pump's poll. They only note events: the pump answers a rebalance
+//! later, after the messages in flight, and polling continues meanwhile.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -36,7 +35,7 @@ pub(crate) struct Context {
     /// Set when librdkafka announces events.
     announced: Arc<AtomicBool>,
     oauth_token: Option<PathBuf>,
-    /// Why brokers could not be reached.
+    /// The causes of unreachable brokers.
     pub(super) causes: Causes,
 }
 
@@ -57,13 +56,13 @@ impl Context {
         self.events.lock().pop_front()
     }
 
-    /// From now on revocations are answered at once: the consumer is closing
-    /// and nothing is in flight.
+    /// Answers revocations immediately from now on: the consumer is closing, and no message is
+    /// in flight.
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::Release);
     }
 
-    /// Whether events were announced since this was last asked.
+    /// Returns `true` if events were announced since the last call.
     pub(crate) fn take_announcement(&self) -> bool {
         self.announced.swap(false, Ordering::AcqRel)
     }
@@ -175,21 +174,21 @@ fn topic_partitions(list: &TopicPartitionList) -> Vec<TopicPartition> {
         .collect()
 }
 
-/// One line a partition, in the source's words.
+/// Logs one line for each partition, in baseplate's words.
 pub(crate) fn log_revoked(partitions: &[TopicPartition]) {
     for TopicPartition { topic, partition } in partitions {
         tracing::info!("revoked {topic}/{partition}");
     }
 }
 
-/// The source's commit callback: errors, silence where nothing was committed,
-/// and successes for those who debug.
+/// Logs as baseplate's commit callback does: errors, nothing for partitions without a commit,
+/// and successes at debug level.
 fn log_commits(outcomes: &[CommitOutcome]) {
     for outcome in outcomes {
         let CommitOutcome {
             topic, partition, ..
         } = outcome;
-        // What librdkafka calls "invalid": this partition had nothing to commit.
+        // librdkafka's "invalid" offset: this partition had nothing to commit.
         let offset = outcome.offset.unwrap_or(-1001);
         match (outcome.result, outcome.offset) {
             (Err(code), _) if code != RDKafkaErrorCode::NoOffset => {
@@ -221,15 +220,15 @@ pub(crate) fn log_librdkafka(level: RDKafkaLogLevel, facility: &str, message: &s
     }
 }
 
-/// Shortest time between two warnings of the same error: clients repeat theirs
-/// at every attempt to connect.
+/// The minimum time between two warnings of the same error: clients repeat it at every attempt
+/// to connect.
 const REPEAT_AFTER: Duration = Duration::from_secs(10);
 
-/// When each error was last warned of in this process.
+/// The time of the last warning of each error in this process.
 static WARNED: Mutex<Vec<(RDKafkaErrorCode, Instant)>> = Mutex::new(Vec::new());
 
-/// Logs an error of the client as a whole, repeated ones for those who debug.
-/// librdkafka goes on trying by itself.
+/// Logs an error of the client as a whole, and repeated ones at debug level. librdkafka
+/// continues to retry by itself.
 pub(crate) fn log_client_error(error: &KafkaError, reason: &str) {
     let code = error.rdkafka_error_code();
     if code.is_some_and(warned_lately) {

@@ -1,5 +1,5 @@
-//! What Kafka's and librdkafka's errors mean for a consumer: every judgement on a code
-//! stands here, with a table that tests it.
+//! The meaning of Kafka's and librdkafka's errors for a consumer. Every decision about a code
+//! is here, with a table that tests it.
 //!
 //! The facts are from librdkafka 2.12, in whose words the codes are named here:
 //! `rdkafka_fetcher.c` (`rd_kafka_fetch_reply_handle_partition_error`) and
@@ -78,7 +78,7 @@ pub(crate) fn is_between_generations(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// What follows an error that came where a message of a partition would be.
+/// The consequence of an error in the place of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FetchError {
     /// No error, but the end of the partition.
@@ -86,7 +86,7 @@ pub(crate) enum FetchError {
     /// librdkafka fetches again from the same offset, so nothing is lost; to be counted
     /// and warned of.
     Retried,
-    /// It cannot mend, or messages would be passed over: the consumer must end.
+    /// librdkafka cannot recover, or would pass over messages: the consumer must end.
     Fatal,
 }
 
@@ -103,7 +103,7 @@ pub(crate) enum FetchError {
 pub(crate) fn judge_fetch(code: RDKafkaErrorCode) -> FetchError {
     match code {
         RDKafkaErrorCode::PartitionEOF => FetchError::End,
-        // Where the leader or its storage fails. Tiered storage answers Unknown (-1) or
+        // The leader or its storage fails. Tiered storage answers Unknown (-1) or
         // RequestTimedOut when the remote tier does not deliver.
         RDKafkaErrorCode::Unknown
         | RDKafkaErrorCode::InvalidMessage
@@ -128,7 +128,7 @@ pub(crate) fn judge_fetch(code: RDKafkaErrorCode) -> FetchError {
         | RDKafkaErrorCode::ListenerNotFound
         | RDKafkaErrorCode::StaleControllerEpoch
         | RDKafkaErrorCode::StaleBrokerEpoch => FetchError::Retried,
-        // Of the connection, the group or a look-up of offsets.
+        // Errors of the connection, the group or a look-up of offsets.
         code if mends_itself(code) || is_between_generations(code) => FetchError::Retried,
         _ => FetchError::Fatal,
     }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 /// retried every half second, in each partition.
 const WARN_INTERVAL: Duration = Duration::from_secs(30);
 
-/// When each error was last warned of, and how often it came since.
+/// The time of the last warning of each error, and the number of errors since.
 #[derive(Debug, Default)]
 pub(crate) struct FetchErrors(HashMap<(String, i32), Seen>);
 

@@ -176,7 +176,7 @@ impl Client for Consumer {
         self.ask(move |client| {
             let mut list = TopicPartitionList::with_capacity(wanted.len());
             for (partition, edge) in &wanted {
-                // Asked for by time, where the two ends have times of their own.
+                // Requested by time: both ends have special timestamps.
                 let offset = match edge {
                     Edge::Start => Offset::Beginning,
                     Edge::End => Offset::End,
@@ -225,7 +225,7 @@ impl Client for Consumer {
         .await
     }
 
-    /// librdkafka blocks meanwhile, so it has a thread of its own.
+    /// librdkafka blocks meanwhile, so it gets a dedicated thread.
     async fn leave(self: Arc<Self>) {
         let (closed, closing) = oneshot::channel();
         // Not one of Tokio's threads: it waits for those at the end of the process,

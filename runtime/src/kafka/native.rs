@@ -1,10 +1,9 @@
 //! The one place that calls librdkafka's C interface directly.
 //!
-//! The safe bindings hand out one message at a time, borrowed from the
-//! consumer and each wrapped in an event. The pump needs two things they do not
-//! offer: all partitions' messages on a queue of their own, so that a full work
-//! queue never keeps rebalances from being served; and reads of many messages
-//! in one call, each of which may then travel to a handler without a copy.
+//! The safe bindings return one message at a time, borrowed from the consumer and each wrapped
+//! in an event. The pump needs two more things: one separate queue for all partitions'
+//! messages, so that a full work queue never blocks rebalances; and reads of many messages in
+//! one call, each of which may then go to a handler without a copy.
 
 #![allow(unsafe_code)]
 
@@ -35,7 +34,7 @@ pub(crate) struct NativeMessage<K> {
     message: NonNull<sys::rd_kafka_message_t>,
     /// Its headers, if it has any, once they were asked for.
     headers: OnceLock<Option<NonNull<sys::rd_kafka_headers_t>>>,
-    /// Whatever owns the client; dropped after the message.
+    /// The owner of the client; dropped after the message.
     keeper: K,
 }
 
@@ -71,7 +70,7 @@ impl<K> NativeMessage<K> {
         unsafe { bytes(raw.key, raw.key_len) }
     }
 
-    /// The leader epoch by which the message was written, where the broker tells it.
+    /// Returns the leader epoch with which the message was written, if the broker reports it.
     pub(crate) fn leader_epoch(&self) -> Option<i32> {
         // SAFETY: the pointer is valid until `drop`.
         let epoch = unsafe { sys::rd_kafka_message_leader_epoch(self.message.as_ptr()) };
@@ -106,8 +105,8 @@ impl<K> NativeMessage<K> {
         }
     }
 
-    /// Has librdkafka read the headers from the response, which it keeps in the message
-    /// where there are any. Only for one thread at a time.
+    /// Lets librdkafka parse the headers from the response, which it keeps in the message if
+    /// there are any. Only one thread at a time may call it.
     fn read_headers(&self) -> Option<NonNull<sys::rd_kafka_headers_t>> {
         let mut headers = ptr::null_mut();
         // SAFETY: both pointers are valid for the call.
@@ -302,9 +301,9 @@ impl Drop for MessageQueue {
     }
 }
 
-/// Sends a commit of the list's offsets and metadata without waiting. Its outcome
-/// comes as an event on the consumer's queue: the safe bindings' asynchronous commit
-/// tells none, for librdkafka reports one only to a queue that the caller names.
+/// Sends a commit of the list's offsets and metadata without waiting. Its outcome is an event
+/// on the consumer's queue. The asynchronous commit of the safe bindings has no outcome,
+/// because librdkafka reports it only to a queue that the caller names.
 pub(crate) fn commit(
     consumer: &Consumer,
     offsets: &TopicPartitionList,
@@ -374,8 +373,8 @@ pub(crate) fn set_leader_epoch(list: &mut TopicPartitionList, index: usize, epoc
     }
 }
 
-/// Has a partition read on from another offset. librdkafka drops what it has fetched of
-/// the partition; it does so later, so this does not wait.
+/// Lets a partition continue from another offset. librdkafka discards the partition's fetched
+/// messages later, so this does not wait.
 pub(crate) fn seek(consumer: &Consumer, to: &StartOffset) -> Result<(), RDKafkaErrorCode> {
     let client = consumer.client().native_ptr();
     let topic = c_name(&to.partition.topic);

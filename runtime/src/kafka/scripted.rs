@@ -1,4 +1,4 @@
-//! A client for tests that answers look-ups from what it is told, and takes notes.
+//! A client for tests that answers look-ups from a script, and notes its calls.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -36,14 +36,14 @@ pub(crate) struct Scripted {
     pub(crate) seeks: Mutex<Vec<StartOffset>>,
 }
 
-/// What is read from a partition.
+/// A read from a partition.
 pub(crate) enum Fetch {
     Message(i64),
     End(i64),
     OutOfRange(OutOfRange),
 }
 
-/// Has what the test put there.
+/// A client with the test's script.
 pub(crate) struct Script(Arc<Scripted>);
 
 impl Fetcher for Script {
@@ -92,7 +92,7 @@ pub(crate) fn named(topic: &str, partition: i32) -> TopicPartition {
 }
 
 impl Scripted {
-    /// Has the brokers take the commits that were sent.
+    /// Lets the brokers accept the commits that were sent.
     pub(crate) fn answer(&self) {
         let outcomes = std::mem::take(&mut *self.unanswered.lock());
         self.events.lock().push_back(Event::Commit(outcomes));

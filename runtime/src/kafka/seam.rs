@@ -1,4 +1,4 @@
-//! What the engine needs of Kafka.
+//! The engine's interface to Kafka.
 //!
 //! The pump and its helpers see Kafka through these traits only. Two clients implement
 //! them: [`Librdkafka`](super::Librdkafka), which every consumer runs on, and the simulated
@@ -31,7 +31,7 @@ impl fmt::Display for TopicPartition {
     }
 }
 
-/// How one partition's commit ended.
+/// The end of one partition's commit.
 #[derive(Debug, Clone)]
 pub(crate) struct CommitOutcome {
     pub(crate) topic: String,
@@ -43,7 +43,7 @@ pub(crate) struct CommitOutcome {
     pub(crate) result: Result<(), RDKafkaErrorCode>,
 }
 
-/// What happened in the client since the last poll, in order.
+/// Events of the client since the last poll, in order.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// These partitions belong to this member once the assignment is confirmed.
@@ -75,7 +75,7 @@ pub(crate) struct Committed {
     /// Absent where the group has committed nothing.
     pub(crate) offset: Option<i64>,
     pub(crate) leader_epoch: Option<i32>,
-    /// The metadata beside the offset. Anybody may have written it.
+    /// The metadata of the offset, which any client may have written.
     pub(crate) metadata: Vec<u8>,
 }
 
@@ -88,7 +88,7 @@ pub(crate) enum Edge {
     End,
 }
 
-/// Where reading of a partition begins.
+/// The start of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StartOffset {
     pub(crate) partition: TopicPartition,
@@ -99,7 +99,7 @@ pub(crate) struct StartOffset {
     pub(crate) leader_epoch: Option<i32>,
 }
 
-/// Why a look-up failed.
+/// The error of a look-up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LookUpError {
     pub(crate) code: RDKafkaErrorCode,
@@ -112,7 +112,7 @@ impl fmt::Display for LookUpError {
     }
 }
 
-/// What [`Client::edges`] found: a partition and its offset, or why there is none.
+/// The result of [`Client::edges`]: a partition and its offset, or the error.
 pub(crate) type FoundEdges = Vec<(TopicPartition, Result<i64, RDKafkaErrorCode>)>;
 
 /// An error that the client put where a message would be.
@@ -126,13 +126,13 @@ pub(crate) struct ConsumeError {
     pub(crate) partition: Option<i32>,
 }
 
-/// Why a client cannot read on in a partition.
+/// The reason that a client cannot continue in a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OutOfRange {
     /// The offset that the brokers do not have; absent where the client does not name it.
     pub(crate) position: Option<i64>,
-    /// Where the partition's log departs from the messages that were read, if the client
-    /// noticed it by the leader epoch: the log was truncated to this offset.
+    /// The offset at which the partition's log departs from the messages that were read, if the
+    /// client noticed that by the leader epoch: the log was truncated to this offset.
     pub(crate) departs_at: Option<i64>,
 }
 
@@ -141,7 +141,7 @@ pub(crate) struct OutOfRange {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TopicId(pub(crate) u128);
 
-/// What was read from a partition.
+/// A message or an event that was read from a partition.
 pub(crate) enum Fetched {
     /// A message.
     Record(Record),
@@ -198,7 +198,7 @@ pub(crate) trait Client: Send + Sync + Sized + 'static {
     /// The oldest event that was not taken yet.
     fn next_event(&self) -> Option<Event>;
 
-    /// From now on the client answers revocations by itself, at once.
+    /// Lets the client answer revocations by itself, immediately.
     fn answer_by_itself(&self);
 
     /// Confirms an assignment: reading begins at these offsets.
@@ -282,7 +282,7 @@ pub(crate) trait Client: Send + Sync + Sized + 'static {
     fn leave(self: Arc<Self>) -> impl Future<Output = ()> + Send;
 }
 
-/// What a poll brought.
+/// The result of a poll.
 #[derive(Debug, Default)]
 pub(crate) struct Polled {
     /// The client reported something, so there may be more.
@@ -294,7 +294,7 @@ pub(crate) struct Polled {
 /// An error of the client as a whole.
 #[derive(Debug)]
 pub(crate) enum PollError {
-    /// What the client says.
+    /// An error of the client.
     Client(RDKafkaErrorCode),
     /// A message came past the fetcher.
     StrayMessage(String),

@@ -9,7 +9,7 @@ use prometheus::{
 
 use super::PARTITION_LABELS;
 
-/// What a series is.
+/// The description of a series.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
     /// Its name.

@@ -1,6 +1,5 @@
-//! The tracker beside one that knows everything and does nothing clever, over
-//! millions of random steps: deliveries, verdicts in any order, commits, stops
-//! and crashes.
+//! Compares the tracker with a naive model over millions of random steps: deliveries, verdicts
+//! in any order, commits, stops and crashes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,10 +12,10 @@ use crate::gaps::METADATA_LIMIT;
 const SEEDS: u64 = 4;
 const STEPS: usize = 500_000;
 
-/// Most messages in flight.
+/// The maximum number of messages in flight.
 const MOST: usize = 48;
 
-/// What a commit left with the brokers.
+/// The state of a commit at the brokers.
 struct Commit {
     offset: i64,
     text: String,
@@ -31,7 +30,7 @@ struct World {
     random: StdRng,
     tracker: OffsetTracker,
     commit: Commit,
-    /// Longest text that the brokers take.
+    /// The maximum length of a text at the brokers.
     limit: usize,
     /// Offset of the message to be read next.
     position: i64,
@@ -216,7 +215,7 @@ impl World {
         };
     }
 
-    /// What is in flight is given up, and a last commit made.
+    /// Abandons messages in flight, and makes a last commit.
     fn stop(&mut self) {
         for offset in std::mem::take(&mut self.in_flight) {
             self.tracker.abandon(offset);
@@ -226,7 +225,7 @@ impl World {
         self.crash();
     }
 
-    /// Another consumer goes on from what was committed last.
+    /// Lets another consumer continue from the last commit.
     fn crash(&mut self) {
         let commit = &self.commit;
         let gaps = Gaps::decode(commit.text.as_bytes(), commit.offset).unwrap();
@@ -264,7 +263,7 @@ impl World {
             context()
         );
         self.check_commit_behind(&context());
-        // What lies before is of no more interest.
+        // Earlier offsets are no longer needed.
         if let Some(committable) = committable
             && step.is_multiple_of(512)
         {

@@ -13,12 +13,12 @@ use rdkafka::producer::{BaseProducer, BaseRecord};
 use super::reports::Reports;
 use crate::produce::{MAX_RECORD_BYTES, Outgoing as _, ProducerRecord};
 
-/// Longest time for a record to be delivered. The transaction is aborted then, which its
-/// coordinator must not have done by itself: that would fence the producer.
+/// The maximum time to deliver a record. After it the transaction is aborted. Its coordinator
+/// must not have aborted it before: that would fence the producer.
 const DELIVERY_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long a topic may be unknown to the brokers, in case it is being created. Less
-/// than a record's time, so that the topic is told and not the time.
+/// The time for which a topic may be unknown to the brokers, in case it is being created. It is
+/// less than a record's time, so that the error names the topic and not the timeout.
 const TOPIC_LIMIT: Duration = Duration::from_secs(2);
 
 /// The maximum size of a batch of several records. The brokers refuse a batch as a whole,

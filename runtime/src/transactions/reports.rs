@@ -1,5 +1,5 @@
-//! What the transactional producer tells: its log, logins by token, and which record
-//! was not delivered.
+//! Reports of the transactional producer: its log, logins by token, and records that were not
+//! delivered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;

@@ -1,4 +1,4 @@
-//! What the transactional producer waits for, as those see it who wait for the producer.
+//! The step that the transactional producer waits for, for tasks that wait for the producer.
 //!
 //! A call of librdkafka may not come back: `rd_kafka_send_offsets_to_transaction` (2.12)
 //! keeps to no time while it looks for the group's coordinator, and does not look again
@@ -10,14 +10,14 @@ use parking_lot::Mutex;
 
 use super::ANSWER_LIMIT;
 
-/// How long something may take before it is told, and told again.
+/// The time after which a step is reported, and between two reports.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Longest time for one step, which ends by itself within the limit for answers unless
-/// a call does not come back. Requests on their way add theirs.
+/// The maximum time for one step, which ends by itself within the limit for answers unless a
+/// call does not return. Pending requests add their limits.
 const STEP_LIMIT: Duration = ANSWER_LIMIT.saturating_add(Duration::from_secs(30));
 
-/// What is being done.
+/// The current step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Nothing.

@@ -18,10 +18,10 @@ pub(super) struct Peer {
     pub(super) sdk: String,
     /// The protocol's version.
     pub(super) version: u32,
-    /// Whether the handler reports deliveries that begin, and releases the others. Without
-    /// that a delivery counts as begun when it is sent.
+    /// Is `true` if the handler reports deliveries that begin, and releases the others.
+    /// Otherwise a delivery counts as begun when it is sent.
     pub(super) reports_begun: bool,
-    /// Whether a skipped message lets the next one of an ordered batch begin.
+    /// Is `true` if the next message of an ordered batch begins after a skipped one.
     pub(super) continues_after_skip: bool,
     /// The maximum number of messages in one batch.
     pub(super) max_batch: usize,
