@@ -1,16 +1,16 @@
-//! The check of what is valid JSON (RFC 8259): one for all messages and all answers.
+//! The check of valid JSON (RFC 8259), the same for all messages and answers.
 //!
-//! serde_json checks only what it keeps: of a value that it skips, it takes invalid UTF-8,
-//! any depth, lone surrogates and numbers beyond a double's range. Whoever reads such a
-//! value in full then refuses it, and in a batch everything around it.
+//! serde_json checks only the values that it keeps. In a value that it skips, it accepts
+//! invalid UTF-8, any depth, lone surrogates and numbers beyond a double's range. A program
+//! that parses such a value in full then rejects it, and in a batch everything around it.
 //!
 //! A value that passes here can be read by serde_json as any type, and by Python's `json`,
 //! alone and in a batch. The check keeps no stack and allocates nothing.
 
 use thiserror::Error;
 
-/// The maximum number of arrays and objects within each other. serde_json reads 127, and a
-/// batch puts a message's value two levels deeper: into an object of a list.
+/// The maximum depth of arrays and objects. serde_json accepts 127, and a batch puts a
+/// message's value two levels deeper: into an object of a list.
 pub(crate) const MAX_DEPTH: u32 = 125;
 
 /// The first error in a value, and its offset.
@@ -68,7 +68,7 @@ enum Within {
     Object,
 }
 
-/// The arrays and objects that have no end yet: a bit each, the innermost lowest.
+/// The open arrays and objects: one bit for each, the innermost lowest.
 #[derive(Default)]
 struct Open {
     objects: u128,
@@ -79,7 +79,7 @@ struct Open {
 const _: () = assert!(MAX_DEPTH <= u128::BITS);
 
 impl Open {
-    /// Returns `false` if that would be too deep.
+    /// Opens one. Returns `false` if that would be too deep.
     fn push(&mut self, within: Within) -> bool {
         self.objects = (self.objects << 1) | u128::from(matches!(within, Within::Object));
         self.depth += 1;
@@ -103,23 +103,23 @@ impl Open {
 struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// All bytes of strings, one over the other: whether any is beyond ASCII.
+    /// All bytes of strings, combined by OR: shows a byte beyond ASCII.
     seen: u64,
 }
 
-/// A byte in each place of a word.
+/// Returns a word with this byte in each place.
 const fn each(byte: u8) -> u64 {
     u64::from_ne_bytes([byte; 8])
 }
 
-/// Sets the highest bit of the lowest byte that is less than `limit`, and perhaps of others
-/// above it. `limit` is at most 128.
+/// Sets the highest bit of the lowest byte that is less than `limit`, and possibly of higher
+/// bytes. `limit` is at most 128.
 const fn less(word: u64, limit: u8) -> u64 {
     word.wrapping_sub(each(limit)) & !word & each(0x80)
 }
 
-/// The maximum length of a number that is finite whatever its digits are, where its exponent
-/// has at most two digits.
+/// The maximum length of a number that is finite with any digits, if its exponent has at most
+/// two digits.
 const SURELY_FINITE: usize = 200;
 
 impl Scanner<'_> {
@@ -140,8 +140,8 @@ impl Scanner<'_> {
         }
     }
 
-    /// Takes a value, or the beginning of one that others are in: then returns `true`, and
-    /// the first of these follows.
+    /// Reads a value, or the beginning of one that contains others. In that case returns
+    /// `true`, and the first of these follows.
     fn begin_value(&mut self, open: &mut Open) -> Result<bool, JsonError> {
         match self.peek() {
             Some(b'"') => self.string()?,
@@ -175,7 +175,7 @@ impl Scanner<'_> {
         Ok(true)
     }
 
-    /// Takes a member's name and the colon behind it.
+    /// Reads a member's name and the colon after it.
     fn name(&mut self) -> Result<(), JsonError> {
         self.skip_space();
         if self.peek() != Some(b'"') {
@@ -214,7 +214,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// Moves on to the next quotation mark, backslash or control character.
+    /// Skips to the next quotation mark, backslash or control character.
     fn skip_plain(&mut self) {
         let mut rest = &self.bytes[self.at..];
         while let Some((word, more)) = rest.split_first_chunk() {
@@ -259,7 +259,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// Takes `\u` and its four digits.
+    /// Reads `\u` and its four digits.
     fn code_unit(&mut self) -> Result<u32, JsonError> {
         let digits = self.bytes.get(self.at + 2..self.at + 6).unwrap_or_default();
         let mut unit = (digits.len() == 4).then_some(0);
@@ -305,7 +305,7 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// Takes digits, at least one; returns how many.
+    /// Reads digits, at least one. Returns their number.
     fn digits(&mut self) -> Result<usize, JsonError> {
         let begin = self.at;
         while let Some(b'0'..=b'9') = self.peek() {
@@ -317,7 +317,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// Nothing may follow, and what is beyond ASCII must be UTF-8.
+    /// Checks that nothing follows, and that bytes beyond ASCII are UTF-8.
     fn finish(&self) -> Result<(), JsonError> {
         if self.at < self.bytes.len() {
             return Err(self.error("more than one value"));

@@ -1,9 +1,9 @@
 //! The one place that calls librdkafka's C interface directly.
 //!
 //! The safe bindings return one message at a time, borrowed from the consumer and each wrapped
-//! in an event. The pump needs two more things: one separate queue for all partitions'
-//! messages, so that a full work queue never blocks rebalances; and reads of many messages in
-//! one call, each of which may then go to a handler without a copy.
+//! in an event. The pump needs two more things. One separate queue has all partitions'
+//! messages, so that a full work queue never blocks rebalances. And one call reads many
+//! messages, each of which may then go to a handler without a copy.
 
 #![allow(unsafe_code)]
 

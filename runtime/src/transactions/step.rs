@@ -1,8 +1,8 @@
 //! The step that the transactional producer waits for, for tasks that wait for the producer.
 //!
-//! A call of librdkafka may not come back: `rd_kafka_send_offsets_to_transaction` (2.12)
-//! keeps to no time while it looks for the group's coordinator, and does not look again
-//! until some connection comes or goes. So whoever waits for the thread watches it.
+//! A call of librdkafka may not return: `rd_kafka_send_offsets_to_transaction` (2.12) has no
+//! time limit while it looks for the group's coordinator, and does not look again until some
+//! connection opens or closes. So tasks that wait for the thread watch it.
 
 use std::time::{Duration, Instant};
 
