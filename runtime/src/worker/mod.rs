@@ -256,7 +256,7 @@ impl<D: Decoder, H> Shared<D, H> {
 }
 
 /// The error of a handler that returns records in another mode.
-const NOT_TRANSACTIONAL: &str = "the handler gave records to produce, which needs commit: Transactional; set it in the manifest, or let the handler produce the records itself";
+const NOT_TRANSACTIONAL: &str = "the handler returned records to produce, which needs commit: Transactional; set it in the manifest, or let the handler produce the records itself";
 
 fn log_given_up(record: &Record, attempts: u32, error: &HandlerError, what: &str) {
     tracing::error!(

@@ -222,7 +222,7 @@ impl<H: Handle> Lane<H> {
             return Some("the handler stops");
         }
         if place.is_some_and(|place| stopped.contains(place)) {
-            return Some("a message before it was not done");
+            return Some("an earlier message of its order was not handled");
         }
         (!batch.head.may_begin(now)).then_some("the handler could not begin it in time")
     }

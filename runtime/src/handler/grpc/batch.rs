@@ -167,9 +167,9 @@ impl<'m, T> Batch<'m, T> {
             let verdict = match fate {
                 Fate::Verdict(verdict) => verdict,
                 // Earlier messages with its key have used the time.
-                Fate::TimedOut if !is_first && !peer.reports_begun => {
-                    Err(HandlerError::not_attempted("its turn did not come in time"))
-                }
+                Fate::TimedOut if !is_first && !peer.reports_begun => Err(
+                    HandlerError::not_attempted("earlier messages of its key used the time"),
+                ),
                 Fate::TimedOut => Err(HandlerError::retryable(format_args!(
                     "the handler took longer than {timeout:?}"
                 ))),

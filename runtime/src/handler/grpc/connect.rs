@@ -132,8 +132,9 @@ impl Connector {
         let incoming = call(channel, OutgoingBody(Arc::clone(&outgoing)));
         let mut incoming = incoming.await.map_err(failed)?;
         let first = incoming.message().await.map_err(failed)?;
-        let first = first
-            .ok_or_else(|| ConnectError::Failed("it ended the stream without a word".to_owned()))?;
+        let first = first.ok_or_else(|| {
+            ConnectError::Failed("it ended the stream without a message".to_owned())
+        })?;
         let peer = self.greet(&first)?;
         let session = Session::new(outgoing, peer, self.limits);
         Ok(session.start(incoming, first))

@@ -294,7 +294,7 @@ impl GrpcHandler {
             self.availability.has(Lack::Stability);
         } else if has_waited && fates.iter().any(Fate::is_unbegun) {
             let wait = self.limits.wait;
-            let detail = format_args!("it did not begin one within {wait:?}");
+            let detail = format_args!("no message began within {wait:?}");
             self.availability.lacks(Lack::Beginning, detail);
         }
         let is_silent = fates.iter().any(|fate| matches!(fate, Fate::Silent(_)));
@@ -334,7 +334,7 @@ impl GrpcHandler {
             self.availability.has(Lack::Stability);
         } else if proof.is_some() {
             self.suspects.note_own_end(record, session.opened());
-            let detail = format_args!("its stream ended within {:?}", session.opened().elapsed());
+            let detail = format_args!("the stream ended within {:?}", session.opened().elapsed());
             self.availability.lacks(Lack::Stability, detail);
         }
         shown

@@ -405,7 +405,7 @@ impl Fates {
     /// with the process, so any other delivery could have begun too.
     fn of(ended: &Ended, is_alone: bool) -> Self {
         let why: Arc<str> = match ended {
-            Ended::InOrder => "the handler ended the stream before it began".into(),
+            Ended::InOrder => "the handler ended the stream before the message began".into(),
             Ended::Broken(why) => format!("the stream to the handler broke: {why}").into(),
         };
         let (begun, others) = match ended {
@@ -421,7 +421,7 @@ impl Fates {
 fn of_begun(verdict: &Verdict) -> Verdict {
     match verdict {
         Err(error) if error.kind() == FailureKind::NotAttempted => Err(HandlerError::retryable(
-            format_args!("the handler released what it had begun: {error}"),
+            format_args!("the handler released a message that it had begun: {error}"),
         )),
         verdict => verdict.clone(),
     }

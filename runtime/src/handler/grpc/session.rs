@@ -361,7 +361,7 @@ impl Sent {
                 biased;
                 outcome = &mut self.outcome => return outcome.unwrap_or_default(),
                 Some(places) = revoked.next() => {
-                    let fate = Fate::Returned("its partition was revoked".into());
+                    let fate = Fate::Returned("the partition was revoked".into());
                     self.session
                         .withdraw(self.first_id, &places, &fate, Reason::Revoked);
                     continue;
@@ -387,7 +387,7 @@ impl Sent {
         }
         if !overdue.not_begun.is_empty() {
             let wait = session.limits.wait;
-            let why = format!("the handler did not begin it within {wait:?}").into();
+            let why = format!("the handler did not begin the message within {wait:?}").into();
             // A call that does not return may prevent the handler from sending.
             let is_explained = session.open.lock().has_unreturned();
             let fate = match is_explained || session.heard() > self.sent {

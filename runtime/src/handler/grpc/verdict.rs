@@ -13,7 +13,7 @@ pub(super) fn of(verdict: v1::Verdict) -> Result<Done, HandlerError> {
         // The records would be produced once for each message.
         Some(Outcome::Done(done)) if verdict.count > 1 && !done.produce.is_empty() => {
             Err(HandlerError::permanent(
-                "the handler gave records to produce for several deliveries at once; let each have a verdict of its own",
+                "the handler returned records to produce for several deliveries together; send a separate verdict for each",
             ))
         }
         Some(Outcome::Done(done)) => Ok(Done {
