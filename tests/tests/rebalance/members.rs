@@ -143,7 +143,9 @@ impl Run {
             // Every other change meets a group that has not settled.
             if self.random.random_bool(0.5) {
                 let members = self.members.len();
-                groups::wait_for_members(&self.bootstrap, &group, members, SOON).await?;
+                groups::wait_for_members(&self.bootstrap, &group, members, SOON)
+                    .await
+                    .map_err(|error| format!("{error}\n{}", self.tails()))?;
                 // All may be handled by now; progress needs something left.
                 self.refill().await?;
                 self.wait_for_progress().await?;
@@ -200,6 +202,12 @@ impl Run {
             return Ok(());
         }
         end_well(member).await
+    }
+
+    /// The last lines of each member.
+    fn tails(&self) -> String {
+        let tails = self.members.iter().map(|member| member.tail());
+        tails.collect::<Vec<_>>().join("\nand another:\n")
     }
 
     async fn wait_for_progress(&self) -> Outcome {
