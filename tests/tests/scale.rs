@@ -127,10 +127,9 @@ async fn a_thousand_consumers_are_reconciled_with_few_requests_and_then_left_alo
     let idle = again.requests().await?.since(&second);
     show("requests while idle", &idle);
     assert!(idle.count() > 0, "the Lease is kept");
-    assert_eq!(
-        idle.only(|request| !request.is_of_lease()),
-        Requests::default()
-    );
+    // Watches are begun again now and then.
+    let other = idle.only(|request| !request.is_of_lease() && request.verb != "watch");
+    assert_eq!(other, Requests::default());
     assert_eq!(fleet.versions().await?, versions);
     Ok(())
 }

@@ -69,12 +69,14 @@ class Broken(ProcessTest):
                     await handler.send(6)
                     self.assertNotEqual(await handler.ended(), 0)
                     self.assertNotEqual(handler.status, grpc.StatusCode.OK)
-                    # The last message of the process may be lost with it: both the verdict
-                    # on 2 and the report of 3 are in it.
+                    # What gRPC has not written yet is lost with the process, on a busy
+                    # machine all of it. The verdict on a message and the report of the next
+                    # are written together.
                     done = handler.heard.numbers("done")
-                    self.assertIn(done, ([1, 2], [1]))
+                    self.assertIn(done, ([1, 2], [1], []))
                     open_begun = set(handler.heard.begun) - set(done)
-                    self.assertEqual(open_begun, {done[-1] + 1}, "only it is charged")
+                    one = {len(done) + 1}
+                    self.assertIn(open_begun, (one, one if done else set()), "only it is charged")
 
     async def test_the_end_that_a_handler_asks_for_is_in_order(self):
         for way, code in [
