@@ -170,10 +170,12 @@ pub(crate) fn resume(
     // Nothing was read of another log, so all its messages count.
     let unread = match reason {
         Reason::Retention => position,
-        // Retention may have passed the point at which the log departs.
-        Reason::Truncation => departs_at.map_or(oldest, |departs_at| departs_at.min(oldest)),
+        Reason::Truncation => oldest,
         Reason::Recreation => 0,
     };
+    // Nothing was read of a log after the point at which it departs, and retention may have
+    // passed that point. Nothing at all was read of another topic.
+    let unread = refused.departs_at.map_or(unread, |it| it.min(unread));
     let lost = Lost {
         reason,
         skipped: unread..offset.max(unread),
@@ -300,6 +302,27 @@ mod tests {
                 950,
                 Truncation,
                 900..950,
+            ),
+            // The same before the topic's id is known.
+            (
+                1000,
+                Some(900),
+                (950, 1080),
+                Unknown,
+                Earliest,
+                950,
+                Truncation,
+                900..950,
+            ),
+            (
+                1000,
+                Some(900),
+                (1100, 1200),
+                Unknown,
+                Earliest,
+                1100,
+                Retention,
+                900..1100,
             ),
             // It may be another topic, in which the epoch tells nothing.
             (

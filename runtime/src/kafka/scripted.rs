@@ -39,6 +39,8 @@ pub(crate) struct Scripted {
 /// A read from a partition.
 pub(crate) enum Fetch {
     Message(i64),
+    /// A message, and the epoch of the leader that wrote it.
+    Written(i64, i32),
     End(i64),
     OutOfRange(OutOfRange),
 }
@@ -67,19 +69,26 @@ impl Fetcher for Script {
             };
             sink(match fetch {
                 Fetch::Message(offset) => {
-                    let record = OwnedRecord {
-                        topic: topic.clone(),
-                        partition,
-                        offset,
-                        ..OwnedRecord::default()
-                    };
-                    Fetched::Record(Record::owned(record, owner))
+                    Fetched::Record(Record::owned(record(topic, partition, offset), owner))
+                }
+                Fetch::Written(offset, epoch) => {
+                    let record = record(topic, partition, offset);
+                    Fetched::Record(Record::owned_by_leader(record, owner, epoch))
                 }
                 Fetch::End(end) => Fetched::End(owner, end),
                 Fetch::OutOfRange(refused) => Fetched::OutOfRange(owner, refused),
             });
         }
         count
+    }
+}
+
+fn record(topic: String, partition: i32, offset: i64) -> OwnedRecord {
+    OwnedRecord {
+        topic,
+        partition,
+        offset,
+        ..OwnedRecord::default()
     }
 }
 

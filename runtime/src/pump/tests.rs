@@ -95,6 +95,22 @@ impl Fixture {
         }
     }
 
+    fn set_policy(&mut self, lost: OnOffsetLost) {
+        self.pump.parts.policy.lost = lost;
+        let wake = Arc::clone(&self.pump.parts.wake);
+        self.pump.recovery = Recovery::new(self.pump.parts.policy, wake);
+    }
+
+    /// Cuts the log off at an offset, and lets it grow.
+    fn truncate(&self, departs_at: i64, end: i64) {
+        let name = named("orders", 0);
+        self.client.logs.lock().insert(name, (0, end));
+        self.fetch([Fetch::OutOfRange(OutOfRange {
+            position: None,
+            departs_at: Some(departs_at),
+        })]);
+    }
+
     fn fetch(&self, fetched: impl IntoIterator<Item = Fetch>) {
         let named = fetched.into_iter().map(|it| (named("orders", 0), it));
         self.client.fetched.lock().extend(named);
@@ -232,13 +248,54 @@ async fn late_verdicts_and_commits_of_a_log_that_is_gone_settle_nothing_of_the_n
 }
 
 #[tokio::test(start_paused = true)]
+async fn behind_what_a_truncation_left_the_position_names_no_epoch_of_the_log_before() {
+    // The leader of epoch 3 wrote nothing of what is skipped: a position that named it would be
+    // refused as truncated again.
+    for (lost, offset, epoch) in [
+        (OnOffsetLost::Earliest, 12, Some(3)),
+        (OnOffsetLost::Latest, 50, None),
+    ] {
+        let mut fixture = fixture(Strategy::Handled, Some(10), (0, 100));
+        fixture.set_policy(lost);
+        fixture.run(WHILE).await;
+        fixture.fetch((10..15).map(|offset| Fetch::Written(offset, 3)));
+        fixture.run(WHILE).await;
+        fixture.partition().settle(once(10..15));
+        fixture.truncate(12, 50);
+        fixture.run(WHILE).await;
+        let restarts = fixture.client.restarts.lock().clone();
+        let restarts: Vec<_> = restarts
+            .iter()
+            .map(|it| (it.offset, it.leader_epoch))
+            .collect();
+        assert_eq!(restarts, [(Some(offset), epoch)], "{lost:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_truncation_soon_after_the_first_sends_no_message_back() {
+    let mut fixture = fixture(Strategy::Handled, Some(10), (0, 100));
+    fixture.run(WHILE).await;
+    fixture.fetch((10..15).map(Fetch::Message));
+    fixture.run(WHILE).await;
+    fixture.partition().settle(once(10..15));
+    fixture.truncate(13, 13);
+    fixture.run(WHILE / 3).await;
+    fixture.fetch((13..18).map(Fetch::Message));
+    fixture.run(WHILE / 3).await;
+    fixture.partition().settle(once(13..18));
+    // The topic is still known to be the same, though its id was looked up just before.
+    fixture.truncate(16, 16);
+    fixture.run(WHILE / 3).await;
+    let restarts = fixture.client.restarts.lock().clone();
+    let restarts: Vec<_> = restarts.iter().map(|it| it.offset).collect();
+    assert_eq!(restarts, [Some(13), Some(16)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn with_fail_a_lost_offset_ends_the_consumer_and_nothing_is_restarted() {
     let mut fixture = fixture(Strategy::Handled, Some(10), (60, 100));
-    fixture.pump.parts.policy.lost = OnOffsetLost::Fail;
-    fixture.pump.recovery = Recovery::new(
-        fixture.pump.parts.policy,
-        Arc::clone(&fixture.pump.parts.wake),
-    );
+    fixture.set_policy(OnOffsetLost::Fail);
     fixture.run(WHILE).await;
     fixture.fetch([Fetch::OutOfRange(OutOfRange {
         position: Some(10),

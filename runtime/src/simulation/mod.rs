@@ -18,7 +18,7 @@ mod scenario;
 pub use ledger::{Cut, Produced, Removal, log_at, passed_below};
 pub use losses::Loss;
 pub use record::{Delivery, Happened, Verdict};
-pub use run::{Committed, Letter, Run, run};
+pub use run::{Committed, Letter, Run, Tenure, run};
 pub use scenario::{
     Answer, Attempt, DEAD_LETTERS, Event, GROUP, MAX_MEMBERS, Message, Mode, OUTPUT, OnFailure,
     Protocol, Refusal, Scenario, Shape, TOPIC,

@@ -44,6 +44,21 @@ pub struct Committed {
     pub without_topic: Option<i64>,
 }
 
+/// The time for which the group's coordinator had a partition assigned to a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenure {
+    /// The number of the process.
+    pub process: usize,
+    /// The partition of [`TOPIC`].
+    pub partition: i32,
+    /// When it began, from the beginning of the run.
+    pub from: Duration,
+    /// When it ended, if it did.
+    pub until: Option<Duration>,
+    /// The coordinator removed the process, which was silent for too long.
+    pub is_evicted: bool,
+}
+
 /// A dead letter that a reader of committed records sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Letter {
@@ -62,6 +77,8 @@ pub struct Run {
     pub deliveries: Vec<Delivery>,
     /// What happened to processes.
     pub processes: Vec<(Duration, usize, Happened)>,
+    /// Which process had which partition, as the group's coordinator saw it.
+    pub tenures: Vec<Tenure>,
     /// The messages.
     pub produced: Vec<Produced>,
     /// Offsets of [`TOPIC`] that hold no message for a reader, by partition and log:
@@ -77,6 +94,9 @@ pub struct Run {
     pub lost_messages: u64,
     /// Every commit.
     pub commits: Vec<Committed>,
+    /// When the coordinator refused a commit, and of which process: it was of an earlier
+    /// generation, or came between two.
+    pub refused_commits: Vec<(Duration, usize)>,
     /// The records on [`OUTPUT`] that a reader of committed records sees, in order, each
     /// with its key.
     pub outputs: Vec<(Option<String>, String)>,
@@ -127,6 +147,8 @@ struct Driver {
     /// Slots whose process is started again after a failure.
     wanted: Vec<bool>,
     processes: usize,
+    /// The number of each client's process.
+    clients: BTreeMap<u64, usize>,
     ends: mpsc::UnboundedSender<Ended>,
     ended: mpsc::UnboundedReceiver<Ended>,
     due: BinaryHeap<Reverse<(Instant, u64, Due)>>,
@@ -160,6 +182,7 @@ impl Driver {
             slots: (0..slots).map(|_| None).collect(),
             wanted: vec![false; slots],
             processes: 0,
+            clients: BTreeMap::new(),
             ends,
             ended,
             due: BinaryHeap::new(),

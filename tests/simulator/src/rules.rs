@@ -6,6 +6,7 @@ mod ends;
 mod evidence;
 mod losses;
 mod outputs;
+mod owners;
 
 use std::fmt;
 

@@ -17,6 +17,7 @@ use super::assignor::{Candidate, Plan};
 use super::broker::{ClientId, Cluster};
 use super::group::{Committer, Members};
 use super::protocol::{Joined, Response};
+use super::tenures::Holding;
 use crate::kafka::seam::TopicPartition;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -60,6 +61,19 @@ struct Member {
 impl ClassicGroup {
     pub(super) fn is_empty(&self) -> bool {
         self.members.is_empty()
+    }
+
+    pub(super) fn has(&self, member: &str) -> bool {
+        self.members.contains_key(member)
+    }
+
+    pub(super) fn holdings(&self) -> Option<Vec<Holding>> {
+        let members = self.members.iter().map(|(name, member)| Holding {
+            client: member.client,
+            member: name.clone(),
+            partitions: member.assignment.clone(),
+        });
+        (self.state == State::Stable).then(|| members.collect())
     }
 
     pub(super) fn extend_session(&mut self, member: &str) {

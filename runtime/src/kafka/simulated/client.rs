@@ -63,7 +63,8 @@ impl SimulatedClient {
         })
     }
 
-    pub(super) fn id(&self) -> ClientId {
+    /// Returns the number by which tenures name the client.
+    pub(crate) fn id(&self) -> ClientId {
         self.client
     }
 

@@ -16,6 +16,7 @@ use super::assignor::{self, Candidate, Plan};
 use super::broker::{ClientId, Cluster};
 use super::group::{Committer, Members};
 use super::protocol::{BeatAnswer, Response};
+use super::tenures::Holding;
 use crate::kafka::seam::TopicPartition;
 
 /// The epoch by which a member leaves.
@@ -42,6 +43,7 @@ pub(super) struct ConsumerGroup {
 
 #[derive(Debug)]
 struct Member {
+    client: ClientId,
     epoch: i32,
     previous_epoch: i32,
     state: State,
@@ -57,6 +59,20 @@ struct Member {
 impl ConsumerGroup {
     pub(super) fn is_empty(&self) -> bool {
         self.members.is_empty()
+    }
+
+    pub(super) fn has(&self, member: &str) -> bool {
+        self.members.contains_key(member)
+    }
+
+    /// Partitions that a member is to revoke are among those that it has.
+    pub(super) fn holdings(&self) -> Vec<Holding> {
+        let members = self.members.iter().map(|(name, member)| Holding {
+            client: member.client,
+            member: name.clone(),
+            partitions: member.assigned.union(&member.revoking).cloned().collect(),
+        });
+        members.collect()
     }
 
     /// `ConsumerGroup.validateOffsetCommit`.
@@ -243,6 +259,7 @@ impl Cluster {
             .members
             .entry(name.to_owned())
             .or_insert_with(|| Member {
+                client,
                 epoch: 0,
                 previous_epoch: 0,
                 state: State::Stable,

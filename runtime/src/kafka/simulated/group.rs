@@ -12,6 +12,7 @@ use super::consumer_group::ConsumerGroup;
 use super::log::TransactionNumber;
 use super::protocol::{CommitBatch, Request, Response};
 use super::settings::{Fault, GroupProtocol};
+use super::tenures::{Gone, Tenure};
 use crate::kafka::seam::{Committed, TopicPartition};
 
 /// A committed offset.
@@ -51,6 +52,9 @@ pub(super) struct Group {
     /// Offsets of transactions that have not ended, numbered in their order among commits.
     pub(super) pending: BTreeMap<TransactionNumber, PendingOffsets>,
     pub(super) applied: Vec<AppliedCommit>,
+    /// When a commit was refused, and of which client.
+    pub(super) refused: Vec<(Duration, ClientId)>,
+    pub(super) tenures: Vec<Tenure>,
     /// Until when the group has no coordinator.
     pub(super) unavailable_until: Option<Instant>,
 }
@@ -130,6 +134,13 @@ impl Cluster {
             };
             self.watch_group(group.clone());
         }
+        let is_of_members = matches!(
+            request,
+            Request::Join { .. }
+                | Request::Sync { .. }
+                | Request::Leave { .. }
+                | Request::Beat { .. }
+        );
         match request {
             Request::Join { member, owned } => self.classic_join(client, &group, member, owned),
             Request::Sync {
@@ -167,6 +178,9 @@ impl Cluster {
                 let found = self.fetch_offsets(&group, partitions, is_stable);
                 self.respond(client, Response::FetchOffsets(number, found));
             }
+        }
+        if is_of_members {
+            self.note_tenures(&group, Gone::Left);
         }
     }
 
@@ -212,6 +226,11 @@ impl Cluster {
         match times_out {
             None => {
                 let result = self.apply(group, by, &batch);
+                if result.is_err() {
+                    let refused = (self.elapsed(), client);
+                    let group = self.groups.entry(group.to_owned()).or_default();
+                    group.refused.push(refused);
+                }
                 self.respond(client, Response::Commit(batch, result));
             }
             Some(applied) => {
@@ -345,6 +364,7 @@ impl Cluster {
                 Some(Members::Consumer(_)) => cluster.consumer_tick(&group),
                 Some(Members::Unknown) | None => {}
             }
+            cluster.note_tenures(&group, Gone::Evicted);
             cluster.watch_group(group);
         });
     }

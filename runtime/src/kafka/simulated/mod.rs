@@ -28,6 +28,7 @@ mod producers;
 mod protocol;
 mod session;
 mod settings;
+mod tenures;
 mod transactions;
 
 #[cfg(test)]
@@ -51,6 +52,7 @@ use self::log::Topic;
 pub(crate) use self::settings::{
     Cleanup, Fault, GroupProtocol, Isolation, KafkaSettings, MemberSettings, Produce, TopicKind,
 };
+pub(crate) use self::tenures::Tenure;
 use self::transactions::SimulatedTransactions;
 use super::seam::{TopicPartition, Transactional};
 use crate::dead_letter::LetterSink;
@@ -287,6 +289,20 @@ impl Kafka {
         let cluster = self.cluster.lock();
         let group = cluster.groups.get(group);
         group.map(|group| group.applied.clone()).unwrap_or_default()
+    }
+
+    /// Returns when the coordinator refused a commit by its own rules, and of which client.
+    pub(crate) fn refused_commits(&self, group: &str) -> Vec<(Duration, u64)> {
+        let cluster = self.cluster.lock();
+        let group = cluster.groups.get(group);
+        group.map(|group| group.refused.clone()).unwrap_or_default()
+    }
+
+    /// Returns which client had which partition, in the order of the beginnings.
+    pub(crate) fn tenures(&self, group: &str) -> Vec<Tenure> {
+        let cluster = self.cluster.lock();
+        let group = cluster.groups.get(group);
+        group.map(|group| group.tenures.clone()).unwrap_or_default()
     }
 
     /// Returns what a reader of committed messages finds in a topic.

@@ -1,8 +1,10 @@
 //! What a run left behind.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
-use super::{Committed, Driver, Letter, Run};
+use super::{Committed, Driver, Letter, Run, Tenure};
 use crate::gaps::Gaps;
 use crate::metrics::Metrics;
 use crate::simulation::losses;
@@ -20,6 +22,27 @@ impl Driver {
                 without_topic: without_topic(commit.offset, &commit.metadata),
             })
             .collect()
+    }
+
+    fn tenures(&self) -> Vec<Tenure> {
+        let tenures = self.kafka.tenures(GROUP).into_iter();
+        let tenures = tenures.filter(|it| it.partition.topic == TOPIC);
+        let tenures = tenures.filter_map(|it| {
+            Some(Tenure {
+                process: self.clients.get(&it.client).copied()?,
+                partition: it.partition.partition,
+                from: it.from,
+                until: it.until,
+                is_evicted: it.is_evicted,
+            })
+        });
+        tenures.collect()
+    }
+
+    fn refused_commits(&self) -> Vec<(Duration, usize)> {
+        let refused = self.kafka.refused_commits(GROUP).into_iter();
+        let refused = refused.filter_map(|(at, client)| Some((at, *self.clients.get(&client)?)));
+        refused.collect()
     }
 
     fn letters(&self) -> Vec<Letter> {
@@ -53,9 +76,11 @@ impl Driver {
         }
         Run {
             commits: self.commits(),
+            refused_commits: self.refused_commits(),
             letters: self.letters(),
             deliveries,
             processes: self.recorder.processes(),
+            tenures: self.tenures(),
             outputs: outputs
                 .iter()
                 .map(|record| (text(&record.key), text(&record.value).unwrap_or_default()))

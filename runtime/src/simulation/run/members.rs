@@ -50,6 +50,7 @@ impl Driver {
         let wake = Arc::new(Notify::new());
         let process = Process::new(number);
         let client = self.client(&wake);
+        self.clients.insert(client.id(), number);
         let stop = CancellationToken::new();
         self.slots[slot] = Some(Member {
             number,

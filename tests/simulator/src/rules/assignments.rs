@@ -10,6 +10,9 @@ use penstock_runtime::simulation::{Delivery, Event, Happened, Mode, Run, Scenari
 use super::deliveries::{by_message, has_failed, is_orderly, settles};
 use super::{Rule, Violation};
 
+/// The time that a consumer which ends has at least for its last commit.
+const LAST_COMMIT: Duration = Duration::from_secs(1);
+
 pub(super) fn attempts_counted(scenario: &Scenario, run: &Run) -> Vec<Violation> {
     // Until the id of the topic is read, attempts at messages of the earlier log are counted.
     let mut violations = match scenario.replaces_log() {
@@ -71,10 +74,9 @@ fn attempts_made(run: &Run) -> Vec<Violation> {
 /// mended.
 fn attempts_begin_again(scenario: &Scenario, run: &Run) -> Vec<Violation> {
     let mut violations = Vec::new();
-    // A stop that has no time left aborts the transaction that forgets the attempts, or does
-    // not send their commit again that a rebalance refused.
-    let may_be_refused = scenario.commit == Commit::Transactional || scenario.members > 1;
-    let has_no_time = scenario.stop_timeout < 1_000 && may_be_refused;
+    // A stop that has no time left aborts the transaction that forgets the attempts.
+    let is_transactional = scenario.commit == Commit::Transactional;
+    let has_no_time = scenario.stop_timeout < 1_000 && is_transactional;
     if !scenario.is_orderly() || scenario.is_short_of_metadata() || has_no_time {
         return violations;
     }
@@ -84,6 +86,7 @@ fn attempts_begin_again(scenario: &Scenario, run: &Run) -> Vec<Violation> {
             if two[0].process != two[1].process
                 && has_ended_its_consumer(run, two[0])
                 && is_last_of_its_process(run, two[0])
+                && !is_out_of_time(scenario, run, two[0])
                 && two[1].attempt > 1
             {
                 let text = format!(
@@ -95,6 +98,21 @@ fn attempts_begin_again(scenario: &Scenario, run: &Run) -> Vec<Violation> {
         }
     }
     violations
+}
+
+/// Returns `true` if the consumer that ended by this message was refused a commit then, because
+/// the group rebalanced, and had no time left to send it again.
+fn is_out_of_time(scenario: &Scenario, run: &Run, delivery: &Delivery) -> bool {
+    let failed = delivery.ended.unwrap_or(Duration::MAX);
+    let limit = Duration::from_millis(scenario.stop_timeout.into()).max(LAST_COMMIT);
+    let ours = |process: usize| process == delivery.process;
+    let mut refused = run.refused_commits.iter();
+    let mut processes = run.processes.iter();
+    refused.any(|(at, process)| ours(*process) && *at >= failed)
+        && processes.any(|(at, process, happened)| {
+            let has_ended = matches!(happened, Happened::Ended(_));
+            ours(*process) && has_ended && *at >= failed.saturating_add(limit)
+        })
 }
 
 /// Returns `true` if the consumer ended because its handler failed at this message.

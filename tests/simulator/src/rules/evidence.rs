@@ -13,11 +13,8 @@ use penstock_tests::oracle::{self, Disruption, Evidence};
 use penstock_tests::produce::Produced;
 use penstock_tests::recorder::{Delivery, Verdict};
 
+use super::owners::Owners;
 use super::{Rule, Violation};
-
-/// The time within which a process that was frozen notices that its partitions are
-/// others': it polls twice a second.
-const NOTICE: Duration = Duration::from_secs(1);
 
 /// Status codes for endings that HTTP has none for.
 const SKIPPED: u16 = 480;
@@ -29,9 +26,10 @@ const TIMED_OUT: u16 = 504;
 /// another.
 pub(super) fn violations(scenario: &Scenario, run: &Run) -> Vec<Violation> {
     let origin = Instant::now();
+    let owners = Owners::new(scenario, run);
     let mut violations = Vec::new();
     for log in logs(run) {
-        let evidence = evidence(scenario, run, log, origin);
+        let evidence = evidence(scenario, run, &owners, log, origin);
         let reports = cut_reports(run, log).count();
         for (rule, theirs) in rules(scenario) {
             if theirs == oracle::Rule::CommitsNeverGoBack && reports > 1 {
@@ -119,13 +117,12 @@ fn is_of(run: &Run, delivery: &simulation::Delivery, log: LogName) -> bool {
 
 /// Whether the message was removed from its log, or passed, and never settled: then nothing
 /// waits for it.
-fn is_taken_away(scenario: &Scenario, run: &Run, seq: usize) -> bool {
+fn is_taken_away(scenario: &Scenario, run: &Run, owners: &Owners<'_>, seq: usize) -> bool {
     let message = run.produced.iter().find(|it| it.seq == seq);
     let is_excused = message.is_some_and(|it| it.removed.is_some() || it.is_passed);
     let mut deliveries = run.deliveries.iter().filter(|it| it.seq == seq);
-    // What a frozen process came to does not count.
     let is_settled = deliveries
-        .any(|it| scenario.settles(it.verdict, it.attempt) && frozen_out(run, it).is_none());
+        .any(|it| scenario.settles(it.verdict, it.attempt) && owners.void_from(it).is_none());
     is_excused && !is_settled
 }
 
@@ -199,7 +196,13 @@ fn rules(scenario: &Scenario) -> Vec<(Rule, oracle::Rule)> {
     rules
 }
 
-fn evidence(scenario: &Scenario, run: &Run, log: LogName, origin: Instant) -> Evidence {
+fn evidence(
+    scenario: &Scenario,
+    run: &Run,
+    owners: &Owners<'_>,
+    log: LogName,
+    origin: Instant,
+) -> Evidence {
     let (partition, number) = log;
     let messages = run.produced.iter();
     let messages: Vec<_> = messages
@@ -228,10 +231,9 @@ fn evidence(scenario: &Scenario, run: &Run, log: LogName, origin: Instant) -> Ev
     let deliveries: Vec<_> = run
         .deliveries
         .iter()
-        .filter(|it| is_of(run, it, log) && !is_taken_away(scenario, run, it.seq))
-        .filter(|it| it.verdict != simulation::Verdict::Void && !is_of_a_zombie(run, it))
-        .filter(|it| cut_off(scenario, run, it).is_none_or(|cut| it.begun < cut))
-        .filter(|it| evicted(scenario, run, it).is_none_or(|cut| it.begun < cut))
+        .filter(|it| is_of(run, it, log) && !is_taken_away(scenario, run, owners, it.seq))
+        .filter(|it| it.verdict != simulation::Verdict::Void)
+        .filter(|it| owners.void_from(it).is_none_or(|void| it.begun < void))
         .collect();
     let settles = {
         let scenario = scenario.clone();
@@ -239,110 +241,13 @@ fn evidence(scenario: &Scenario, run: &Run, log: LogName, origin: Instant) -> Ev
     };
     let given = deliveries
         .iter()
-        .map(|it| {
-            let cuts = [
-                frozen_out(run, it),
-                cut_off(scenario, run, it),
-                evicted(scenario, run, it),
-            ];
-            let cut = cuts.into_iter().flatten().min();
-            convert(it, cut, origin)
-        })
+        .map(|it| convert(it, owners.void_from(it), origin))
         .collect();
     Evidence::new(&produced, given)
         .skipped(skipped)
         .commits(samples(run, log, origin))
         .disruptions(moves(&deliveries, origin))
         .settled_by(settles)
-}
-
-/// A process that was frozen until its partitions were others' goes on for a moment, until
-/// it notices. Nothing that it begins then counts, and no client can keep it from beginning.
-fn is_of_a_zombie(run: &Run, delivery: &simulation::Delivery) -> bool {
-    let had_it = |frozen: Duration| {
-        let mut deliveries = run.deliveries.iter();
-        deliveries.any(|it| {
-            (it.process, it.epoch) == (delivery.process, delivery.epoch) && it.begun <= frozen
-        })
-    };
-    freezes(run, delivery.process).any(|(frozen, thawed)| {
-        (thawed..=thawed.saturating_add(NOTICE)).contains(&delivery.begun)
-            && had_it(frozen)
-            && is_taken_over(run, delivery, frozen, delivery.begun)
-    })
-}
-
-/// The moment at which a delivery was frozen, if its partition was another's before it
-/// ended: whatever it came to does not count.
-fn frozen_out(run: &Run, delivery: &simulation::Delivery) -> Option<Duration> {
-    let ended = delivery.ended.unwrap_or(Duration::MAX);
-    freezes(run, delivery.process)
-        .map(|(frozen, _)| frozen)
-        .find(|frozen| {
-            (delivery.begun..=ended).contains(frozen)
-                && is_taken_over(run, delivery, *frozen, ended)
-        })
-}
-
-/// The moment at which a call was cut off, if it took longer than a revocation waits for:
-/// then another process was given its partition, and its verdict does not count.
-fn cut_off(scenario: &Scenario, run: &Run, delivery: &simulation::Delivery) -> Option<Duration> {
-    let limit = Duration::from_millis(scenario.stop_timeout.into());
-    let ended = delivery.ended.unwrap_or(Duration::MAX);
-    let others = run
-        .deliveries
-        .iter()
-        .filter(|it| it.partition == delivery.partition && it.process != delivery.process);
-    let taken_over = others
-        .map(|it| it.given)
-        .filter(|given| (delivery.given + limit..=ended).contains(given));
-    taken_over.min()
-}
-
-/// The moment at which another process began with the partition, if the delivery ended, or
-/// began, after that under an older assignment: a member that was evicted without noticing
-/// goes on beside its successor. Only from the first event on that may evict one.
-fn evicted(scenario: &Scenario, run: &Run, delivery: &simulation::Delivery) -> Option<Duration> {
-    let possible = scenario.may_evict_from()?;
-    let since = first_begun(run, delivery)?;
-    let ended = delivery.ended.unwrap_or(Duration::MAX);
-    let others = run.deliveries.iter().filter(|it| {
-        it.partition == delivery.partition
-            && it.process != delivery.process
-            && first_begun(run, it) > Some(since)
-            && it.begun >= possible
-            && it.begun <= ended
-    });
-    others.map(|it| it.begun).min()
-}
-
-/// When the first delivery began under the same assignment.
-fn first_begun(run: &Run, delivery: &simulation::Delivery) -> Option<Duration> {
-    let name = |it: &simulation::Delivery| (it.partition, it.process, it.epoch);
-    let ours = run.deliveries.iter();
-    let ours = ours.filter(|it| name(it) == name(delivery));
-    ours.map(|it| it.begun).min()
-}
-
-/// When a process was frozen, and thawed.
-fn freezes(run: &Run, of: usize) -> impl Iterator<Item = (Duration, Duration)> {
-    let moments = move |wanted: simulation::Happened| {
-        let moments = run.processes.iter();
-        moments
-            .filter(move |(_, process, happened)| *process == of && *happened == wanted)
-            .map(|(at, ..)| *at)
-    };
-    let thawed = moments(simulation::Happened::Thawed).chain([Duration::MAX]);
-    moments(simulation::Happened::Frozen).zip(thawed)
-}
-
-/// Whether another process began a message of the partition in this time.
-fn is_taken_over(run: &Run, delivery: &simulation::Delivery, from: Duration, to: Duration) -> bool {
-    run.deliveries.iter().any(|it| {
-        it.partition == delivery.partition
-            && it.process != delivery.process
-            && (from..=to).contains(&it.begun)
-    })
 }
 
 /// The partition is assigned again between two deliveries: that explains what comes again.
@@ -370,12 +275,12 @@ fn samples(run: &Run, log: LogName, origin: Instant) -> Vec<CommitSample> {
 
 fn convert(
     delivery: &simulation::Delivery,
-    frozen_out: Option<Duration>,
+    void_from: Option<Duration>,
     origin: Instant,
 ) -> Delivery {
     use simulation::Verdict as Ended;
     let verdict = match delivery.verdict {
-        _ if frozen_out.is_some() => Verdict::Abandoned,
+        _ if void_from.is_some() => Verdict::Abandoned,
         Ended::Open => Verdict::Open,
         Ended::Done => Verdict::Answered(204),
         Ended::Retry => Verdict::Answered(503),
@@ -396,7 +301,7 @@ fn convert(
         body: Vec::new(),
         connection: delivery.process,
         start: origin + delivery.begun,
-        end: frozen_out.or(delivery.ended).map(|ended| origin + ended),
+        end: void_from.or(delivery.ended).map(|ended| origin + ended),
         verdict,
     }
 }

@@ -161,6 +161,39 @@ async fn a_frozen_member_is_fenced_and_learns_that_its_partitions_are_lost() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_coordinator_notes_whose_partitions_were_and_who_was_evicted() {
+    for protocol in ALL {
+        let kafka = cluster(6, 1);
+        let mut first = Reader::join(&kafka, settings(protocol));
+        first.until("the partition", |it| it.owned.len() == 1).await;
+        first.client.freeze();
+        let mut second = Reader::join(&kafka, settings(protocol));
+        second
+            .until("the partition", |it| it.owned.len() == 1)
+            .await;
+        first.client.thaw();
+        first.commit(0, 5);
+        first.until("a loss", |it| !it.revoked.is_empty()).await;
+        let refused = kafka.refused_commits(GROUP);
+        assert_eq!(refused.len(), 1, "{protocol:?}");
+        assert_eq!(refused[0].1, first.client.id(), "{protocol:?}");
+        std::sync::Arc::clone(&second.client).leave().await;
+        first.until("the partition", |it| it.owned.len() == 1).await;
+        let tenures = kafka.tenures(GROUP);
+        let owners: Vec<_> = tenures
+            .iter()
+            .map(|it| (it.client, it.is_evicted, it.until.is_some()))
+            .collect();
+        let (one, other) = (first.client.id(), second.client.id());
+        let expected = [(one, true, true), (other, false, true), (one, false, false)];
+        assert_eq!(owners, expected, "{protocol:?}");
+        for two in tenures.windows(2) {
+            assert!(two[0].until <= Some(two[1].from), "{protocol:?}: {two:?}");
+        }
+    }
+}
+
 /// In `Cooperative` it has joined again before it is asked to revoke anything, so nothing
 /// evicts it.
 #[tokio::test(start_paused = true)]
