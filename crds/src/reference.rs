@@ -189,6 +189,7 @@ fn type_of(field: &Value, path: &str) -> String {
         Some("boolean") => "true or false",
         Some("array") if field["items"]["properties"].is_object() => "list of objects",
         Some("array") => "list of texts",
+        _ if field["x-kubernetes-int-or-string"] == true => "whole number or percentage",
         _ if field["additionalProperties"].is_object() => "texts by name",
         _ => "object",
     };

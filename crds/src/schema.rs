@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use serde_json::{Map, Value};
 
 use crate::crd;
-use crate::spec::{HumanDuration, KafkaConsumerSpec};
+use crate::spec::{HumanDuration, KafkaConsumerSpec, PodCount};
 use crate::suggest::did_you_mean;
 use crate::violation::Violation;
 
@@ -60,8 +60,10 @@ impl Walk {
 
     fn value(&mut self, schema: &Value, value: &Value, path: &str) {
         if is_set(schema, "x-kubernetes-int-or-string") {
-            if !value.is_string() && !value.is_i64() {
-                self.wrong_type(value, path, "text or a whole number");
+            match value {
+                Value::String(text) => self.text(schema, text, path),
+                Value::Number(number) if number.is_i64() => self.integer(schema, value, path),
+                _ => self.wrong_type(value, path, "text or a whole number"),
             }
             return;
         }
@@ -259,6 +261,9 @@ fn described(schema: &Value) -> String {
     match schema["pattern"].as_str() {
         Some(HumanDuration::PATTERN) => {
             "250ms, 30s or 1h30m: numbers with a unit, which is ms, s, m or h".to_owned()
+        }
+        Some(PodCount::PATTERN) => {
+            "25%: a percentage up to 100%; write a number of pods without quotes".to_owned()
         }
         Some(pattern) => format!("the pattern {pattern}"),
         None => "something else".to_owned(),

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::names::{ConsumerName, GroupId, TopicName};
-use crate::spec::{Commit, Format, Handler, Kafka, OffsetReset, OnOffsetLost, Pod};
+use crate::spec::{Commit, Format, Handler, Kafka, OffsetReset, OnOffsetLost, Pod, PodCount};
 
 /// A `KafkaConsumer` that has passed every rule.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +48,8 @@ pub struct ValidatedConsumer {
     pub endpoint: Endpoint,
     /// The attempts at a message, and the action after the last one.
     pub delivery: DeliveryPolicy,
+    /// The way in which pods are replaced.
+    pub rollout: RolloutPolicy,
     /// Settings of the pods.
     pub pod: Pod,
 }
@@ -93,6 +95,20 @@ impl ConsumeMode {
             Self::KeyOrdered { handlers, .. } | Self::Fast { handlers, .. } => handlers.get(),
         }
     }
+}
+
+/// The way in which pods are replaced. InOrder has only [`RolloutPolicy::Recreate`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RolloutPolicy {
+    /// New pods start after the last old one has ended.
+    Recreate,
+    /// Old pods end while new ones become ready. Not both of the numbers are 0.
+    RollingUpdate {
+        /// The maximum number of pods above the wanted number.
+        max_surge: PodCount,
+        /// The maximum number of pods below it.
+        max_unavailable: PodCount,
+    },
 }
 
 /// A number of handlers: 1 to 10,000.

@@ -12,6 +12,7 @@ mod kafka;
 mod kafka_config;
 mod kinds;
 mod pod;
+mod rollout;
 
 pub(crate) use consumer::MAX_TOPICS;
 pub(crate) use kafka_config::is_refused as refuses_property;
@@ -125,6 +126,7 @@ pub fn all() -> &'static [Rule] {
             kafka_config::rules(),
             handler::rules(),
             delivery::rules(),
+            rollout::rules(),
             pod::rules(),
         ]
         .into_iter()

@@ -13,6 +13,7 @@ mod duration;
 mod handler;
 mod kafka;
 mod pod;
+mod rollout;
 mod status;
 
 pub use delivery::{Backoff, Delivery, OnFailure};
@@ -23,6 +24,7 @@ pub use kafka::{
     KeyPairSecretSource, PasswordSecretSource, Tls,
 };
 pub use pod::{DisruptionBudget, Pod, Volume};
+pub use rollout::{PodCount, Rollout, RolloutStrategy};
 pub use status::{CommittedTopics, KafkaConsumerStatus, LossReason, LostMessages};
 
 use kube::CustomResource;
@@ -179,6 +181,10 @@ pub struct KafkaConsumerSpec {
     /// Attempts at a message, and the action after the last one.
     #[serde(default)]
     pub delivery: Delivery,
+
+    /// Replacement of the pods after a change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
 
     /// Settings of the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]

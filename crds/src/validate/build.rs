@@ -9,12 +9,15 @@ use std::num::NonZeroU32;
 use crate::names::{ConsumerName, GroupId, TopicName};
 use crate::rules;
 use crate::schema;
-use crate::spec::{Commit, Delivery, Handler, KafkaConsumerSpec, Mode, OnFailure, Protocol};
+use crate::spec::{
+    Commit, Delivery, Handler, KafkaConsumerSpec, Mode, OnFailure, PodCount, Protocol,
+    RolloutStrategy,
+};
 use crate::violation::{Violation, Violations};
 
 use super::{
-    Address, Concurrency, ConsumeMode, DeliveryPolicy, Endpoint, FailureAction, Transport,
-    ValidatedConsumer,
+    Address, Concurrency, ConsumeMode, DeliveryPolicy, Endpoint, FailureAction, RolloutPolicy,
+    Transport, ValidatedConsumer,
 };
 
 /// The port of an Http or BatchHttp handler that names neither port nor socket.
@@ -66,6 +69,7 @@ fn build(spec: &KafkaConsumerSpec) -> Result<ValidatedConsumer, Violations> {
         handler: spec.handler.clone(),
         endpoint: endpoint(&spec.handler)?,
         delivery: delivery(&spec.delivery)?,
+        rollout: rollout(spec),
         pod: spec.pod.clone().unwrap_or_default(),
     })
 }
@@ -88,6 +92,18 @@ fn commit(spec: &KafkaConsumerSpec) -> Commit {
         Mode::InOrder | Mode::KeyOrdered => Commit::Handled,
         Mode::Fast => Commit::Read,
     })
+}
+
+fn rollout(spec: &KafkaConsumerSpec) -> RolloutPolicy {
+    let rollout = spec.rollout.clone().unwrap_or_default();
+    let recreates = rollout.strategy == Some(RolloutStrategy::Recreate);
+    if spec.mode == Mode::InOrder || recreates {
+        return RolloutPolicy::Recreate;
+    }
+    RolloutPolicy::RollingUpdate {
+        max_surge: rollout.max_surge.unwrap_or(PodCount::Pods(1)),
+        max_unavailable: rollout.max_unavailable.unwrap_or(PodCount::Pods(0)),
+    }
 }
 
 fn endpoint(handler: &Handler) -> Result<Endpoint, Violations> {

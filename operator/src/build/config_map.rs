@@ -76,6 +76,7 @@ fn for_the_runtime(spec: &KafkaConsumerSpec) -> KafkaConsumerSpec {
     let handler = &spec.handler;
     KafkaConsumerSpec {
         replicas: 1,
+        rollout: None,
         pod: None,
         handler: Handler {
             image: handler.image.clone(),

@@ -6,7 +6,8 @@ use k8s_openapi::api::apps::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use penstock_crds::names::TopicName;
-use penstock_crds::validate::{ConsumeMode, FailureAction, ValidatedConsumer};
+use penstock_crds::spec::PodCount;
+use penstock_crds::validate::{FailureAction, RolloutPolicy, ValidatedConsumer};
 
 use super::{Blueprint, Reads, RebalanceProtocol, digest, labels, pod};
 use crate::existing::deployment::Rollout;
@@ -60,7 +61,7 @@ pub(super) fn build(blueprint: &Blueprint<'_>, reads: &Reads) -> Deployment {
                 ..LabelSelector::default()
             },
             strategy: Some(strategy(
-                blueprint.consumer.mode,
+                blueprint.consumer.rollout,
                 blueprint.running,
                 protocol,
             )),
@@ -71,30 +72,35 @@ pub(super) fn build(blueprint: &Blueprint<'_>, reads: &Reads) -> Deployment {
     }
 }
 
-/// In InOrder mode, and while the rebalance protocol changes, the old pods are gone
-/// before new ones start. Otherwise a new pod is ready before an old one goes.
+/// Returns the manifest's strategy, and Recreate while the rebalance protocol changes.
 fn strategy(
-    mode: ConsumeMode,
+    policy: RolloutPolicy,
     running: Option<&Rollout>,
     protocol: RebalanceProtocol,
 ) -> DeploymentStrategy {
     let changes = running.is_some_and(|running| changes_protocol(running, protocol));
-    match mode {
-        ConsumeMode::KeyOrdered { .. } | ConsumeMode::Fast { .. } if !changes => {
-            DeploymentStrategy {
-                type_: Some("RollingUpdate".into()),
-                rolling_update: Some(RollingUpdateDeployment {
-                    max_surge: Some(IntOrString::Int(1)),
-                    max_unavailable: Some(IntOrString::Int(0)),
-                }),
-            }
-        }
-        ConsumeMode::InOrder | ConsumeMode::KeyOrdered { .. } | ConsumeMode::Fast { .. } => {
-            DeploymentStrategy {
-                type_: Some("Recreate".into()),
-                rolling_update: None,
-            }
-        }
+    match policy {
+        RolloutPolicy::RollingUpdate {
+            max_surge,
+            max_unavailable,
+        } if !changes => DeploymentStrategy {
+            type_: Some("RollingUpdate".into()),
+            rolling_update: Some(RollingUpdateDeployment {
+                max_surge: Some(int_or_string(max_surge)),
+                max_unavailable: Some(int_or_string(max_unavailable)),
+            }),
+        },
+        RolloutPolicy::RollingUpdate { .. } | RolloutPolicy::Recreate => DeploymentStrategy {
+            type_: Some("Recreate".into()),
+            rolling_update: None,
+        },
+    }
+}
+
+fn int_or_string(count: PodCount) -> IntOrString {
+    match count {
+        PodCount::Pods(pods) => IntOrString::Int(pods.into()),
+        PodCount::Percent(_) => IntOrString::String(count.to_string()),
     }
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use penstock_crds::manifest::read_one;
-use penstock_crds::spec::Pod;
-use penstock_crds::validate::{ConsumeMode, ValidatedConsumer};
+use penstock_crds::spec::{Pod, PodCount};
+use penstock_crds::validate::{ConsumeMode, RolloutPolicy, ValidatedConsumer};
 use penstock_operator::build::{Kind, Object};
 use penstock_operator::key::Key;
 use proptest::prelude::*;
@@ -39,6 +39,7 @@ fn pod_settings() -> Vec<(&'static str, Value)> {
         ),
         ("/pod/resources", resources.clone()),
         ("/pod/volumes", json!([{ "name": "v", "emptyDir": {} }])),
+        ("/rollout", json!({ "strategy": "Recreate" })),
         ("/handler/env", json!([{ "name": "A", "value": "1" }])),
         (
             "/handler/envFrom",
@@ -136,6 +137,10 @@ fn less_pods(consumer: &ValidatedConsumer) -> ValidatedConsumer {
     consumer.pod = Pod::default();
     if let ConsumeMode::Fast { replicas, .. } = &mut consumer.mode {
         *replicas = 1;
+        consumer.rollout = RolloutPolicy::RollingUpdate {
+            max_surge: PodCount::Pods(1),
+            max_unavailable: PodCount::Pods(0),
+        };
     }
     let handler = &mut consumer.handler;
     (handler.env, handler.env_from) = Default::default();

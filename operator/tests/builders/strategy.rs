@@ -10,6 +10,10 @@ const RECREATE: &str = "Recreate";
 const ROLLING: &str = "RollingUpdate";
 
 fn manifest(mode: &str, config: serde_json::Value) -> Manifest {
+    manifest_with(mode, config, json!({}))
+}
+
+fn manifest_with(mode: &str, config: serde_json::Value, rollout: serde_json::Value) -> Manifest {
     let object = json!({
         "apiVersion": "penstock.dev/v1alpha1",
         "kind": "KafkaConsumer",
@@ -18,6 +22,7 @@ fn manifest(mode: &str, config: serde_json::Value) -> Manifest {
             "group": "billing.orders",
             "topics": ["orders"],
             "mode": mode,
+            "rollout": rollout,
             "kafka": { "bootstrapServers": "kafka:9092", "config": config },
             "handler": { "image": "registry.example/billing:1" },
         },
@@ -129,6 +134,79 @@ fn a_deployment_of_an_earlier_operator_is_updated_as_before() {
     };
     let manifest = manifest("Fast", json!({ "group.protocol": "consumer" }));
     assert_eq!(built(&manifest, Some(&unknown)).0, ROLLING);
+}
+
+/// The strategy of the Deployment, complete.
+fn strategy(manifest: &Manifest, running: Option<&Rollout>) -> serde_json::Value {
+    let objects = manifest.objects_over("", running);
+    body(&objects, Kind::Deployment)["spec"]["strategy"].clone()
+}
+
+#[test]
+fn pods_are_replaced_as_the_manifest_says() {
+    let rolling = |surge: serde_json::Value, unavailable: serde_json::Value| {
+        let counts = json!({ "maxSurge": surge, "maxUnavailable": unavailable });
+        json!({ "type": ROLLING, "rollingUpdate": counts })
+    };
+    let cases = [
+        (json!({}), rolling(json!(1), json!(0))),
+        (
+            json!({ "strategy": "RollingUpdate" }),
+            rolling(json!(1), json!(0)),
+        ),
+        (
+            json!({ "maxSurge": "50%" }),
+            rolling(json!("50%"), json!(0)),
+        ),
+        (
+            json!({ "maxUnavailable": "25%" }),
+            rolling(json!(1), json!("25%")),
+        ),
+        (
+            json!({ "maxSurge": 0, "maxUnavailable": 2 }),
+            rolling(json!(0), json!(2)),
+        ),
+        (
+            json!({ "strategy": "Recreate" }),
+            json!({ "type": RECREATE }),
+        ),
+    ];
+    let running = complete(RebalanceProtocol::Eager(Assignors::Both));
+    for mode in ["Fast", "KeyOrdered"] {
+        for (rollout, expected) in &cases {
+            let manifest = manifest_with(mode, json!({}), rollout.clone());
+            for running in [None, Some(&running)] {
+                assert_eq!(&strategy(&manifest, running), expected, "{mode} {rollout}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_change_of_the_protocol_recreates_pods_whatever_the_manifest_says() {
+    let consumer = json!({ "group.protocol": "consumer" });
+    let rollout = json!({ "strategy": "RollingUpdate", "maxSurge": "50%", "maxUnavailable": 1 });
+    let manifest = manifest_with("Fast", consumer, rollout.clone());
+    let eager = complete(RebalanceProtocol::Eager(Assignors::Both));
+    let recreate = json!({ "type": RECREATE });
+    assert_eq!(strategy(&manifest, Some(&eager)), recreate);
+    let under_way = Rollout {
+        recreates: true,
+        ready: 0,
+        ..complete(RebalanceProtocol::Consumer)
+    };
+    assert_eq!(strategy(&manifest, Some(&under_way)), recreate);
+    let done = Rollout {
+        recreates: true,
+        ..complete(RebalanceProtocol::Consumer)
+    };
+    let counts = json!({ "maxSurge": "50%", "maxUnavailable": 1 });
+    let rolling = json!({ "type": ROLLING, "rollingUpdate": counts });
+    assert_eq!(
+        strategy(&manifest, Some(&done)),
+        rolling,
+        "that change alone"
+    );
 }
 
 #[test]
