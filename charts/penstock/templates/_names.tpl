@@ -23,6 +23,11 @@
 {{- end -}}
 {{- end -}}
 
+{{/* The Lease by which operators agree on the one that works. */}}
+{{- define "penstock.leaseName" -}}
+{{- .Values.leaderElection.leaseName | default (include "penstock.fullname" .) -}}
+{{- end -}}
+
 {{/* The namespace whose consumers are run; empty for all. */}}
 {{- define "penstock.watchNamespace" -}}
 {{- if eq .Values.scope "Namespaced" -}}

@@ -19,7 +19,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::Resolution;
-use super::policy::{BrokerPolicy, NotAllowed, address};
+use super::policy::{BrokerPolicy, NotAllowed, ResolveError, address};
 use super::settings::{Connection, Isolation, client_config};
 use super::slots::Slot;
 
@@ -136,8 +136,14 @@ impl Resolve for Context {
     fn resolve(&self, host: &str, port: u16) -> Vec<SocketAddr> {
         match self.policy.resolve(&self.namespace, host, port) {
             Ok(addresses) => routable(addresses),
-            Err(broker) => {
+            Err(ResolveError::NotAllowed(broker)) => {
                 *self.trouble.lock() = Some(ListError::NotAllowed(broker));
+                Vec::new()
+            }
+            // The client tries again.
+            Err(ResolveError::NoAnswer(error)) => {
+                let mut trouble = self.trouble.lock();
+                trouble.get_or_insert(ListError::Unreachable(error.to_string()));
                 Vec::new()
             }
         }
@@ -321,9 +327,13 @@ fn list(
             let broker = address(found.host(), found.port());
             if Instant::now() < ends && checked.insert(broker.clone()) {
                 let port = u16::try_from(found.port()).unwrap_or_default();
-                let allowed = policy.check(namespace, &broker);
-                let resolved = allowed.and_then(|()| policy.resolve(namespace, found.host(), port));
-                if let Err(broker) = resolved {
+                if let Err(broker) = policy.check(namespace, &broker) {
+                    return Ok(Err(broker));
+                }
+                // Without an answer, the next listing asks again.
+                if let Err(ResolveError::NotAllowed(broker)) =
+                    policy.resolve(namespace, found.host(), port)
+                {
                     return Ok(Err(broker));
                 }
             }

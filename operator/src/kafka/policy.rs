@@ -2,6 +2,7 @@
 //! stands where a tenant may not: in its own pod's network, next to the API server.
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::str::FromStr;
 
@@ -60,6 +61,21 @@ pub enum PolicyError {
     Network(String),
 }
 
+/// Why a broker has no address to connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ResolveError {
+    /// The operator may not connect to it. This is final.
+    NotAllowed(NotAllowed),
+    /// The resolver gave no answer about one of its names, so another of its names may not
+    /// be the right one. This may pass.
+    NoAnswer(NoAnswer),
+}
+
+/// A broker about whose name the resolver gave no answer.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("DNS did not answer for the name of broker '{0}'")]
+pub(super) struct NoAnswer(String);
+
 /// A broker that the operator may not connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotAllowed(pub String);
@@ -98,41 +114,63 @@ impl BrokerPolicy {
     }
 
     /// Returns the addresses of a broker, of which none is in a denied network; none at all if
-    /// the name is not known. This is the only way to an address to connect to. It waits for
+    /// no such name exists. This is the only way to an address to connect to. It waits for
     /// the resolver.
     pub(super) fn resolve(
         &self,
         namespace: &str,
         host: &str,
         port: u16,
-    ) -> Result<Vec<SocketAddr>, NotAllowed> {
+    ) -> Result<Vec<SocketAddr>, ResolveError> {
         self.resolve_by(namespace, host, port, |name| {
             let addresses = (name, port).to_socket_addrs();
-            addresses.map_or_else(|_| Vec::new(), Iterator::collect)
+            addresses.map_or_else(
+                |error| absent(&error),
+                |found| Lookup::Found(found.collect()),
+            )
         })
     }
 
     /// The name that resolves first is the one that must be allowed.
+    ///
+    /// If the resolver does not answer about a name of the cluster, a later name is not tried:
+    /// it may be another broker. As in glibc, a search domain outside the cluster whose servers
+    /// fail is passed over, but then no later name is refused for good.
     fn resolve_by(
         &self,
         namespace: &str,
         host: &str,
         port: u16,
-        mut look_up: impl FnMut(&str) -> Vec<SocketAddr>,
-    ) -> Result<Vec<SocketAddr>, NotAllowed> {
+        mut look_up: impl FnMut(&str) -> Lookup,
+    ) -> Result<Vec<SocketAddr>, ResolveError> {
+        let broker = || address(host, port);
+        let mut unanswered = false;
         for name in self.search.names(namespace, host) {
-            let addresses = look_up(&name.query);
-            if addresses.is_empty() {
-                continue;
-            }
+            let addresses = match look_up(&name.query) {
+                Lookup::Found(addresses) if !addresses.is_empty() => addresses,
+                Lookup::Found(_) => continue,
+                Lookup::NoAnswer => {
+                    unanswered = true;
+                    if name.is_of_cluster {
+                        break;
+                    }
+                    continue;
+                }
+            };
             let is_allowed = |name: &String| self.allows_name(namespace, name, Some(port));
             let is_denied = |address: &SocketAddr| self.denies(address.ip());
-            if !name.spellings.iter().any(is_allowed) || addresses.iter().any(is_denied) {
-                return Err(NotAllowed(address(host, port)));
+            if name.spellings.iter().any(is_allowed) && !addresses.iter().any(is_denied) {
+                return Ok(addresses);
             }
-            return Ok(addresses);
+            if !unanswered {
+                return Err(ResolveError::NotAllowed(NotAllowed(broker())));
+            }
+            break;
         }
-        Ok(Vec::new())
+        match unanswered {
+            true => Err(ResolveError::NoAnswer(NoAnswer(broker()))),
+            false => Ok(Vec::new()),
+        }
     }
 
     /// Returns `true` if the broker may be allowed, whichever of its names resolves.
@@ -173,6 +211,34 @@ impl AllowedBrokers {
             Host::Exactly(exact) => host == *exact,
         };
         host_matches && self.port.is_none_or(|wanted| port == Some(wanted))
+    }
+}
+
+/// What the resolver says of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Lookup {
+    /// The name has these addresses; none if there is no such name.
+    Found(Vec<SocketAddr>),
+    /// It does not say.
+    NoAnswer,
+}
+
+/// Returns what an error of the resolver means. The standard library hands on no code, only
+/// the C library's text: that of glibc, musl or macOS. Any other error may pass.
+fn absent(error: &io::Error) -> Lookup {
+    const NO_SUCH_NAME: [&str; 5] = [
+        "Name or service not known",
+        "No address associated with hostname",
+        "Name does not resolve",
+        "Name has no usable address",
+        "nodename nor servname provided, or not known",
+    ];
+    let text = error.to_string();
+    // A text that is no host name at all is refused before the resolver is asked.
+    let is_no_name = error.kind() == io::ErrorKind::InvalidInput;
+    match is_no_name || NO_SUCH_NAME.iter().any(|known| text.ends_with(known)) {
+        true => Lookup::Found(Vec::new()),
+        false => Lookup::NoAnswer,
     }
 }
 
@@ -293,155 +359,4 @@ impl FromStr for DeniedNetworks {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn policy(allowed: &[&str], denied: &[&str]) -> BrokerPolicy {
-        BrokerPolicy::new(
-            allowed.iter().map(|text| text.parse().unwrap()).collect(),
-            denied.iter().map(|text| text.parse().unwrap()).collect(),
-        )
-    }
-
-    #[test]
-    fn without_patterns_any_broker_is_allowed() {
-        assert_eq!(policy(&[], &[]).check("shop", "a:1, b:2"), Ok(()));
-    }
-
-    #[test]
-    fn a_namespace_has_its_own_patterns_or_those_of_all() {
-        let policy = policy(
-            &[
-                "*.kafka.svc:9092",
-                "shop=Kafka.shop.svc:*",
-                "shop=10.0.0.7:9092",
-                "open=*:*",
-            ],
-            &[],
-        );
-        let cases = [
-            ("billing", "k-0.kafka.svc:9092,k-1.b.kafka.svc:9092", true),
-            ("billing", "K-0.KAFKA.svc.:9092", true),
-            ("billing", "k-0.kafka.svc:9093", false),
-            ("billing", "kafka.svc:9092", false),
-            ("billing", "evilkafka.svc:9092", false),
-            ("billing", "k-0.kafka.svc:9092,evil.example:9092", false),
-            ("shop", "kafka.shop.svc:1", true),
-            ("shop", "10.0.0.7:9092", true),
-            ("shop", "k-0.kafka.svc:9092", false),
-            ("open", "[::1]:443", true),
-        ];
-        for (namespace, brokers, allowed) in cases {
-            let checked = policy.check(namespace, brokers);
-            assert_eq!(checked.is_ok(), allowed, "{namespace} {brokers}");
-        }
-        assert_eq!(
-            policy.check("billing", "k.kafka.svc:9092,evil:1"),
-            Err(NotAllowed("evil:1".into()))
-        );
-    }
-
-    #[test]
-    fn a_namespace_without_patterns_has_none_where_there_is_no_default() {
-        assert!(policy(&["shop=*:*"], &[]).check("billing", "k:1").is_err());
-    }
-
-    fn resolved(policy: &BrokerPolicy, host: &str) -> Result<Vec<SocketAddr>, NotAllowed> {
-        policy.resolve("shop", host, 9092)
-    }
-
-    #[test]
-    fn addresses_in_denied_networks_are_refused_in_every_spelling() {
-        let policy = policy(
-            &[],
-            &["loopback", "link-local", "10.96.0.0/12", "fd12::/16"],
-        );
-        for denied in [
-            "127.0.0.1",
-            "127.1.2.3",
-            "::1",
-            "localhost",
-            "::ffff:127.0.0.1",
-            "0.0.0.0",
-            "::",
-            "169.254.169.254",
-            "fe80::1",
-            "fd00:ec2::254",
-            "10.96.0.1",
-            "10.111.255.255",
-            "fd12:34::1",
-        ] {
-            let refused = NotAllowed(address(denied, 9092));
-            assert_eq!(resolved(&policy, denied), Err(refused), "{denied}");
-        }
-        for allowed in ["10.95.255.255", "10.112.0.0", "192.0.2.1", "2001:db8::1"] {
-            let ip: IpAddr = allowed.parse().unwrap();
-            let addresses = vec![SocketAddr::new(ip, 9092)];
-            assert_eq!(resolved(&policy, allowed), Ok(addresses), "{allowed}");
-        }
-    }
-
-    const SEARCH: &str = "search operators.svc.cluster.local svc.cluster.local cluster.local
-        options ndots:5";
-
-    /// What there is in the cluster: a Service `kafka` in both namespaces, and one of kafka's.
-    fn look_up(name: &str) -> Vec<SocketAddr> {
-        let address = match name {
-            "kafka.shop.svc.cluster.local." => "10.0.0.1:9092",
-            "kafka.operators.svc.cluster.local." => "10.0.0.2:9092",
-            "kafka.central.svc.cluster.local." => "10.0.0.3:9092",
-            _ => return Vec::new(),
-        };
-        vec![address.parse().unwrap()]
-    }
-
-    fn found(policy: &BrokerPolicy, host: &str) -> Option<String> {
-        let found = policy.resolve_by("shop", host, 9092, look_up).ok()?;
-        found.first().map(ToString::to_string)
-    }
-
-    #[test]
-    fn a_short_name_is_resolved_and_allowed_in_the_consumer_s_namespace() {
-        let with = |allowed: &[&str]| policy(allowed, &[]).searching(SearchPath::parse(SEARCH));
-        let own = Some("10.0.0.1:9092".to_owned());
-        let central = Some("10.0.0.3:9092".to_owned());
-        assert_eq!(found(&with(&[]), "kafka"), own);
-        assert_eq!(found(&with(&[]), "kafka.central"), central);
-        for allowed in ["kafka.shop.svc:9092", "*.shop.svc.cluster.local:*", "*:*"] {
-            let policy = with(&[allowed]);
-            assert_eq!(policy.check("shop", "kafka:9092"), Ok(()), "{allowed}");
-            assert_eq!(found(&policy, "kafka"), own, "{allowed}");
-        }
-        // The name alone does not allow what a tenant calls so in its namespace.
-        for allowed in ["kafka:9092", "kafka.operators.svc:9092", "kafka.shop.svc:1"] {
-            assert_eq!(found(&with(&[allowed]), "kafka"), None, "{allowed}");
-        }
-        for allowed in [
-            "kafka.central:9092",
-            "*.central.svc:9092",
-            "*.svc.cluster.local:*",
-        ] {
-            let policy = with(&[allowed]);
-            assert_eq!(
-                policy.check("shop", "kafka.central:9092"),
-                Ok(()),
-                "{allowed}"
-            );
-            assert_eq!(found(&policy, "kafka.central"), central, "{allowed}");
-        }
-        let unknown = with(&[]).resolve_by("shop", "nothing", 9092, look_up);
-        assert_eq!(unknown, Ok(Vec::new()));
-    }
-
-    #[test]
-    fn what_is_no_pattern_or_network_is_refused() {
-        for text in [
-            "", "kafka", "kafka:x", ":1", "a*b:1", "*kafka:1", "=k:1", "*.:1", "k:99999",
-        ] {
-            assert!(text.parse::<AllowedBrokers>().is_err(), "{text}");
-        }
-        for text in ["", "10.0.0.0", "10.0.0.0/33", "::/129", "lan", "10.0.0/8"] {
-            assert!(text.parse::<DeniedNetworks>().is_err(), "{text}");
-        }
-    }
-}
+mod tests;

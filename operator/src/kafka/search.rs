@@ -23,6 +23,8 @@ pub(super) struct Name {
     pub query: String,
     /// The spellings by which a policy may allow it.
     pub spellings: Vec<String>,
+    /// The cluster's own DNS answers for it, and it comes before names that others answer for.
+    pub is_of_cluster: bool,
 }
 
 impl SearchPath {
@@ -67,16 +69,19 @@ impl SearchPath {
             return vec![Name {
                 query: host.to_owned(),
                 spellings: vec![host.to_owned()],
+                is_of_cluster: false,
             }];
         }
-        let mut names: Vec<Name> = self
-            .entries
-            .iter()
-            .map(|entry| completed(namespace, host, entry))
+        let domain = self.entries.iter().find_map(|entry| of_namespace(entry));
+        let domain = domain.unwrap_or_default();
+        let entries = self.entries.iter();
+        let mut names: Vec<Name> = entries
+            .map(|entry| completed(namespace, host, entry, domain))
             .collect();
         let absolute = Name {
             query: format!("{host}."),
-            spellings: vec![host.to_owned()],
+            spellings: spelled_by_host(host, host, domain),
+            is_of_cluster: false,
         };
         let place = match host.matches('.').count() >= self.dots {
             true => 0,
@@ -89,28 +94,44 @@ impl SearchPath {
 
 /// A host completed by an entry of the search path. In the namespace itself, a tenant decides
 /// which names there are: there, the host alone is not a spelling that allows it.
-fn completed(namespace: &str, host: &str, entry: &str) -> Name {
-    match of_namespace(entry) {
-        Some(domain) => {
-            let short = format!("{host}.{namespace}.svc");
-            let full = format!("{short}.{domain}");
-            Name {
-                query: format!("{full}."),
-                spellings: vec![short, full],
-            }
-        }
-        None => {
-            let full = format!("{host}.{entry}");
-            let mut spellings = vec![host.to_owned()];
-            if entry.starts_with("svc.") {
-                spellings.push(format!("{host}.svc"));
-            }
-            spellings.push(full.clone());
-            Name {
-                query: format!("{full}."),
-                spellings,
-            }
-        }
+fn completed(namespace: &str, host: &str, entry: &str, domain: &str) -> Name {
+    if of_namespace(entry).is_some() {
+        let short = format!("{host}.{namespace}.svc");
+        let full = format!("{short}.{domain}");
+        return Name {
+            query: format!("{full}."),
+            spellings: vec![short, full],
+            is_of_cluster: true,
+        };
+    }
+    let entry = entry.trim_end_matches('.');
+    let is_services = entry.strip_prefix("svc.") == Some(domain);
+    let full = format!("{host}.{entry}");
+    let mut spellings = spelled_by_host(host, &full, domain);
+    if is_services {
+        spellings.push(format!("{host}.svc"));
+    }
+    spellings.push(full.clone());
+    Name {
+        query: format!("{full}."),
+        spellings,
+        is_of_cluster: is_services || entry == domain,
+    }
+}
+
+/// Returns the host alone, unless it means another name than this one: `k.kafka.svc` means
+/// namespace kafka. Completed by `svc.cluster.local`, it is a name of the namespace called svc.
+fn spelled_by_host(host: &str, full: &str, domain: &str) -> Vec<String> {
+    let lower = host.to_ascii_lowercase();
+    let end = format!(".svc.{}", domain.to_ascii_lowercase());
+    let means = match lower {
+        service if service.ends_with(".svc") => format!("{service}.{domain}"),
+        service if service.ends_with(&end) => service,
+        _ => return vec![host.to_owned()],
+    };
+    match means.eq_ignore_ascii_case(full) {
+        true => vec![host.to_owned()],
+        false => Vec::new(),
     }
 }
 
@@ -155,6 +176,23 @@ mod tests {
         let names = queries(&path, "b-1.a.kafka.eu-1.example.com");
         assert_eq!(names[0], "b-1.a.kafka.eu-1.example.com.");
         assert_eq!(names.len(), 5);
+    }
+
+    #[test]
+    fn a_name_that_means_a_service_allows_that_service_alone() {
+        let path = SearchPath::parse(OF_A_POD);
+        for (host, means) in [
+            ("k.kafka.svc", "k.kafka.svc.cluster.local."),
+            ("k.kafka.SVC", "k.kafka.SVC.cluster.local."),
+            ("k.kafka.svc.cluster.local", "k.kafka.svc.cluster.local."),
+        ] {
+            for namespace in ["svc", "shop"] {
+                let names = path.names(namespace, host).into_iter();
+                let allowed = names.filter(|name| name.spellings.iter().any(|it| it == host));
+                let queries: Vec<String> = allowed.map(|name| name.query).collect();
+                assert_eq!(queries, [means], "{host} in {namespace}");
+            }
+        }
     }
 
     #[test]

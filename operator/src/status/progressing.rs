@@ -69,13 +69,18 @@ fn waits(seen: &Seen<'_>) -> Option<&'static str> {
         Some(Resolution::NoSecret(_)) | None => Some(
             "nothing is changed until every Secret is there; what runs is left running; see the condition TopicsResolved",
         ),
-        Some(_) if seen.rollout.is_some() && seen.held => Some(
-            "other brokers or topics wait until every topic is known to be there; what runs is left running; see the condition TopicsResolved",
-        ),
-        Some(_) if seen.rollout.is_some() => None,
-        Some(_) => Some(
-            "the first pods are started once every topic is known to be there; see the condition TopicsResolved",
-        ),
+        Some(_) => match &seen.rollout {
+            Some(rollout) if seen.held && rollout.kafka.is_none() => Some(
+                "an earlier operator has not noted the brokers and topics of the running pods, so the first change after the upgrade waits until every topic is known to be there; what runs is left running; see the condition TopicsResolved",
+            ),
+            Some(_) if seen.held => Some(
+                "other brokers or topics, and what was changed with them, wait until every topic is known to be there; what runs is left running; see the condition TopicsResolved",
+            ),
+            Some(_) => None,
+            None => Some(
+                "the first pods are started once every topic is known to be there; see the condition TopicsResolved",
+            ),
+        },
     }
 }
 

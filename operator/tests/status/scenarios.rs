@@ -176,7 +176,10 @@ fn topics() -> Vec<(&'static str, World, Vec<Told>)> {
         (
             "another topic is missing under running pods",
             World {
-                rollout: Some(rollout(3)),
+                rollout: Some(Rollout {
+                    kafka: Some("digest".into()),
+                    ..rollout(3)
+                }),
                 held: true,
                 ..World::resolved(Resolution::Missing(vec!["typo".into()]))
             },
@@ -186,9 +189,26 @@ fn topics() -> Vec<(&'static str, World, Vec<Told>)> {
                     Progressing,
                     False,
                     Reason::TopicsNotResolved,
-                    &["what runs is left running"],
+                    &["other brokers or topics", "what runs is left running"],
                 ),
             ],
+        ),
+        (
+            "no broker answers at the first change after an upgrade",
+            World {
+                rollout: Some(rollout(3)),
+                held: true,
+                ..World::resolved(Resolution::Pending)
+            },
+            vec![(
+                Progressing,
+                False,
+                Reason::TopicsNotResolved,
+                &[
+                    "the first change after the upgrade waits",
+                    "see the condition TopicsResolved",
+                ],
+            )],
         ),
         (
             "the brokers have not been asked yet",
