@@ -32,6 +32,9 @@ impl Events {
     /// went wrong, and that a consumer has become available. An event that can't
     /// be published is only logged: the condition says the same.
     pub async fn transition(&self, found: &Found, condition: &meta::Condition) {
+        if ConditionType::is_derived(&condition.type_) {
+            return;
+        }
         let warning = Reason::parse(&condition.reason).is_some_and(Reason::is_warning);
         let available = condition.type_ == ConditionType::Available.name();
         let type_ = match (warning, condition.status.as_str()) {

@@ -58,7 +58,8 @@ pub struct KafkaConsumerStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub messages_lost: Vec<LostMessages>,
 
-    /// Accepted, TopicsResolved, Available, Progressing and MessagesLost.
+    /// Accepted, TopicsResolved, Available, Progressing, MessagesLost and Ready; Reconciling
+    /// or Stalled while it is true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

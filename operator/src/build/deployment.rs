@@ -14,7 +14,7 @@ use crate::existing::deployment::Rollout;
 
 /// How long a rollout may make no progress before it counts as stalled, in
 /// seconds. Kubernetes' own default.
-const PROGRESS_DEADLINE: i32 = 600;
+pub const PROGRESS_DEADLINE: i32 = 600;
 
 /// Old ReplicaSets to keep. A rollback is a change of the KafkaConsumer, so they
 /// serve only to look at.

@@ -13,7 +13,7 @@ mod service;
 mod volumes;
 
 pub use containers::{HANDLER, RUNTIME};
-pub use deployment::{KAFKA_ANNOTATION, kafka_digest};
+pub use deployment::{KAFKA_ANNOTATION, PROGRESS_DEADLINE, kafka_digest};
 pub use labels::{CONSUMER_LABEL, MANAGED_BY, selector};
 pub use object::{Kind, Object, digest};
 pub use protocol::{Assignors, RebalanceProtocol};

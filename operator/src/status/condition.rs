@@ -18,6 +18,12 @@ pub enum ConditionType {
     Progressing,
     /// Messages are gone that the group has not handled.
     MessagesLost,
+    /// The pods are as the manifest says, and work.
+    Ready,
+    /// They are not yet.
+    Reconciling,
+    /// They are not, and won't be until somebody acts.
+    Stalled,
 }
 
 impl ConditionType {
@@ -29,7 +35,23 @@ impl ConditionType {
             Self::Available => "Available",
             Self::Progressing => "Progressing",
             Self::MessagesLost => "MessagesLost",
+            Self::Ready => "Ready",
+            Self::Reconciling => "Reconciling",
+            Self::Stalled => "Stalled",
         }
+    }
+
+    /// Returns `true` for a condition that follows from others, which have made their event.
+    pub(crate) fn is_derived(name: &str) -> bool {
+        [Self::Ready, Self::Reconciling, Self::Stalled]
+            .iter()
+            .any(|type_| type_.name() == name)
+    }
+
+    /// Returns `true` if the condition's time is that of its reason and manifest, and not of its
+    /// state alone: how long one obstacle lasts counts.
+    fn is_timed(self) -> bool {
+        self == Self::Reconciling
     }
 }
 
@@ -95,7 +117,7 @@ impl Condition {
     }
 
     /// With a time: that of the last flip, which is now unless the condition
-    /// already stood so.
+    /// already stood so. That of Reconciling is another with each reason and manifest.
     pub(super) fn stamp(
         mut self,
         generation: Option<i64>,
@@ -106,6 +128,11 @@ impl Condition {
         self.message.truncate(end);
         let since = find(before, self.type_)
             .filter(|before| before.status == self.state.name())
+            .filter(|before| {
+                let is_same =
+                    before.reason == self.reason.name() && before.observed_generation == generation;
+                is_same || !self.type_.is_timed()
+            })
             .map_or(meta::Time(now), |before| {
                 before.last_transition_time.clone()
             });

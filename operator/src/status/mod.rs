@@ -6,6 +6,7 @@ mod condition;
 mod memory;
 mod messages_lost;
 mod progressing;
+mod ready;
 mod reason;
 mod topics;
 mod write;
@@ -76,13 +77,19 @@ pub enum Refusal {
 /// last transition from `before`.
 pub fn status(seen: &Seen<'_>, before: &KafkaConsumerStatus) -> KafkaConsumerStatus {
     let memory = Memory::of(seen, before);
-    let conditions = [
-        accepted(seen),
-        topics::resolved(seen, before),
-        available::available(seen),
-        progressing::progressing(seen),
-        messages_lost::messages_lost(seen, before, &memory.lost),
-    ];
+    let accepted = accepted(seen);
+    let topics = topics::resolved(seen, before);
+    let available = available::available(seen);
+    let progressing = progressing::progressing(seen);
+    let causes = ready::Causes {
+        accepted: &accepted,
+        topics: &topics,
+        available: &available,
+        progressing: &progressing,
+    };
+    let derived = ready::ready(&causes, seen.generation, &before.conditions, seen.now);
+    let messages_lost = messages_lost::messages_lost(seen, before, &memory.lost);
+    let conditions = [accepted, topics, available, progressing, messages_lost];
     let lag = lag(seen, before);
     let rollout = seen.rollout.clone().unwrap_or_default();
     let consumer = seen.consumer.ok();
@@ -102,6 +109,7 @@ pub fn status(seen: &Seen<'_>, before: &KafkaConsumerStatus) -> KafkaConsumerSta
         messages_lost: memory.lost,
         conditions: conditions
             .into_iter()
+            .chain(derived)
             .map(|condition| condition.stamp(seen.generation, &before.conditions, seen.now))
             .collect(),
     }
@@ -121,7 +129,8 @@ fn lag(seen: &Seen<'_>, before: &KafkaConsumerStatus) -> Lag {
 }
 
 /// Returns in how long the status changes by time alone: when the end of a container,
-/// or a loss of messages, is no longer reported. `after` is the status as it is now.
+/// or a loss of messages, is no longer reported, or when an obstacle has lasted for long.
+/// `after` is the status as it is now.
 pub fn forgets_at(seen: &Seen<'_>, after: &KafkaConsumerStatus) -> Option<Duration> {
     let ends = seen.troubles.iter().filter_map(|trouble| trouble.ended);
     let ends = ends
@@ -135,7 +144,8 @@ pub fn forgets_at(seen: &Seen<'_>, after: &KafkaConsumerStatus) -> Option<Durati
         .filter(|lost| lost.passed_time.is_some())
         .filter_map(|lost| memory::left(lost, seen.now))
         .min();
-    let next = ends.into_iter().chain(passed).min();
+    let stalls = ready::stalls_in(&after.conditions, seen.now);
+    let next = ends.into_iter().chain(passed).chain(stalls).min();
     next.map(|left| left + Duration::from_secs(1))
 }
 

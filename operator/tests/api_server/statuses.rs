@@ -40,6 +40,42 @@ async fn a_consumer_that_is_being_deleted_gets_no_call() {
 }
 
 #[tokio::test]
+async fn tools_that_wait_see_a_consumer_wait_start_and_become_ready() {
+    let world = World::new();
+    let told = || ["Ready", "Reconciling", "Stalled"].map(|it| world.condition("orders", it));
+    let is = |state: &str, reason: &str| Some((state.to_owned(), reason.to_owned()));
+    world.apply("orders", json!({ "topics": ["typo"] }));
+    let action = world.pass("orders").await.unwrap();
+    let missing = "TopicNotFound";
+    assert_eq!(told(), [is("False", missing), is("True", missing), None]);
+    // By then the consumer is stalled.
+    assert_eq!(action, Action::requeue(Duration::from_secs(601)));
+    assert_eq!(
+        world.api.count("create events"),
+        1,
+        "of TopicsResolved alone"
+    );
+
+    world.apply("orders", json!({}));
+    let action = world.pass("orders").await.unwrap();
+    let rolling = "RollingOut";
+    assert_eq!(told(), [is("False", rolling), is("True", rolling), None]);
+    assert_eq!(action, Action::await_change());
+
+    world.all_ready("orders");
+    world.pass("orders").await.unwrap();
+    assert_eq!(told(), [is("True", "HandlersReady"), None, None]);
+    assert_eq!(world.api.count("create events"), 2, "of Available");
+
+    world.apply("orders", json!({ "group": "no-service" }));
+    world.pass("orders").await.unwrap();
+    assert_eq!(
+        told(),
+        [is("False", "Invalid"), None, is("True", "Invalid")]
+    );
+}
+
+#[tokio::test]
 async fn a_conflict_on_the_status_is_not_an_error() {
     let world = World::new();
     world.apply("orders", json!({}));

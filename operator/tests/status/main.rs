@@ -1,7 +1,9 @@
 //! From what was seen of a consumer to its status: a table of scenarios, and what
 //! holds of all of them.
 
+mod argo_cd;
 mod messages;
+mod ready;
 mod scenarios;
 mod world;
 
@@ -93,8 +95,17 @@ fn every_status_has_each_condition_once_with_a_message_of_this_generation() {
                 "TopicsResolved",
                 "Available",
                 "Progressing",
-                "MessagesLost"
-            ],
+                "MessagesLost",
+                "Ready",
+                "Reconciling",
+                "Stalled"
+            ]
+            .into_iter()
+            .filter(|type_| {
+                let is_there = |name: &str| types.contains(&name);
+                !["Reconciling", "Stalled"].contains(type_) || is_there(type_)
+            })
+            .collect::<Vec<_>>(),
             "{scenario}"
         );
         for condition in &status.conditions {

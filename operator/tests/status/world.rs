@@ -17,6 +17,7 @@ use penstock_operator::status::{Reason, Refusal, Seen, status};
 /// What is seen in a scenario. The default is a consumer of three replicas whose
 /// pods are all ready.
 pub struct World {
+    pub generation: i64,
     pub refusal: Option<Refusal>,
     pub replicas: u32,
     pub siblings: Vec<Key>,
@@ -37,6 +38,7 @@ pub struct World {
 impl World {
     pub fn running() -> Self {
         Self {
+            generation: 4,
             refusal: None,
             replicas: 3,
             siblings: Vec::new(),
@@ -130,7 +132,7 @@ impl World {
     ) -> Seen<'a> {
         Seen {
             key,
-            generation: Some(4),
+            generation: Some(self.generation),
             consumer: match &self.refusal {
                 Some(refusal) => Err(refusal),
                 None => Ok(consumer),

@@ -1,0 +1,196 @@
+//! What tools see that wait for a consumer. `tests/status/ready.expected.txt` has a line for
+//! each scenario; `PENSTOCK_UPDATE_GOLDEN=1` rewrites it: read the difference.
+
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use penstock_crds::spec::KafkaConsumerStatus;
+use penstock_operator::existing::deployment::Rollout;
+use penstock_operator::kafka::Resolution;
+use penstock_operator::key::Key;
+use penstock_operator::status::ConditionType::{Ready, Reconciling, Stalled};
+use penstock_operator::status::{Reason, find, forgets_at};
+
+use crate::argo_cd::ArgoCd;
+use crate::scenarios::scenarios;
+use crate::world::{World, consumer, now, rollout};
+
+/// When an obstacle that has been there since [`now`] stalls the consumer.
+const DEADLINE: SignedDuration = SignedDuration::from_secs(600);
+
+/// The rules of kstatus for a resource that it does not know.
+fn kstatus(status: &KafkaConsumerStatus, generation: i64) -> &'static str {
+    let is = |type_, state: &str| {
+        find(&status.conditions, type_).is_some_and(|condition| condition.status == state)
+    };
+    if status.observed_generation != Some(generation) || is(Reconciling, "True") {
+        "InProgress"
+    } else if is(Stalled, "True") {
+        "Failed"
+    } else if is(Ready, "False") || is(Ready, "Unknown") {
+        "InProgress"
+    } else {
+        "Current"
+    }
+}
+
+fn line(scenario: &str, world: &World, argo_cd: &ArgoCd) -> String {
+    let first = world.status();
+    let later = world.status_after(&first, now() + DEADLINE);
+    let seen = |status: &KafkaConsumerStatus| {
+        let condition = |type_| find(&status.conditions, type_);
+        let ready = condition(Ready).expect("Ready is always there");
+        let beside = [Reconciling, Stalled].into_iter().filter_map(condition);
+        let beside: String = beside.map(|it| format!(", {}", it.type_)).collect();
+        format!(
+            "Ready {} {}{beside}: kstatus {}, Argo CD {}",
+            ready.status,
+            ready.reason,
+            kstatus(status, world.generation),
+            argo_cd.health(status, world.generation).status
+        )
+    };
+    let (first, later) = (seen(&first), seen(&later));
+    match first == later {
+        true => format!("{scenario}\n    {first}\n"),
+        false => format!("{scenario}\n    {first}\n    after ten minutes: {later}\n"),
+    }
+}
+
+#[test]
+fn tools_see_each_scenario_as_it_was_reviewed() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/status/ready.expected.txt");
+    let argo_cd = ArgoCd::new();
+    let lines = scenarios().into_iter();
+    let lines: String = lines
+        .map(|(scenario, world, _)| line(scenario, &world, &argo_cd))
+        .collect();
+    if std::env::var_os("PENSTOCK_UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &lines).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    let new: Vec<&str> = lines.lines().filter(|it| !expected.contains(it)).collect();
+    assert!(
+        expected == lines,
+        "if it should, rewrite it with PENSTOCK_UPDATE_GOLDEN=1; new: {new:#?}"
+    );
+}
+
+/// A broken consumer is never taken for a done one, nor a done one for one under way.
+#[test]
+fn a_consumer_is_ready_exactly_if_it_is_neither_reconciling_nor_stalled() {
+    for (scenario, world, _) in scenarios() {
+        let first = world.status();
+        for status in [world.status_after(&first, now() + DEADLINE), first] {
+            let ready = find(&status.conditions, Ready).unwrap();
+            let beside: Vec<&Condition> = [Reconciling, Stalled]
+                .into_iter()
+                .filter_map(|type_| find(&status.conditions, type_))
+                .collect();
+            let expected = usize::from(ready.status != "True");
+            assert_eq!(beside.len(), expected, "{scenario}: {beside:?}");
+            for condition in beside {
+                assert_eq!(condition.status, "True", "{scenario}");
+                assert_eq!(condition.reason, ready.reason, "{scenario}");
+                assert_eq!(condition.message, ready.message, "{scenario}");
+            }
+            let is_rolled_out = status.conditions.iter().any(|it| it.reason == "Complete");
+            assert!(is_rolled_out || ready.status == "False", "{scenario}");
+        }
+    }
+}
+
+fn missing() -> World {
+    World::resolved(Resolution::Missing(vec!["orders".into()]))
+}
+
+fn after(seconds: i64) -> Timestamp {
+    now() + SignedDuration::from_secs(seconds)
+}
+
+fn states(status: &KafkaConsumerStatus) -> (bool, bool, &str) {
+    let condition = |type_| find(&status.conditions, type_);
+    let ready = condition(Ready).unwrap();
+    let (reconciling, stalled) = (condition(Reconciling), condition(Stalled));
+    (reconciling.is_some(), stalled.is_some(), &ready.reason)
+}
+
+#[test]
+fn an_obstacle_stalls_a_consumer_after_ten_minutes_until_it_is_gone() {
+    let first = missing().status();
+    assert_eq!(states(&first), (true, false, "TopicNotFound"));
+    let just_before = missing().status_after(&first, after(599));
+    assert_eq!(just_before, first);
+    let stalled = missing().status_after(&just_before, after(600));
+    assert_eq!(states(&stalled), (false, true, "TopicNotFound"));
+    let still = missing().status_after(&stalled, after(5000));
+    assert_eq!(still, stalled);
+    let starting = World::starting().status_after(&still, after(5001));
+    assert_eq!(states(&starting), (true, false, "RollingOut"));
+    let running = World::running().status_after(&starting, after(5002));
+    assert_eq!(states(&running), (false, false, "HandlersReady"));
+}
+
+#[test]
+fn another_manifest_or_another_obstacle_begins_the_ten_minutes_again() {
+    let first = missing().status();
+    let corrected = World {
+        generation: 5,
+        ..missing()
+    };
+    let second = corrected.status_after(&first, after(599));
+    assert_eq!(states(&second), (true, false, "TopicNotFound"));
+    assert_eq!(
+        find(&second.conditions, Reconciling)
+            .unwrap()
+            .last_transition_time
+            .0,
+        after(599)
+    );
+    let third = corrected.status_after(&second, after(600));
+    assert_eq!(states(&third), (true, false, "TopicNotFound"));
+    let stalled = corrected.status_after(&third, after(1199));
+    assert_eq!(states(&stalled), (false, true, "TopicNotFound"));
+
+    let image = World::troubled(Reason::ImagePullFailed, "not found; correct the image");
+    let pods = image.status_after(&first, after(599));
+    assert_eq!(states(&pods), (true, false, "ImagePullFailed"));
+    let pods = image.status_after(&pods, after(1198));
+    assert_eq!(states(&pods), (true, false, "ImagePullFailed"));
+    let pods = image.status_after(&pods, after(1199));
+    assert_eq!(states(&pods), (false, true, "ImagePullFailed"));
+}
+
+/// The Deployment has its own deadline, which counts from the last progress.
+#[test]
+fn a_rollout_that_makes_progress_never_stalls_here() {
+    let world = World {
+        rollout: Some(Rollout {
+            updated: 1,
+            ..rollout(3)
+        }),
+        ..World::running()
+    };
+    let first = world.status();
+    assert_eq!(states(&first), (true, false, "RollingOut"));
+    assert_eq!(world.status_after(&first, after(36_000)), first);
+}
+
+#[test]
+fn a_pass_is_made_when_an_obstacle_has_lasted_for_ten_minutes() {
+    let (key, consumer) = (Key::new("shop", "orders"), consumer(3));
+    let left = |world: &World, status: &KafkaConsumerStatus, at| {
+        forgets_at(&world.seen(&key, &consumer, at), status)
+    };
+    let world = missing();
+    let first = world.status();
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    assert_eq!(left(&world, &first, now()), seconds(601));
+    assert_eq!(left(&world, &first, after(590)), seconds(11));
+    let stalled = world.status_after(&first, after(601));
+    assert_eq!(left(&world, &stalled, after(601)), None);
+    let starting = World::starting();
+    assert_eq!(left(&starting, &starting.status(), now()), None);
+}
