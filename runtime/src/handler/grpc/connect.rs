@@ -23,7 +23,7 @@ use tower::{Service as _, ServiceExt as _, service_fn};
 use super::open::Limits;
 use super::outgoing::{Outgoing, OutgoingBody};
 use super::session::{Session, describe};
-use super::welcome::{Peer, Refusal};
+use super::welcome::{Peer, Refusal, SERVICE};
 use crate::handler::stream::Stream;
 use penstock_handler::v1::{FromHandler, FromRuntime, Hello, from_runtime};
 
@@ -127,6 +127,7 @@ impl Connector {
         });
         let failed = |status: Status| match status.code() {
             Code::FailedPrecondition => Refusal::ByHandler(status.message().to_owned()).into(),
+            Code::Unimplemented => Refusal::Service.into(),
             _ => ConnectError::Failed(describe(&status)),
         };
         let incoming = call(channel, OutgoingBody(Arc::clone(&outgoing)));
@@ -188,7 +189,7 @@ async fn is_healthy(channel: Channel) -> Result<(), String> {
 
 /// Calls `Handle`, and waits until the handler has begun to answer.
 async fn call(mut channel: Channel, body: OutgoingBody) -> Result<Streaming<FromHandler>, Status> {
-    let request = Request::post(format!("{HOST}/penstock.handler.v1.Handler/Handle"))
+    let request = Request::post(format!("{HOST}/{SERVICE}/Handle"))
         .version(Version::HTTP_2)
         .header(header::TE, "trailers")
         .header(header::CONTENT_TYPE, "application/grpc")

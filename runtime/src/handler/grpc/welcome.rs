@@ -8,6 +8,9 @@ use penstock_handler::v1::{Feature, Order, Welcome};
 /// The lowest version of a welcome. Handlers of version 1 send none.
 const MIN_VERSION: u32 = 2;
 
+/// The service that a handler provides. A contract that is not compatible has another package.
+pub(super) const SERVICE: &str = "penstock.handler.v1.Handler";
+
 /// The maximum size of a message that gRPC's libraries accept by default.
 const USUAL_MESSAGE_BYTES: usize = 4 << 20;
 
@@ -38,6 +41,10 @@ pub(super) enum Refusal {
     Version { sdk: String, version: u32 },
     #[error("the handler refuses the stream: {0}")]
     ByHandler(String),
+    #[error(
+        "the handler does not serve {SERVICE}, which this runtime speaks; install an SDK of that contract in the handler's image, or update the runtime"
+    )]
+    Service,
     #[error(
         "the handler ({sdk}) does not keep {order}, which mode {mode} needs; update the SDK, or choose another mode",
         order = .order.as_str_name()

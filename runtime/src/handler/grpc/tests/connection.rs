@@ -124,19 +124,16 @@ async fn a_handler_is_up_once_its_health_says_so() {
 }
 
 #[tokio::test]
-async fn a_server_of_something_else_is_named() {
+async fn a_server_of_something_else_is_refused_at_once() {
     let fixture = fixture("Fast", "30s");
     let (_, calls) = mpsc::unbounded_channel();
     let (_health, health_service) = tonic_health::server::health_reporter();
     let router = Server::builder().add_service(health_service);
     let _server = Scripted::start_with(fixture.socket(), router, calls);
-    let error = fixture
-        .handler
-        .wait_until_up(Duration::from_millis(200))
-        .await
-        .unwrap_err();
-    let expected = "the server has no service penstock.handler.v1.Handler";
-    assert!(error.reason().ends_with(expected), "{error}");
+    let error = fixture.handler.wait_until_up(LIMIT).await.unwrap_err();
+    let expected = "the handler does not serve penstock.handler.v1.Handler";
+    assert!(error.reason().starts_with(expected), "{error}");
+    assert_eq!(error.kind(), FailureKind::Permanent);
 }
 
 #[tokio::test]

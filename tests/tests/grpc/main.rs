@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+mod contract;
+
 use std::error::Error;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
