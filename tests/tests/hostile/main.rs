@@ -63,6 +63,16 @@ async fn handlers_without_an_sdk() -> Outcome {
     misbehave(Language::Raw).await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn handlers_of_http() -> Outcome {
+    misbehave(Language::Http).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handlers_of_batches_in_http() -> Outcome {
+    misbehave(Language::BatchHttp).await
+}
+
 /// Runs the rows of a language, the modes one after the other.
 async fn misbehave(language: Language) -> Outcome {
     let seed = variable::seed()?;

@@ -38,6 +38,7 @@ pub async fn of(language: Language) -> Result<HandlerProgram, Box<dyn Error>> {
         arguments,
         variables: Vec::new(),
     };
+    let http = source.join("http/handler.py");
     Ok(match language {
         Language::Python => {
             let mut python = program(
@@ -57,6 +58,8 @@ pub async fn of(language: Language) -> Result<HandlerProgram, Box<dyn Error>> {
         Language::Rust => program(find_binary("penstock-test-hostile")?, Vec::new()),
         Language::Raw => program(find_binary("penstock-test-hostile-raw")?, Vec::new()),
         Language::Java => program(root().join(JAVA), Vec::new()),
+        Language::Http => program("python3".into(), vec![http, "http".into()]),
+        Language::BatchHttp => program("python3".into(), vec![http, "batch-http".into()]),
     })
 }
 

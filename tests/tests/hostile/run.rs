@@ -72,7 +72,7 @@ impl Run {
             let program = program.program().env("PENSTOCK_HANDLER_SOCKET", &socket);
             program.env("HOSTILE_JOURNAL", &journal)
         })?;
-        let consumer = Launch::new(&scene.manifest(self.mode)).start()?;
+        let consumer = Launch::new(&scene.manifest(self)).start()?;
         let sent = self.settle(rows, &scene, &consumer, &handler).await?;
         let found = scene.found(&consumer, &handler).await?;
         let mut wrong = problems(&sent, &found);
@@ -155,17 +155,24 @@ impl Scene {
         self.dir.path().join(name)
     }
 
-    fn manifest(&self, mode: Mode) -> Manifest {
-        mode.manifest(&self.bootstrap, &self.group, &self.topic, 4)
-            .set("/consumeBatchSize", 10)
-            .set("/handler/protocol", "Grpc")
-            .set(
-                "/handler/socket",
-                self.path("handler.sock").display().to_string(),
-            )
+    fn manifest(&self, Run { mode, language, .. }: Run) -> Manifest {
+        let socket = self.path("handler.sock").display().to_string();
+        let manifest = mode
+            .manifest(&self.bootstrap, &self.group, &self.topic, 4)
+            .set("/handler/protocol", language.protocol())
+            .set("/handler/socket", socket);
+        let manifest = match language {
+            Language::Http => manifest,
+            _ => manifest.set("/consumeBatchSize", 10),
+        };
+        let manifest = match language {
+            Language::Http | Language::BatchHttp => manifest,
+            _ => manifest
+                .set("/handler/maxTimeout", "4s")
+                .set("/handler/waitTimeout", "8s"),
+        };
+        manifest
             .set("/handler/timeout", "2s")
-            .set("/handler/maxTimeout", "4s")
-            .set("/handler/waitTimeout", "8s")
             .set("/delivery/maxAttempts", 2)
             .set("/delivery/backoff/initial", "10ms")
             .set("/delivery/backoff/max", "200ms")

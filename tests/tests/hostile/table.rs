@@ -22,6 +22,27 @@ pub enum Language {
     Java,
     /// The protocol without an SDK.
     Raw,
+    /// The protocol Http.
+    Http,
+    /// The protocol BatchHttp.
+    #[serde(rename = "batch-http")]
+    BatchHttp,
+}
+
+impl Language {
+    /// Returns `true` for a program that an SDK serves.
+    fn has_sdk(self) -> bool {
+        !matches!(self, Self::Raw | Self::Http | Self::BatchHttp)
+    }
+
+    /// The protocol of the manifest.
+    pub fn protocol(self) -> &'static str {
+        match self {
+            Self::Http => "Http",
+            Self::BatchHttp => "BatchHttp",
+            _ => "Grpc",
+        }
+    }
 }
 
 /// What becomes of a message.
@@ -91,7 +112,7 @@ impl Row {
     pub fn is_of(&self, language: Language) -> bool {
         match &self.languages {
             Some(languages) => languages.contains(&language),
-            None => language != Language::Raw,
+            None => language.has_sdk(),
         }
     }
 
@@ -128,7 +149,7 @@ pub fn rows() -> Result<Vec<Row>, Box<dyn Error>> {
 
 /// Draws the share of a run: all rows that are quick and may be together, one that is slow,
 /// and one of each kind that runs alone. Of these kinds an SDK takes every other, so that two
-/// languages have all.
+/// languages have all, and so do Http and BatchHttp.
 pub fn draw(mut rows: Vec<Row>, language: Language, seed: u64) -> Vec<Row> {
     rows.shuffle(&mut StdRng::seed_from_u64(seed));
     let kinds: BTreeSet<_> = rows.iter().filter_map(|row| row.kind.clone()).collect();
@@ -162,6 +183,10 @@ fn two_languages_draw_each_kind() {
         let mut drawn = kinds(&draw(of(one), one, seed));
         drawn.extend(kinds(&draw(of(other), other, seed)));
         assert_eq!(drawn, kinds(&of(one)));
+        let mut drawn = kinds(&draw(of(Language::Http), Language::Http, seed));
+        let batches = draw(of(Language::BatchHttp), Language::BatchHttp, seed);
+        drawn.extend(kinds(&batches));
+        assert!(drawn.is_superset(&kinds(&of(Language::Http))), "{drawn:?}");
         let raw = draw(of(Language::Raw), Language::Raw, seed);
         assert_eq!(kinds(&raw), kinds(&of(Language::Raw)));
         assert_eq!(raw.iter().filter(|row| row.slow).count(), 1);

@@ -81,6 +81,17 @@ pub(super) enum SendError {
     BrokenOff(Option<io::Error>),
 }
 
+impl SendError {
+    /// Returns `true` if the connection came to its end, with or without a part of the answer.
+    pub(super) fn is_end(&self) -> bool {
+        match self {
+            Self::Closed(_) | Self::BrokenOff(None) => true,
+            Self::BrokenOff(Some(error)) => error.kind() != io::ErrorKind::InvalidData,
+            Self::NotHttp(_) => false,
+        }
+    }
+}
+
 fn end(error: Option<&io::Error>) -> String {
     match error {
         Some(error) => error.to_string(),

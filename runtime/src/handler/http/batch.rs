@@ -8,6 +8,7 @@ use penstock_crds::validate::Address;
 use super::client::{Client, RequestError};
 use super::events::write_events;
 use super::turns::Turns;
+use super::verdicts::Verdict;
 use super::{HttpHandlerError, parse_path, verdict, verdicts};
 use crate::handler::{Availability, BatchHandler, HandlerError};
 use crate::produce::Done;
@@ -85,9 +86,18 @@ impl<T: Sync> BatchHandler<T> for BatchHttpHandler {
             }
             self.request(messages).await
         };
+        let is_alone = messages.len() == 1;
         match together {
-            Ok(verdicts) => verdicts,
-            Err(error) if error.is_closed() => self.isolate(messages, alive).await,
+            Ok(mut verdicts) => {
+                let rest = &messages[verdicts.len()..];
+                if !(rest.is_empty() || is_alone || self.ends(&verdicts)) {
+                    verdicts.extend(self.isolate(rest, alive).await);
+                }
+                verdicts
+            }
+            Err(error) if error.is_closed() || (error.blurs(self.in_order) && !is_alone) => {
+                self.isolate(messages, alive).await
+            }
             Err(error) => vec![Err(error.charge()); messages.len()],
         }
     }
@@ -111,11 +121,18 @@ impl BatchHttpHandler {
         if let Some(error) = verdict::unavailable(&answer) {
             return Ok(vec![Err(error); messages.len()]);
         }
-        Ok(verdicts::of(&answer, messages.len()))
+        verdict::of(&answer).map_err(RequestError::Failed)?;
+        verdicts::each(&answer, messages.len()).map_err(RequestError::NotUnderstood)
     }
 
-    /// Gives the messages of a batch whose connection was closed without an answer, each
-    /// alone: most likely the handler's process died of one of them. The one that is alone
+    /// Returns `true` if nothing counts behind these verdicts.
+    fn ends(&self, verdicts: &[Verdict]) -> bool {
+        let stops = |verdict: &Verdict| matches!(verdict, Err(error) if error.stops_key());
+        self.in_order && verdicts.iter().any(stops)
+    }
+
+    /// Gives messages of a batch, each alone, after an answer that does not say which of them
+    /// failed: one may be the cause, as when the handler's process died of it. The one that is alone
     /// when that happens again is charged. Ends at the first failure in order, as what is
     /// behind it does not count.
     async fn isolate<T: Sync>(
@@ -151,9 +168,8 @@ impl BatchHttpHandler {
                 Ok(mut verdicts) => verdicts.pop().unwrap_or_else(|| Err(none())),
                 Err(error) => Err(error.charge()),
             };
-            let stops = matches!(&verdict, Err(error) if error.stops_key());
             verdicts.push(verdict);
-            if stops && self.in_order {
+            if self.ends(&verdicts) {
                 break;
             }
         }
@@ -211,13 +227,19 @@ mod tests {
         String::from_utf8(body).ok()
     }
 
-    /// A server that closes the connection on a batch with this message, and answers
-    /// others.
-    async fn mortal(listener: TcpListener, poison: &'static str, answer: &'static str) {
+    /// A server that says so much and closes the connection on a batch with this message, and
+    /// answers others.
+    async fn mortal(
+        listener: TcpListener,
+        poison: &'static str,
+        word: &'static str,
+        answer: &'static str,
+    ) {
         loop {
             let (mut connection, _) = listener.accept().await.unwrap();
             while let Some(body) = body(&mut connection).await {
                 if body.contains(poison) {
+                    connection.write_all(word.as_bytes()).await.unwrap();
                     break;
                 }
                 connection.write_all(answer.as_bytes()).await.unwrap();
@@ -230,10 +252,40 @@ mod tests {
     const POISON: &str = "\"orders-0-2\"";
 
     async fn served(poison: &'static str, answer: &'static str) -> u16 {
+        says(poison, "", answer).await
+    }
+
+    async fn says(poison: &'static str, word: &'static str, answer: &'static str) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        tokio::spawn(mortal(listener, poison, answer));
+        tokio::spawn(mortal(listener, poison, word, answer));
         port
+    }
+
+    #[tokio::test]
+    async fn exactly_the_message_that_has_no_verdict_is_charged() {
+        let failed = Err(FailureKind::Retryable);
+        let expected = [Ok(()), Ok(()), failed, Ok(())];
+        for word in [
+            // The process ends in its answer.
+            "HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{\"verdicts\": [",
+            "HTTP/1.1 200 OK\r\ncontent-le",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n",
+            // What is said of it is no list.
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}",
+            "HTTP/1.1 200 OK\r\ncontent-length: 24\r\n\r\n{\"verdicts\": [\"done\", ]}",
+            // The list ends before all.
+            "HTTP/1.1 200 OK\r\ncontent-length: 16\r\n\r\n{\"verdicts\": []}",
+        ] {
+            let port = says(POISON, word, DONE).await;
+            assert_eq!(kinds(&handler(port, false), 4).await, expected, "{word}");
+            assert_eq!(
+                kinds(&handler(port, true), 4).await,
+                expected[..3],
+                "{word}"
+            );
+        }
     }
 
     #[tokio::test]
@@ -244,6 +296,16 @@ mod tests {
         assert_eq!(kinds(&handler(port, false), 4).await, expected);
         // In order nothing is given behind it.
         assert_eq!(kinds(&handler(port, true), 4).await, expected[..3]);
+    }
+
+    #[tokio::test]
+    async fn in_order_exactly_the_message_is_charged_that_fails_alone() {
+        let port = says(POISON, "HTTP/1.1 422 X\r\ncontent-length: 0\r\n\r\n", DONE).await;
+        let failed = Err(FailureKind::Permanent);
+        let expected = [Ok(()), Ok(()), failed];
+        assert_eq!(kinds(&handler(port, true), 4).await, expected);
+        // In any order the status is the verdict on all.
+        assert_eq!(kinds(&handler(port, false), 4).await, [failed; 4]);
     }
 
     #[tokio::test]

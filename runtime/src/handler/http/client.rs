@@ -24,6 +24,11 @@ const CONNECT_SHARE: f64 = 0.9;
 /// two requests.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
+/// The time after a connection that ended without an answer, in which no other is opened: a
+/// process that dies closes its connections before its listener, and would seem to die of the
+/// request that is accepted in between.
+const DEATH: Duration = Duration::from_millis(100);
+
 /// Waits between tries to connect.
 const FIRST_CONNECT_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_CONNECT_WAIT: Duration = Duration::from_millis(500);
@@ -44,15 +49,32 @@ pub(super) enum RequestError {
     Late(Duration),
     #[error(transparent)]
     Unanswered(#[from] SendError),
+    /// There is one, and it gives no verdict.
+    #[error("{0}")]
+    NotUnderstood(HandlerError),
+    /// Its status is the verdict on all messages of the request.
+    #[error("{0}")]
+    Failed(HandlerError),
 }
 
 impl RequestError {
-    /// Returns `true` if the connection was closed before a byte of the answer came.
+    /// Returns `true` if the connection was closed before the whole answer came: the handler's
+    /// process may have died of another message.
     pub(super) fn is_closed(&self) -> bool {
         match self {
-            Self::Unanswered(error) => matches!(error, SendError::Closed(_)),
+            Self::Unanswered(error) => error.is_end(),
             Self::Unreachable { was_closed, .. } => *was_closed,
-            Self::Late(_) => false,
+            Self::Late(_) | Self::NotUnderstood(_) | Self::Failed(_) => false,
+        }
+    }
+
+    /// Returns `true` if one message of a batch may be the cause, and the others would be charged
+    /// for it: there is no verdict, or, in order, one for all that would only count for the first.
+    pub(super) fn blurs(&self, in_order: bool) -> bool {
+        match self {
+            Self::Unanswered(_) | Self::NotUnderstood(_) => true,
+            Self::Unreachable { was_closed, .. } => *was_closed,
+            Self::Late(_) | Self::Failed(_) => in_order,
         }
     }
 
@@ -69,6 +91,7 @@ impl RequestError {
         match self {
             Self::Unreachable { .. } => HandlerError::not_attempted(self),
             Self::Late(_) | Self::Unanswered(_) => HandlerError::retryable(self),
+            Self::NotUnderstood(error) | Self::Failed(error) => error,
         }
     }
 }
@@ -87,6 +110,8 @@ pub(super) struct Client {
     idle: Mutex<Vec<Connection>>,
     /// Whether the handler has sent bytes that belong to no answer. Never cleared.
     distrusted: AtomicBool,
+    /// When a connection last ended without an answer.
+    ended: Mutex<Option<Instant>>,
     availability: Arc<Availability>,
 }
 
@@ -100,6 +125,7 @@ impl Client {
             longest_answer,
             idle: Mutex::default(),
             distrusted: AtomicBool::new(false),
+            ended: Mutex::default(),
             availability: Arc::default(),
         }
     }
@@ -161,12 +187,20 @@ impl Client {
                 }
                 // What came belongs to no answer, so this request has none yet.
                 Err(SendError::NotHttp(error)) => self.distrust(&error),
-                answer => return Ok(answer?),
+                answer => return self.note_end(answer),
             }
         }
         let connected = self.connect(self.timeout.mul_f64(CONNECT_SHARE)).await;
         let connection = connected.map_err(|error| error.after_close(was_closed))?;
-        Ok(self.exchange(connection, &write_head, body).await?)
+        self.note_end(self.exchange(connection, &write_head, body).await)
+    }
+
+    /// Notes the end of a connection without an answer.
+    fn note_end(&self, answer: Result<Answer, SendError>) -> Result<Answer, RequestError> {
+        if answer.as_ref().is_err_and(SendError::is_end) {
+            *self.ended.lock() = Some(Instant::now());
+        }
+        Ok(answer?)
     }
 
     /// A connection that is open still.
@@ -205,6 +239,10 @@ impl Client {
     /// A connection, tried again while the handler does not accept any.
     async fn connect(&self, limit: Duration) -> Result<Connection, RequestError> {
         let deadline = Instant::now() + limit;
+        let ended = *self.ended.lock();
+        if let Some(ended) = ended {
+            tokio::time::sleep_until((ended + DEATH).min(deadline)).await;
+        }
         let mut waits = ExponentialBuilder::default()
             .with_min_delay(FIRST_CONNECT_WAIT)
             .with_max_delay(LONGEST_CONNECT_WAIT)
@@ -380,6 +418,20 @@ mod tests {
         let (statuses, _connection) = tokio::join!(requests, serve);
         assert_eq!(statuses, (204, 200));
         next_is_alone(&client, &listener).await;
+    }
+
+    #[tokio::test]
+    async fn a_process_that_dies_has_the_time_to_close_its_listener() {
+        let (client, listener) = client().await;
+        let head = |out: &mut Vec<u8>| out.extend_from_slice(REQUEST);
+        let serve = async {
+            request(&mut accept(&listener).await).await;
+        };
+        let (answer, ()) = tokio::join!(client.send(head, b""), serve);
+        assert!(answer.unwrap_err().is_closed());
+        let died = Instant::now();
+        next_is_alone(&client, &listener).await;
+        assert!(died.elapsed() >= DEATH, "{:?}", died.elapsed());
     }
 
     #[tokio::test]

@@ -147,8 +147,15 @@ fn is_word(body: &[u8]) -> bool {
 }
 
 fn contains_ignoring_case(body: &[u8], text: &[u8]) -> bool {
-    body.windows(text.len())
-        .any(|window| window.eq_ignore_ascii_case(text))
+    let Some((first, rest)) = text.split_first() else {
+        return true;
+    };
+    // A body may have millions of bytes.
+    let (lower, upper) = (first.to_ascii_lowercase(), first.to_ascii_uppercase());
+    memchr::memchr2_iter(lower, upper, body).any(|place| {
+        let found = body.get(place + 1..place + text.len());
+        found.is_some_and(|found| found.eq_ignore_ascii_case(rest))
+    })
 }
 
 /// Logs, once in a process, that a body counts for nothing.

@@ -108,9 +108,9 @@ impl HttpHandler {
         self.client.availability()
     }
 
-    /// Sends a message. If its connection is closed without an answer, the handler's process
-    /// may have died of another message: it is sent again alone then, and charged only if that
-    /// happens again.
+    /// Sends a message. If its connection is closed before the whole answer has come, the
+    /// handler's process may have died of another message: it is sent again alone then, and
+    /// charged only if that happens again.
     async fn send<T>(
         &self,
         message: &Message<'_, T>,
@@ -208,28 +208,37 @@ mod tests {
         request[request.len() - 1]
     }
 
-    /// A process that dies with so many requests at work, and then of each that is `p`.
-    async fn mortal(listener: TcpListener, together: usize) {
+    /// A process that dies with so many requests at work, and then of each that is `p`; `word` is
+    /// what it has answered by then.
+    async fn mortal(listener: TcpListener, together: usize, word: &'static [u8]) {
         let mut at_work = Vec::new();
         while at_work.len() < together {
             let (mut connection, _) = listener.accept().await.unwrap();
             read(&mut connection).await;
+            connection.write_all(word).await.unwrap();
             at_work.push(connection);
         }
         drop(at_work);
         loop {
             let (mut connection, _) = listener.accept().await.unwrap();
-            if read(&mut connection).await != b'p' {
-                connection.write_all(DONE).await.unwrap();
-            }
+            let answer = match read(&mut connection).await {
+                b'p' => word,
+                _ => DONE,
+            };
+            connection.write_all(answer).await.unwrap();
         }
     }
 
     /// Gives messages with these values to a handler at the same time.
-    async fn give(values: &[u8], together: usize, is_shared: bool) -> Vec<Result<(), FailureKind>> {
+    async fn give(
+        values: &[u8],
+        together: usize,
+        is_shared: bool,
+        word: &'static [u8],
+    ) -> Vec<Result<(), FailureKind>> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = Address::Port(listener.local_addr().unwrap().port());
-        tokio::spawn(mortal(listener, together));
+        tokio::spawn(mortal(listener, together, word));
         let limit = Duration::from_secs(30);
         let handler = HttpHandler::new(&address, "/", false, limit, false, is_shared).unwrap();
         let records = values.iter().map(|value| {
@@ -251,14 +260,19 @@ mod tests {
     #[tokio::test]
     async fn after_a_crash_exactly_the_message_that_repeats_it_is_charged() {
         let expected = [Ok(()), Err(FailureKind::Retryable), Ok(())];
-        assert_eq!(give(b"ipi", 3, true).await, expected);
+        for word in [
+            &b""[..],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf",
+        ] {
+            assert_eq!(give(b"ipi", 3, true, word).await, expected);
+        }
     }
 
     #[tokio::test]
     async fn a_message_that_was_alone_at_a_crash_is_charged_at_once() {
         let charged = [Err(FailureKind::Retryable)];
-        assert_eq!(give(b"i", 1, false).await, charged);
-        assert_eq!(give(b"i", 1, true).await, [Ok(())]);
+        assert_eq!(give(b"i", 1, false, b"").await, charged);
+        assert_eq!(give(b"i", 1, true, b"").await, [Ok(())]);
     }
 
     /// Serves requests on a port until one is a poison, is away for longer than a request waits

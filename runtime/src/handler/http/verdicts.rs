@@ -11,6 +11,9 @@ use super::records;
 use crate::handler::HandlerError;
 use crate::produce::Done;
 
+/// The verdict on one message.
+pub(super) type Verdict = Result<Done, HandlerError>;
+
 /// An answer's body, where it gives verdicts.
 #[derive(Deserialize)]
 struct Verdicts<'a> {
@@ -46,14 +49,21 @@ enum Name {
 /// The verdict on each of `count` messages, in their order; fewer where the handler gave
 /// fewer.
 ///
-/// A status that is no success is the verdict on all of them, as for a single message; so is
-/// a success whose body is no list, and a failure to read one.
-pub(super) fn of(answer: &Answer, count: usize) -> Vec<Result<Done, HandlerError>> {
-    match read_answer(answer, List::Verdicts, |body| read(body, count)) {
-        Ok(Content::List(entries)) => entries.into_iter().map(Entry::verdict).collect(),
-        Ok(Content::Status) => vec![Ok(Done::default()); count],
-        Err(error) => vec![Err(error); count],
-    }
+/// A success whose body is no list is the verdict on all of them.
+///
+/// # Errors
+/// When the status is no success, or the body is meant as a list and can't be read as one.
+pub(super) fn each(answer: &Answer, count: usize) -> Result<Vec<Verdict>, HandlerError> {
+    let content = read_answer(answer, List::Verdicts, |body| read(body, count))?;
+    Ok(match content {
+        Content::List(entries) => entries.into_iter().map(Entry::verdict).collect(),
+        Content::Status => vec![Ok(Done::default()); count],
+    })
+}
+
+/// The same, with an error as the verdict on all.
+pub(super) fn of(answer: &Answer, count: usize) -> Vec<Verdict> {
+    each(answer, count).unwrap_or_else(|error| vec![Err(error); count])
 }
 
 /// Reads the verdicts on at most `count` messages.
