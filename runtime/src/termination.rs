@@ -46,8 +46,8 @@ mod tests {
         for (message, kept) in [
             ("x".repeat(5000), room),
             ("x".repeat(room), room),
-            // Three bytes each: the last that fits ends two bytes before the limit.
-            ("€".repeat(2000), 4074),
+            // Three bytes each after the first: the last that fits ends two bytes before the limit.
+            (format!("x{}", "€".repeat(2000)), room - 2),
         ] {
             write_message(file.path(), &message, EndCode::StopTimeout).unwrap();
             let written = fs::read_to_string(file.path()).unwrap();
