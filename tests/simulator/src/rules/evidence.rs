@@ -52,7 +52,7 @@ pub(super) fn violations(scenario: &Scenario, run: &Run) -> Vec<Violation> {
 }
 
 /// A partition, and the number of one of its logs.
-type LogName = (i32, u32);
+pub(super) type LogName = (i32, u32);
 
 fn logs(run: &Run) -> BTreeSet<LogName> {
     let messages = run.produced.iter().map(|it| (it.partition, it.log));
@@ -64,7 +64,7 @@ fn logs(run: &Run) -> BTreeSet<LogName> {
 }
 
 /// When the log was cut, and what of.
-fn begin(run: &Run, (partition, log): LogName) -> Option<&Cut> {
+pub(super) fn begin(run: &Run, (partition, log): LogName) -> Option<&Cut> {
     let mut cuts = run.cuts.iter();
     cuts.find(|cut| (cut.partition, cut.log) == (partition, log))
 }
@@ -77,16 +77,31 @@ fn cut_reports(run: &Run, (partition, log): LogName) -> impl Iterator<Item = &Lo
     losses.filter(move |it| it.partition == partition && log_at(&run.cuts, partition, it.at) == log)
 }
 
+/// The end of a log at a moment.
+fn end_at(run: &Run, (partition, number): LogName, at: Duration) -> i64 {
+    let messages = run
+        .produced
+        .iter()
+        .filter(|it| (it.partition, it.log) == (partition, number) && it.at <= at);
+    let holes = run.holes.iter();
+    let holes = holes.filter(|(of, log, _)| (*of, *log) == (partition, number));
+    let offsets = messages.map(|it| it.offset).chain(holes.map(|it| it.2));
+    let start = begin(run, (partition, number)).map_or(0, |cut| cut.start);
+    offsets.map(|it| it + 1).max().unwrap_or(start).max(start)
+}
+
 /// Commits of a log's offsets. Of one that follows another they count from the moment on at
 /// which the group was set back to it: an earlier one may still be of the log before.
-fn commits(run: &Run, log: LogName) -> Vec<&Committed> {
+pub(super) fn commits(run: &Run, log: LogName) -> Vec<&Committed> {
     let (partition, number) = log;
     let all = run.commits.iter().filter(|it| it.partition == partition);
     let all = all.filter(|it| log_at(&run.cuts, partition, it.at) == number);
     if begin(run, log).is_none() {
         return all.collect();
     }
-    match cut_reports(run, log).next() {
+    // What was decided before the log was cut, and reported after that, is of the log before.
+    let is_of_log = |it: &&Loss| it.offset <= end_at(run, log, it.at);
+    match cut_reports(run, log).find(is_of_log) {
         Some(report) => {
             let since = all.skip_while(|it| it.at < report.at || it.offset != report.offset);
             since.collect()

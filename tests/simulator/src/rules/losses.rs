@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use penstock_crds::spec::Commit;
 use penstock_runtime::simulation::{
-    Happened, Loss, Produced, Removal, Run, Scenario, Verdict, log_at,
+    Committed, Happened, Loss, Produced, Removal, Run, Scenario, Verdict, log_at,
 };
 
+use super::evidence::{LogName, begin, commits};
 use super::{Rule, Violation};
 
 pub(super) fn losses_counted(scenario: &Scenario, run: &Run) -> Vec<Violation> {
@@ -98,7 +99,16 @@ fn other_log(scenario: &Scenario, run: &Run, loss: &Loss) -> Option<&'static str
             && it.verdict == Verdict::CutShort
             && is_gone(run, it.seq, loss.at)
     });
-    let is_less = loss.unsettled < open.count() as u64;
+    // Where reading went on, the log may be cut once more: what is read there tells of it.
+    let departures = run.losses.iter().filter(|it| {
+        it.is_departure
+            && !std::ptr::eq(*it, loss)
+            && (it.process, it.partition) == (loss.process, loss.partition)
+            && it.at >= loss.at
+            && it.offset >= loss.offset
+    });
+    let unsettled = loss.unsettled + departures.map(|it| it.unsettled).sum::<u64>();
+    let is_less = unsettled < open.count() as u64;
     is_less.then_some("more messages were with handlers than are named as unsettled")
 }
 
@@ -109,6 +119,19 @@ fn is_gone(run: &Run, seq: usize, by: Duration) -> bool {
     removed.is_some_and(|(at, how)| {
         at <= by && matches!(how, Removal::Truncation | Removal::Recreation)
     })
+}
+
+/// Commits while a partition had this log. Those that follow a topic which was created again
+/// unnoticed are of the topic before, with which the brokers forgot the group's offsets.
+fn offsets_in(run: &Run, log: LogName) -> Vec<&Committed> {
+    if begin(run, log).is_some_and(|cut| cut.is_recreation) {
+        return commits(run, log);
+    }
+    let commits = run.commits.iter();
+    let commits = commits.filter(|it| it.partition == log.0);
+    commits
+        .filter(|it| log_at(&run.cuts, it.partition, it.at) == log.1)
+        .collect()
 }
 
 /// Messages that retention took from a group with an offset before them, and that no
@@ -125,13 +148,9 @@ fn unnamed(scenario: &Scenario, run: &Run) -> Vec<Violation> {
         let is_settled = deliveries.any(|it| scenario.settles(it.verdict, it.attempt));
         let mut cuts = run.cuts.iter();
         let was_cut = cuts.any(|cut| cut.partition == message.partition && cut.at >= removed);
-        let mut commits = run.commits.iter();
-        let had_offset = commits.any(|it| {
-            it.partition == message.partition
-                && it.at < removed
-                && it.offset <= message.offset
-                && log_at(&run.cuts, it.partition, it.at) == message.log
-        });
+        let had_offset = offsets_in(run, (message.partition, message.log))
+            .iter()
+            .any(|it| it.at < removed && it.offset <= message.offset);
         if is_settled || was_cut || !had_offset {
             continue;
         }

@@ -174,6 +174,9 @@ async fn the_coordinator_notes_whose_partitions_were_and_who_was_evicted() {
             .await;
         first.client.thaw();
         first.commit(0, 5);
+        first
+            .until("the outcome", |it| !it.outcomes.is_empty())
+            .await;
         first.until("a loss", |it| !it.revoked.is_empty()).await;
         let refused = kafka.refused_commits(GROUP);
         assert_eq!(refused.len(), 1, "{protocol:?}");
