@@ -66,7 +66,7 @@ def take(answers, partition, delivery, given):
     elif probe == "extend":
         say(answers, begun(delivery))
         if "extend" in CAN:
-            say(answers, extension(delivery, 3000))
+            say(answers, extension(delivery, 8000))
         later(answers, done)
 
 

@@ -169,6 +169,7 @@ impl Pair {
         // Without keys, which would share the calls of the older SDK.
         Produce::to(&topic)
             .count(MESSAGES)
+            .key(|_| None)
             .header_of("probe", probe)
             .send(&bootstrap)
             .await?;
@@ -262,9 +263,9 @@ fn manifest(mode: Mode, bootstrap: &str, group: &str, topic: &str, dir: &TempDir
         .set("/consumeBatchSize", 10)
         .set("/handler/protocol", "Grpc")
         .set("/handler/socket", socket.display().to_string())
-        .set("/handler/timeout", "1s")
-        .set("/handler/maxTimeout", "5s")
-        .set("/handler/waitTimeout", "10s")
+        .set("/handler/timeout", "3s")
+        .set("/handler/maxTimeout", "12s")
+        .set("/handler/waitTimeout", "20s")
         .set("/delivery/maxAttempts", 2)
         .set("/delivery/backoff/initial", "10ms")
 }
