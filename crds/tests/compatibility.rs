@@ -65,7 +65,7 @@ fn a_manifest_of_the_last_release_stays_valid_or_the_changelog_says_why_not() {
 
 fn read(path: &Path) -> Value {
     let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
-    serde_yaml::from_str(&text).unwrap()
+    serde_yaml::from_str(&text).expect("a YAML document")
 }
 
 /// All that a manifest of the old resource may not survive.
@@ -76,9 +76,14 @@ fn changes(old: &Value, new: &Value) -> Vec<String> {
             found.push(format!("{part} is another"));
         }
     }
-    let versions = |crd: &Value| crd["spec"]["versions"].as_array().cloned().unwrap();
+    let versions = |crd: &Value| {
+        crd["spec"]["versions"]
+            .as_array()
+            .cloned()
+            .expect("a list of versions")
+    };
     for old in versions(old) {
-        let name = old["name"].as_str().unwrap();
+        let name = old["name"].as_str().expect("a version has a name");
         match versions(new).iter().find(|new| new["name"] == name) {
             Some(new) if new["served"] == true => {
                 let spec = |version: &Value| {

@@ -9,6 +9,7 @@
 //! offset, see [`Gaps`]: messages that were settled are not delivered again, and attempts
 //! continue to count.
 
+pub mod gaps;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
@@ -17,7 +18,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
-use crate::gaps::Gaps;
+use crate::offsets::gaps::Gaps;
 
 /// The offsets of one partition, from its assignment to its revocation.
 #[derive(Debug, Default)]

@@ -7,7 +7,9 @@
 //! handler that never waits does all the work with one wake-up for many messages, and other
 //! handlers all start: one wake-up for each message would cost more than such a handler's work.
 
+pub(crate) mod lane;
 mod lanes;
+pub(crate) mod share;
 #[cfg(test)]
 mod tests;
 
@@ -16,8 +18,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::lanes::{Lane, Lanes};
-use crate::share::Share;
+use crate::queue::lane::{Lane, Lanes};
+use crate::queue::share::Share;
 use crate::sync::{Mutex, Notify};
 
 /// An item of the queue.

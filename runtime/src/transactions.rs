@@ -31,11 +31,11 @@ use tokio::sync::{Notify, oneshot};
 use self::producer::{BUFFER_BYTES, config, start, to_base_record};
 use self::reports::Reports;
 use self::step::{PATIENCE, Step, Steps};
-use crate::commits::entry;
-use crate::dead_letter;
+use crate::commit::commits::entry;
+use crate::group::partition::{CommitPoint, Partition};
+use crate::handler::produce::ProducerRecord;
 use crate::kafka::{Transactional, commit_list, error_text, is_for_good, is_refused_record};
-use crate::partition::{CommitPoint, Partition};
-use crate::produce::ProducerRecord;
+use crate::process::dead_letter;
 
 mod producer;
 mod reports;

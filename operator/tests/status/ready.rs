@@ -112,7 +112,7 @@ fn after(seconds: i64) -> Timestamp {
 
 fn states(status: &KafkaConsumerStatus) -> (bool, bool, &str) {
     let condition = |type_| find(&status.conditions, type_);
-    let ready = condition(Ready).unwrap();
+    let ready = condition(Ready).expect("it is always there");
     let (reconciling, stalled) = (condition(Reconciling), condition(Stalled));
     (reconciling.is_some(), stalled.is_some(), &ready.reason)
 }

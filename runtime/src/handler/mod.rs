@@ -3,8 +3,11 @@
 mod availability;
 #[cfg(test)]
 pub(crate) mod damage;
+pub mod decode;
 pub mod grpc;
 pub mod http;
+pub mod produce;
+pub mod record;
 mod remote;
 mod stream;
 
@@ -15,8 +18,8 @@ pub use penstock_handler::{FailureKind, HandlerError};
 
 use std::future::Future;
 
-use crate::produce::Done;
-use crate::record::Message;
+use crate::handler::produce::Done;
+use crate::handler::record::Message;
 
 /// Handles messages, one in each call. In Fast mode, many calls run concurrently.
 ///

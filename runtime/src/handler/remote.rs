@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use super::HandlerError;
 use super::grpc::GrpcHandler;
 use super::http::{BatchHttpHandler, HttpHandler, HttpHandlerError};
-use crate::decode::{JsonText, Raw};
-use crate::server::{RunError, Runtime};
+use crate::consumer::server::{RunError, Runtime};
+use crate::handler::decode::{JsonText, Raw};
 
 /// A handler in another process.
 pub struct RemoteHandler {

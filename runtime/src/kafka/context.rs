@@ -21,7 +21,7 @@ use rdkafka::types::RDKafkaRespErr;
 use super::causes::Causes;
 use super::seam::{CommitOutcome, Event, TopicPartition};
 use super::{Consumer, metadata};
-use crate::oauth;
+use crate::kafka::oauth;
 
 /// Target of librdkafka's own log lines.
 pub(crate) const LOG: &str = "librdkafka";

@@ -9,7 +9,7 @@
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use crate::end_code::EndCode;
+use crate::program::end_code::EndCode;
 
 /// Returns what the error says, without the value of a property: it may be a credential, and
 /// the text goes to logs, events and statuses.

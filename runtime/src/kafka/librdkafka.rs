@@ -15,7 +15,7 @@ use super::seam::{
     StartOffset, TopicId, TopicPartition,
 };
 use super::{Consumer, metadata};
-use crate::partition::Partition;
+use crate::group::partition::Partition;
 
 /// The maximum time for leaving the group: librdkafka waits for the coordinator's
 /// answer, which a cluster that is down never gives.

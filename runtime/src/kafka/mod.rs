@@ -1,12 +1,14 @@
 //! The Kafka client: the seam, connecting, events, and the messages themselves.
 
 mod causes;
+pub mod client;
 mod connect;
 mod context;
 mod errors;
 mod fetch_errors;
 mod librdkafka;
 pub(crate) mod native;
+pub mod oauth;
 #[cfg(test)]
 pub(crate) mod scripted;
 mod seam;

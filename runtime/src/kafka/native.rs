@@ -24,8 +24,8 @@ use super::errors::end_code;
 use super::seam::{
     ConsumeError, Fetched, Fetcher, OutOfRange, PartitionHandle, StartOffset, TopicId,
 };
-use crate::partition::Partition;
-use crate::record::Record;
+use crate::group::partition::Partition;
+use crate::handler::record::Record;
 
 /// A message as librdkafka holds it. Freed when dropped.
 ///

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::seam::*;
-use crate::partition::Partition;
-use crate::record::{OwnedRecord, Record};
+use crate::group::partition::Partition;
+use crate::handler::record::{OwnedRecord, Record};
 
 /// The client. Everything is set by the test.
 #[derive(Default)]

@@ -13,9 +13,9 @@ use std::time::Duration;
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::oneshot;
 
-use crate::end_code::EndCode;
-use crate::partition::Partition;
-use crate::record::Record;
+use crate::group::partition::Partition;
+use crate::handler::record::Record;
+use crate::program::end_code::EndCode;
 use crate::transactions::{Outcome, Transaction};
 
 /// A partition's name.

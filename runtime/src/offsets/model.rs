@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
-use crate::gaps::METADATA_LIMIT;
+use crate::offsets::gaps::METADATA_LIMIT;
 
 const SEEDS: u64 = 4;
 const STEPS: usize = 500_000;

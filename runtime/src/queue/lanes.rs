@@ -1,7 +1,7 @@
 //! The lanes of a queue: items that leave them, follow others, or come back.
 
 use super::{Queued, WorkQueue};
-use crate::lanes::Lane;
+use crate::queue::lane::Lane;
 
 impl<T: Queued> WorkQueue<T> {
     /// Returns the number of items that are held or deferred, their bytes, and the number of

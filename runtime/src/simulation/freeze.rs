@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 
 use super::losses;
-use crate::assembly::Tasks;
+use crate::consumer::assembly::Tasks;
 
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::record::{Call, Delivery, Order, Recorder, Verdict};
 use super::scenario::{Answer, Attempt, Mode, OUTPUT, Scenario, Shape};
+use crate::handler::produce::{Done, ProducerRecord};
+use crate::handler::record::Message;
 use crate::handler::{BatchHandler, Handler, HandlerError};
-use crate::produce::{Done, ProducerRecord};
-use crate::record::Message;
 use penstock_crds::spec::Commit;
 
 /// The handler beside one process.

@@ -18,9 +18,9 @@ use super::ledger::{Cut, Ledger, Produced};
 use super::losses::{self, Loss};
 use super::record::{Delivery, Happened, Recorder, Verdict};
 use super::scenario::{DEAD_LETTERS, GROUP, MAX_MEMBERS, OUTPUT, Scenario, TOPIC};
+use crate::consumer::server::RunError;
 use crate::kafka::simulated::{Cleanup, Kafka, KafkaSettings, TopicKind};
-use crate::metrics::Metrics;
-use crate::server::RunError;
+use crate::observe::metrics::Metrics;
 use members::Member;
 
 /// How often it is looked whether everything has drained.

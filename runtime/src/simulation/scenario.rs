@@ -12,7 +12,7 @@ use std::time::Duration;
 use penstock_crds::spec::Commit;
 
 use super::record::Verdict;
-use crate::gaps::METADATA_LIMIT;
+use crate::offsets::gaps::METADATA_LIMIT;
 
 /// The topic that consumers of a run read.
 pub const TOPIC: &str = "orders";

@@ -11,7 +11,7 @@ use rdkafka::error::KafkaResult;
 use rdkafka::producer::{BaseProducer, BaseRecord};
 
 use super::reports::Reports;
-use crate::produce::{MAX_RECORD_BYTES, Outgoing as _, ProducerRecord};
+use crate::handler::produce::{MAX_RECORD_BYTES, Outgoing as _, ProducerRecord};
 
 /// The maximum time to deliver a record. After it the transaction is aborted. Its coordinator
 /// must not have aborted it before: that would fence the producer.

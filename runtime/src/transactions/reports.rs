@@ -12,7 +12,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::ProducerContext;
 
-use crate::client::ClientCallbacks;
+use crate::kafka::client::ClientCallbacks;
 use crate::kafka::{is_for_good, is_of_the_batch};
 
 /// The producer's callbacks.

@@ -6,7 +6,7 @@ use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use super::*;
-use crate::metrics::Metrics;
+use crate::observe::metrics::Metrics;
 
 mod shared_properties;
 

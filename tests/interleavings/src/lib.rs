@@ -18,14 +18,15 @@
 #[allow(dead_code, unused_imports)]
 #[path = "../../../runtime/src"]
 mod runtime {
-    pub(crate) mod epochs;
-    pub(crate) mod gaps;
-    pub(crate) mod lanes;
+    pub(crate) mod commit {
+        pub(crate) mod outbox;
+    }
+    pub(crate) mod group {
+        pub(crate) mod epochs;
+        pub(crate) mod partition;
+    }
     pub(crate) mod offsets;
-    pub(crate) mod outbox;
-    pub(crate) mod partition;
     pub(crate) mod queue;
-    pub(crate) mod share;
 }
 
 mod check;
@@ -34,8 +35,13 @@ mod scenarios;
 mod sync;
 
 // By these names the modules find each other.
-use rest::{kafka, metrics, produce, strategy};
-use runtime::{epochs, gaps, lanes, offsets, outbox, partition, queue, share};
+use rest::{handler, kafka, observe};
+use runtime::{group, offsets, queue};
+
+mod commit {
+    pub(crate) use crate::rest::strategy;
+    pub(crate) use crate::runtime::commit::outbox;
+}
 
 /// Calls a macro with the names of all scenarios. One that is missing here is dead code.
 #[macro_export]

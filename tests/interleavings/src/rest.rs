@@ -95,3 +95,11 @@ pub(crate) mod strategy {
         EachMessage,
     }
 }
+
+pub(crate) mod handler {
+    pub(crate) use super::produce;
+}
+
+pub(crate) mod observe {
+    pub(crate) use super::metrics;
+}

@@ -11,9 +11,9 @@ use futures_util::{FutureExt as _, Stream};
 
 use super::open::{Fate, Verdict};
 use super::welcome::Peer;
+use crate::group::partition::Partition;
+use crate::handler::record::{Message, Record};
 use crate::handler::{FailureKind, HandlerError};
-use crate::partition::Partition;
-use crate::record::{Message, Record};
 use penstock_handler::v1::Order;
 
 /// The state of a call.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::{BufMut, BytesMut};
 use prost::encoding::{encode_varint, encoded_len_varint};
 
-use crate::record::{Message, Record};
+use crate::handler::record::{Message, Record};
 
 /// The length of the head of a message in a gRPC stream: a flag for compression, and the
 /// message's length.
@@ -241,9 +241,9 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::metrics::Metrics;
-    use crate::partition::Partition;
-    use crate::record::OwnedRecord;
+    use crate::group::partition::Partition;
+    use crate::handler::record::OwnedRecord;
+    use crate::observe::metrics::Metrics;
     use penstock_handler::v1;
 
     fn bytes() -> impl Strategy<Value = Option<Vec<u8>>> {

@@ -9,7 +9,7 @@ use super::open::{Ended, Fate, Limits};
 use super::session::Session;
 use super::welcome::Peer;
 use crate::handler::HandlerError;
-use crate::produce::Done;
+use crate::handler::produce::Done;
 use penstock_handler::v1::FromHandler;
 
 /// Longer than any input takes.

@@ -51,8 +51,8 @@ pub use hear::{Heard, hear};
 
 use super::availability::{Availability, Lack, Patience};
 use super::{BatchHandler, HandlerError};
-use crate::produce::Done;
-use crate::record::Message;
+use crate::handler::produce::Done;
+use crate::handler::record::Message;
 use batch::Batch;
 use connect::{ConnectError, Connector};
 use encode::{MAX_HEAD_SIZE, Plan};

@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::handler::produce::Done;
 use crate::handler::{FailureKind, HandlerError};
-use crate::produce::Done;
 use penstock_handler::v1::Range;
 
 /// The grace after the time by which a delivery had to begin, before the runtime withdraws it:

@@ -21,8 +21,8 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::Instant;
 
 use super::open::{Fate, is_unbegun};
-use crate::record::Record;
-use crate::worker::Position;
+use crate::handler::record::Record;
+use crate::process::worker::Position;
 
 /// The maximum number of suspects. If the list is full it is emptied, and the stream may
 /// break once more.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::handler::HandlerError;
-use crate::produce::{Done, ProducerRecord};
+use crate::handler::produce::{Done, ProducerRecord};
 use penstock_handler::v1;
 
 /// Returns the result for a delivery.

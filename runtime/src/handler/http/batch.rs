@@ -10,9 +10,9 @@ use super::events::write_events;
 use super::turns::Turns;
 use super::verdicts::Verdict;
 use super::{HttpHandlerError, parse_path, verdict, verdicts};
+use crate::handler::produce::Done;
+use crate::handler::record::Message;
 use crate::handler::{Availability, BatchHandler, HandlerError};
-use crate::produce::Done;
-use crate::record::Message;
 
 /// Most bytes of an answer's body: ten thousand verdicts with a long reason each.
 pub(super) const LONGEST_ANSWER: usize = 16 * 1024 * 1024;
@@ -184,7 +184,7 @@ mod tests {
 
     use super::*;
     use crate::handler::FailureKind;
-    use crate::record::{OwnedRecord, Record};
+    use crate::handler::record::{OwnedRecord, Record};
 
     fn records(count: i64) -> Vec<Record> {
         let record = |offset| {

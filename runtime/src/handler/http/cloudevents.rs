@@ -13,7 +13,7 @@ use http::Uri;
 use http::header::HeaderName;
 
 use super::deadline::Deadline;
-use crate::record::{Message, Record};
+use crate::handler::record::{Message, Record};
 
 /// `type` of a message that is no CloudEvent of its own.
 pub(super) const TYPE: &str = "dev.penstock.kafka.message";
@@ -236,7 +236,7 @@ mod tests {
     use http::{HeaderMap, HeaderValue};
 
     use super::*;
-    use crate::record::OwnedRecord;
+    use crate::handler::record::OwnedRecord;
 
     /// A request as an HTTP server reads it.
     struct Request {

@@ -11,8 +11,8 @@ use serde::de::Error as _;
 
 use super::answer::{Answer, shown};
 use super::verdict;
-use crate::decode::json;
 use crate::handler::HandlerError;
+use crate::handler::decode::json;
 
 /// A list that an answer may bring.
 #[derive(Clone, Copy, Debug)]

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::cloudevents::{KAFKA_ATTRIBUTE, TYPE, is_content_type, percent_encode_form};
 use super::deadline::Deadline;
-use crate::record::{Message, Record};
+use crate::handler::record::{Message, Record};
 
 /// Writes the array. The time of the attempt at all of them is over at `deadline`; `json`
 /// says that the values are JSON.
@@ -188,7 +188,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::record::OwnedRecord;
+    use crate::handler::record::OwnedRecord;
 
     fn order() -> OwnedRecord {
         OwnedRecord {

@@ -6,7 +6,7 @@ use super::answer::Reader;
 use super::batch::LONGEST_ANSWER;
 use super::verdicts;
 use crate::handler::HandlerError;
-use crate::produce::Done;
+use crate::handler::produce::Done;
 
 /// Takes the bytes of an answer to a batch of `count` messages, in the pieces in which
 /// they come, and then the end of the connection. The verdicts on the messages, fewer

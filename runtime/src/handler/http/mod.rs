@@ -34,8 +34,8 @@ use self::cloudevents::EventWriter;
 pub use self::hear::hear;
 use self::turns::Turns;
 use super::{Availability, Handler, HandlerError};
-use crate::produce::Done;
-use crate::record::Message;
+use crate::handler::produce::Done;
+use crate::handler::record::Message;
 
 /// Most bytes of an answer's body that are read where only its beginning is ever shown.
 const LONGEST_ANSWER: usize = 64 * 1024;
@@ -195,7 +195,7 @@ mod tests {
 
     use super::*;
     use crate::handler::FailureKind;
-    use crate::record::{OwnedRecord, Record};
+    use crate::handler::record::{OwnedRecord, Record};
 
     const DONE: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
 

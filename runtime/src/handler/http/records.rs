@@ -12,7 +12,7 @@ use super::answer::Answer;
 use super::content::{Content, List, from_object, read_answer};
 use super::verdict;
 use crate::handler::HandlerError;
-use crate::produce::{Done, ProducerRecord};
+use crate::handler::produce::{Done, ProducerRecord};
 
 /// One record. Without key or data it has none; that is a tombstone.
 #[derive(Debug, Deserialize)]

@@ -9,7 +9,7 @@ use super::answer::Answer;
 use super::content::{Content, List, from_object, read_answer};
 use super::records;
 use crate::handler::HandlerError;
-use crate::produce::Done;
+use crate::handler::produce::Done;
 
 /// The verdict on one message.
 pub(super) type Verdict = Result<Done, HandlerError>;
@@ -119,7 +119,7 @@ mod tests {
 
     use super::*;
     use crate::handler::FailureKind;
-    use crate::produce::ProducerRecord;
+    use crate::handler::produce::ProducerRecord;
 
     fn answer(status: u16, text: &str) -> Answer {
         Answer {

@@ -14,11 +14,11 @@ use super::group::StoredOffset;
 use super::log::Position;
 use super::session::{JoinState, Op, Session};
 use super::settings::{Fault, GroupProtocol, MemberSettings};
+use crate::group::partition::Partition;
 use crate::kafka::seam::{
     Client, CommitEntry, Committed, Edge, Event, FoundEdges, LookUpError, PollError, Polled,
     StartOffset, TopicId, TopicPartition,
 };
-use crate::partition::Partition;
 
 /// How long leaving may take, as with the real client.
 const LEAVE_LIMIT: Duration = Duration::from_secs(10);

@@ -9,12 +9,12 @@ use rdkafka::error::RDKafkaErrorCode;
 use super::broker::{ClientId, Cluster};
 use super::log::{FetchedRecord, Position};
 use super::session::{Op, Session};
+use crate::group::partition::Partition;
+use crate::handler::record::{OwnedRecord, Record};
 use crate::kafka::end_code;
 use crate::kafka::seam::{
     ConsumeError, Fetched, Fetcher, OutOfRange, PartitionHandle, TopicPartition,
 };
-use crate::partition::Partition;
-use crate::record::{OwnedRecord, Record};
 
 /// What a client does for a partition (`rktp_fetch_state`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

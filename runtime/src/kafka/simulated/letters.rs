@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::broker::Cluster;
 use super::transactions::{produce_fault, to_data};
-use crate::dead_letter::LetterSink;
-use crate::produce::ProducerRecord;
+use crate::handler::produce::ProducerRecord;
+use crate::process::dead_letter::LetterSink;
 
 /// `message.timeout.ms` of the dead-letter producer.
 const DELIVERY_LIMIT: Duration = Duration::from_secs(30);

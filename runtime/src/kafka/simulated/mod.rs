@@ -55,7 +55,7 @@ pub(crate) use self::settings::{
 pub(crate) use self::tenures::Tenure;
 use self::transactions::SimulatedTransactions;
 use super::seam::{TopicPartition, Transactional};
-use crate::dead_letter::LetterSink;
+use crate::process::dead_letter::LetterSink;
 
 /// A simulated cluster, and whatever an administrator or a third-party producer does.
 #[derive(Clone)]

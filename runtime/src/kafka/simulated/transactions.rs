@@ -13,8 +13,8 @@ use super::client::Membership;
 use super::group::{Committer, StoredOffset};
 use super::producers::ProducerIdentity;
 use super::settings::{Fault, Produce};
+use crate::handler::produce::ProducerRecord;
 use crate::kafka::seam::Transactional;
-use crate::produce::ProducerRecord;
 use crate::transactions::{Outcome, Refusal, Transaction};
 
 /// How long a topic may be unknown.

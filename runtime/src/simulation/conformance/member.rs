@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::{LIMIT, Observed, Step};
+use crate::group::partition::Partition;
 use crate::kafka::{Client, Event, Fetched, Fetcher as _, StartOffset, TopicPartition};
-use crate::metrics::Metrics;
-use crate::partition::Partition;
+use crate::observe::metrics::Metrics;
 
 /// A member that answers its group, reads and notes.
 pub(super) struct Member<C: Client> {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Committed, Driver, Letter, Run, Tenure};
-use crate::gaps::Gaps;
-use crate::metrics::Metrics;
+use crate::observe::metrics::Metrics;
+use crate::offsets::gaps::Gaps;
 use crate::simulation::losses;
 use crate::simulation::scenario::{DEAD_LETTERS, GROUP, OUTPUT, TOPIC};
 

@@ -9,19 +9,19 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Driver, Due, Ended};
-use crate::assembly::{Assembly, Tasks as _};
-use crate::dead_letter::{DeadLetters, LetterSink};
-use crate::decode::Json;
+use crate::consumer::assembly::{Assembly, Tasks as _};
+use crate::consumer::memory::Budget;
+use crate::group::positions::Policy;
+use crate::handler::decode::Json;
 use crate::kafka::Edge;
 use crate::kafka::simulated::{GroupProtocol, MemberSettings, SimulatedClient};
-use crate::memory::Budget;
-use crate::metrics::Metrics;
-use crate::positions::Policy;
+use crate::observe::metrics::Metrics;
+use crate::process::dead_letter::{DeadLetters, LetterSink};
+use crate::process::worker::{work, work_in_batches};
 use crate::simulation::freeze::Process;
 use crate::simulation::handler::Scripted;
 use crate::simulation::record::Happened;
 use crate::simulation::scenario::{GROUP, OnFailure, Protocol, Shape, TOPIC, dead_letter_topic};
-use crate::worker::{work, work_in_batches};
 
 /// The wait before a process that failed is started again.
 const RESTART_WAIT: Duration = Duration::from_secs(1);

@@ -8,7 +8,7 @@ use super::{
     Answer, Attempt, Event, MAX_MEMBERS, Message, Mode, OnFailure, Protocol, Refusal, Scenario,
     Shape, themes,
 };
-use crate::gaps::METADATA_LIMIT;
+use crate::offsets::gaps::METADATA_LIMIT;
 
 impl Scenario {
     /// Draws a scenario.

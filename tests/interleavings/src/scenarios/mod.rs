@@ -13,9 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shuttle::thread::{self, JoinHandle};
 
-use crate::lanes::{Lane, LaneFinder};
-use crate::metrics::Metrics;
-use crate::partition::Partition;
+use crate::group::partition::Partition;
+use crate::observe::metrics::Metrics;
+use crate::queue::lane::{Lane, LaneFinder};
 use crate::queue::{Queued, WorkQueue};
 use crate::sync::Notify;
 

@@ -10,10 +10,10 @@ use shuttle::thread::JoinHandle;
 
 use super::{Consumer, join, spawn};
 use crate::check::check;
-use crate::gaps::Gaps;
-use crate::metrics::Metrics;
-use crate::partition::{CommitPoint, Partition};
-use crate::produce::ProducerRecord;
+use crate::group::partition::{CommitPoint, Partition};
+use crate::handler::produce::ProducerRecord;
+use crate::observe::metrics::Metrics;
+use crate::offsets::gaps::Gaps;
 use crate::queue::Queued as _;
 use crate::sync::Notify;
 

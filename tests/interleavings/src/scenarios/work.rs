@@ -9,7 +9,7 @@ use shuttle::thread;
 use tokio::time::Instant;
 
 use super::{Consumer, Message};
-use crate::lanes::Lane;
+use crate::queue::lane::Lane;
 
 /// How an attempt at a message ended.
 enum Ended {

@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::handler::FailureKind;
-use crate::record::{OwnedRecord, Record};
+use crate::handler::record::{OwnedRecord, Record};
 use server::{Call, LIMIT, Scripted, done, offsets};
 
 type Verdicts = Vec<Result<Done, HandlerError>>;

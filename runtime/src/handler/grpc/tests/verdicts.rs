@@ -5,7 +5,7 @@ use v1::verdict::Outcome;
 use v1::{DeadLetter, Done, Fail, FromHandler, Range, Retry, Skip, Verdict};
 
 use super::*;
-use crate::produce::ProducerRecord;
+use crate::handler::produce::ProducerRecord;
 
 /// A stream with enough credits.
 async fn open(fixture: &Fixture) -> (Scripted, Call) {

@@ -14,17 +14,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::reader::{GROUP, TOPIC, cluster, fill, settings};
-use crate::assembly::{Assembly, Plain};
-use crate::decode::Raw;
+use crate::consumer::assembly::{Assembly, Plain};
+use crate::consumer::memory::Budget;
+use crate::consumer::server::RunError;
+use crate::group::positions::Policy;
+use crate::handler::decode::Raw;
+use crate::handler::produce::ProducerRecord;
 use crate::handler::{HandlerError, handler_fn};
 use crate::kafka::seam::Edge;
 use crate::kafka::simulated::{GroupProtocol, Kafka, SimulatedClient, TopicKind};
-use crate::memory::Budget;
-use crate::metrics::Metrics;
-use crate::positions::Policy;
-use crate::produce::ProducerRecord;
-use crate::server::RunError;
-use crate::worker::work;
+use crate::observe::metrics::Metrics;
+use crate::process::worker::work;
 
 const OUTPUT: &str = "output";
 const PARTITIONS: i32 = 4;
@@ -88,7 +88,7 @@ fn start(
         stores: false,
     };
     let seen = Arc::clone(seen);
-    let handler = handler_fn(move |message: crate::record::Message<'_, ()>| {
+    let handler = handler_fn(move |message: crate::handler::record::Message<'_, ()>| {
         let position = (message.partition(), message.offset());
         let seen = Arc::clone(&seen);
         async move {

@@ -8,7 +8,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::end_code::EndCode;
+use crate::group::partition::Partition;
 use crate::kafka::seam::{
     Client as _, CommitEntry, CommitOutcome, ConsumeError, Event, Fetched, Fetcher as _, PollError,
     StartOffset, TopicPartition,
@@ -17,8 +17,8 @@ use crate::kafka::simulated::fetcher::SimulatedFetcher;
 use crate::kafka::simulated::{
     GroupProtocol, Kafka, KafkaSettings, MemberSettings, Produce, SimulatedClient, TopicKind,
 };
-use crate::metrics::Metrics;
-use crate::partition::Partition;
+use crate::observe::metrics::Metrics;
+use crate::program::end_code::EndCode;
 
 /// The longest time that a test may simulate.
 const LIMIT: Duration = Duration::from_secs(600);

@@ -7,12 +7,12 @@ use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::Notify;
 
 use super::reader::{GROUP, Reader, cluster, partition, settings, share_all, until};
+use crate::group::partition::{CommitPoint, Partition};
+use crate::handler::produce::ProducerRecord;
 use crate::kafka::seam::{Client as _, Transactional};
 use crate::kafka::simulated::{
     Fault, GroupProtocol, Kafka, LetterSink as _, Membership, TopicKind,
 };
-use crate::partition::{CommitPoint, Partition};
-use crate::produce::ProducerRecord;
 use crate::transactions::{Covered, Outcome, Refusal, Transaction};
 
 const OUTPUT: &str = "output";

@@ -1,0 +1,6 @@
+//! One consumer: it is built from its parts, run, and stopped.
+
+pub(crate) mod assembly;
+pub(crate) mod memory;
+pub(crate) mod running;
+pub(crate) mod server;
