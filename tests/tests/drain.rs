@@ -260,8 +260,9 @@ async fn a_second_signal_changes_nothing() -> Outcome {
     for signal in [Signal::TERM, Signal::INT, Signal::USR2] {
         consumer.signal(signal)?;
     }
-    for line in ["SIGTERM again", "SIGINT again", "SIGUSR2 again"] {
-        consumer.wait_for_line(line, SOON).await?;
+    for signal in ["SIGTERM", "SIGINT", "SIGUSR2"] {
+        let line = format!(r#"a second signal: the stop continues signal="{signal}""#);
+        consumer.wait_for_line(&line, SOON).await?;
     }
     assert_eq!(consumer.health("/health").await?.status, 200);
     assert_eq!(scene.recorder.in_flight(), 1);
@@ -279,8 +280,11 @@ async fn a_second_signal_changes_nothing() -> Outcome {
 #[tokio::test(flavor = "multi_thread")]
 async fn sigint_and_sigusr2_stop_it_as_sigterm_does() -> Outcome {
     for (signal, line) in [
-        (Signal::INT, "SIGINT: stopping"),
-        (Signal::USR2, "SIGUSR2: stopping"),
+        (Signal::INT, r#"a signal stops the process signal="SIGINT""#),
+        (
+            Signal::USR2,
+            r#"a signal stops the process signal="SIGUSR2""#,
+        ),
     ] {
         let scene = Scene::new(10).await?;
         let consumer = Consumer::start(&scene.in_order())?;

@@ -93,7 +93,7 @@ async fn misbehave(language: Language) -> Outcome {
             .cloned();
         let mine = match all {
             true => mine.collect(),
-            false => table::draw(mine.collect(), language, seed),
+            false => table::draw(mine.collect(), &table::kinds(&rows), language, seed),
         };
         let run = Run {
             language,

@@ -150,9 +150,14 @@ pub fn rows() -> Result<Vec<Row>, Box<dyn Error>> {
 /// Draws the share of a run: all rows that are quick and may be together, one that is slow,
 /// and one of each kind that runs alone. Of these kinds an SDK takes every other, so that two
 /// languages have all, and so do Http and BatchHttp.
-pub fn draw(mut rows: Vec<Row>, language: Language, seed: u64) -> Vec<Row> {
+/// `kinds` are those of the whole table.
+pub fn draw(
+    mut rows: Vec<Row>,
+    kinds: &BTreeSet<String>,
+    language: Language,
+    seed: u64,
+) -> Vec<Row> {
     rows.shuffle(&mut StdRng::seed_from_u64(seed));
-    let kinds: BTreeSet<_> = rows.iter().filter_map(|row| row.kind.clone()).collect();
     let turn = seed.wrapping_add(language as u64) % 2;
     let is_mine = |kind: &String| {
         let place = kinds.iter().position(|found| found == kind);
@@ -167,6 +172,11 @@ pub fn draw(mut rows: Vec<Row>, language: Language, seed: u64) -> Vec<Row> {
     rows
 }
 
+/// The kinds of rows.
+pub fn kinds(rows: &[Row]) -> BTreeSet<String> {
+    rows.iter().filter_map(|row| row.kind.clone()).collect()
+}
+
 #[test]
 fn two_languages_draw_each_kind() {
     let rows = rows().unwrap();
@@ -174,20 +184,18 @@ fn two_languages_draw_each_kind() {
         let rows = rows.iter().filter(|row| row.is_of(language)).cloned();
         rows.collect::<Vec<_>>()
     };
-    let kinds = |rows: &[Row]| -> BTreeSet<String> {
-        rows.iter().filter_map(|row| row.kind.clone()).collect()
-    };
+    let all = kinds(&rows);
     for seed in 0..4 {
         // Neighbours in the list of languages that know the same kinds.
         let (one, other) = (Language::Python, Language::Go);
-        let mut drawn = kinds(&draw(of(one), one, seed));
-        drawn.extend(kinds(&draw(of(other), other, seed)));
+        let mut drawn = kinds(&draw(of(one), &all, one, seed));
+        drawn.extend(kinds(&draw(of(other), &all, other, seed)));
         assert_eq!(drawn, kinds(&of(one)));
-        let mut drawn = kinds(&draw(of(Language::Http), Language::Http, seed));
-        let batches = draw(of(Language::BatchHttp), Language::BatchHttp, seed);
+        let mut drawn = kinds(&draw(of(Language::Http), &all, Language::Http, seed));
+        let batches = draw(of(Language::BatchHttp), &all, Language::BatchHttp, seed);
         drawn.extend(kinds(&batches));
         assert!(drawn.is_superset(&kinds(&of(Language::Http))), "{drawn:?}");
-        let raw = draw(of(Language::Raw), Language::Raw, seed);
+        let raw = draw(of(Language::Raw), &all, Language::Raw, seed);
         assert_eq!(kinds(&raw), kinds(&of(Language::Raw)));
         assert_eq!(raw.iter().filter(|row| row.slow).count(), 1);
     }
