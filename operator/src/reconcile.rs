@@ -136,7 +136,8 @@ impl<'a> UnderWay<'a> {
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         if self.context.passes.end(&self.key) {
-            self.context.forget(&self.key);
+            // It may have been created again, so that it exists all the same.
+            self.context.forget_notes(&self.key);
         }
     }
 }
@@ -480,6 +481,11 @@ impl Context {
     /// Forgets all about a consumer that is gone.
     pub fn forget(&self, key: &Key) {
         self.passes.gone(key);
+        self.forget_notes(key);
+    }
+
+    /// Forgets what passes have noted about a consumer.
+    fn forget_notes(&self, key: &Key) {
         self.stand_down(key);
         self.statuses.forget(key);
         self.backoffs.forget(key);

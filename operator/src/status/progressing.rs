@@ -43,7 +43,9 @@ pub(super) fn progressing(seen: &Seen<'_>) -> Condition {
             "the pods are as the manifest says".into(),
         );
     }
-    if let Some(message) = rollout.stalled {
+    // A message about an earlier spec says nothing about the new one.
+    let is_of_this_spec = rollout.observed >= rollout.generation;
+    if let Some(message) = rollout.stalled.filter(|_| is_of_this_spec) {
         return condition(
             State::False,
             Reason::Stalled,

@@ -226,6 +226,26 @@ async fn a_consumer_that_is_deleted_during_its_pass_is_forgotten() {
     assert!(world.context.siblings.of(&key).is_empty());
 }
 
+/// As `kubectl replace --force` does: the watch shows a deletion and a creation while a pass is
+/// under way.
+#[tokio::test]
+async fn a_consumer_that_is_created_again_during_its_pass_is_reconciled() {
+    let world = World::new();
+    let secret = json!([{ "secretRef": { "name": "s", "optional": true } }]);
+    world.apply("orders", json!({ "handler": { "envFrom": secret } }));
+    let (context, found) = (Arc::clone(&world.context), world.found("orders"));
+    world.api.disturb(move |call| {
+        if call.to_string().starts_with("get secrets") {
+            context.forget(&Key::new(NAMESPACE, "orders"));
+            context.saw(&found);
+        }
+        None
+    });
+    world.pass("orders").await.unwrap();
+    let key = Key::new(NAMESPACE, "orders");
+    assert!(world.context.passes.begin(&key), "the next pass is made");
+}
+
 #[tokio::test]
 async fn a_consumer_that_is_being_deleted_is_not_asked_for_any_more() {
     let world = World::new();

@@ -554,6 +554,7 @@ fn rollouts() -> Vec<(&'static str, World, Vec<Told>)> {
             World {
                 rollout: Some(Rollout {
                     generation: 3,
+                    stalled: Some("ReplicaSet \"orders-1\" has timed out progressing.".into()),
                     ..rollout(3)
                 }),
                 ..World::running()
