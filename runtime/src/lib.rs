@@ -2,7 +2,7 @@
 //! message to a handler.
 //!
 //! ```text
-//! pump ─► work queue ─► handler × n ─► http | embedded
+//! pump ─► work queue ─► handler × n ─► http | grpc | embedded
 //!   ▲                      │
 //!   └────── offsets ◄──────┘
 //! ```

@@ -136,7 +136,13 @@ fn of_connect(error: &ConnectError) -> EndCode {
 fn of_dead_letter(error: &DeadLetterError) -> EndCode {
     match error {
         DeadLetterError::Configuration(_) => EndCode::KafkaConfigInvalid,
-        DeadLetterError::NotAcknowledged { .. } => EndCode::DeadLetterFailed,
+        DeadLetterError::NotAcknowledged { source, .. } => {
+            let code = source.rdkafka_error_code().map(end_code);
+            code.filter(|code| {
+                matches!(code, EndCode::AuthorizationFailed | EndCode::TopicNotFound)
+            })
+            .unwrap_or(EndCode::DeadLetterFailed)
+        }
         DeadLetterError::Refused { .. } => EndCode::DeadLetterRefused,
     }
 }

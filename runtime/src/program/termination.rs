@@ -16,6 +16,8 @@ const MAX_BYTES: usize = 4096;
 /// # Errors
 /// Returns an error if the file cannot be written.
 pub(crate) fn write_message(path: &Path, error: &str, code: EndCode) -> io::Result<()> {
+    // What follows a line break at the end would be the last line alone.
+    let error = error.trim_end();
     let end = format!(" (code={code})");
     let room = MAX_BYTES - end.len();
     fs::write(

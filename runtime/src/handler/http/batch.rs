@@ -89,14 +89,15 @@ impl<T: Sync> BatchHandler<T> for BatchHttpHandler {
         let is_alone = messages.len() == 1;
         match together {
             Ok(mut verdicts) => {
-                let rest = &messages[verdicts.len()..];
-                if !(rest.is_empty() || is_alone || self.ends(&verdicts)) {
-                    verdicts.extend(self.isolate(rest, alive).await);
+                let given = verdicts.len();
+                if !(given == messages.len() || is_alone || self.ends(&verdicts)) {
+                    let error = "the answer has fewer verdicts than messages";
+                    verdicts.extend(self.isolate(messages, given, &error, alive).await);
                 }
                 verdicts
             }
             Err(error) if error.is_closed() || (error.blurs(self.in_order) && !is_alone) => {
-                self.isolate(messages, alive).await
+                self.isolate(messages, 0, &error, alive).await
             }
             Err(error) => vec![Err(error.charge()); messages.len()],
         }
@@ -131,35 +132,40 @@ impl BatchHttpHandler {
         self.in_order && verdicts.iter().any(stops)
     }
 
-    /// Gives messages of a batch, each alone, after an answer that does not say which of them
+    /// Gives the messages of a batch from a place on, each alone, after an answer that does not say which of them
     /// failed: one may be the cause, as when the handler's process died of it. The one that is alone
     /// when that happens again is charged. Ends at the first failure in order, as what is
     /// behind it does not count.
+    ///
+    /// It also ends when any partition of the batch drains: its verdicts must not wait for the
+    /// requests that are left.
     async fn isolate<T: Sync>(
         &self,
-        messages: &[Message<'_, T>],
+        batch: &[Message<'_, T>],
+        from: usize,
+        error: &(dyn std::fmt::Display + Sync),
         alive: &(dyn Fn() + Sync),
     ) -> Vec<Result<Done, HandlerError>> {
+        let messages = &batch[from..];
+        tracing::warn!(
+            messages = messages.len(),
+            %error,
+            "a request gave no verdict on some messages; they are sent one by one"
+        );
+        let may_begin = || batch.iter().all(|it| it.record.assignment().may_begin());
         let mut verdicts = Vec::with_capacity(messages.len());
         for message in messages {
             let _turn = self.turns.alone(alive).await;
-            if !message.record.assignment().may_begin() {
-                let drains = HandlerError::not_attempted("its partition drains");
-                verdicts.push(Err(drains));
-                if self.in_order {
-                    break;
-                }
-                continue;
+            if !may_begin() {
+                let drains = HandlerError::not_attempted("a partition of its batch drains");
+                verdicts.resize(messages.len(), Err(drains));
+                break;
             }
             let answered = loop {
                 self.client.forget_connections();
                 match self.request(std::slice::from_ref(message)).await {
                     // The process is being started again.
-                    Err(RequestError::Unreachable { .. })
-                        if message.record.assignment().may_begin() =>
-                    {
-                        alive();
-                    }
+                    Err(RequestError::Unreachable { .. }) if may_begin() => alive(),
                     answered => break answered,
                 }
             };

@@ -70,11 +70,15 @@ impl RequestError {
 
     /// Returns `true` if one message of a batch may be the cause, and the others would be charged
     /// for it: there is no verdict, or, in order, one for all that would only count for the first.
+    ///
+    /// A request that was late is not repeated: the handler may still be at its messages. Nor
+    /// is one whose answer asks for a pause.
     pub(super) fn blurs(&self, in_order: bool) -> bool {
         match self {
             Self::Unanswered(_) | Self::NotUnderstood(_) => true,
             Self::Unreachable { was_closed, .. } => *was_closed,
-            Self::Late(_) | Self::Failed(_) => in_order,
+            Self::Failed(error) => in_order && error.retry_after().is_none(),
+            Self::Late(_) => false,
         }
     }
 
@@ -241,7 +245,9 @@ impl Client {
         let deadline = Instant::now() + limit;
         let ended = *self.ended.lock();
         if let Some(ended) = ended {
-            tokio::time::sleep_until((ended + DEATH).min(deadline)).await;
+            // A short attempt keeps most of its time.
+            let pause = DEATH.min(self.timeout / 10);
+            tokio::time::sleep_until((ended + pause).min(deadline)).await;
         }
         let mut waits = ExponentialBuilder::default()
             .with_min_delay(FIRST_CONNECT_WAIT)
