@@ -4,11 +4,15 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt as _;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use thiserror::Error;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+
+/// How often the lock of the socket's directory is tried, and the pause in between.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The reasons for which a handler can't listen.
 #[derive(Debug, Error)]
@@ -40,31 +44,44 @@ pub(crate) async fn tcp(address: SocketAddr) -> Result<TcpListener, ListenError>
 }
 
 /// Listens on a Unix socket, in place of one that a killed process has left.
-pub(crate) fn unix(path: &Path) -> Result<UnixListener, ListenError> {
+pub(crate) async fn unix(path: &Path) -> Result<UnixListener, ListenError> {
     let refused = |source| refused(path.display(), source);
-    // Two processes that start together must not both remove the socket. Not every file
-    // system has locks; the look for a listener remains.
-    let directory = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    let directory = File::open(directory.unwrap_or(Path::new("."))).map_err(refused)?;
-    let _ = directory.lock();
+    let _lock = lock_directory(path).await;
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(refused(error)),
         Ok(found) if !found.file_type().is_socket() => {
             return Err(ListenError::NoSocket(path.to_owned()));
         }
-        Ok(_) => remove_unused(path)?,
+        Ok(_) => remove_unused(path).await?,
     }
     UnixListener::bind(path).map_err(refused)
 }
 
+/// Keeps two processes that start together from both removing the socket. Not every file system
+/// has locks, and a frozen process may hold one for long; the look for a listener remains.
+async fn lock_directory(path: &Path) -> Option<File> {
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let directory = File::open(directory.unwrap_or(Path::new("."))).ok()?;
+    for _ in 0..LOCK_TRIES {
+        if directory.try_lock().is_ok() {
+            break;
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
+    }
+    Some(directory)
+}
+
 /// Removes a socket that nobody listens on.
-fn remove_unused(path: &Path) -> Result<(), ListenError> {
-    match UnixStream::connect(path) {
+async fn remove_unused(path: &Path) -> Result<(), ListenError> {
+    match UnixStream::connect(path).await {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
-        // A listener whose queue is full answers so too.
+        // The queue of a listener that is frozen may be full.
+        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            return Err(ListenError::InUse(path.to_owned()));
+        }
         Ok(_) => return Err(ListenError::InUse(path.to_owned())),
         Err(error) => return Err(refused(path.display(), error)),
     }
@@ -88,8 +105,8 @@ mod tests {
         let path = dir.path().join("handler.sock");
         // A dropped listener leaves its file, as a killed process does.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let listener = unix(&path).unwrap();
-        UnixStream::connect(&path).unwrap();
+        let listener = unix(&path).await.unwrap();
+        UnixStream::connect(&path).await.unwrap();
         drop(listener);
     }
 
@@ -97,10 +114,10 @@ mod tests {
     async fn a_socket_in_use_is_never_stolen() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("handler.sock");
-        let first = unix(&path).unwrap();
-        let error = unix(&path).unwrap_err();
+        let first = unix(&path).await.unwrap();
+        let error = unix(&path).await.unwrap_err();
         assert!(matches!(error, ListenError::InUse(_)), "{error}");
-        UnixStream::connect(&path).unwrap();
+        UnixStream::connect(&path).await.unwrap();
         first.accept().await.unwrap();
     }
 
@@ -109,7 +126,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("handler.sock");
         fs::write(&path, "precious").unwrap();
-        let error = unix(&path).unwrap_err();
+        let error = unix(&path).await.unwrap_err();
         assert!(matches!(error, ListenError::NoSocket(_)), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
     }
@@ -120,7 +137,7 @@ mod tests {
         let address = first.local_addr().unwrap();
         let error = tcp(address).await.unwrap_err().to_string();
         assert!(error.contains(&address.to_string()), "{error}");
-        let error = unix(Path::new("/nowhere/handler.sock")).unwrap_err();
+        let error = unix(Path::new("/nowhere/handler.sock")).await.unwrap_err();
         assert!(
             error.to_string().contains("/nowhere/handler.sock"),
             "{error}"

@@ -184,7 +184,7 @@ impl Address {
                 Ok(serve.await?)
             }
             Self::Unix(path) => {
-                let listener = listen::unix(path)?;
+                let listener = listen::unix(path).await?;
                 let incoming = unfold(listener, |listener| async {
                     Some((listener.accept().await.map(|(stream, _)| stream), listener))
                 });
