@@ -15,7 +15,7 @@ const MOST: [&str; 4] = ["maximum", "maxLength", "maxItems", "maxProperties"];
 const LEAST: [&str; 4] = ["minimum", "minLength", "minItems", "minProperties"];
 
 /// Whatever else a value or its meaning depends on.
-const SAME: [&str; 10] = [
+const SAME: [&str; 18] = [
     "type",
     "format",
     "pattern",
@@ -26,6 +26,14 @@ const SAME: [&str; 10] = [
     "x-kubernetes-list-type",
     "x-kubernetes-list-map-keys",
     "x-kubernetes-map-type",
+    "exclusiveMaximum",
+    "exclusiveMinimum",
+    "multipleOf",
+    "uniqueItems",
+    "allOf",
+    "anyOf",
+    "oneOf",
+    "not",
 ];
 
 /// A change that manifests of the last release may not survive, and that users are told.
