@@ -27,6 +27,10 @@ const MEMBERS: usize = 4;
 /// before the session is over, which takes longer.
 const NOTICE: Duration = Duration::from_secs(1);
 
+/// Longest time for a group to settle under KIP-848. librdkafka before 2.15 may stop for minutes
+/// while a group reconciles, which a busy machine makes likelier.
+const RECONCILED: Duration = Duration::from_secs(240);
+
 /// Messages that must still be ahead before a change.
 const BACKLOG: usize = 500;
 
@@ -143,7 +147,7 @@ impl Run {
             // Every other change meets a group that has not settled.
             if self.random.random_bool(0.5) {
                 let members = self.members.len();
-                groups::wait_for_members(&self.bootstrap, &group, members, SOON)
+                groups::wait_for_members(&self.bootstrap, &group, members, self.limit())
                     .await
                     .map_err(|error| format!("{error}\n{}", self.tails()))?;
                 // All may be handled by now; progress needs something left.
@@ -161,7 +165,8 @@ impl Run {
             );
         }
         let total = i64::try_from(self.produced.len())?;
-        groups::wait_for_committed(&self.bootstrap, &group, &self.topic, total, SOON).await?;
+        groups::wait_for_committed(&self.bootstrap, &group, &self.topic, total, self.limit())
+            .await?;
         while let Some(member) = self.members.pop() {
             end_well(member).await?;
         }
@@ -204,6 +209,14 @@ impl Run {
         end_well(member).await
     }
 
+    /// The longest time for the group to settle, and to go on.
+    fn limit(&self) -> Duration {
+        match self.combination.assignor {
+            Assignor::Consumer => RECONCILED,
+            Assignor::Range | Assignor::RoundRobin | Assignor::CooperativeSticky => SOON,
+        }
+    }
+
     /// The last lines of each member.
     fn tails(&self) -> String {
         let tails = self.members.iter().map(|member| member.tail());
@@ -213,7 +226,7 @@ impl Run {
     async fn wait_for_progress(&self) -> Outcome {
         let before = self.recorder.count();
         // All may be handled by now, though there was a backlog a moment ago.
-        wait::value("20 deliveries", SOON, async || {
+        wait::value("20 deliveries", self.limit(), async || {
             let (count, handled) = (self.recorder.count(), self.recorder.handled());
             match count >= before + 20 || handled >= self.produced.len() {
                 true => Ok(()),
