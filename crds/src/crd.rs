@@ -220,6 +220,9 @@ fn complete(mut schema: Value) -> Value {
     for (path, keyword, bound) in BOUNDS {
         node(&mut schema, path).insert((*keyword).to_owned(), json!(bound));
     }
+    // kstatus takes an object without a status for done, as if the operator had seen it.
+    let unseen = json!({ "observedGeneration": -1 });
+    node(&mut schema, "status").insert("default".to_owned(), unseen);
     for (path, keyword, merge) in MERGES {
         let node = node(&mut schema, path);
         match merge {

@@ -25,7 +25,11 @@ fn kstatus(status: &KafkaConsumerStatus, generation: i64) -> &'static str {
     let is = |type_, state: &str| {
         find(&status.conditions, type_).is_some_and(|condition| condition.status == state)
     };
-    if status.observed_generation != Some(generation) || is(Reconciling, "True") {
+    // Without a generation it compares none.
+    let is_old = status
+        .observed_generation
+        .is_some_and(|it| it != generation);
+    if is_old || is(Reconciling, "True") {
         "InProgress"
     } else if is(Stalled, "True") {
         "Failed"
@@ -193,4 +197,13 @@ fn a_pass_is_made_when_an_obstacle_has_lasted_for_ten_minutes() {
     assert_eq!(left(&world, &stalled, after(601)), None);
     let starting = World::starting();
     assert_eq!(left(&starting, &starting.status(), now()), None);
+}
+
+#[test]
+fn a_consumer_that_the_operator_has_not_seen_is_under_way() {
+    let crd = serde_json::to_value(penstock_crds::crd::crd()).expect("JSON");
+    let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    let status = schema["properties"]["status"]["default"].clone();
+    let status: KafkaConsumerStatus = serde_json::from_value(status).expect("a status");
+    assert_eq!(kstatus(&status, 1), "InProgress");
 }
