@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use penstock_crds::validate::Address;
+use tokio::time::Instant;
 
 use super::client::{Client, RequestError};
 use super::events::write_events;
@@ -17,6 +18,9 @@ use crate::handler::{Availability, BatchHandler, HandlerError};
 /// Most bytes of an answer's body: ten thousand verdicts with a long reason each.
 pub(super) const LONGEST_ANSWER: usize = 16 * 1024 * 1024;
 
+/// How often a pause is interrupted to see whether a partition drains.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// Gives messages to an HTTP server, several a request.
 pub struct BatchHttpHandler {
     client: Client,
@@ -25,6 +29,7 @@ pub struct BatchHttpHandler {
     json: bool,
     in_order: bool,
     turns: Turns,
+    timeout: Duration,
 }
 
 impl BatchHttpHandler {
@@ -47,6 +52,7 @@ impl BatchHttpHandler {
             json,
             in_order,
             turns: Turns::default(),
+            timeout,
         })
     }
 
@@ -97,6 +103,8 @@ impl<T: Sync> BatchHandler<T> for BatchHttpHandler {
                 verdicts
             }
             Err(error) if error.is_closed() || (error.blurs(self.in_order) && !is_alone) => {
+                let pause = error.pause().min(self.timeout);
+                self.pause(messages, pause, alive).await;
                 self.isolate(messages, 0, &error, alive).await
             }
             Err(error) => vec![Err(error.charge()); messages.len()],
@@ -124,6 +132,20 @@ impl BatchHttpHandler {
         }
         verdict::of(&answer).map_err(RequestError::Failed)?;
         verdicts::each(&answer, messages.len()).map_err(RequestError::NotUnderstood)
+    }
+
+    /// Waits, at most until a partition of the batch drains.
+    async fn pause<T: Sync>(
+        &self,
+        batch: &[Message<'_, T>],
+        wait: Duration,
+        alive: &(dyn Fn() + Sync),
+    ) {
+        let end = Instant::now() + wait;
+        while Instant::now() < end && batch.iter().all(|it| it.record.assignment().may_begin()) {
+            alive();
+            tokio::time::sleep_until(end.min(Instant::now() + LOOK)).await;
+        }
     }
 
     /// Returns `true` if nothing counts behind these verdicts.

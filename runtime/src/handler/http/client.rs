@@ -24,6 +24,9 @@ const CONNECT_SHARE: f64 = 0.9;
 /// two requests.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
+/// The pause after a request that was late, as long as the default back-off begins.
+const LATE_PAUSE: Duration = Duration::from_millis(100);
+
 /// The time after a connection that ended without an answer, in which no other is opened: a
 /// process that dies closes its connections before its listener, and would seem to die of the
 /// request that is accepted in between.
@@ -70,15 +73,23 @@ impl RequestError {
 
     /// Returns `true` if one message of a batch may be the cause, and the others would be charged
     /// for it: there is no verdict, or, in order, one for all that would only count for the first.
-    ///
-    /// A request that was late is not repeated: the handler may still be at its messages. Nor
-    /// is one whose answer asks for a pause.
     pub(super) fn blurs(&self, in_order: bool) -> bool {
         match self {
             Self::Unanswered(_) | Self::NotUnderstood(_) => true,
             Self::Unreachable { was_closed, .. } => *was_closed,
-            Self::Failed(error) => in_order && error.retry_after().is_none(),
-            Self::Late(_) => false,
+            Self::Late(_) | Self::Failed(_) => in_order,
+        }
+    }
+
+    /// Returns the pause before the messages are sent again: the one that the answer asks for, or
+    /// one in which a handler that stops at its deadline ends the request that was late.
+    pub(super) fn pause(&self) -> Duration {
+        match self {
+            Self::Failed(error) => error.retry_after().unwrap_or_default(),
+            Self::Late(_) => LATE_PAUSE,
+            Self::Unanswered(_) | Self::NotUnderstood(_) | Self::Unreachable { .. } => {
+                Duration::ZERO
+            }
         }
     }
 
