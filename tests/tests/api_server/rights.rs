@@ -155,7 +155,10 @@ async fn a_role_in_one_namespace_is_enough_for_that_namespace() -> Outcome {
     live(&scene).await?;
     assert_nothing_forbidden(&operator);
     let elsewhere = other.api::<KafkaConsumer>().get("orders").await?;
-    assert!(elsewhere.status.is_none());
+    let seen = elsewhere
+        .status
+        .and_then(|status| status.observed_generation);
+    assert_eq!(seen, Some(-1), "no operator has seen it");
     assert!(other.config_maps("orders").await?.is_empty());
     assert_eq!(operator.metric("penstock_operator_consumers").await?, 1.0);
     Ok(())
