@@ -154,10 +154,10 @@ impl BatchHttpHandler {
         self.in_order && verdicts.iter().any(stops)
     }
 
-    /// Gives the messages of a batch from a place on, each alone, after an answer that does not say which of them
-    /// failed: one may be the cause, as when the handler's process died of it. The one that is alone
-    /// when that happens again is charged. Ends at the first failure in order, as what is
-    /// behind it does not count.
+    /// Gives the messages of a batch from a place on, each alone, after an answer that does not
+    /// say which of them failed: one may be the cause, as when the handler's process died of it.
+    /// The one that is alone when that happens again is charged. In order, it ends at the first
+    /// failure, because later verdicts do not count.
     ///
     /// It also ends when any partition of the batch drains: its verdicts must not wait for the
     /// requests that are left.
@@ -207,6 +207,8 @@ impl BatchHttpHandler {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
 
@@ -334,6 +336,31 @@ mod tests {
         assert_eq!(kinds(&handler(port, true), 4).await, expected);
         // In any order the status is the verdict on all.
         assert_eq!(kinds(&handler(port, false), 4).await, [failed; 4]);
+    }
+
+    #[tokio::test]
+    async fn no_message_is_sent_alone_once_a_partition_of_its_batch_drains() {
+        let port = served(POISON, DONE).await;
+        let records = records(4);
+        let messages = records.iter().map(|record| Message::new(record, &(), 1));
+        let messages: Vec<_> = messages.collect();
+        // Called for the batch's turn, then for each message's.
+        let turns = AtomicU32::new(0);
+        let alive = || {
+            if turns.fetch_add(1, Ordering::Relaxed) == 2 {
+                records[3].assignment().drain(true);
+            }
+        };
+        let handler = handler(port, false);
+        let verdicts = handler.handle_batch_alive(&messages, &alive).await;
+        let kinds = verdicts
+            .into_iter()
+            .map(|it| it.map(|_| ()).map_err(|it| it.kind()));
+        let returned = Err(FailureKind::NotAttempted);
+        assert_eq!(
+            kinds.collect::<Vec<_>>(),
+            [Ok(()), returned, returned, returned]
+        );
     }
 
     #[tokio::test]
