@@ -8,6 +8,7 @@ use super::losses::Loss;
 use super::record::Delivery;
 use super::run::Committed;
 use super::scenario::{Scenario, TOPIC};
+use crate::kafka::TopicId;
 use crate::kafka::simulated::{Kafka, Produce};
 
 /// The time within which a running consumer notices that a topic was created again: it asks
@@ -63,8 +64,8 @@ pub struct Cut {
     pub log: u32,
     /// Its first offset.
     pub start: i64,
-    /// The topic was created again.
-    pub is_recreation: bool,
+    /// The id of the topic, if it was created again.
+    pub topic: Option<u128>,
 }
 
 pub(super) struct Ledger {
@@ -207,27 +208,27 @@ impl Ledger {
         self.remove(Removal::Truncation, now, |it| {
             it.partition == partition && it.offset >= to
         });
-        self.cut(partition, to, false, now);
+        self.cut(partition, to, None, now);
     }
 
     /// Deletes the topic, and creates it again with as many partitions.
     pub(super) fn recreate(&mut self, now: Duration) {
         let partitions = self.partitions();
-        self.kafka.recreate(TOPIC, partitions);
+        let TopicId(topic) = self.kafka.recreate(TOPIC, partitions);
         self.remove(Removal::Recreation, now, |_| true);
         for partition in 0..partitions {
-            self.cut(partition, 0, true, now);
+            self.cut(partition, 0, Some(topic), now);
         }
     }
 
-    fn cut(&mut self, partition: i32, start: i64, is_recreation: bool, at: Duration) {
+    fn cut(&mut self, partition: i32, start: i64, topic: Option<u128>, at: Duration) {
         let log = self.log(partition) + 1;
         self.cuts.push(Cut {
             at,
             partition,
             log,
             start,
-            is_recreation,
+            topic,
         });
     }
 
@@ -293,10 +294,10 @@ impl Ledger {
         // With a topic that is created again the brokers forget the group's offsets on it.
         let is_new = self.added.get(&partition).filter(|added| {
             let mut cuts = self.cuts.iter();
-            !cuts.any(|cut| cut.is_recreation && cut.at >= **added)
+            !cuts.any(|cut| cut.topic.is_some() && cut.at >= **added)
         });
         let had_offsets = |added: &Duration| {
-            let cuts = self.cuts.iter().filter(|cut| cut.is_recreation);
+            let cuts = self.cuts.iter().filter(|cut| cut.topic.is_some());
             let forgotten = cuts.map(|cut| cut.at).filter(|at| at < added).max();
             let forgotten = forgotten.unwrap_or_default();
             commits
@@ -350,7 +351,7 @@ impl Ledger {
 /// Returns the offset below which messages of a log are passed, since nobody saw that it
 /// took the place of another, see docs/reliability.md. Either the log before was truncated,
 /// and the group had committed the offset by then. Or the topic was created again, and a
-/// commit followed that does not name the topic before.
+/// commit followed that does not name the topic before: the id was not known yet.
 pub fn passed_below(
     cut: &Cut,
     cuts: &[Cut],
@@ -362,7 +363,7 @@ pub fn passed_below(
     let partition = cut.partition;
     let is_then = |at: Duration| log_at(cuts, partition, at) == cut.log;
     // Without its id, a topic that was created again may be taken for one that was truncated.
-    let notices = |loss: &Loss| match cut.is_recreation {
+    let notices = |loss: &Loss| match cut.topic.is_some() {
         true => loss.reason == "recreation",
         false => loss.reason != "retention" && !loss.is_departure,
     };
@@ -380,8 +381,12 @@ pub fn passed_below(
     let commits = commits.iter().filter(|it| it.partition == partition);
     let (before, after): (Vec<_>, Vec<_>) = commits.partition(|it| it.at <= cut.at);
     let unaware = after.iter().take_while(|it| it.at <= first);
-    let passed = if cut.is_recreation {
-        unaware.filter_map(|it| it.without_topic).max()
+    let passed = if cut.topic.is_some() {
+        // If the id was looked up afterwards for the first time, the commits name the new topic.
+        let is_late = before.iter().all(|it| it.topic.is_none());
+        let is_other = |it: &Committed| is_late && it.topic == cut.topic;
+        let unnamed = unaware.filter(|it| it.topic.is_none() || is_other(it));
+        unnamed.map(|it| it.horizon).max()
     } else {
         let known = before.last().into_iter().chain(unaware);
         known.map(|it| it.offset).max()

@@ -40,8 +40,10 @@ pub struct Committed {
     pub partition: i32,
     /// The offset.
     pub offset: i64,
-    /// Up to where it speaks of messages, if it does not name their topic.
-    pub without_topic: Option<i64>,
+    /// The id of the topic that it names, if it names one.
+    pub topic: Option<u128>,
+    /// Up to where it speaks of messages.
+    pub horizon: i64,
 }
 
 /// The time for which the group's coordinator had a partition assigned to a process.

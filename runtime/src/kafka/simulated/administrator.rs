@@ -27,8 +27,8 @@ impl Cluster {
         }
     }
 
-    /// Deletes a topic and creates another of the same name.
-    pub(super) fn recreate(&mut self, name: &str, partitions: usize) {
+    /// Deletes a topic and creates another of the same name, whose id it returns.
+    pub(super) fn recreate(&mut self, name: &str, partitions: usize) -> u64 {
         let id = self.number();
         let kind = self
             .topics
@@ -58,6 +58,7 @@ impl Cluster {
             self.serve_parked(&partition, log.parked);
         }
         self.announce_change(name);
+        id
     }
 
     pub(super) fn move_coordinator(&mut self, name: &str) {

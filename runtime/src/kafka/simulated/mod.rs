@@ -54,7 +54,7 @@ pub(crate) use self::settings::{
 };
 pub(crate) use self::tenures::Tenure;
 use self::transactions::SimulatedTransactions;
-use super::seam::{TopicPartition, Transactional};
+use super::seam::{TopicId, TopicPartition, Transactional};
 use crate::process::dead_letter::LetterSink;
 
 /// A simulated cluster, and whatever an administrator or a third-party producer does.
@@ -170,9 +170,11 @@ impl Kafka {
         cluster.announce_change(topic);
     }
 
-    /// Deletes a topic and creates another of the same name. Groups lose their offsets.
-    pub(crate) fn recreate(&self, topic: &str, partitions: i32) {
-        self.cluster.lock().recreate(topic, to_count(partitions));
+    /// Deletes a topic and creates another of the same name, whose id it returns. Groups lose
+    /// their offsets.
+    pub(crate) fn recreate(&self, topic: &str, partitions: i32) -> TopicId {
+        let id = self.cluster.lock().recreate(topic, to_count(partitions));
+        TopicId(id.into())
     }
 
     fn change(&self, topic: &str, partition: i32, change: impl FnOnce(&mut log::Log, u64)) {

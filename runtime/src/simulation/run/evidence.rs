@@ -15,11 +15,16 @@ impl Driver {
         let commits = self.kafka.commit_log(GROUP).into_iter();
         let commits = commits.filter(|commit| commit.topic == TOPIC);
         commits
-            .map(|commit| Committed {
-                at: commit.at,
-                partition: commit.partition,
-                offset: commit.offset,
-                without_topic: without_topic(commit.offset, &commit.metadata),
+            .map(|commit| {
+                let gaps = Gaps::decode(commit.metadata.as_bytes(), commit.offset).unwrap_or(None);
+                let horizon = gaps.as_ref().map_or(commit.offset, Gaps::horizon);
+                Committed {
+                    at: commit.at,
+                    partition: commit.partition,
+                    offset: commit.offset,
+                    topic: gaps.and_then(|gaps| gaps.topic_id()),
+                    horizon,
+                }
             })
             .collect()
     }
@@ -96,13 +101,6 @@ impl Driver {
             log: self.kafka.events().join("\n"),
         }
     }
-}
-
-/// Returns up to where a commit speaks of messages, if it does not name their topic.
-fn without_topic(offset: i64, metadata: &str) -> Option<i64> {
-    let gaps = Gaps::decode(metadata.as_bytes(), offset).unwrap_or(None);
-    let names_topic = gaps.as_ref().is_some_and(|gaps| gaps.topic_id().is_some());
-    (!names_topic).then(|| gaps.map_or(offset, |gaps| gaps.horizon()))
 }
 
 fn text(bytes: &Option<Vec<u8>>) -> Option<String> {

@@ -69,6 +69,13 @@ pub(super) fn begin(run: &Run, (partition, log): LogName) -> Option<&Cut> {
     cuts.find(|cut| (cut.partition, cut.log) == (partition, log))
 }
 
+/// The id of the topic that a log is of, if the topic was created again.
+fn topic(run: &Run, (partition, number): LogName) -> Option<u128> {
+    let cuts = run.cuts.iter();
+    let until = cuts.filter(|cut| cut.partition == partition && cut.log <= number);
+    until.filter_map(|cut| cut.topic).last()
+}
+
 /// What processes that set the group back said, while a partition had this log, about the
 /// log before it.
 fn cut_reports(run: &Run, (partition, log): LogName) -> impl Iterator<Item = &Loss> {
@@ -110,7 +117,14 @@ pub(super) fn commits(run: &Run, log: LogName) -> Vec<&Committed> {
         None => {
             let deliveries = run.deliveries.iter().filter(|it| is_of(run, it, log));
             let first = deliveries.map(|it| it.begun).min().unwrap_or(Duration::MAX);
-            all.skip_while(|it| it.at < first).collect()
+            // One that names another topic is of the log before: the next owner compares them.
+            let topic = topic(run, log);
+            let is_of_topic = |it: &&Committed| match (topic, it.topic) {
+                (Some(topic), Some(named)) => topic == named,
+                (None, _) | (_, None) => true,
+            };
+            let since = all.skip_while(|it| it.at < first);
+            since.filter(is_of_topic).collect()
         }
     }
 }

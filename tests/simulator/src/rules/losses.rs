@@ -124,7 +124,7 @@ fn is_gone(run: &Run, seq: usize, by: Duration) -> bool {
 /// Commits while a partition had this log. Those that follow a topic which was created again
 /// unnoticed are of the topic before, with which the brokers forgot the group's offsets.
 fn offsets_in(run: &Run, log: LogName) -> Vec<&Committed> {
-    if begin(run, log).is_some_and(|cut| cut.is_recreation) {
+    if begin(run, log).is_some_and(|cut| cut.topic.is_some()) {
         return commits(run, log);
     }
     let commits = run.commits.iter();
