@@ -195,16 +195,17 @@ impl<C: Client> Pump<C> {
             otel.name = self.span
         );
         let _entered = span.enter();
-        let goes_on = self.pending.is_empty() && self.stopped.is_none();
+        let may_read = self.pending.is_empty() && self.stopped.is_none();
         // Without lanes no message is held.
         let waits = self.parts.lanes.is_some() && self.ahead.waits(&self.parts.queue);
-        let read = match goes_on && !waits && self.parts.queue.has_room() && !self.is_outbox_full()
+        let read = match may_read && !waits && self.parts.queue.has_room() && !self.is_outbox_full()
         {
             true => self.read(),
             false => 0,
         };
         let had_some = !self.pending.is_empty();
-        if had_some && !self.pins.hold() {
+        let goes_on = self.stopped.is_none();
+        if had_some && !self.pins.hold(&mut self.parts.commits, goes_on) {
             let _put = tracing::info_span!(target: SPANS, "kafka.work_queue_put").entered();
             self.parts.queue.put(&mut self.pending);
             if self.parts.lanes.is_some() {

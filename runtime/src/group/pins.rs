@@ -21,6 +21,9 @@ use crate::kafka::Client;
 /// commits themselves report it.
 const HOLD_LIMIT: Duration = Duration::from_secs(10);
 
+/// The wait after a commit that the brokers refused, doubled each time.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+
 /// Starts that are being committed.
 #[derive(Default)]
 pub(crate) struct Pins {
@@ -29,8 +32,18 @@ pub(crate) struct Pins {
 
 struct Pin {
     partition: Arc<Partition>,
-    result: oneshot::Receiver<CommitResult>,
+    state: State,
     since: Instant,
+    wait: Duration,
+}
+
+enum State {
+    /// The commit is on its way.
+    Asked(oneshot::Receiver<CommitResult>),
+    /// The brokers refused it, and it is repeated.
+    Refused(Instant),
+    /// It has been made, or is given up.
+    Done,
 }
 
 impl Pins {
@@ -38,32 +51,58 @@ impl Pins {
     pub(crate) fn pin<C: Client>(&mut self, commits: &mut Commits<C>, partition: &Arc<Partition>) {
         self.waiting.push(Pin {
             partition: Arc::clone(partition),
-            result: commits.ask(partition),
+            state: State::Asked(commits.ask(partition)),
             since: Instant::now(),
+            wait: FIRST_WAIT,
         });
     }
 
-    /// Returns `true` while messages must wait.
-    pub(crate) fn hold(&mut self) -> bool {
-        self.waiting.retain_mut(Pin::is_open);
+    /// Advances the commits, and returns `true` while messages must wait for them. With
+    /// `repeats`, a commit that the brokers refused is requested again.
+    pub(crate) fn hold<C: Client>(&mut self, commits: &mut Commits<C>, repeats: bool) -> bool {
+        self.waiting.retain_mut(|pin| {
+            pin.take_result(repeats);
+            pin.repeat(commits);
+            pin.is_open()
+        });
         !self.waiting.is_empty()
     }
 }
 
 impl Pin {
-    fn is_open(&mut self) -> bool {
-        match self.result.try_recv() {
-            Err(TryRecvError::Empty) => {
-                return self.partition.is_active() && self.since.elapsed() < HOLD_LIMIT;
+    fn take_result(&mut self, repeats: bool) {
+        let State::Asked(result) = &mut self.state else {
+            return;
+        };
+        self.state = match result.try_recv() {
+            Err(TryRecvError::Empty) => return,
+            Ok(CommitResult::Failed(reason)) => {
+                tracing::warn!(
+                    topic = self.partition.topic,
+                    partition = self.partition.number,
+                    error = %reason,
+                    "the start offset could not be committed"
+                );
+                match repeats {
+                    true => State::Refused(Instant::now() + self.wait),
+                    false => State::Done,
+                }
             }
-            Ok(CommitResult::Failed(reason)) => tracing::warn!(
-                topic = self.partition.topic,
-                partition = self.partition.number,
-                error = %reason,
-                "the start offset could not be committed"
-            ),
-            Ok(CommitResult::Committed | CommitResult::Revoked) | Err(TryRecvError::Closed) => {}
+            Ok(CommitResult::Committed | CommitResult::Revoked) | Err(TryRecvError::Closed) => {
+                State::Done
+            }
+        };
+    }
+
+    fn repeat<C: Client>(&mut self, commits: &mut Commits<C>) {
+        if matches!(self.state, State::Refused(at) if Instant::now() >= at) && self.is_open() {
+            self.wait *= 2;
+            self.state = State::Asked(commits.ask(&self.partition));
         }
-        false
+    }
+
+    fn is_open(&self) -> bool {
+        let is_done = matches!(self.state, State::Done);
+        !is_done && self.partition.is_active() && self.since.elapsed() < HOLD_LIMIT
     }
 }

@@ -106,6 +106,14 @@ impl Scripted {
         let outcomes = std::mem::take(&mut *self.unanswered.lock());
         self.events.lock().push_back(Event::Commit(outcomes));
     }
+
+    /// Lets the brokers refuse the commits that were sent.
+    pub(crate) fn refuse(&self, code: RDKafkaErrorCode) {
+        for outcome in &mut *self.unanswered.lock() {
+            outcome.result = Err(code);
+        }
+        self.answer();
+    }
 }
 
 impl Client for Scripted {

@@ -4,6 +4,7 @@ use std::iter::once;
 use std::sync::atomic::Ordering;
 
 use penstock_crds::spec::OnOffsetLost;
+use rdkafka::error::RDKafkaErrorCode;
 
 use super::*;
 use crate::commit::committer::Committer;
@@ -167,6 +168,24 @@ async fn where_a_new_group_begins_is_committed_before_anything_is_handed_out() {
     fixture.run(WHILE).await;
     assert_eq!(fixture.commits(), [50, 50]);
     assert_eq!(fixture.text(), text_of_topic(1, 50));
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_wait_while_the_brokers_refuse_where_a_new_group_begins() {
+    let refused = RDKafkaErrorCode::OffsetMetadataTooLarge;
+    let mut fixture = fixture(Strategy::EachMessage, None, (0, 50));
+    fixture.client.is_slow.store(true, Ordering::Relaxed);
+    let within_limit = Duration::from_secs(2);
+    fixture.run(within_limit).await;
+    fixture.fetch([Fetch::Message(50)]);
+    for _ in 0..2 {
+        fixture.client.refuse(refused);
+        fixture.run(within_limit).await;
+    }
+    assert_eq!(fixture.queue.load().0, 0);
+    fixture.client.answer();
+    fixture.run(Duration::from_secs(1)).await;
+    assert_eq!(fixture.queue.load().0, 1);
 }
 
 #[tokio::test(start_paused = true)]
