@@ -15,6 +15,7 @@ use crate::peer::{Built, Peer, PeerError};
 use crate::side::Side;
 use crate::source::{Mode, Source, SourceError};
 use crate::tool::{Tool, ToolError};
+use crate::workload::Topic;
 
 /// Longest time for one run of one side.
 const RUN_LIMIT: Duration = Duration::from_secs(180);
@@ -123,17 +124,6 @@ pub fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
         0 => f64::midpoint(values[middle - 1], upper),
         _ => upper,
     })
-}
-
-/// A topic that is full.
-#[derive(Clone, Debug)]
-pub struct Topic {
-    /// Its name.
-    pub name: String,
-    /// Messages in it.
-    pub count: u64,
-    /// Bytes of each value.
-    pub value_size: usize,
 }
 
 /// Everything that the sides need.

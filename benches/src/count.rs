@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use crate::bench::{Bench, BenchError, Topic};
+use crate::bench::{Bench, BenchError};
 use crate::machine::Machine;
 use crate::pairs::{Pair, Runner};
 use crate::report::{number, write_json};
 use crate::run::{choose, start_kafka};
 use crate::tool::{Counted, Tool};
-use crate::workload::Workload;
+use crate::workload::{Topic, Workload};
 
 /// Messages in the topic.
 const MESSAGES: u64 = 500_000;

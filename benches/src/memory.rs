@@ -7,8 +7,9 @@ use penstock_tests::process::Program;
 use penstock_tests::usage::{self, Memory};
 use serde::Serialize;
 
-use crate::bench::{BenchError, Topic};
+use crate::bench::BenchError;
 use crate::side::Side;
+use crate::workload::Topic;
 
 /// Most memory that the runtime may have in RAM, in MB (10⁶ bytes).
 pub const GOAL_MB: f64 = 80.0;

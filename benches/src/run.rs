@@ -7,12 +7,12 @@ use std::time::Duration;
 use clap::Args;
 use penstock_tests::kafka::{Kafka, KafkaError};
 
-use crate::bench::{Bench, Topic};
+use crate::bench::Bench;
 use crate::machine::Machine;
 use crate::memory;
 use crate::pairs::{self, Pair};
 use crate::report::{self, Report};
-use crate::workload::Workload;
+use crate::workload::{Topic, Workload};
 
 /// Messages in the topic: a poll loop takes seconds for them.
 pub const MESSAGES: u64 = 2_000_000;

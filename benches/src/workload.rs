@@ -5,8 +5,6 @@ use penstock_tests::topics::{self, TopicError};
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::bench::Topic;
-
 /// Bytes of each message's value.
 pub const VALUE_SIZE: usize = 196;
 
@@ -28,6 +26,17 @@ pub enum WorkloadError {
     /// It can't be filled.
     #[error(transparent)]
     Produce(#[from] ProduceError),
+}
+
+/// A topic with the messages of a workload.
+#[derive(Clone, Debug)]
+pub struct Topic {
+    /// The name of the topic.
+    pub name: String,
+    /// The number of messages.
+    pub count: u64,
+    /// The bytes of each value.
+    pub value_size: usize,
 }
 
 /// What a message decodes to, on the reference's side and on ours.

@@ -13,9 +13,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::ApplyError;
+use crate::context::Context;
 use crate::key::Key;
 use crate::read::Found;
-use crate::reconcile::{Context, ReconcileError, reconcile};
+use crate::reconcile::{ReconcileError, reconcile};
 use crate::secrets::SecretsError;
 use crate::watches::{self, Change, RollCall};
 
@@ -27,24 +28,6 @@ const DEBOUNCE: Duration = Duration::from_millis(50);
 
 /// Where `kubectl apply` keeps the manifest once more.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-
-/// Wakes consumers: each is looked at soon.
-#[derive(Clone)]
-pub struct Triggers(mpsc::UnboundedSender<Key>);
-
-impl Triggers {
-    /// And who hears of it.
-    pub fn new() -> (Self, mpsc::UnboundedReceiver<Key>) {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        (Self(sender), receiver)
-    }
-
-    /// Has a consumer looked at.
-    pub fn wake(&self, consumer: &Key) {
-        // Nobody hears it any more only while the operator stops.
-        let _ = self.0.send(consumer.clone());
-    }
-}
 
 /// Looks after all consumers until `stop`; passes that have begun are finished.
 /// `synced` is called once everything has been listed.

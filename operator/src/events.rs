@@ -6,7 +6,8 @@ use kube::{Client, Resource as _};
 
 use crate::NAME;
 use crate::read::Found;
-use crate::status::{ConditionType, Reason};
+use crate::reason::Reason;
+use crate::status::ConditionType;
 
 /// Longest note, in bytes, that the API server takes.
 const MAX_NOTE: usize = 1_024;

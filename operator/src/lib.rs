@@ -17,6 +17,7 @@ pub mod apply;
 pub mod arguments;
 pub mod backoff;
 pub mod build;
+pub mod context;
 pub mod controller;
 pub mod events;
 pub mod existing;
@@ -30,11 +31,13 @@ pub mod pods;
 pub mod probe;
 pub mod program;
 pub mod read;
+pub mod reason;
 pub mod reconcile;
 pub mod replica_sets;
 pub mod secrets;
 pub mod siblings;
 pub mod status;
+pub mod triggers;
 pub mod watches;
 
 /// The name that the operator goes by: its field manager, its Lease and the

@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 
 use crate::build::{CONSUMER_LABEL, HANDLER, RUNTIME};
 use crate::key::Key;
-use crate::status::Reason;
+use crate::reason::Reason;
 
 /// Something wrong with a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]

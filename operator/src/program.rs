@@ -20,14 +20,15 @@ use crate::NAME;
 use crate::api::Scope;
 use crate::arguments::{Arguments, Command, Settings};
 use crate::build::RuntimeImage;
-use crate::controller::{self, Triggers};
+use crate::context::Context;
+use crate::controller;
 use crate::events::Events;
 use crate::http::{Health, Phase, pages};
 use crate::kafka::{BrokerPolicy, Directory, LagReader, SearchPath};
 use crate::lease::{Attempt, Candidate};
 use crate::metrics::Metrics;
 use crate::probe::{ProbeError, probe};
-use crate::reconcile::Context;
+use crate::triggers::Triggers;
 
 /// How long passes under way may take at a stop.
 const STOP_LIMIT: Duration = Duration::from_secs(20);

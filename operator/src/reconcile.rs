@@ -13,24 +13,15 @@ use penstock_crds::validate::{FailureAction, ValidatedConsumer, validate};
 use thiserror::Error;
 use tokio::time::timeout;
 
-use crate::api::Scope;
 use crate::apply::{Applier, ApplyError};
-use crate::backoff::Backoffs;
-use crate::build::{self, Blueprint, Kind, RuntimeImage};
-use crate::controller::Triggers;
-use crate::events::Events;
-use crate::existing::Existing;
+use crate::build::{self, Blueprint, Kind};
+use crate::context::Context;
 use crate::existing::deployment::Rollout;
-use crate::kafka::{Connection, Directory, LagReader, LagTarget, Positions, Resolution};
+use crate::kafka::{Connection, LagTarget, Positions, Resolution};
 use crate::key::Key;
-use crate::metrics::Metrics;
-use crate::passes::Passes;
-use crate::pods::Pods;
 use crate::read::Found;
-use crate::replica_sets::ReplicaSets;
-use crate::secrets::{SecretCache, Secrets, SecretsError, access_token};
-use crate::siblings::Siblings;
-use crate::status::{self, Outcome, Refusal, Seen, StatusError, StatusWriter};
+use crate::secrets::{Secrets, SecretsError, access_token};
+use crate::status::{self, Outcome, Refusal, Seen, StatusError};
 
 /// How soon a refused object is tried again: what refused it, such as a quota,
 /// can change without any sign.
@@ -45,40 +36,6 @@ const PASS_LIMIT: Duration = Duration::from_secs(60);
 
 /// How soon a status is written again that met another change of the consumer.
 const CONFLICT_RETRY: Duration = Duration::from_secs(1);
-
-/// Everything that a pass needs.
-pub struct Context {
-    /// The client, and where to look.
-    pub scope: Scope,
-    /// The image of the pods' main container.
-    pub runtime: RuntimeImage,
-    /// What exists of our objects.
-    pub existing: Existing,
-    /// The ConfigMaps that pods read.
-    pub replica_sets: ReplicaSets,
-    /// What is wrong with pods.
-    pub pods: Pods,
-    /// The Secrets that consumers name.
-    pub secrets: SecretCache,
-    /// Who shares a group.
-    pub siblings: Siblings,
-    /// The Kafka clusters.
-    pub kafka: Arc<Directory>,
-    /// How far the groups have come.
-    pub lags: Arc<LagReader>,
-    /// Statuses.
-    pub statuses: StatusWriter,
-    /// Events.
-    pub events: Events,
-    /// The consumers that exist, and the passes that are under way.
-    pub passes: Passes,
-    /// How long to wait after failures.
-    pub backoffs: Backoffs,
-    /// Wakes consumers.
-    pub triggers: Triggers,
-    /// The operator's own metrics.
-    pub metrics: Metrics,
-}
 
 /// Why a pass must be made again soon.
 #[derive(Debug, Error)]
@@ -463,41 +420,6 @@ impl Pass<'_> {
             .controller
             .is_some_and(|owner| *owner.uid == *self.uid);
         record.rollout.filter(|_| ours).map(|rollout| *rollout)
-    }
-}
-
-impl Context {
-    /// Waits until everything that passes look at has been listed once.
-    pub async fn complete(&self) {
-        self.existing.complete().await;
-    }
-
-    /// Notes a consumer that exists, as the watch shows it.
-    pub fn saw(&self, found: &Found) {
-        self.passes.saw(Key::of(found));
-        self.statuses.saw(found);
-    }
-
-    /// Forgets all about a consumer that is gone.
-    pub fn forget(&self, key: &Key) {
-        self.passes.gone(key);
-        self.forget_notes(key);
-    }
-
-    /// Forgets what passes have noted about a consumer.
-    fn forget_notes(&self, key: &Key) {
-        self.stand_down(key);
-        self.statuses.forget(key);
-        self.backoffs.forget(key);
-    }
-
-    /// Forgets what follows from a consumer's spec.
-    fn stand_down(&self, key: &Key) {
-        let siblings = self.siblings.forget(key);
-        siblings.iter().for_each(|other| self.triggers.wake(other));
-        self.secrets.forget(key);
-        self.kafka.forget(key);
-        self.lags.forget(key);
     }
 }
 

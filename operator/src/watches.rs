@@ -15,9 +15,9 @@ use kube::runtime::watcher::{self, Event};
 use serde::de::DeserializeOwned;
 
 use crate::build::{Kind, MANAGED_BY};
+use crate::context::Context;
 use crate::existing::Shown;
 use crate::key::Key;
-use crate::reconcile::Context;
 
 /// Objects in one page of a list: enough for few requests, few enough for little
 /// memory.

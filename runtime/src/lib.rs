@@ -33,15 +33,17 @@ pub use observe::{metrics, metrics_reference};
 pub use offsets::gaps;
 pub use program::{signals, telemetry};
 
+pub use consumer::remote::RemoteHandler;
 pub use consumer::server::{HEALTH_ADDRESS, METRICS_ADDRESS, RunError, Runtime, SECRETS_DIRECTORY};
 pub use handler::produce::{Done, ProducerRecord};
+pub use handler::record::Position;
 pub use kafka::native::resolve;
 pub use kafka::{ConnectCause, ConnectError, METADATA_TIMEOUT, error_text, unknown_topic};
 pub use observe::http::{HealthCheck, HealthCheckError, ListenError};
 pub use observe::metrics::Metrics;
 pub use process::dead_letter::DeadLetterError;
 pub use process::delivery::stop_at_once;
-pub use process::worker::{Cause, Failure, Position};
+pub use process::worker::{Cause, Failure};
 pub use program::end_code::EndCode;
 pub use program::main_program::{Arguments, run_main, run_main_remote};
 pub use transactions::TransactionsError;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use crate::bench::{Bench, BenchError, Topic, median};
+use crate::bench::{Bench, BenchError, median};
 use crate::machine::Machine;
 use crate::memory::mb;
 use crate::meter::Measure;
@@ -16,6 +16,7 @@ use crate::pairs::{self, RunnerProgram};
 use crate::peer::Version;
 use crate::report::{self, number, write_json};
 use crate::run::start_kafka;
+use crate::workload::Topic;
 use axis::{Axis, Series};
 
 /// Messages in a topic, where that does not grow itself.

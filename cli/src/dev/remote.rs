@@ -6,8 +6,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 
 use penstock_crds::validate::Address;
-use penstock_runtime::handler::RemoteHandler;
-use penstock_runtime::{Metrics, Runtime};
+use penstock_runtime::{Metrics, RemoteHandler, Runtime};
 
 use super::child::{Child, HANDLER_STOP_LIMIT};
 use super::error::DevError;

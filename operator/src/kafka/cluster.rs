@@ -16,8 +16,8 @@ use super::client::{self, ListError, Partitions, Topics};
 use super::policy::BrokerPolicy;
 use super::settings::Connection;
 use super::slots::{Slot, Slots};
-use crate::controller::Triggers;
 use crate::key::Key;
+use crate::triggers::Triggers;
 
 /// A listing of this age answers even for a topic that is not there.
 const FRESH: Duration = Duration::from_secs(2);

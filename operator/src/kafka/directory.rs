@@ -12,8 +12,8 @@ use super::cluster::{self, Cluster};
 use super::policy::BrokerPolicy;
 use super::settings::Connection;
 use super::slots::Slots;
-use crate::controller::Triggers;
 use crate::key::Key;
+use crate::triggers::Triggers;
 
 /// Listings at once, and how many of them for one namespace.
 const SLOTS: (usize, usize) = (16, 3);

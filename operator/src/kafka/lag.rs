@@ -16,8 +16,8 @@ use super::policy::BrokerPolicy;
 use super::positions::{PartitionOffsets, Positions};
 use super::settings::{Connection, Isolation};
 use super::slots::{Slot, Slots};
-use crate::controller::Triggers;
 use crate::key::Key;
+use crate::triggers::Triggers;
 
 /// Clients at once, and how many of them for one namespace: a broker that does not answer
 /// holds up few others, and none of another namespace.

@@ -7,12 +7,11 @@ mod memory;
 mod messages_lost;
 mod progressing;
 mod ready;
-mod reason;
 mod topics;
 mod write;
 
+pub use crate::reason::Reason;
 pub use condition::{Condition, ConditionType, State};
-pub use reason::Reason;
 pub use write::{Outcome, StatusError, StatusWriter};
 
 use memory::Memory;

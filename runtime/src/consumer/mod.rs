@@ -2,5 +2,6 @@
 
 pub(crate) mod assembly;
 pub(crate) mod memory;
+pub(crate) mod remote;
 pub(crate) mod running;
 pub(crate) mod server;

@@ -141,6 +141,13 @@ impl Partition {
         }
     }
 
+    /// Creates the partition of a message that no consumer has read.
+    pub(crate) fn unassigned(topic: &str, number: i32) -> Self {
+        #[allow(clippy::expect_used)]
+        let metrics = Metrics::new("", "").expect("the series are well-formed");
+        Self::new(topic, number, 0, &metrics, Arc::default(), None)
+    }
+
     /// Continues from an earlier owner's state. If the topic has another id now, its offset
     /// belongs to a log that is gone; see `recovery`.
     pub(crate) fn resume(self, gaps: Gaps) -> Self {

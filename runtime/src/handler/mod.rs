@@ -8,11 +8,9 @@ pub mod grpc;
 pub mod http;
 pub mod produce;
 pub mod record;
-mod remote;
 mod stream;
 
 pub(crate) use availability::{Availability, Lack};
-pub use remote::RemoteHandler;
 
 pub use penstock_handler::{FailureKind, HandlerError};
 

@@ -6,11 +6,31 @@ use std::sync::Arc;
 
 use crate::group::partition::Partition;
 use crate::kafka::NativeMessage;
-use crate::observe::metrics::Metrics;
-use crate::process::worker::Position;
 
 /// The memory that librdkafka and Penstock use for a message besides its bytes.
 const OVERHEAD: usize = 256;
+
+/// The position of a message.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Position {
+    /// The topic.
+    pub topic: String,
+    /// The partition's number.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            topic,
+            partition,
+            offset,
+        } = self;
+        write!(f, "topic {topic} partition {partition} offset {offset}")
+    }
+}
 
 /// A message from Kafka. Its bytes stay in the memory of the Kafka client; none are copied.
 pub struct Record(Source);
@@ -69,6 +89,26 @@ impl Record {
             Source::Native(message) => message.keeper(),
             Source::Owned(owned) => &owned.1,
         }
+    }
+
+    /// Returns `true` if both messages came with the same assignment of the same partition.
+    pub(crate) fn is_assigned_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(self.assignment(), other.assignment())
+    }
+
+    /// Returns `true` if an attempt may begin: the partition neither drains nor is revoked.
+    pub(crate) fn may_begin(&self) -> bool {
+        self.assignment().may_begin()
+    }
+
+    /// Completes when the partition drains.
+    pub(crate) async fn when_draining(&self) {
+        self.assignment().when_draining().await;
+    }
+
+    /// Completes when the partition is revoked.
+    pub(crate) async fn when_revoked(&self) {
+        self.assignment().when_revoked().await;
     }
 
     /// Returns the topic.
@@ -157,16 +197,7 @@ impl Record {
 impl From<OwnedRecord> for Record {
     /// Creates a record without a consumer, for tests of handlers and decoders.
     fn from(record: OwnedRecord) -> Self {
-        #[allow(clippy::expect_used)]
-        let metrics = Metrics::new("", "").expect("the series are well-formed");
-        let partition = Partition::new(
-            &record.topic,
-            record.partition,
-            0,
-            &metrics,
-            Arc::default(),
-            None,
-        );
+        let partition = Partition::unassigned(&record.topic, record.partition);
         Self::owned(record, Arc::new(partition))
     }
 }

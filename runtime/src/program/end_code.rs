@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn failures_have_the_code_of_their_cause() {
         let failure = |cause| {
-            let position = crate::process::worker::Position {
+            let position = crate::handler::record::Position {
                 topic: "orders".into(),
                 partition: 0,
                 offset: 7,

@@ -15,12 +15,13 @@ use penstock_crds::spec::Protocol;
 use penstock_crds::validate::{Endpoint, ValidatedConsumer};
 use thiserror::Error;
 
+use crate::consumer::remote::RemoteHandler;
 use crate::consumer::server::{
     HEALTH_ADDRESS, METRICS_ADDRESS, RunError, Runtime, SECRETS_DIRECTORY,
 };
 use crate::handler::decode::Decoder;
 use crate::handler::http::HttpHandlerError;
-use crate::handler::{FailureKind, Handler, RemoteHandler};
+use crate::handler::{FailureKind, Handler};
 use crate::process::worker::Reason;
 use crate::program::end_code::EndCode;
 use crate::program::signals::stop_on_signal;

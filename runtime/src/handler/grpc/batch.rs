@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::select_all;
@@ -11,7 +10,6 @@ use futures_util::{FutureExt as _, Stream};
 
 use super::open::{Fate, Verdict};
 use super::welcome::Peer;
-use crate::group::partition::Partition;
 use crate::handler::record::{Message, Record};
 use crate::handler::{FailureKind, HandlerError};
 use penstock_handler::v1::Order;
@@ -46,7 +44,7 @@ impl<'m, T> Batch<'m, T> {
     /// Returns `true` if there were any.
     pub(super) fn return_draining(&mut self) -> bool {
         let messages = self.messages;
-        let drains = |index: &usize| !messages[*index].record.assignment().may_begin();
+        let drains = |index: &usize| !messages[*index].record.may_begin();
         let error = || HandlerError::not_attempted("its partition drains");
         if self.order == Order::Batch {
             let Some(first) = self.rest.iter().position(drains) else {
@@ -75,15 +73,12 @@ impl<'m, T> Batch<'m, T> {
         if let Some(done) = (&mut awaited).now_or_never() {
             return Some(done);
         }
-        let mut partitions: Vec<_> = self
-            .rest
-            .iter()
-            .map(|index| self.partition(*index))
-            .collect();
-        partitions.dedup_by(|one, other| Arc::ptr_eq(one, other));
-        let drains = partitions
+        // One message of each partition.
+        let mut records: Vec<_> = self.rest.iter().map(|index| self.record(*index)).collect();
+        records.dedup_by(|one, other| one.is_assigned_with(other));
+        let drains = records
             .into_iter()
-            .map(|partition| Box::pin(partition.when_draining()));
+            .map(|record| Box::pin(record.when_draining()));
         tokio::select! {
             biased;
             _ = select_all(drains) => None,
@@ -97,25 +92,26 @@ impl<'m, T> Batch<'m, T> {
         &self,
         indices: &[usize],
     ) -> impl Stream<Item = Vec<usize>> + Unpin + use<'m, T> {
-        let mut partitions: Vec<(&'m Arc<Partition>, Vec<usize>)> = Vec::new();
+        // One message of each partition, with the positions of all.
+        let mut partitions: Vec<(&'m Record, Vec<usize>)> = Vec::new();
         for (place, index) in indices.iter().enumerate() {
-            let partition = self.partition(*index);
+            let record = self.record(*index);
             let known = partitions.iter_mut();
-            match known.rev().find(|(it, _)| Arc::ptr_eq(it, partition)) {
+            match known.rev().find(|(it, _)| it.is_assigned_with(record)) {
                 Some((_, places)) => places.push(place),
-                None => partitions.push((partition, vec![place])),
+                None => partitions.push((record, vec![place])),
             }
         }
-        let revocations = partitions.into_iter().map(async |(partition, places)| {
-            partition.when_revoked().await;
+        let revocations = partitions.into_iter().map(async |(record, places)| {
+            record.when_revoked().await;
             places
         });
         revocations.collect::<FuturesUnordered<_>>()
     }
 
-    fn partition(&self, index: usize) -> &'m Arc<Partition> {
+    fn record(&self, index: usize) -> &'m Record {
         let messages = self.messages;
-        messages[index].record.assignment()
+        messages[index].record
     }
 
     /// Ends a message of the rest without sending it.

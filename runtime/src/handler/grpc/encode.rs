@@ -3,9 +3,6 @@
 //!
 //! prost would need the generated types in memory first.
 
-use std::ptr;
-use std::sync::Arc;
-
 use bytes::{BufMut, BytesMut};
 use prost::encoding::{encode_varint, encoded_len_varint};
 
@@ -83,7 +80,7 @@ impl<'m> Plan<'m> {
     fn add(&mut self, record: &'m Record, attempt: u32, most_bytes: usize) -> bool {
         let size = delivery_size(record, attempt);
         let before = self.deliveries.last().map(|before| before.record);
-        let run = match before.is_some_and(|before| together(before, record)) {
+        let run = match before.is_some_and(|before| before.is_assigned_with(record)) {
             true => self.runs.pop(),
             false => None,
         };
@@ -144,14 +141,6 @@ impl<'m> Plan<'m> {
             }
         }
     }
-}
-
-/// Returns `true` if both came with the same assignment of the same partition.
-fn together(one: &Record, other: &Record) -> bool {
-    ptr::eq(
-        Arc::as_ptr(one.assignment()),
-        Arc::as_ptr(other.assignment()),
-    )
 }
 
 fn run_head_size(record: &Record) -> usize {
@@ -237,6 +226,8 @@ fn put_bytes(tag: u64, bytes: &[u8], out: &mut BytesMut) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
     use prost::Message as _;
 

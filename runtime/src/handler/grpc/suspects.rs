@@ -21,8 +21,7 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::Instant;
 
 use super::open::{Fate, is_unbegun};
-use crate::handler::record::Record;
-use crate::process::worker::Position;
+use crate::handler::record::{Position, Record};
 
 /// The maximum number of suspects. If the list is full it is emptied, and the stream may
 /// break once more.

@@ -84,8 +84,7 @@ impl<T: Sync> BatchHandler<T> for BatchHttpHandler {
     ) -> Vec<Result<Done, HandlerError>> {
         let together = {
             let _turn = self.turns.together(alive).await;
-            let mut partitions = messages.iter().map(|it| it.record.assignment());
-            if !partitions.all(|partition| partition.may_begin()) {
+            if !messages.iter().all(|it| it.record.may_begin()) {
                 // One began to drain while this waited. The batch is made again without it.
                 let drains = HandlerError::not_attempted("a partition of its batch drains");
                 return vec![Err(drains); messages.len()];
@@ -142,7 +141,7 @@ impl BatchHttpHandler {
         alive: &(dyn Fn() + Sync),
     ) {
         let end = Instant::now() + wait;
-        while Instant::now() < end && batch.iter().all(|it| it.record.assignment().may_begin()) {
+        while Instant::now() < end && batch.iter().all(|it| it.record.may_begin()) {
             alive();
             tokio::time::sleep_until(end.min(Instant::now() + LOOK)).await;
         }
@@ -174,7 +173,7 @@ impl BatchHttpHandler {
             %error,
             "a request gave no verdict on some messages; they are sent one by one"
         );
-        let may_begin = || batch.iter().all(|it| it.record.assignment().may_begin());
+        let may_begin = || batch.iter().all(|it| it.record.may_begin());
         let mut verdicts = Vec::with_capacity(messages.len());
         for message in messages {
             let _turn = self.turns.alone(alive).await;

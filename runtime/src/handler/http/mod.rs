@@ -155,7 +155,7 @@ impl HttpHandler {
 
 /// Refuses a message whose partition began to drain while it waited for a turn.
 fn may_begin<T>(message: &Message<'_, T>) -> Result<(), HandlerError> {
-    match message.assignment().may_begin() {
+    match message.may_begin() {
         true => Ok(()),
         false => Err(HandlerError::not_attempted("its partition drains")),
     }

@@ -4,30 +4,9 @@ use std::fmt;
 
 use thiserror::Error;
 
+use crate::handler::record::Position;
 use crate::process::dead_letter::DeadLetterError;
 use crate::program::end_code::EndCode;
-
-/// The position of a message.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Position {
-    /// The topic.
-    pub topic: String,
-    /// The partition's number.
-    pub partition: i32,
-    /// The offset.
-    pub offset: i64,
-}
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            topic,
-            partition,
-            offset,
-        } = self;
-        write!(f, "topic {topic} partition {partition} offset {offset}")
-    }
-}
 
 /// The reason that a consumer ends. The message is not committed, so it comes again after the
 /// restart.

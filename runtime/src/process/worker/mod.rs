@@ -13,7 +13,7 @@ mod tests;
 
 pub(crate) use batch::work_in_batches;
 pub(crate) use failure::Reason;
-pub use failure::{Cause, Failure, Position};
+pub use failure::{Cause, Failure};
 pub(crate) use gather::Gathering;
 pub(crate) use job::{Delivery, Job, arrive};
 use settled::Settled;

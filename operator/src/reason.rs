@@ -230,7 +230,7 @@ impl Reason {
 mod tests {
     use super::*;
 
-    const REFERENCE: &str = include_str!("../../../docs/conditions.md");
+    const REFERENCE: &str = include_str!("../../docs/conditions.md");
 
     #[test]
     fn the_reference_explains_every_reason() {

@@ -6,11 +6,11 @@ use penstock_crds::spec::{Commit, Format};
 use penstock_crds::validate::{Address, ConsumeMode, Endpoint, Transport, ValidatedConsumer};
 use tokio_util::sync::CancellationToken;
 
-use super::HandlerError;
-use super::grpc::GrpcHandler;
-use super::http::{BatchHttpHandler, HttpHandler, HttpHandlerError};
-use crate::consumer::server::{RunError, Runtime};
+use super::server::{RunError, Runtime};
+use crate::handler::HandlerError;
 use crate::handler::decode::{JsonText, Raw};
+use crate::handler::grpc::GrpcHandler;
+use crate::handler::http::{BatchHttpHandler, HttpHandler, HttpHandlerError};
 
 /// A handler in another process.
 pub struct RemoteHandler {
