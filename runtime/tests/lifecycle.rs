@@ -137,7 +137,9 @@ async fn a_commit_in_order_that_is_refused_for_long_ends_it() {
     assert_eq!(
         ended.expect_err("the failure ends it").to_string(),
         "topic orders partition 0 offset 0: the commit failed: the coordinator refused it \
-         for 1s, at last with RebalanceInProgress (Broker: Group rebalance in progress)"
+         for 1s, at last with RebalanceInProgress (Broker: Group rebalance in progress); check the \
+         group's coordinator and the length of its rebalances. The message was handled and comes \
+         again"
     );
     assert_eq!(recorder.seen().len(), 1);
     assert_eq!(mock.committed("test.group", 1), [None]);

@@ -1,4 +1,4 @@
-//! Why `penstock dev` failed, and what to try.
+//! The errors of `penstock dev`, with their remedies.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use thiserror::Error;
 
 use crate::input::Unreadable;
 
-/// Why a run failed.
+/// The error that ends a run.
 #[derive(Debug, Error)]
 pub enum DevError {
     #[error("the manifest can't be read: {0}")]
@@ -124,34 +124,42 @@ pub enum DevError {
     },
     #[error("the producer refused its configuration: {}; correct spec.kafka.config", error_text(.0))]
     Producer(KafkaError),
-    #[error("the start offsets of the group can't be looked up: {0}")]
+    #[error(
+        "the start offsets of the group can't be committed: {0}; stop the group's other members, or choose another spec.group"
+    )]
     StartOffsets(KafkaError),
     #[error("{0}; give the directory of Secrets with --secrets DIR, as DIR/SECRET/ENTRY")]
     Secret(SecretError),
     #[error("{}{}", .error, run_remedy(.error, *.stops))]
     Run {
         error: RunError,
-        /// Whether `onFailure` is Stop.
+        /// Is `true` if `onFailure` is Stop.
         stops: bool,
     },
-    #[error("the copy of the manifest for the consumer can't be written: {0}")]
+    #[error("the copy of the manifest for the consumer can't be written in {directory}: {0}; free space there, or set TMPDIR to another directory", directory = std::env::temp_dir().display())]
     Copy(io::Error),
-    #[error("signals can't be received: {0}")]
+    #[error(
+        "the system refused signal handlers: {0}; raise the limit on open files, or allow sigaction in the seccomp profile"
+    )]
     Signals(io::Error),
     #[error("--log: {0}")]
     Telemetry(#[from] TelemetryError),
     #[error(transparent)]
     Http(#[from] HttpHandlerError),
-    #[error("the metrics can't be set up: {0}")]
+    #[error("the metrics can't be registered: {0}; this is a defect of Penstock, report it")]
     Metrics(String),
-    #[error("tasks can't be started: {0}")]
+    #[error(
+        "the system refused threads: {0}; raise the limits on processes (pids) and open files, or lower TOKIO_WORKER_THREADS"
+    )]
     Tasks(io::Error),
-    #[error("a task ended unexpectedly: {0}")]
+    #[error(
+        "a task ended unexpectedly: {0}; this is a defect of Penstock, report it with the output"
+    )]
     Task(String),
 }
 
 impl DevError {
-    /// For the consumer's own error.
+    /// Creates the error of a consumer that ended with an error.
     pub fn run(consumer: &ValidatedConsumer, error: RunError) -> Self {
         Self::Run {
             error,
@@ -189,7 +197,7 @@ fn produce_remedy(error: &KafkaError) -> &'static str {
     }
 }
 
-/// What to try, where the error itself does not say.
+/// Returns the remedy, if the error itself does not name one.
 fn run_remedy(error: &RunError, stops: bool) -> &'static str {
     match error {
         RunError::Secret(_) => "; give the directory of Secrets with --secrets DIR",

@@ -184,7 +184,7 @@ async fn settle_start(setting: &Setting, own_broker: bool) -> Result<(), DevErro
             match settled {
                 Err(DevError::StartOffsets(error)) => {
                     setting.console.say(format_args!(
-                        "note: the group's present offsets can't be committed ({error}), perhaps because it has other members; what is produced before it reads may be missed"
+                        "note: the group's start offsets can't be committed ({error}), perhaps because the group has other members; messages that are produced before the consumer reads may be missed"
                     ));
                     Ok(())
                 }

@@ -71,13 +71,13 @@ pub enum RunError {
     #[error(transparent)]
     Transactions(#[from] TransactionsError),
     /// The metrics could not be registered.
-    #[error("the metrics could not be registered: {0}")]
+    #[error("the metrics could not be registered: {0}; this is a defect of Penstock, report it")]
     Metrics(#[from] prometheus::Error),
     /// A message could not be handled or committed.
     #[error(transparent)]
     Failure(#[from] Failure),
     /// A task ended because of a defect in Penstock.
-    #[error("a task ended unexpectedly: {0}")]
+    #[error("a task ended unexpectedly: {0}; this is a defect of Penstock, report it with the log")]
     Task(String),
     /// Handlers did not end within `stopTimeout`.
     #[error(

@@ -64,7 +64,8 @@ impl Pauses {
                     partition = partition.number,
                     "pausing a partition: too many messages wait for keys in work"
                 );
-                warn_on_error("pausing a partition", client.pause(&partition.name()));
+                let name = partition.name();
+                warn_on_error("pausing a partition", [&name], client.pause(&name));
                 self.paused.push(partition);
                 self.metric.inc();
             }
@@ -86,7 +87,8 @@ impl Pauses {
             self.metric.dec();
             if partition.is_active() {
                 put_back(client, std::iter::once(&partition));
-                warn_on_error("resuming a partition", client.resume(&partition.name()));
+                let name = partition.name();
+                warn_on_error("resuming a partition", [&name], client.resume(&name));
             }
         }
     }

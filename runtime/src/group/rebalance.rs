@@ -14,7 +14,8 @@ use crate::observe::metrics::Metrics;
 
 /// Confirms an assignment: reading begins at these offsets.
 pub(crate) fn confirm(client: &impl Client, starts: &[StartOffset]) {
-    warn_on_error("taking partitions on", client.assign(starts));
+    let names = starts.iter().map(|start| &start.partition);
+    warn_on_error("assigning partitions", names, client.assign(starts));
     for start in starts {
         tracing::info!("assigned {}", start.partition);
     }
@@ -83,7 +84,11 @@ impl Revocation {
             partition.revoke();
             metrics.forget_partition(&partition.topic, partition.number);
         }
-        warn_on_error("giving partitions up", client.unassign(&self.named));
+        warn_on_error(
+            "releasing partitions",
+            &self.named,
+            client.unassign(&self.named),
+        );
         crate::kafka::log_revoked(&self.named);
     }
 }
@@ -98,13 +103,23 @@ pub(crate) fn put_back<'a>(
     for partition in partitions {
         if let Some(offset) = partition.displaced_from() {
             let position = partition.start_at(Some(offset));
-            warn_on_error("putting a partition back", client.seek(&position));
+            warn_on_error(
+                "seeking back to the position of a partition",
+                [&position.partition],
+                client.seek(&position),
+            );
         }
     }
 }
 
-pub(crate) fn warn_on_error(what: &str, result: Result<(), String>) {
+/// Logs the error of an action on these partitions.
+pub(crate) fn warn_on_error<'a>(
+    action: &str,
+    partitions: impl IntoIterator<Item = &'a TopicPartition>,
+    result: Result<(), String>,
+) {
     if let Err(error) = result {
-        tracing::warn!(%error, "{what} failed");
+        let partitions: Vec<String> = partitions.into_iter().map(ToString::to_string).collect();
+        tracing::warn!(partitions = partitions.join(", "), %error, "{action} failed");
     }
 }

@@ -199,7 +199,7 @@ impl Recovery {
 
     /// Waits for pending answers, which hold references to the client.
     pub(crate) async fn finish(self) {
-        // Nobody needs the answers any more.
+        // The answers are not needed any more.
         let answers = async {
             if let Some(look_up) = self.look_up {
                 let _ = look_up.await;
@@ -210,7 +210,10 @@ impl Recovery {
         };
         let ended = tokio::time::timeout(FINISH_LIMIT, answers).await;
         if ended.is_err() {
-            tracing::warn!("the brokers do not answer the look-up of positions");
+            tracing::warn!(
+                limit = ?FINISH_LIMIT,
+                "the brokers did not answer a look-up of positions; the stop continues without it"
+            );
         }
     }
 

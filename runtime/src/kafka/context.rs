@@ -117,13 +117,13 @@ impl ConsumerContext for Context {
         self.called();
         let assign = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.closing.load(Ordering::Acquire) {
-            let given_up = match consumer.rebalance_protocol() {
+            let released = match consumer.rebalance_protocol() {
                 RebalanceProtocol::Cooperative if assign => Ok(()),
                 RebalanceProtocol::Cooperative => consumer.incremental_unassign(partitions),
                 _ => consumer.unassign(),
             };
-            if let Err(error) = given_up {
-                tracing::warn!(%error, "the partitions could not be released at the close");
+            if let Err(error) = released {
+                tracing::warn!(%error, "the client could not release its partitions while it closed");
             }
             if !assign {
                 log_revoked(&topic_partitions(partitions));

@@ -234,7 +234,9 @@ impl Client for Consumer {
             match Arc::into_inner(self) {
                 Some(client) => drop(client),
                 None => {
-                    tracing::error!("the Kafka client is still in use and can't leave its group")
+                    tracing::error!(
+                        "the Kafka client is still in use and can't leave its group; the brokers evict it after session.timeout.ms"
+                    )
                 }
             }
             // Fails only when nobody waits any more.
@@ -243,7 +245,7 @@ impl Client for Consumer {
         if tokio::time::timeout(LEAVE_LIMIT, closing).await.is_err() {
             tracing::warn!(
                 limit = ?LEAVE_LIMIT,
-                "the consumer could not leave its group: the brokers do not answer"
+                "the consumer could not leave its group: the brokers do not answer; they evict it after session.timeout.ms"
             );
         }
     }

@@ -1,4 +1,5 @@
-//! The Kafka client: the seam, connecting, events, and the messages themselves.
+//! The Kafka client: connecting, events, messages, and the traits that separate the engine from
+//! any client.
 
 mod causes;
 pub mod client;
@@ -34,5 +35,5 @@ pub(crate) use seam::{
     TopicPartition, Transactional,
 };
 
-/// The librdkafka consumer with our callbacks.
+/// librdkafka's consumer with Penstock's callbacks.
 pub(crate) type Consumer = rdkafka::consumer::BaseConsumer<Context>;

@@ -101,9 +101,13 @@ enum MainError {
     },
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
-    #[error("signals can't be received: {0}")]
+    #[error(
+        "the system refused signal handlers: {0}; raise the limit on open files, or allow sigaction in the seccomp profile"
+    )]
     Signals(io::Error),
-    #[error("threads can't be started: {0}")]
+    #[error(
+        "the system refused threads: {0}; raise the limits on processes (pids) and open files, or lower TOKIO_WORKER_THREADS"
+    )]
     Threads(io::Error),
     #[error(transparent)]
     Http(#[from] HttpHandlerError),

@@ -52,7 +52,9 @@ pub enum TelemetryError {
     #[error("traces can't be exported: {0}; check the variables OTEL_EXPORTER_OTLP_*")]
     Exporter(#[from] ExporterBuildError),
     /// The process has set up another logger.
-    #[error("logging is set up already: {0}")]
+    #[error(
+        "logging is set up already: {0}; remove the program's logger, the runtime sets up its own"
+    )]
     Init(#[from] TryInitError),
 }
 

@@ -192,12 +192,18 @@ impl<C: Client> Pump<C> {
             let stopped = self.assignment.iter().filter(|it| restarts(it));
             self.recovery.retry(stopped.cloned());
         }
-        warn_on_error("restarting partitions", restarted);
+        let names = starts.iter().map(|start| &start.partition);
+        warn_on_error("restarting partitions", names, restarted);
         self.recovery.note_restart(self.assignment.iter());
         self.parts.wake.notify_one();
         for start in starts {
             // The earlier assignment may have paused it.
-            warn_on_error("resuming a partition", client.resume(&start.partition));
+            let partition = &start.partition;
+            warn_on_error(
+                "resuming a partition",
+                [partition],
+                client.resume(partition),
+            );
         }
     }
 }

@@ -30,7 +30,7 @@ pub enum Failure {
     },
 }
 
-/// The cause that a message ends the consumer.
+/// The reason why a message ends the consumer.
 #[derive(Debug, Error)]
 pub enum Cause {
     /// The handler failed, and `onFailure` is Stop.
@@ -42,7 +42,9 @@ pub enum Cause {
         reason: String,
     },
     /// The message was handled and could not be committed.
-    #[error("the commit failed: {0}")]
+    #[error(
+        "the commit failed: {0}; check the group's coordinator and the length of its rebalances. The message was handled and comes again"
+    )]
     Commit(String),
     /// The message could not be written to the dead-letter topic.
     #[error(transparent)]

@@ -104,7 +104,8 @@ async fn a_failed_commit_fails_the_message() {
     let failure = fixture.process(7, "{}").await.unwrap_err();
     assert_eq!(
         failure.to_string(),
-        "topic orders partition 1 offset 7: the commit failed: no"
+        "topic orders partition 1 offset 7: the commit failed: no; check the group's coordinator \
+         and the length of its rebalances. The message was handled and comes again"
     );
     assert_eq!(fixture.processed("", "orders", false), (1.0, 1.0));
     assert_eq!(fixture.metric(OFFSET), None);
