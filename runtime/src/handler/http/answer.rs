@@ -1,4 +1,4 @@
-//! A handler's answer, read from the bytes that come (RFC 9112).
+//! Reads a handler's answer from its bytes (RFC 9112).
 
 use std::borrow::Cow;
 use std::io;
@@ -11,31 +11,31 @@ use thiserror::Error;
 
 use super::head::{Head, MAX_HEAD, MAX_HEADERS, Next, take_head};
 
-/// What a handler answered.
+/// An answer of a handler.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
-    /// Seconds or a date, as written.
+    /// The value of `Retry-After`: seconds or a date.
     pub(super) retry_after: Option<HeaderValue>,
-    /// The beginning of the body.
+    /// The body, or its beginning.
     pub(super) body: Vec<u8>,
-    /// Whether it says that it is JSON.
+    /// Is `true` if the content type is JSON.
     pub(super) is_json: bool,
-    /// Whether it is compressed, or encoded otherwise.
+    /// Is `true` if the body is compressed, or encoded otherwise.
     pub(super) is_encoded: bool,
-    /// Whether `body` is all of it.
+    /// Is `true` if `body` is the whole body.
     pub(super) whole: bool,
-    /// Whether the connection can take another request.
+    /// Is `true` if the connection can take another request.
     pub(super) reusable: bool,
-    /// Whether the handler sent more than the answer, or announced a body that an answer
-    /// with this status can't have.
+    /// Is `true` if the handler sent more than the answer, or announced a body that an answer with
+    /// this status can't have.
     pub(super) surplus: bool,
 }
 
-/// Bytes of what a handler sent that are shown.
+/// The maximum number of a handler's bytes in an error.
 const SHOWN: usize = 100;
 
-/// Returns the beginning of what a handler sent, on one line.
+/// Returns the beginning of a handler's bytes, on one line.
 pub(super) fn shown(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]);
     let text = text.chars().map(|char| match char.is_control() {
@@ -54,7 +54,7 @@ impl Answer {
 
 #[cfg(test)]
 impl Answer {
-    /// One over a connection that stays.
+    /// Creates an answer over a connection that stays open.
     pub(super) fn of(status: u16, body: impl AsRef<[u8]>) -> Self {
         Self {
             status: StatusCode::from_u16(status).unwrap(),
@@ -69,10 +69,10 @@ impl Answer {
     }
 }
 
-/// Why there was no answer.
+/// The reason why a request has no whole answer.
 #[derive(Debug, Error)]
 pub(super) enum SendError {
-    /// Not a byte of it came.
+    /// The connection ended before the first byte.
     #[error("the handler gave no answer: {}", end(.0.as_ref()))]
     Closed(Option<io::Error>),
     #[error("the handler gave no answer: what came is not HTTP ({0})")]
@@ -99,14 +99,14 @@ fn end(error: Option<&io::Error>) -> String {
     }
 }
 
-/// Reads one answer, however its bytes come.
+/// Reads one answer, in whichever pieces its bytes arrive.
 pub(super) struct Reader {
-    /// Most bytes of a body that are read. A longer one costs the connection.
+    /// The maximum number of bytes of a body to read. A longer body costs the connection.
     longest_body: usize,
-    /// Something came.
+    /// Is `true` once a byte has arrived.
     begun: bool,
     head: Option<Head>,
-    /// What follows the head.
+    /// The part that follows.
     next: Next,
     body: Vec<u8>,
 }
@@ -122,7 +122,7 @@ impl Reader {
         }
     }
 
-    /// Takes what has come; the answer, once it is whole.
+    /// Takes the received bytes. Returns the answer once it is complete.
     pub(super) fn read(&mut self, input: &mut BytesMut) -> Result<Option<Answer>, SendError> {
         if !self.read_head(input)? {
             return Ok(None);
@@ -180,8 +180,7 @@ impl Reader {
         }
     }
 
-    /// Takes the head if it has come; whether it has. What is said in the interim
-    /// is left behind.
+    /// Takes the head if it is complete, and returns `true`. Interim answers are dropped.
     pub(super) fn read_head(&mut self, input: &mut BytesMut) -> Result<bool, SendError> {
         self.begun |= !input.is_empty();
         while self.head.is_none() {
@@ -198,7 +197,7 @@ impl Reader {
         Ok(true)
     }
 
-    /// Takes the end of the connection, by an error or not.
+    /// Takes the end of the connection, with its error if there was one.
     pub(super) fn end(mut self, error: Option<io::Error>) -> Result<Answer, SendError> {
         if !self.begun {
             return Err(SendError::Closed(error));
@@ -210,7 +209,7 @@ impl Reader {
         finished.ok_or(SendError::BrokenOff(error))
     }
 
-    /// Takes at most `most` bytes of the body; how many.
+    /// Takes at most `most` bytes of the body, and returns their number.
     fn take_body(&mut self, input: &mut BytesMut, most: u64) -> u64 {
         let length = usize::try_from(most).unwrap_or(usize::MAX).min(input.len());
         self.body.extend_from_slice(&input[..length]);
@@ -233,7 +232,7 @@ impl Reader {
     }
 }
 
-/// Waits for more, unless there is more than there can be.
+/// Waits for more bytes, unless the limit is exceeded.
 fn partial(input: &BytesMut) -> Result<Option<Answer>, SendError> {
     match input.len() > MAX_HEAD {
         true => Err(broken("its end does not come")),

@@ -1,4 +1,4 @@
-//! Several messages, one POST: CloudEvents 1.0 in batched mode.
+//! Sends several messages in one POST, as CloudEvents 1.0 in batched mode.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,16 +15,16 @@ use crate::handler::produce::Done;
 use crate::handler::record::Message;
 use crate::handler::{Availability, BatchHandler, HandlerError};
 
-/// Most bytes of an answer's body: ten thousand verdicts with a long reason each.
+/// The maximum number of bytes of an answer's body: ten thousand verdicts with a long reason each.
 pub(super) const LONGEST_ANSWER: usize = 16 * 1024 * 1024;
 
-/// How often a pause is interrupted to see whether a partition drains.
+/// The time between two checks, during a pause, of whether a partition drains.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Gives messages to an HTTP server, several a request.
+/// A client of a BatchHttp handler: it sends several messages in each request.
 pub struct BatchHttpHandler {
     client: Client,
-    /// The request's head up to its length.
+    /// The head of a request, up to its length.
     head: String,
     json: bool,
     in_order: bool,
@@ -33,9 +33,12 @@ pub struct BatchHttpHandler {
 }
 
 impl BatchHttpHandler {
-    /// A handler that listens at an address. `json` says that the values are JSON;
-    /// `timeout` is the longest time for an attempt, which is one request. With `in_order`
-    /// nothing counts behind a message that failed.
+    /// Creates the client of a handler that listens at an address. With `json` the values are JSON.
+    /// `timeout` limits an attempt, which is one request. With `in_order`, verdicts after a failure
+    /// do not count.
+    ///
+    /// # Errors
+    /// Returns an error if the path is not the path of a URL.
     pub fn new(
         address: &Address,
         path: &str,
@@ -56,19 +59,23 @@ impl BatchHttpHandler {
         })
     }
 
-    /// Waits until the handler accepts connections, at most `limit`.
+    /// Waits until the handler accepts connections, at most for `limit`.
+    ///
+    /// # Errors
+    /// Returns the last error after `limit`.
     pub async fn wait_until_up(&self, limit: Duration) -> Result<(), HandlerError> {
         self.client.wait_until_up(limit).await
     }
 
-    /// Whether the handler can be reached.
+    /// Returns the record of when the handler can be reached.
     pub(crate) fn availability(&self) -> &Arc<Availability> {
         self.client.availability()
     }
 }
 
 impl<T: Sync> BatchHandler<T> for BatchHttpHandler {
-    /// A batch that has to be isolated takes as many requests as it has messages.
+    /// Returns `true`: a batch whose messages are sent one by one takes as many requests as it has
+    /// messages.
     fn keeps_time(&self) -> bool {
         true
     }
@@ -85,7 +92,7 @@ impl<T: Sync> BatchHandler<T> for BatchHttpHandler {
         let together = {
             let _turn = self.turns.together(alive).await;
             if !messages.iter().all(|it| it.record.may_begin()) {
-                // One began to drain while this waited. The batch is made again without it.
+                // A partition began to drain during the wait. The batch is formed again without it.
                 let drains = HandlerError::not_attempted("a partition of its batch drains");
                 return vec![Err(drains); messages.len()];
             }
@@ -112,7 +119,7 @@ impl<T: Sync> BatchHandler<T> for BatchHttpHandler {
 }
 
 impl BatchHttpHandler {
-    /// Gives messages in one request. Returns the verdicts of its answer.
+    /// Sends messages in one request, and returns the verdicts of its answer.
     async fn request<T: Sync>(
         &self,
         messages: &[Message<'_, T>],
@@ -147,19 +154,19 @@ impl BatchHttpHandler {
         }
     }
 
-    /// Returns `true` if nothing counts behind these verdicts.
+    /// Returns `true` if no verdict counts after these.
     fn ends(&self, verdicts: &[Verdict]) -> bool {
         let stops = |verdict: &Verdict| matches!(verdict, Err(error) if error.stops_key());
         self.in_order && verdicts.iter().any(stops)
     }
 
-    /// Gives the messages of a batch from a place on, each alone, after an answer that does not
-    /// say which of them failed: one may be the cause, as when the handler's process died of it.
-    /// The one that is alone when that happens again is charged. In order, it ends at the first
-    /// failure, because later verdicts do not count.
+    /// Sends the messages of a batch from an index on, one by one, after an answer that does not
+    /// show which of them failed. One may be the cause: the handler's process may have died of it.
+    /// If a message causes the same failure alone, it is charged with the attempt. In InOrder mode
+    /// the first failure ends the requests, because later verdicts do not count.
     ///
-    /// It also ends when any partition of the batch drains: its verdicts must not wait for the
-    /// requests that are left.
+    /// A draining partition of the batch ends them too: its verdicts must not wait for the
+    /// remaining requests.
     async fn isolate<T: Sync>(
         &self,
         batch: &[Message<'_, T>],
@@ -185,7 +192,7 @@ impl BatchHttpHandler {
             let answered = loop {
                 self.client.forget_connections();
                 match self.request(std::slice::from_ref(message)).await {
-                    // The process is being started again.
+                    // The handler's process restarts.
                     Err(RequestError::Unreachable { .. }) if may_begin() => alive(),
                     answered => break answered,
                 }

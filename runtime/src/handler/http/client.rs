@@ -1,4 +1,4 @@
-//! Requests to a handler, over connections that are kept.
+//! Sends requests to a handler, over connections that are kept alive.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,54 +15,52 @@ use super::connection::{Connection, State};
 use super::deadline::Deadline;
 use crate::handler::{Availability, HandlerError, Lack};
 
-/// Share of an attempt's time for which a handler that does not accept
-/// connections is waited for, so that a restart of it costs no attempt, and
-/// the failure still says that there was no connection.
+/// The share of an attempt's time in which the client tries to connect. A restart of the handler
+/// then costs no attempt, and the error still names the missing connection.
 const CONNECT_SHARE: f64 = 0.9;
 
-/// A connection that was kept, and is closed within this time of a request, was closed between
-/// two requests.
+/// A kept connection that is closed within this time of a request was closed between two requests.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// The pause after a request that was late, as long as the default back-off begins.
+/// The pause after a request that exceeded its time: the first wait of the default back-off.
 const LATE_PAUSE: Duration = Duration::from_millis(100);
 
-/// The time after a connection that ended without an answer, in which no other is opened: a
-/// process that dies closes its connections before its listener, and would seem to die of the
-/// request that is accepted in between.
+/// The time without new connections after one ended without an answer. A process that dies closes
+/// its connections before its listener. Otherwise its death would be blamed on a request that is
+/// accepted in between.
 const DEATH: Duration = Duration::from_millis(100);
 
-/// Waits between tries to connect.
+/// The waits between attempts to connect.
 const FIRST_CONNECT_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_CONNECT_WAIT: Duration = Duration::from_millis(500);
 
-/// Why a request has no answer.
+/// The reason why a request has no verdict.
 #[derive(Debug, Error)]
 pub(super) enum RequestError {
-    /// Nothing was sent.
+    /// The request was not sent.
     #[error("no connection to the handler at {address} within {limit:?}: {error}")]
     Unreachable {
         address: Address,
         limit: Duration,
         error: String,
-        /// The request was sent before, over a connection that was kept and closed at once.
+        /// Is `true` if the request was sent over a kept connection, which closed immediately.
         was_closed: bool,
     },
     #[error("the handler took longer than {0:?}")]
     Late(Duration),
     #[error(transparent)]
     Unanswered(#[from] SendError),
-    /// There is one, and it gives no verdict.
+    /// The answer has no verdict.
     #[error("{0}")]
     NotUnderstood(HandlerError),
-    /// Its status is the verdict on all messages of the request.
+    /// The status of the answer is the verdict on all messages of the request.
     #[error("{0}")]
     Failed(HandlerError),
 }
 
 impl RequestError {
-    /// Returns `true` if the connection was closed before the whole answer came: the handler's
-    /// process may have died of another message.
+    /// Returns `true` if the connection closed before the whole answer: the handler's process may
+    /// have died of another message.
     pub(super) fn is_closed(&self) -> bool {
         match self {
             Self::Unanswered(error) => error.is_end(),
@@ -72,7 +70,8 @@ impl RequestError {
     }
 
     /// Returns `true` if one message of a batch may be the cause, and the others would be charged
-    /// for it: there is no verdict, or, in order, one for all that would only count for the first.
+    /// for it. The answer has no verdict, or, in InOrder mode, one verdict for all that would count
+    /// only for the first.
     pub(super) fn blurs(&self, in_order: bool) -> bool {
         match self {
             Self::Unanswered(_) | Self::NotUnderstood(_) => true,
@@ -81,8 +80,8 @@ impl RequestError {
         }
     }
 
-    /// Returns the pause before the messages are sent again: the one that the answer asks for, or
-    /// one in which a handler that stops at its deadline ends the request that was late.
+    /// Returns the pause before the messages are sent again: the pause that the answer asks for, or
+    /// a pause in which a handler that stops at its deadline ends the late request.
     pub(super) fn pause(&self) -> Duration {
         match self {
             Self::Failed(error) => error.retry_after().unwrap_or_default(),
@@ -100,8 +99,8 @@ impl RequestError {
         self
     }
 
-    /// Returns what a request without an answer means for its messages: nothing, if none was
-    /// sent.
+    /// Returns the verdict on the messages of a request without an answer. If none was sent, they
+    /// are not attempted.
     pub(super) fn charge(self) -> HandlerError {
         match self {
             Self::Unreachable { .. } => HandlerError::not_attempted(self),
@@ -111,28 +110,28 @@ impl RequestError {
     }
 }
 
-/// Sends requests to one handler, each over a connection that has no other.
+/// Sends requests to one handler, each over a connection without another request.
 ///
-/// An answer has to end where it says: bytes behind it would be read as the answer to the
-/// next request. A handler that has sent such bytes once gets a new connection for each
-/// request from then on, as bytes that are late can't be told from an answer in time.
+/// An answer must end where its head says: the client would read later bytes as the answer to the
+/// next request. A handler that has sent such bytes once gets a new connection for each request
+/// from then on, because late bytes can't be distinguished from the next answer.
 pub(super) struct Client {
     address: Address,
     timeout: Duration,
-    /// Longest body of an answer, in bytes.
+    /// The maximum length of an answer's body, in bytes.
     longest_answer: usize,
-    /// Connections without a request, the one used last on top.
+    /// Connections without a request; the last used is on top.
     idle: Mutex<Vec<Connection>>,
-    /// Whether the handler has sent bytes that belong to no answer. Never cleared.
+    /// Is `true` once the handler has sent bytes that belong to no answer. It is never cleared.
     distrusted: AtomicBool,
-    /// When a connection last ended without an answer.
+    /// The last time at which a connection ended without an answer.
     ended: Mutex<Option<Instant>>,
     availability: Arc<Availability>,
 }
 
 impl Client {
-    /// `timeout` is the longest time for an attempt. More than `longest_answer` bytes
-    /// of an answer's body are not read, which costs the connection.
+    /// Creates a client. `timeout` limits an attempt. The client reads at most `longest_answer`
+    /// bytes of an answer's body; a longer body costs the connection.
     pub(super) fn new(address: &Address, timeout: Duration, longest_answer: usize) -> Self {
         Self {
             address: address.clone(),
@@ -145,25 +144,25 @@ impl Client {
         }
     }
 
-    /// Whether the handler can be reached.
+    /// Returns the record of when the handler can be reached.
     pub(super) fn availability(&self) -> &Arc<Availability> {
         &self.availability
     }
 
-    /// When the time of an attempt that begins now is over.
+    /// Returns the deadline of an attempt that begins now.
     pub(super) fn deadline(&self) -> Deadline {
         Deadline::after(self.timeout)
     }
 
-    /// Waits until the handler accepts connections, at most `limit`.
+    /// Waits until the handler accepts connections, at most for `limit`.
     pub(super) async fn wait_until_up(&self, limit: Duration) -> Result<(), HandlerError> {
         let connection = self.connect(limit).await;
         self.keep(connection.map_err(HandlerError::retryable)?);
         Ok(())
     }
 
-    /// Sends a request, whose head `write_head` writes, and reads the answer, within the time
-    /// of an attempt. Notes whether the handler can be reached.
+    /// Sends a request with the head that `write_head` writes, and reads the answer, within the
+    /// time of an attempt. Notes whether the handler can be reached.
     pub(super) async fn send_in_time(
         &self,
         write_head: impl Fn(&mut Vec<u8>),
@@ -180,7 +179,7 @@ impl Client {
         answer
     }
 
-    /// Closes the connections that were kept: the next request has one of its own.
+    /// Closes the kept connections, so that the next request opens a new one.
     pub(super) fn forget_connections(&self) {
         self.idle.lock().clear();
     }
@@ -194,13 +193,13 @@ impl Client {
         if let Some(connection) = self.take_idle() {
             let began = Instant::now();
             match self.exchange(connection, &write_head, body).await {
-                // The server closed it between two requests, as it may: that is
-                // no verdict on the message. Its siblings are as old.
+                // The server closed the connection between two requests, as it may. That is no
+                // verdict on the message. The other kept connections are as old.
                 Err(SendError::Closed(_)) if began.elapsed() < AT_ONCE => {
                     was_closed = true;
                     self.idle.lock().clear();
                 }
-                // What came belongs to no answer, so this request has none yet.
+                // The received bytes belong to no answer, so this request has none yet.
                 Err(SendError::NotHttp(error)) => self.distrust(&error),
                 answer => return self.note_end(answer),
             }
@@ -218,7 +217,7 @@ impl Client {
         Ok(answer?)
     }
 
-    /// A connection that is open still.
+    /// Returns a kept connection that is still open.
     fn take_idle(&self) -> Option<Connection> {
         loop {
             let mut connection = self.idle.lock().pop()?;
@@ -237,7 +236,7 @@ impl Client {
         }
     }
 
-    /// Keeps no connections any more; says so once.
+    /// Keeps no connections from now on, and logs that once.
     fn distrust(&self, received: &str) {
         if !self.distrusted.swap(true, Ordering::Relaxed) {
             tracing::warn!(
@@ -251,7 +250,7 @@ impl Client {
         self.idle.lock().clear();
     }
 
-    /// A connection, tried again while the handler does not accept any.
+    /// Opens a connection, and retries while the handler accepts none.
     async fn connect(&self, limit: Duration) -> Result<Connection, RequestError> {
         let deadline = Instant::now() + limit;
         let ended = *self.ended.lock();
@@ -285,7 +284,7 @@ impl Client {
         }
     }
 
-    /// Sends the request, reads the answer, and keeps the connection if it can.
+    /// Sends the request, reads the answer, and keeps the connection if possible.
     async fn exchange(
         &self,
         mut connection: Connection,

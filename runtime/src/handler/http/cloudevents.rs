@@ -1,8 +1,8 @@
-//! A message as a CloudEvent, by the HTTP binding's binary mode.
+//! Writes a message as a CloudEvent, in the binary mode of the HTTP binding.
 //!
-//! A message that is a CloudEvent already (Kafka binding, binary mode: headers
-//! `ce_…`) keeps its attributes; any other is given some. Where it lies in
-//! Kafka is told by extension attributes.
+//! A message that is a CloudEvent already (Kafka binding, binary mode: headers `ce_…`) keeps its
+//! attributes. Penstock gives attributes to other messages. Extension attributes contain the
+//! message's place in Kafka.
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -15,28 +15,28 @@ use http::header::HeaderName;
 use super::deadline::Deadline;
 use crate::handler::record::{Message, Record};
 
-/// `type` of a message that is no CloudEvent of its own.
+/// The `type` of a message that is not a CloudEvent.
 pub(super) const TYPE: &str = "dev.penstock.kafka.message";
 
-/// Prefix of a Kafka header that carries an attribute of a CloudEvent.
+/// The prefix of a Kafka header with an attribute of a CloudEvent.
 pub(super) const KAFKA_ATTRIBUTE: &str = "ce_";
 
-/// Prefix under which the other Kafka headers are passed on.
+/// The prefix of the other Kafka headers in the request.
 const KAFKA_HEADER: &str = "kafka-header-";
 
-/// Makes requests of messages: the text ahead of the body, which is the message's
-/// value as it is.
+/// Writes the requests of messages: the text before the body. The body is the message's value,
+/// unchanged.
 ///
-/// It writes the text itself. Most values are short and made anew for each message,
-/// so that a map of headers would cost more than all else that is done here.
+/// The text is written directly. Most values are short, so a map of headers for each message would
+/// cost more than the rest of the work.
 pub(super) struct EventWriter {
-    /// The request's line and the headers that never change.
+    /// The request line, and the headers that never change.
     beginning: String,
     content_type: &'static str,
 }
 
 impl EventWriter {
-    /// Requests to a path. `json` says that the values are JSON.
+    /// Creates the writer of requests to a path. With `json` the values are JSON.
     pub(super) fn new(uri: &Uri, json: bool) -> Self {
         Self {
             beginning: format!("POST {uri} HTTP/1.1\r\nhost: localhost\r\n"),
@@ -47,8 +47,7 @@ impl EventWriter {
         }
     }
 
-    /// Writes what stands ahead of the body in the request for one attempt, whose time
-    /// is over at `deadline`.
+    /// Writes the text before the body, for an attempt that ends at `deadline`.
     pub(super) fn write<T>(&self, message: &Message<'_, T>, deadline: Deadline, out: &mut Vec<u8>) {
         out.extend_from_slice(self.beginning.as_bytes());
         let mut head = Head {
@@ -66,15 +65,15 @@ impl EventWriter {
     }
 }
 
-/// The head of a request as it is written.
+/// The head of a request while it is written.
 struct Head<'a> {
     out: &'a mut Vec<u8>,
-    /// What the message itself says: it stands in place of what we would.
+    /// The message's own headers, which replace Penstock's.
     given: Vec<(HeaderName, String)>,
 }
 
 impl Head<'_> {
-    /// A header, unless the message brings its own.
+    /// Writes a header, unless the message has its own.
     fn field(&mut self, name: &str, write_value: impl FnOnce(&mut Vec<u8>)) {
         if self.given.iter().any(|(given, _)| given.as_str() == name) {
             return;
@@ -109,7 +108,7 @@ fn push_number(out: &mut Vec<u8>, value: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-/// The attributes that every event has.
+/// The attributes of every event.
 fn write_event(head: &mut Head<'_>, record: &Record) {
     head.text("ce-specversion", "1.0");
     head.text("ce-type", TYPE);
@@ -145,8 +144,8 @@ fn write_position(head: &mut Head<'_>, record: &Record) {
     }
 }
 
-/// The headers that a message brings in place of ours: attributes of a CloudEvent,
-/// and the type of its content. The last of a name counts.
+/// The headers of a message that replace Penstock's: attributes of a CloudEvent, and the content
+/// type. The last header of a name counts.
 fn given(record: &Record) -> Vec<(HeaderName, String)> {
     let mut given: Vec<(HeaderName, String)> = Vec::new();
     for (name, value) in record.headers() {
@@ -155,7 +154,7 @@ fn given(record: &Record) -> Vec<(HeaderName, String)> {
             None if is_content_type(name) => name.to_owned(),
             None => continue,
         };
-        // A name that HTTP does not allow can't be passed on as it is.
+        // HTTP does not allow such a name unchanged.
         if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
             given.retain(|(earlier, _)| *earlier != name);
             given.push((name, header_value(value)));
@@ -182,7 +181,7 @@ fn write_kafka_headers(head: &mut Head<'_>, record: &Record) {
     }
 }
 
-/// A Kafka header's value, encoded; a null one is empty.
+/// Encodes the value of a Kafka header; a null value is empty.
 fn header_value(value: Option<&[u8]>) -> String {
     let value = String::from_utf8_lossy(value.unwrap_or_default());
     let mut encoded = Vec::with_capacity(value.len());
@@ -191,24 +190,24 @@ fn header_value(value: Option<&[u8]>) -> String {
     String::from_utf8(encoded).unwrap_or_default()
 }
 
-/// The HTTP binding's encoding of values (section 3.1.3.2): all but printable
-/// ASCII is percent-encoded, and so are space, `"` and `%`.
+/// Encodes a value as the HTTP binding does (section 3.1.3.2): percent-encodes everything but
+/// printable ASCII, and space, `"` and `%`.
 fn percent_encode(text: &str, out: &mut Vec<u8>) {
     encode(text.as_bytes(), out, |byte| {
         (0x21..=0x7e).contains(&byte) && byte != b'"' && byte != b'%'
     });
 }
 
-/// The encoding of a form's names and values: all but what RFC 3986 leaves unreserved is
-/// percent-encoded.
+/// Encodes a name or a value of a form: percent-encodes all characters but those that RFC 3986
+/// leaves unreserved.
 pub(super) fn percent_encode_form(bytes: &[u8], out: &mut Vec<u8>) {
     encode(bytes, out, |byte| {
         byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
     });
 }
 
-/// Characters that a header's name can't have (RFC 9110, section 5.6.2) are
-/// percent-encoded, and the others in lower case.
+/// Encodes a header's name: percent-encodes the characters that RFC 9110 (section 5.6.2) does not
+/// allow, and writes the others in lower case.
 fn name_encoded(name: &str) -> String {
     let mut encoded = Vec::with_capacity(name.len());
     encode(name.as_bytes(), &mut encoded, |byte| {

@@ -1,9 +1,9 @@
 //! A kept-alive HTTP/1.1 connection to a handler.
 //!
-//! It belongs to the task of the handler that uses it, and does one thing at a
-//! time: a request is written in one call and its answer read in another. A client
-//! for all of HTTP has a task of its own for each connection, and the two changes of
-//! tasks for a message cost more than reading the answer.
+//! The connection belongs to the task that calls the handler, and does one thing at a time: it
+//! writes a request in one call and reads the answer in another. A general HTTP client has a
+//! separate task for each connection. The two switches between tasks for each message cost more
+//! than reading the answer.
 
 use std::future::{Future as _, poll_fn};
 use std::io::{self, IoSlice};
@@ -17,22 +17,22 @@ use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
 use super::answer::{Answer, Reader, SendError};
 use crate::handler::stream::Stream;
 
-/// Room for an answer before it has come. A read that leaves some of it empty needs
-/// no second one to learn that there was no more.
+/// The capacity for an answer before it arrives. A read that does not fill the buffer shows that no
+/// more bytes are there.
 const ROOM: usize = 4 * 1024;
 
-/// Room that is kept for the next head; few are longer.
+/// The capacity that is kept for the next head; few heads are longer.
 const KEPT: usize = 16 * 1024;
 
-/// Bytes that are read of what no request asked for.
+/// The maximum number of bytes to read that no request asked for.
 const UNASKED: usize = 128;
 
-/// What can be done with a connection that has no request.
+/// The state of a connection without a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// The handler has neither closed it nor sent anything.
+    /// The handler has neither closed the connection nor sent anything.
     Ready,
-    /// The handler has closed it, or is about to.
+    /// The handler has closed the connection, or is about to.
     Closed,
     /// The handler has sent bytes that belong to no answer.
     Unasked,
@@ -46,12 +46,12 @@ fn is_farewell(bytes: &[u8]) -> bool {
     status == Some(b" 408")
 }
 
-/// One connection. Dropping it closes it, an unanswered request included.
+/// A connection. Dropping it closes it, with an unanswered request too.
 pub(super) struct Connection {
     stream: Stream,
-    /// The head of the request; kept for the next.
+    /// The buffer for heads of requests.
     head: Vec<u8>,
-    /// What has come and was not read yet.
+    /// Bytes that were received and are not read yet.
     input: BytesMut,
 }
 
@@ -64,7 +64,7 @@ impl Connection {
         })
     }
 
-    /// Returns what can be done with a connection that has no request.
+    /// Returns the state of a connection without a request.
     pub(super) fn state(&mut self) -> State {
         let mut more = [0; UNASKED];
         match self.stream.try_read(&mut more) {
@@ -81,13 +81,13 @@ impl Connection {
         }
     }
 
-    /// Returns what has come and belongs to no answer.
+    /// Returns the received bytes that belong to no answer.
     pub(super) fn unasked(&self) -> &[u8] {
         &self.input
     }
 
-    /// Sends a request, whose head `write_head` writes, and reads the answer, of its
-    /// body at most so many bytes.
+    /// Sends a request with the head that `write_head` writes, and reads the answer, with at most
+    /// this number of bytes of its body.
     pub(super) async fn send(
         &mut self,
         write_head: impl FnOnce(&mut Vec<u8>),
@@ -99,7 +99,7 @@ impl Connection {
         write_head(&mut self.head);
         let mut reader = Reader::new(longest_answer);
         let sent = self.write(body, &mut reader).await;
-        // Who refuses a request may answer and close before it has read it all.
+        // A handler that refuses a request may answer and close before it has read all of it.
         match (self.read(reader).await, sent) {
             (Ok(answer), Ok(Sent::Whole)) => Ok(Answer {
                 surplus: answer.surplus || (answer.reusable && !self.input.is_empty()),
@@ -114,7 +114,7 @@ impl Connection {
         }
     }
 
-    /// Writes head and body, or as much as is taken before an answer begins.
+    /// Writes head and body, or as much as the handler accepts before an answer begins.
     async fn write(&mut self, body: &[u8], reader: &mut Reader) -> io::Result<Sent> {
         let Self {
             stream,
@@ -134,7 +134,7 @@ impl Connection {
                         if read == 0 {
                             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
                         }
-                        // An error is met again by whoever reads on.
+                        // The next read meets the error again.
                         if reader.read_head(input).unwrap_or(true) {
                             return Poll::Ready(Ok(Sent::Part));
                         }
@@ -161,7 +161,7 @@ impl Connection {
     }
 }
 
-/// How much of a request was taken.
+/// The part of a request that the handler accepted.
 enum Sent {
     Whole,
     Part,

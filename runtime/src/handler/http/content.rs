@@ -1,8 +1,8 @@
-//! What an answer says: by its status alone, or by a list in its body.
+//! The meaning of an answer: by its status alone, or by a list in its body.
 //!
-//! A body that may be meant as a list is never taken for a success by default: it is read,
-//! or the answer is a failure. Its content type does not decide that, as the usual ways to
-//! write JSON in Go, Flask and Node send none.
+//! A body that may be meant as a list is never a success by default: it is read, or the answer is a
+//! failure. The content type does not decide that, because the usual ways to write JSON in Go,
+//! Flask and Node send none.
 
 use std::sync::Once;
 
@@ -14,7 +14,7 @@ use super::verdict;
 use crate::handler::HandlerError;
 use crate::handler::decode::json;
 
-/// A list that an answer may bring.
+/// A list that an answer may contain.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum List {
     /// `{"verdicts": […]}`, of BatchHttp.
@@ -23,18 +23,19 @@ pub(super) enum List {
     Records,
 }
 
-/// What the body of a success is.
+/// The content of a success.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Content<L> {
-    /// Nothing, or nothing that may be meant as a list: the status is the verdict.
+    /// The body is empty or can't be meant as a list, so the status is the verdict.
     Status,
     List(L),
 }
 
-/// Reads an answer that may bring a list, which `read` takes from valid JSON.
+/// Reads an answer that may contain a list. `read` takes the list from valid JSON.
 ///
 /// # Errors
-/// When the status is no success, or the body may be meant as a list and is none.
+/// Returns an error if the status is not a success, or if the body may be meant as a list and is
+/// none.
 pub(super) fn read_answer<'a, L>(
     answer: &'a Answer,
     list: List,
@@ -62,7 +63,7 @@ pub(super) fn read_answer<'a, L>(
         .map_err(|error| list.not_understood(&error, body))
 }
 
-/// Reads JSON that must be an object. (serde also takes an array for a struct, with the fields
+/// Reads JSON that must be an object. (serde would also accept an array with the fields of a struct
 /// in their order.)
 pub(super) fn from_object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> serde_json::Result<T> {
     match text.trim_ascii_start().first() {
@@ -89,7 +90,7 @@ impl List {
         ))
     }
 
-    /// What its text contains, in whichever encoding it is written.
+    /// Returns the characters that such a list contains in any encoding.
     fn mark(self) -> &'static [u8] {
         match self {
             Self::Verdicts => b"verdict",
@@ -98,14 +99,14 @@ impl List {
     }
 }
 
-/// Returns `body` without the white space around it and a byte order mark.
+/// Returns `body` without white space around it and without a byte order mark.
 fn trimmed(body: &[u8]) -> &[u8] {
     body.strip_prefix(b"\xef\xbb\xbf")
         .unwrap_or(body)
         .trim_ascii()
 }
 
-/// Returns `true` unless `body` is surely nothing but text for people.
+/// Returns `true` unless `body` is certainly text for people.
 fn may_be_meant_as(list: List, answer: &Answer, body: &[u8]) -> bool {
     let said_json = || answer.is_json && (!answer.whole || json::check(body).is_err());
     answer.is_encoded
@@ -115,8 +116,8 @@ fn may_be_meant_as(list: List, answer: &Answer, body: &[u8]) -> bool {
         || said_json()
 }
 
-/// Returns `true` if `body` begins as an array or an object does, also where that is within
-/// a string (encoded twice) or written in UTF-16.
+/// Returns `true` if `body` begins like an array or an object, also within a string (encoded twice)
+/// or in UTF-16.
 fn begins_json(body: &[u8]) -> bool {
     let first = body
         .iter()
@@ -124,7 +125,7 @@ fn begins_json(body: &[u8]) -> bool {
     matches!(first, Some(b'{' | b'['))
 }
 
-/// Returns `true` for a single word that means a failure, or that a result is missing.
+/// Returns `true` for a single word that means a failure, or a missing result.
 fn is_word(body: &[u8]) -> bool {
     const WORDS: [&[u8]; 10] = [
         b"null",
@@ -158,7 +159,7 @@ fn contains_ignoring_case(body: &[u8], text: &[u8]) -> bool {
     })
 }
 
-/// Logs, once in a process, that a body counts for nothing.
+/// Logs, once in a process, that a body is ignored.
 fn warn_of_text(body: &[u8]) {
     static WARNED: Once = Once::new();
     WARNED.call_once(|| {

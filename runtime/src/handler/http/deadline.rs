@@ -1,17 +1,18 @@
-//! When the time for an attempt is over, told with each message.
+//! The deadline of an attempt, as each message carries it.
 
 use std::fmt;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-/// A moment of the wall clock. Written as RFC 3339 in UTC, to the millisecond, as a
-/// CloudEvent's times are.
+/// A time of the wall clock. It is written as CloudEvents write times: RFC 3339 in UTC, to the
+/// millisecond.
 #[derive(Clone, Copy)]
 pub(super) struct Deadline(Timestamp);
 
 impl Deadline {
-    /// That of an attempt that begins now. One beyond all dates is the last there is.
+    /// Returns the deadline of an attempt that begins now. A deadline beyond all dates becomes the
+    /// last date.
     pub(super) fn after(timeout: Duration) -> Self {
         Self::of(Timestamp::now(), timeout)
     }

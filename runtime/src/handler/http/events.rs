@@ -1,9 +1,9 @@
-//! Messages as CloudEvents in JSON format, several in one array.
+//! Writes messages as CloudEvents in JSON format, several in one array.
 //!
-//! The attributes are those of the binary mode (see `cloudevents`). Offset and epoch
-//! are text, because a CloudEvent's integers have 32 bits. Kafka's headers, whose names
-//! no attribute may have, are one attribute, `kafkaheaders`, as a form is encoded:
-//! `name=value&name=value`, in their order.
+//! The attributes are those of the binary mode (see `cloudevents`). Offset and epoch are text,
+//! because a CloudEvent's integers have 32 bits. The names of Kafka's headers are not allowed as
+//! names of attributes. So the attribute `kafkaheaders` contains all headers in their order,
+//! encoded like a form: `name=value&name=value`.
 
 use std::io::Write as _;
 
@@ -14,8 +14,7 @@ use super::cloudevents::{KAFKA_ATTRIBUTE, TYPE, is_content_type, percent_encode_
 use super::deadline::Deadline;
 use crate::handler::record::{Message, Record};
 
-/// Writes the array. The time of the attempt at all of them is over at `deadline`; `json`
-/// says that the values are JSON.
+/// Writes the array, for an attempt that ends at `deadline`. With `json` the values are JSON.
 pub(super) fn write_events<T>(
     messages: &[Message<'_, T>],
     deadline: Deadline,
@@ -70,7 +69,7 @@ fn write_event<T>(message: &Message<'_, T>, deadline: &str, json: bool, out: &mu
     }
     event.text("kafkaheaders", &form(record));
     match record.payload() {
-        // It was decoded, so it is JSON, and needs no other writing.
+        // The value was decoded, so it is JSON and can be copied.
         Some(value) if json => event.raw("data", value),
         Some(value) => event.text("data_base64", &STANDARD.encode(value)),
         None => event.raw("kafkatombstone", b"true"),
@@ -78,10 +77,10 @@ fn write_event<T>(message: &Message<'_, T>, deadline: &str, json: bool, out: &mu
     event.end();
 }
 
-/// A JSON object as it is written.
+/// A JSON object while it is written.
 struct Object<'a> {
     out: &'a mut Vec<u8>,
-    /// What the message itself says: it stands in place of what we would.
+    /// The message's own attributes, which replace Penstock's.
     given: Vec<(String, String)>,
     empty: bool,
 }
@@ -96,7 +95,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// A member, unless the message brings its own or it is empty text.
+    /// Writes a member, unless the message has its own or the text is empty.
     fn text(&mut self, name: &str, value: &str) {
         if !value.is_empty() && !self.is_given(name) {
             self.quoted(name, value);
@@ -114,7 +113,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// Writes what the message brings, and the end.
+    /// Writes the message's own attributes, and the end.
     fn end(mut self) {
         for (name, value) in std::mem::take(&mut self.given) {
             self.quoted(&name, &value);
@@ -141,8 +140,8 @@ impl<'a> Object<'a> {
     }
 }
 
-/// The attributes that a message brings: those of a CloudEvent by Kafka's binding, and
-/// the type of its content. The last of a name counts.
+/// The attributes of a message: those of a CloudEvent by Kafka's binding, and the content type. The
+/// last header of a name counts.
 fn given(record: &Record) -> Vec<(String, String)> {
     let mut given: Vec<(String, String)> = Vec::new();
     for (name, value) in record.headers() {
@@ -151,8 +150,8 @@ fn given(record: &Record) -> Vec<(String, String)> {
             None if is_content_type(name) => "datacontenttype".to_owned(),
             None => continue,
         };
-        // The value is ours to write, and no attribute has another name (CloudEvents,
-        // "Attribute Naming Convention").
+        // Penstock writes the value, and the name of an attribute has only these characters
+        // (CloudEvents, "Attribute Naming Convention").
         let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
         if is_name && name != "data" {
             given.retain(|(earlier, _)| *earlier != name);
@@ -165,7 +164,7 @@ fn given(record: &Record) -> Vec<(String, String)> {
     given
 }
 
-/// The other headers, as a form is encoded.
+/// Returns the other headers, encoded like a form.
 fn form(record: &Record) -> String {
     let mut form = Vec::new();
     for (name, value) in record.headers() {

@@ -1,4 +1,4 @@
-//! The head of a handler's answer (RFC 9112, sections 2 to 6).
+//! Reads the head of a handler's answer (RFC 9112, sections 2 to 6).
 
 use bytes::{Buf as _, BytesMut};
 use http::StatusCode;
@@ -11,13 +11,13 @@ use super::answer::SendError;
 pub(super) const MAX_HEAD: usize = 64 * 1024;
 pub(super) const MAX_HEADERS: usize = 100;
 
-/// What comes next.
+/// The part of an answer that comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// So many bytes of the body, and then nothing.
+    /// This number of bytes of the body, and then the end.
     Bytes(u64),
     ChunkSize,
-    /// So many bytes of a chunk, and then its end.
+    /// This number of bytes of a chunk, and then its end.
     Chunk(u64),
     Trailers,
     /// The body, up to the end of the connection.
@@ -30,7 +30,7 @@ impl Default for Next {
     }
 }
 
-/// What the head of an answer says.
+/// The head of an answer.
 pub(super) struct Head {
     pub(super) status: StatusCode,
     pub(super) retry_after: Option<HeaderValue>,
@@ -41,7 +41,7 @@ pub(super) struct Head {
     pub(super) body: Next,
 }
 
-/// Takes a head, once it has come whole.
+/// Takes a head once it is complete.
 pub(super) fn take_head(input: &mut BytesMut) -> Result<Option<Head>, SendError> {
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     let mut response = Response::new(&mut headers);
@@ -62,7 +62,7 @@ pub(super) fn take_head(input: &mut BytesMut) -> Result<Option<Head>, SendError>
     Ok(Some(head))
 }
 
-/// What a head says of the body and the connection (RFC 9112, sections 6.3 and 9.3).
+/// Interprets a head: the body and the connection (RFC 9112, sections 6.3 and 9.3).
 fn interpret(status: StatusCode, version: u8, headers: &[Header<'_>]) -> Result<Head, SendError> {
     let (mut length, mut encoding, mut retry_after) = (None, None, None);
     let (mut close, mut stay) = (false, false);
@@ -96,7 +96,7 @@ fn interpret(status: StatusCode, version: u8, headers: &[Header<'_>]) -> Result<
         (_, Some(_), _) | (_, None, None) => Next::Rest,
         (_, None, Some(length)) => Next::Bytes(length),
     };
-    // A body with two ends may have either; chunks are not of HTTP/1.0.
+    // The end of such a body is ambiguous; HTTP/1.0 has no chunks.
     let ambiguous = encoding.is_some() && (length.is_some() || version == 0);
     let has_length = length.is_some_and(|length| length > 0);
     let stays = !close && (version == 1 || stay);
@@ -111,7 +111,7 @@ fn interpret(status: StatusCode, version: u8, headers: &[Header<'_>]) -> Result<
     })
 }
 
-/// Whether a media type is JSON's, or one with its suffix (RFC 6839).
+/// Returns `true` if a media type is JSON's, or has its suffix (RFC 6839).
 fn says_json(value: &[u8]) -> bool {
     let kind = value.split(|byte| *byte == b';').next().unwrap_or_default();
     let kind = kind.trim_ascii().to_ascii_lowercase();
@@ -119,7 +119,7 @@ fn says_json(value: &[u8]) -> bool {
 }
 
 fn parse_length(value: &[u8]) -> Result<u64, SendError> {
-    // Digits and nothing else: a number may have a sign elsewhere.
+    // Only digits: Rust's numbers may have a sign.
     let digits = value.trim_ascii();
     let digits = digits.iter().all(u8::is_ascii_digit).then_some(digits);
     digits

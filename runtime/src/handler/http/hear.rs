@@ -1,4 +1,4 @@
-//! What a BatchHttp handler answers, without a connection: for fuzzing.
+//! Reads an answer of a BatchHttp handler without a connection, for fuzzing.
 
 use bytes::BytesMut;
 
@@ -8,9 +8,8 @@ use super::verdicts;
 use crate::handler::HandlerError;
 use crate::handler::produce::Done;
 
-/// Takes the bytes of an answer to a batch of `count` messages, in the pieces in which
-/// they come, and then the end of the connection. The verdicts on the messages, fewer
-/// where the handler gave fewer.
+/// Takes the bytes of an answer to a batch of `count` messages, in pieces, and then the end of the
+/// connection. Returns the verdicts on the messages, fewer if the handler returned fewer.
 pub fn hear(
     pieces: impl IntoIterator<Item = impl AsRef<[u8]>>,
     count: usize,

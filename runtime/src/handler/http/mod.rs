@@ -1,9 +1,10 @@
 //! Handlers outside the process, over HTTP/1.1.
 //!
-//! [`HttpHandler`]: one message, one POST, as a CloudEvent 1.0 in binary mode.
-//! [`BatchHttpHandler`]: several messages a POST, as CloudEvents in batched mode.
-//! Connections are kept alive, over TCP on the loopback address or a Unix socket.
-//! There are at most as many as calls at a time, so as many as handlers.
+//! - [`HttpHandler`] sends one message in each POST, as a CloudEvent 1.0 in binary mode.
+//! - [`BatchHttpHandler`] sends several messages in each POST, as CloudEvents in batched mode.
+//!
+//! Connections are kept alive, over TCP on the loopback address or over a Unix socket. Each call
+//! uses one connection, so there are at most as many as concurrent handlers.
 
 mod answer;
 mod batch;
@@ -37,21 +38,21 @@ use super::{Availability, Handler, HandlerError};
 use crate::handler::produce::Done;
 use crate::handler::record::Message;
 
-/// Most bytes of an answer's body that are read where only its beginning is ever shown.
+/// The maximum number of bytes of an answer's body to read if only its beginning is shown.
 const LONGEST_ANSWER: usize = 64 * 1024;
 
-/// The same where it brings records to produce.
+/// The maximum number of bytes of an answer's body with records to produce.
 const LONGEST_RECORDS: usize = 16 * 1024 * 1024;
 
-/// What is wrong with the settings of an HTTP handler.
+/// An error in the settings of an HTTP handler.
 #[derive(Debug, Error)]
 pub enum HttpHandlerError {
     /// The path can't be part of a URL.
     #[error("spec.handler.path: '{path}' is not a URL path ({reason}); write it as '/orders'")]
     Path {
-        /// The path as given.
+        /// The path of the manifest.
         path: String,
-        /// What is wrong with it.
+        /// The reason why it is not valid.
         reason: String,
     },
 }
@@ -64,20 +65,23 @@ fn parse_path(path: &str) -> Result<Uri, HttpHandlerError> {
         })
 }
 
-/// Gives each message to an HTTP server.
+/// A client of an Http handler: it sends each message in a separate request.
 pub struct HttpHandler {
     client: Client,
     events: EventWriter,
-    /// Whether answers bring records to produce.
+    /// Is `true` if answers may contain records to produce.
     produces: bool,
-    /// `None` where there is one request at a time.
+    /// `None` if requests never run at the same time.
     turns: Option<Turns>,
 }
 
 impl HttpHandler {
-    /// A handler that listens at an address. `timeout` is the longest time for an
-    /// attempt. With `produces` an answer may bring records to produce. `is_shared` says that
-    /// several requests run at the same time.
+    /// Creates the client of a handler that listens at an address. `timeout` limits an attempt.
+    /// With `produces`, an answer may contain records to produce. With `is_shared`, several
+    /// requests run at the same time.
+    ///
+    /// # Errors
+    /// Returns an error if the path is not the path of a URL.
     pub fn new(
         address: &Address,
         path: &str,
@@ -98,19 +102,22 @@ impl HttpHandler {
         })
     }
 
-    /// Waits until the handler accepts connections, at most `limit`.
+    /// Waits until the handler accepts connections, at most for `limit`.
+    ///
+    /// # Errors
+    /// Returns the last error after `limit`.
     pub async fn wait_until_up(&self, limit: Duration) -> Result<(), HandlerError> {
         self.client.wait_until_up(limit).await
     }
 
-    /// Whether the handler can be reached.
+    /// Returns the record of when the handler can be reached.
     pub(crate) fn availability(&self) -> &Arc<Availability> {
         self.client.availability()
     }
 
-    /// Sends a message. If its connection is closed before the whole answer has come, the
-    /// handler's process may have died of another message: it is sent again alone then, and
-    /// charged only if that happens again.
+    /// Sends a message. If its connection closes before the whole answer, the handler's process may
+    /// have died of another message. Then the message is sent again alone, and charged only if that
+    /// happens again.
     async fn send<T>(
         &self,
         message: &Message<'_, T>,
@@ -132,7 +139,7 @@ impl HttpHandler {
                 loop {
                     self.client.forget_connections();
                     match self.request(message).await {
-                        // The process is being started again.
+                        // The handler's process restarts.
                         Err(RequestError::Unreachable { .. }) => {
                             alive();
                             may_begin(message)?;
@@ -153,7 +160,7 @@ impl HttpHandler {
     }
 }
 
-/// Refuses a message whose partition began to drain while it waited for a turn.
+/// Refuses a message whose partition began to drain during the wait for a turn.
 fn may_begin<T>(message: &Message<'_, T>) -> Result<(), HandlerError> {
     match message.may_begin() {
         true => Ok(()),
@@ -166,7 +173,7 @@ impl<T: Sync> Handler<T> for HttpHandler {
         self.handle_alive(message, &|| {}).await
     }
 
-    /// A message may wait for its turn, and be sent twice.
+    /// Returns `true`: a message may wait for its turn, and be sent twice.
     fn keeps_time(&self) -> bool {
         true
     }

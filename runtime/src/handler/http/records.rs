@@ -1,4 +1,4 @@
-//! Records to produce, as an HTTP handler writes them: as CloudEvents write their data.
+//! Records to produce, as an HTTP handler writes them: like the data of CloudEvents.
 
 use std::fmt::Display;
 
@@ -14,7 +14,7 @@ use super::verdict;
 use crate::handler::HandlerError;
 use crate::handler::produce::{Done, ProducerRecord};
 
-/// One record. Without key or data it has none; that is a tombstone.
+/// A record. The key and the data may be absent; a record without data is a tombstone.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct JsonRecord<'a> {
@@ -25,7 +25,7 @@ struct JsonRecord<'a> {
     key: Option<String>,
     #[serde(default)]
     key_base64: Option<String>,
-    /// Written as it stands here.
+    /// JSON, produced as it is written here.
     #[serde(default, borrow)]
     data: Option<&'a RawValue>,
     #[serde(default)]
@@ -74,7 +74,7 @@ fn bytes(
     }
 }
 
-/// What a list of records says.
+/// Returns the records of a list.
 pub(super) fn parse(records: &[&RawValue]) -> Result<Done, HandlerError> {
     let record = |text: &&RawValue| {
         let record: JsonRecord<'_> = from_object(text.get().as_bytes()).map_err(unreadable)?;
@@ -84,27 +84,28 @@ pub(super) fn parse(records: &[&RawValue]) -> Result<Done, HandlerError> {
     Ok(records?.into())
 }
 
-/// What may have been meant as records is an error that stays: to go on could lose them.
+/// Returns the error of an answer that may be meant as records. The error is permanent: to continue
+/// could lose the records.
 fn unreadable(error: impl Display) -> HandlerError {
     HandlerError::permanent(format_args!(
         "the handler's records to produce can't be read: {error}"
     ))
 }
 
-/// The body of an answer on one message, as far as it matters.
+/// The parts that count in the body of an answer on one message.
 #[derive(Deserialize)]
 struct Body<'a> {
     #[serde(borrow)]
     produce: Vec<&'a RawValue>,
 }
 
-/// Reads the list of records, each as it is written.
+/// Reads the list of records, each as its text.
 pub(super) fn read(body: &[u8]) -> Result<Vec<&RawValue>, String> {
     let body: Body<'_> = from_object(body).map_err(|error| error.to_string())?;
     Ok(body.produce)
 }
 
-/// What the answer on one message gives to produce.
+/// Returns the records to produce from the answer on one message.
 pub(super) fn of(answer: &Answer) -> Result<Done, HandlerError> {
     match read_answer(answer, List::Records, read)? {
         Content::List(records) => parse(&records),
@@ -112,8 +113,9 @@ pub(super) fn of(answer: &Answer) -> Result<Done, HandlerError> {
     }
 }
 
-/// What the answer on one message says where nothing is to be produced. Its body means
-/// nothing, unless it is a list of records all the same: they are given on, and refused.
+/// Returns the verdict of an answer on one message if no records are expected. The body is ignored,
+/// unless it is a list of records all the same. Then the records are returned, and the caller
+/// refuses them.
 pub(super) fn unexpected(answer: &Answer) -> Result<Done, HandlerError> {
     verdict::of(answer)?;
     let body = answer.body.trim_ascii();

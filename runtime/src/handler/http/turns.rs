@@ -1,25 +1,25 @@
-//! Whose requests run at the same time.
+//! The requests that run at the same time as others, and those that run alone.
 
 use std::future::Future;
 use std::time::Duration;
 
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// The time between two signs of life in a wait.
+/// The time between two calls of `alive` during a wait.
 const TICK: Duration = Duration::from_secs(5);
 
-/// Turns of requests: most run side by side. After the handler's process has died, one that it
-/// may have died of runs alone, so that nothing else is charged for it.
+/// Turns of requests. Most requests run at the same time. After the handler's process has died, a
+/// request that may be the cause runs alone, so that no other message is charged for it.
 #[derive(Default)]
 pub(super) struct Turns(RwLock<()>);
 
 impl Turns {
-    /// Waits for a turn beside others. Calls `alive` while that takes long.
+    /// Waits for a turn at the same time as others. Calls `alive` during a long wait.
     pub(super) async fn together(&self, alive: &(dyn Fn() + Sync)) -> RwLockReadGuard<'_, ()> {
         patiently(self.0.read(), alive).await
     }
 
-    /// Waits for a turn alone. Calls `alive` while that takes long.
+    /// Waits for a turn alone. Calls `alive` during a long wait.
     pub(super) async fn alone(&self, alive: &(dyn Fn() + Sync)) -> RwLockWriteGuard<'_, ()> {
         patiently(self.0.write(), alive).await
     }

@@ -1,4 +1,4 @@
-//! From an HTTP status to a verdict.
+//! Converts an HTTP status to a verdict.
 
 use std::time::Duration;
 
@@ -7,10 +7,11 @@ use http::StatusCode;
 use super::answer::Answer;
 use crate::handler::HandlerError;
 
-/// Characters of an answer that are shown.
+/// The maximum number of an answer's characters in an error.
 const SHOWN: usize = 200;
 
-/// 2xx: handled. 408, 425, 429 and 5xx: may pass. Anything else: will not.
+/// Returns the verdict of a status. With 2xx the message is handled. The failures 408, 425, 429 and
+/// 5xx may pass; all others are permanent.
 pub(super) fn of(answer: &Answer) -> Result<(), HandlerError> {
     let status = answer.status;
     if status.is_success() {
@@ -32,7 +33,8 @@ pub(super) fn of(answer: &Answer) -> Result<(), HandlerError> {
     })
 }
 
-/// Returns why the handler takes nothing for some time; `None` if it does not say so.
+/// Returns the reason why the handler takes no messages for some time, or `None` if it takes
+/// messages.
 pub(super) fn unavailable(answer: &Answer) -> Option<HandlerError> {
     let wait = wait(answer).filter(|_| answer.status == StatusCode::SERVICE_UNAVAILABLE)?;
     let away = "the handler answered 503 with Retry-After";
@@ -47,7 +49,7 @@ fn passes(status: StatusCode) -> bool {
         )
 }
 
-/// The wait that `Retry-After` asks for, where it is given in seconds.
+/// Returns the wait that `Retry-After` asks for, if it is a number of seconds.
 fn wait(answer: &Answer) -> Option<Duration> {
     let seconds = answer.retry_after.as_ref()?.to_str().ok()?;
     seconds.trim().parse().ok().map(Duration::from_secs)

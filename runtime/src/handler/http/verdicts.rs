@@ -1,4 +1,4 @@
-//! What an answer says of each message of a batch.
+//! Reads the verdict on each message of a batch from an answer.
 
 use std::time::Duration;
 
@@ -14,24 +14,24 @@ use crate::handler::produce::Done;
 /// The verdict on one message.
 pub(super) type Verdict = Result<Done, HandlerError>;
 
-/// An answer's body, where it gives verdicts.
+/// The body of an answer with verdicts.
 #[derive(Deserialize)]
 struct Verdicts<'a> {
     #[serde(borrow)]
     verdicts: Vec<&'a RawValue>,
 }
 
-/// One message's verdict, with what belongs to it. It may be its name alone.
+/// The verdict on one message, with its details. The name of the verdict alone is valid too.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Entry<'a> {
     verdict: Name,
     #[serde(default)]
     reason: String,
-    /// Seconds.
+    /// The wait in seconds.
     #[serde(default)]
     retry_after: Option<f64>,
-    /// With `done`.
+    /// The records to produce, with `done`.
     #[serde(default, borrow)]
     produce: Vec<&'a RawValue>,
 }
@@ -46,13 +46,14 @@ enum Name {
     DeadLetter,
 }
 
-/// The verdict on each of `count` messages, in their order; fewer where the handler gave
+/// Returns the verdict on each of `count` messages, in their order; fewer if the handler returned
 /// fewer.
 ///
-/// A success whose body is no list is the verdict on all of them.
+/// A success whose body is not a list is the verdict on all messages.
 ///
 /// # Errors
-/// When the status is no success, or the body is meant as a list and can't be read as one.
+/// Returns an error if the status is not a success, or if the body is meant as a list and can't be
+/// read as one.
 pub(super) fn each(answer: &Answer, count: usize) -> Result<Vec<Verdict>, HandlerError> {
     let content = read_answer(answer, List::Verdicts, |body| read(body, count))?;
     Ok(match content {
@@ -61,7 +62,7 @@ pub(super) fn each(answer: &Answer, count: usize) -> Result<Vec<Verdict>, Handle
     })
 }
 
-/// The same, with an error as the verdict on all.
+/// Returns the verdicts as [`each`] does, with its error as the verdict on all messages.
 pub(super) fn of(answer: &Answer, count: usize) -> Vec<Verdict> {
     each(answer, count).unwrap_or_else(|error| vec![Err(error); count])
 }
