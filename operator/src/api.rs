@@ -1,4 +1,4 @@
-//! Where the operator looks: the whole cluster, or one namespace.
+//! The objects that the operator watches: in the whole cluster, or in one namespace.
 
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::{Api, ApiResource};
@@ -6,17 +6,17 @@ use kube::{Client, Resource};
 
 use crate::existing::Shown;
 
-/// The client, and the namespaces that the operator looks after.
+/// The client of the API server, and the namespaces that the operator watches.
 #[derive(Clone)]
 pub struct Scope {
     /// The client.
     pub client: Client,
-    /// The only namespace; absent: all.
+    /// The only namespace; `None` for all namespaces.
     pub namespace: Option<String>,
 }
 
 impl Scope {
-    /// Objects of a kind in all namespaces that are looked after.
+    /// Returns the API of a kind in all watched namespaces.
     pub fn all<K>(&self) -> Api<K>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
@@ -27,8 +27,8 @@ impl Scope {
         }
     }
 
-    /// As [`all`](Self::all), for objects of ours, whose kind is known by its
-    /// description.
+    /// Returns the API of a kind of Penstock's objects in all watched namespaces, as
+    /// [`all`](Self::all) does.
     pub fn all_shown(&self, resource: &ApiResource) -> Api<Shown> {
         match &self.namespace {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, resource),
@@ -36,7 +36,7 @@ impl Scope {
         }
     }
 
-    /// Objects of a kind in one namespace.
+    /// Returns the API of a kind in one namespace.
     pub fn within<K>(&self, namespace: &str) -> Api<K>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,

@@ -1,4 +1,4 @@
-//! Applying and pruning: the objects that exist become those that ought to.
+//! Applies the desired objects and prunes the others.
 
 use std::collections::HashSet;
 
@@ -20,52 +20,52 @@ use crate::replica_sets::{ReplicaSets, own_config_maps};
 /// The maximum number of objects that one pass deletes.
 const MAX_PRUNED: usize = 10;
 
-/// ReplicaSets in one answer of the API server.
+/// The number of ReplicaSets in one answer of the API server.
 const PAGE: u32 = 20;
 
-/// Why the objects are not as they ought to be.
+/// The error of objects that do not have the desired state.
 #[derive(Debug, Error)]
 pub enum ApplyError {
-    /// An object of this name is somebody else's.
+    /// Another owner has an object with this name.
     #[error(
         "a {kind} named '{name}' exists and does not belong to this KafkaConsumer; delete or rename it, or rename the KafkaConsumer"
     )]
     Foreign {
-        /// Its kind.
+        /// The kind of the object.
         kind: &'static str,
-        /// Its name.
+        /// The name of the object.
         name: String,
     },
-    /// An object of an earlier consumer of this name is about to go.
+    /// An object of an earlier consumer with this name is being deleted.
     #[error("the {kind} '{name}' of an earlier KafkaConsumer of this name is not gone yet")]
     Leaving {
-        /// Its kind.
+        /// The kind of the object.
         kind: &'static str,
-        /// Its name.
+        /// The name of the object.
         name: String,
     },
-    /// The API server refuses the object, and will go on to.
+    /// The API server refuses the object, and will refuse it again.
     #[error("the API server refuses {kind} '{name}': {message}{remedy}")]
     Refused {
-        /// Its kind.
+        /// The kind of the object.
         kind: &'static str,
-        /// Its name.
+        /// The name of the object.
         name: String,
-        /// What it says.
+        /// The API server's message.
         message: String,
-        /// What to do, from `; ` on, where that is known.
+        /// The remedy, beginning with `; `, if it is known.
         remedy: &'static str,
     },
     /// A request failed, and may succeed later.
     #[error("{action} {kind} '{name}' failed: {source}")]
     Request {
-        /// What was attempted.
+        /// The attempted action.
         action: &'static str,
-        /// Kind of the object.
+        /// The kind of the object.
         kind: &'static str,
-        /// Its name.
+        /// The name of the object.
         name: String,
-        /// Why.
+        /// The error.
         source: Box<kube::Error>,
     },
 }
@@ -92,7 +92,7 @@ impl ApplyError {
     }
 }
 
-/// Returns `true` if the object was replaced by another of its name: the API server says that
+/// Returns `true` if the object was replaced by another with its name: the API server reports that
 /// its uid can't change.
 fn is_another_object(status: &kube::core::Status) -> bool {
     let causes = status.details.iter().flat_map(|details| &details.causes);
@@ -110,32 +110,32 @@ fn remedy(status: &kube::core::Status) -> &'static str {
             "; raise the namespace's ResourceQuota or free some of it"
         }
         status if status.code == 403 => {
-            "; grant the operator what its chart's roles list, or see which admission policy objects"
+            "; grant the operator the rights of its chart's roles, or correct the admission policy that refuses the object"
         }
         _ => "",
     }
 }
 
-/// Makes a consumer's objects what they ought to be.
+/// Brings a consumer's objects to the desired state.
 pub struct Applier<'a> {
     /// The client.
     pub client: &'a Client,
-    /// What exists.
+    /// The existing objects.
     pub existing: &'a Existing,
-    /// The ConfigMaps that pods read.
+    /// The ConfigMaps that the pods of each ReplicaSet read.
     pub replica_sets: &'a ReplicaSets,
     /// The consumer.
     pub consumer: &'a Key,
-    /// Its unique id.
+    /// The consumer's unique id.
     pub uid: &'a str,
 }
 
 impl Applier<'_> {
-    /// Applies those objects that are not as they ought to be, in order. Returns the first
-    /// error about an object that pods can run without: such an object holds up no other.
+    /// Applies the objects that differ from the desired state, in their order. Returns the first
+    /// error of an object that pods can run without: such an object delays no other.
     ///
     /// # Errors
-    /// The first about an object that pods need; those after it are not attempted.
+    /// Returns the first error of an object that pods need. Objects after it are not attempted.
     pub async fn apply(&self, objects: &[Object]) -> Result<Option<ApplyError>, ApplyError> {
         let mut first = None;
         for object in objects {
@@ -163,14 +163,14 @@ impl Applier<'_> {
         self.apply_one(object, uid).await
     }
 
-    /// Deletes those of the consumer's objects that it no longer needs.
+    /// Deletes the consumer's objects that it no longer needs.
     ///
     /// # Errors
-    /// When a deletion fails other than because the object is gone or another.
+    /// Returns an error if a deletion fails, unless the object is gone or another has its name.
     pub async fn prune(&self, objects: &[Object]) -> Result<(), ApplyError> {
         let mut unused = self.unneeded(objects);
         unused.retain(|(kind, key, _)| *kind != Kind::ConfigMap || !self.may_be_read(&key.name));
-        // The next pass, which the watch brings on, deletes more.
+        // The watch causes the next pass, which deletes more.
         unused.truncate(MAX_PRUNED);
         let is_config_map = |kind: Kind| kind == Kind::ConfigMap;
         if unused.iter().any(|(kind, ..)| is_config_map(*kind)) {
@@ -199,9 +199,9 @@ impl Applier<'_> {
         own
     }
 
-    /// Returns `true` if pods may read this ConfigMap, now or after a rollback: a ReplicaSet
-    /// names it, or one that does may still be created, since the Deployment's controller has
-    /// not seen the Deployment as it is now.
+    /// Returns `true` if pods may read this ConfigMap, now or after a rollback: a ReplicaSet names
+    /// it, or the Deployment's controller may still create one that does, because it has not
+    /// observed the current Deployment.
     fn may_be_read(&self, name: &str) -> bool {
         let deployment = self.existing.get(Kind::Deployment, self.consumer);
         let rollout = deployment.and_then(|record| record.rollout);
@@ -210,9 +210,9 @@ impl Applier<'_> {
         !is_settled || !sets.are_listed() || sets.name(self.consumer, name)
     }
 
-    /// Returns the ConfigMaps that the consumer's ReplicaSets name, from the API server: the
-    /// watch may be behind that of Deployments. In pages, as a tenant decides how large they
-    /// are.
+    /// Returns the ConfigMaps that the consumer's ReplicaSets name, from the API server: the watch
+    /// of ReplicaSets may be behind that of Deployments. The answer is read in pages, because a
+    /// tenant decides its size.
     async fn named_by_replica_sets(&self) -> Result<HashSet<String>, ApplyError> {
         let api: Api<ReplicaSet> = Api::namespaced(self.client.clone(), &self.consumer.namespace);
         let selector = build::selector(&self.consumer.name);
@@ -244,10 +244,10 @@ impl Applier<'_> {
         Api::namespaced_with(self.client.clone(), namespace, &kind.resource())
     }
 
-    /// Applies an object. Nothing of another owner is taken over, even if it has appeared
-    /// since the check: with a uid, the request is about the very object that was checked.
-    /// Without one there was none, so all fields are free, and a field that somebody owns by
-    /// now ends the request with a conflict.
+    /// Applies an object, and never takes over an object of another owner, even if it appeared
+    /// after the check. With a uid, the request is about the very object that was checked. Without
+    /// one there was no object, so all fields are free. If another client owns a field by now, the
+    /// request ends with a conflict.
     async fn apply_one(&self, object: &Object, uid: Option<String>) -> Result<(), ApplyError> {
         let mut body = object.body.clone();
         let mut params = PatchParams::apply(NAME);
@@ -271,10 +271,9 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// Before an object is made: nothing of this name may be there that the watch
-    /// does not show, because it lacks our label. The API server may answer from its
-    /// memory, as it does for watches: it is asked for every object that is made. Returns
-    /// the uid of the consumer's own object, if that is there.
+    /// Looks for an object before it is created. An object without Penstock's label may have its
+    /// name, and the watch does not show it. The API server may answer from its cache, as it does
+    /// for watches. Returns the uid of the consumer's own object, if it exists.
     async fn find_own(&self, object: &Object) -> Result<Option<String>, ApplyError> {
         let found: Option<PartialObjectMeta<Shown>> = self
             .api(object.kind)
@@ -319,7 +318,7 @@ impl Applier<'_> {
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
             Err(source) => return Err(ApplyError::request("deleting", kind, name, source)),
         }
-        // It may be wanted again before the watch shows that it is gone.
+        // The object may be needed again before the watch shows that it is gone.
         self.existing.deleted(kind, key, &record.uid);
         Ok(())
     }

@@ -17,33 +17,33 @@ use crate::kafka::{AllowedBrokers, DeniedNetworks};
     subcommand_negates_reqs = true
 )]
 pub struct Arguments {
-    /// Something else to do.
+    /// A command other than to operate.
     #[command(subcommand)]
     pub command: Option<Command>,
 
-    /// What to do otherwise.
+    /// The settings of an operator, without a command.
     #[command(flatten)]
     pub settings: Option<Settings>,
 }
 
-/// Something other than operating.
+/// A command other than to operate.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Ask a page of an operator, and succeed when it answers 200
+    /// Ask a page of an operator, and succeed if it answers 200
     Probe {
-        /// The page, such as http://penstock-operator:8080/readyz
+        /// URL of the page, such as http://penstock-operator:8080/readyz
         url: Uri,
     },
 }
 
-/// How to operate.
+/// The settings of an operator.
 #[derive(Debug, clap::Args)]
 pub struct Settings {
     /// Image of the runtime, for the pods of consumers
     #[arg(long, env = "PENSTOCK_RUNTIME_IMAGE")]
     pub runtime_image: String,
 
-    /// When nodes pull the runtime's image
+    /// Pull policy of the runtime's image
     #[arg(
         long,
         env = "PENSTOCK_RUNTIME_IMAGE_PULL_POLICY",
@@ -60,23 +60,23 @@ pub struct Settings {
     )]
     pub runtime_image_pull_secrets: Vec<String>,
 
-    /// The only namespace to look after; all without it
+    /// The only namespace whose consumers the operator reconciles; all namespaces if absent
     #[arg(long, env = "PENSTOCK_WATCH_NAMESPACE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub watch_namespace: Option<String>,
 
-    /// The namespace that the operator runs in, where its Lease is
+    /// The namespace that the operator runs in, with its Lease
     #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
     pub namespace: String,
 
-    /// The name of the Lease, which operators that agree on one share
+    /// The name of the Lease; operators with the same name elect one leader
     #[arg(long, env = "PENSTOCK_LEASE_NAME", default_value = crate::NAME)]
     pub lease_name: String,
 
-    /// The name of this operator among others; its host's by default
+    /// The name of this operator among others; the host's name by default
     #[arg(long, env = "POD_NAME")]
     pub identity: Option<String>,
 
-    /// Whether several operators agree by a Lease on one that works
+    /// Elect a leader with a Lease, so that one of several operators works
     #[arg(
         long,
         env = "PENSTOCK_LEADER_ELECTION",
@@ -85,17 +85,17 @@ pub struct Settings {
     )]
     pub leader_election: bool,
 
-    /// How often topics and lags are read again
+    /// Time after which topics and lags are read again
     #[arg(long, env = "PENSTOCK_RECHECK_INTERVAL", default_value = "60s")]
     pub recheck_interval: HumanDuration,
 
-    /// Brokers that the operator may connect to, as [NAMESPACE=]HOST:PORT with * for any
-    /// and *. for all below; without NAMESPACE for all namespaces that have no pattern of
-    /// their own. Any broker without it
+    /// Brokers that the operator may connect to, as [NAMESPACE=]HOST:PORT with * for any and *. for
+    /// all below. A pattern without NAMESPACE is for all namespaces without a pattern. Any broker
+    /// if absent
     #[arg(long, env = "PENSTOCK_ALLOWED_BROKERS", value_delimiter = ',')]
     pub allowed_brokers: Vec<AllowedBrokers>,
 
-    /// Networks that the operator never connects to, whatever a manifest says: loopback,
+    /// Networks that the operator never connects to, whatever a manifest contains: loopback,
     /// link-local, or networks such as 10.96.0.0/12, the cluster's Services
     #[arg(
         long,
@@ -105,15 +105,15 @@ pub struct Settings {
     )]
     pub denied_broker_networks: Vec<DeniedNetworks>,
 
-    /// Where to serve /livez, /readyz and /metrics
+    /// Address of /livez, /readyz and /metrics
     #[arg(long, env = "PENSTOCK_HTTP_ADDRESS", default_value = "0.0.0.0:8080")]
     pub http_address: SocketAddr,
 
-    /// Which log lines to write, in the syntax of RUST_LOG
+    /// Log lines to write, in the syntax of RUST_LOG
     #[arg(long, env = "PENSTOCK_LOG", default_value = "info")]
     pub log: String,
 
-    /// How to write log lines
+    /// Format of log lines
     #[arg(long, env = "PENSTOCK_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
 }

@@ -1,4 +1,4 @@
-//! Waits after failures, one sequence a consumer.
+//! Waits after failures, one sequence for each consumer.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use crate::key::Key;
 /// The first wait.
 const FIRST: Duration = Duration::from_secs(1);
 
-/// The longest wait.
+/// The maximum wait.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// After this many failures in a row the consumer's status tells of them.
+/// The number of consecutive failures from which the status reports them.
 const LASTING: u32 = 3;
 
-/// The failures of consumers since their last success.
+/// The failures of each consumer since its last success.
 #[derive(Default)]
 pub struct Backoffs {
     failures: Mutex<HashMap<Key, Failures>>,
@@ -29,7 +29,7 @@ struct Failures {
 }
 
 impl Backoffs {
-    /// The wait after one more failure: twice the last, with jitter.
+    /// Returns the wait after another failure: twice the previous wait, with jitter.
     pub fn next(&self, key: &Key) -> Duration {
         let mut failures = self.failures.lock();
         let failures = failures.entry(key.clone()).or_insert_with(|| Failures {
@@ -45,7 +45,7 @@ impl Backoffs {
         failures.waits.next().unwrap_or(LONGEST)
     }
 
-    /// Whether failures have gone on for so long that people should hear of them.
+    /// Returns `true` if failures have lasted so long that the status reports them.
     pub fn is_lasting(&self, key: &Key) -> bool {
         let failures = self.failures.lock();
         failures
@@ -53,7 +53,7 @@ impl Backoffs {
             .is_some_and(|failures| failures.count >= LASTING)
     }
 
-    /// A pass succeeded, or the consumer is gone.
+    /// Forgets the failures of a consumer whose pass succeeded, or that is gone.
     pub fn forget(&self, key: &Key) {
         self.failures.lock().remove(key);
     }

@@ -1,4 +1,4 @@
-//! The queue: which consumers are looked at, when, and how many at once.
+//! The queue: which consumers are reconciled, when, and how many at the same time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,17 +20,17 @@ use crate::reconcile::{ReconcileError, reconcile};
 use crate::secrets::SecretsError;
 use crate::watches::{self, Change, RollCall};
 
-/// Passes at once. Most of a pass is waiting for the API server, or for brokers.
+/// The number of concurrent passes. A pass mostly waits for the API server, or for brokers.
 const CONCURRENCY: u16 = 32;
 
-/// Signs that come this close together make one pass.
+/// Wake-ups of a consumer within this time cause one pass.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 
-/// Where `kubectl apply` keeps the manifest once more.
+/// The annotation in which `kubectl apply` keeps a copy of the manifest.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// Looks after all consumers until `stop`; passes that have begun are finished.
-/// `synced` is called once everything has been listed.
+/// Reconciles all consumers until `stop`; passes that have begun are finished. Calls `synced` once
+/// all objects have been listed.
 pub async fn run(
     context: Arc<Context>,
     mut woken: mpsc::UnboundedReceiver<Key>,
@@ -70,12 +70,12 @@ pub async fn run(
                 }
                 Err(controller::Error::ReconcilerFailed(error, consumer)) => {
                     let consumer = Key::of_reference(&consumer.into_kind_unchecked(()));
-                    tracing::warn!(%consumer, "{error}");
+                    tracing::warn!(%consumer, %error, "a pass failed and is repeated after a back-off");
                 }
-                // Woken after it was deleted.
+                // The consumer was woken after its deletion.
                 Err(controller::Error::ObjectNotFound(_)) => {}
                 Err(error) => {
-                    tracing::warn!("the watch of KafkaConsumers was interrupted: {error}")
+                    tracing::warn!(kind = "KafkaConsumer", %error, "a watch was interrupted and begins again")
                 }
             }
             std::future::ready(())
@@ -83,7 +83,7 @@ pub async fn run(
         .await;
 }
 
-/// The consumers whose spec is new, as the watch shows them.
+/// Returns the consumers with a new spec, as the watch shows them.
 fn consumers(
     context: Arc<Context>,
     writer: reflector::store::Writer<Found>,
@@ -111,7 +111,7 @@ fn consumers(
         )
 }
 
-/// What is as large as the manifest itself, and only tools ask for.
+/// Drops parts of an object that are as large as the manifest and that the operator does not need.
 fn forget_what_nobody_reads(found: &mut Found) {
     let metadata = found.meta_mut();
     metadata.managed_fields = None;
@@ -120,7 +120,7 @@ fn forget_what_nobody_reads(found: &mut Found) {
     }
 }
 
-/// Notes the consumers that exist, so that those that were deleted are forgotten.
+/// Notes the consumers that exist, so that deleted consumers are forgotten.
 struct Roll {
     call: RollCall,
     /// Receives a signal after the first complete list.
@@ -137,7 +137,7 @@ impl Roll {
                     context.forget(&gone);
                 }
                 if let Some(listed) = self.listed.take() {
-                    // Nobody waits for it while the operator stops.
+                    // The receiver is gone while the operator stops.
                     let _ = listed.send(());
                 }
             }
@@ -147,13 +147,13 @@ impl Roll {
     }
 }
 
-/// Failures back off, each consumer for itself, and not sooner than the API
-/// server asks for.
+/// Determines the wait after a failure: the back-off of the consumer, and at least the time that
+/// the API server asks for.
 fn on_error(found: Arc<Found>, error: &ReconcileError, context: Arc<Context>) -> Action {
     context.metrics.reconcile_failed();
     let key = Key::of(&*found);
     if !context.passes.exists(&key) {
-        // A back-off that is noted for a deleted consumer would stay.
+        // A back-off of a deleted consumer would never be removed.
         return Action::await_change();
     }
     let wait = context.backoffs.next(&key);
@@ -179,7 +179,7 @@ fn retry_after(error: &ReconcileError) -> Duration {
     }
 }
 
-/// A task that ends with its owner.
+/// A task that is aborted with its owner.
 struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
 
 impl<T> Drop for AbortOnDrop<T> {

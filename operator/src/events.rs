@@ -5,11 +5,12 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource as _};
 
 use crate::NAME;
+use crate::key::Key;
 use crate::read::Found;
 use crate::reason::Reason;
 use crate::status::ConditionType;
 
-/// Longest note, in bytes, that the API server takes.
+/// The maximum length of a note that the API server accepts, in bytes.
 const MAX_NOTE: usize = 1_024;
 
 /// Publishes events.
@@ -18,7 +19,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// `identity` is this operator's pod.
+    /// Creates the publisher. `identity` is the name of this operator's pod.
     pub fn new(client: Client, identity: &str) -> Self {
         let reporter = Reporter {
             controller: NAME.to_owned(),
@@ -29,9 +30,9 @@ impl Events {
         }
     }
 
-    /// Tells of a condition that has changed, if people would want to know: what
-    /// went wrong, and that a consumer has become available. An event that can't
-    /// be published is only logged: the condition says the same.
+    /// Publishes an event about a condition that has changed, if it reports a failure, or that the
+    /// consumer has become available. If the event can't be published, it is only logged, because
+    /// the condition has the same content.
     pub async fn transition(&self, found: &Found, condition: &meta::Condition) {
         if ConditionType::is_derived(&condition.type_) {
             return;
@@ -52,7 +53,12 @@ impl Events {
         };
         let about = found.object_ref(&());
         if let Err(error) = self.recorder.publish(&event, &about).await {
-            tracing::warn!("an event could not be published: {error}");
+            tracing::warn!(
+                consumer = %Key::of(found),
+                reason = condition.reason,
+                %error,
+                "an event could not be published; the condition has the same content"
+            );
         }
     }
 }

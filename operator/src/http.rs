@@ -1,4 +1,4 @@
-//! The operator's own pages: /livez, /readyz and /metrics.
+//! The operator's pages: /livez, /readyz and /metrics.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,33 +11,33 @@ use parking_lot::Mutex;
 use crate::metrics::Metrics;
 use crate::passes::Passes;
 
-/// The loop that keeps the Lease goes round at least this often; much longer
-/// without is a standstill.
+/// The maximum time between two rounds of the loop that keeps the Lease. After it, the operator is
+/// not alive.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// A pass ends within a minute, whatever it waits for. So passes that are under way for
-/// this long, none of which ends, are a standstill.
+/// The maximum time in which no running pass ends. A pass ends within a minute, whatever it waits
+/// for.
 const STANDSTILL: Duration = Duration::from_secs(180);
 
-/// What the operator is at.
+/// The phase of an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// It has not heard of the Lease yet.
+    /// The operator has not seen the Lease yet.
     Starting,
-    /// Another one works; this one takes over when that one goes.
+    /// Another operator works. This one takes over when that one ends.
     Standby {
-        /// Who works.
+        /// The name of the operator that works.
         leader: String,
     },
-    /// It leads and lists what there is.
+    /// The operator leads, and lists the existing objects.
     Syncing,
-    /// It works.
+    /// The operator works.
     Leading,
-    /// It finishes what it has begun.
+    /// The operator waits for the passes that have begun.
     Stopping,
 }
 
-/// What the probes look at.
+/// The state that the probes report.
 #[derive(Clone)]
 pub struct Health {
     state: Arc<Mutex<State>>,
@@ -46,12 +46,12 @@ pub struct Health {
 
 struct State {
     phase: Phase,
-    /// When the loop that keeps the Lease last went round.
+    /// The last round of the loop that keeps the Lease.
     alive: Instant,
 }
 
 impl Default for Health {
-    /// At the start.
+    /// Creates the state of an operator that starts.
     fn default() -> Self {
         Self {
             state: Arc::new(Mutex::new(State {
@@ -64,16 +64,16 @@ impl Default for Health {
 }
 
 impl Health {
-    /// From now on it is at this.
+    /// Enters a phase.
     pub fn enter(&self, phase: Phase) {
         let mut state = self.state.lock();
         if state.phase != phase {
-            tracing::debug!("now {phase:?}");
+            tracing::debug!(?phase, "the operator enters a phase");
             state.phase = phase;
         }
     }
 
-    /// Everything has been listed.
+    /// Notes that all objects have been listed.
     pub fn synced(&self) {
         let mut state = self.state.lock();
         if state.phase == Phase::Syncing {
@@ -81,18 +81,18 @@ impl Health {
         }
     }
 
-    /// Returns `true` while it leads and nothing has been looked at: not everything has
-    /// been listed.
+    /// Returns `true` while the operator leads and has not listed all objects, so that no pass has
+    /// begun.
     pub fn is_syncing(&self) -> bool {
         self.state.lock().phase == Phase::Syncing
     }
 
-    /// The loop has gone round.
+    /// Notes a round of the loop that keeps the Lease.
     pub fn alive(&self) {
         self.state.lock().alive = Instant::now();
     }
 
-    /// Returns the passes that it looks at.
+    /// Returns the passes that the liveness probe observes.
     pub fn passes(&self) -> Passes {
         self.passes.clone()
     }
@@ -115,7 +115,7 @@ impl Health {
         }
     }
 
-    /// A standby is ready too: it is there to take over.
+    /// A standby is ready too: it can take over.
     fn ready(&self) -> (StatusCode, String) {
         let phase = self.state.lock().phase.clone();
         let (ready, text) = match phase {
@@ -136,7 +136,7 @@ impl Health {
     }
 }
 
-/// All pages.
+/// Returns the router of all pages.
 pub fn pages(health: Health, metrics: Metrics) -> Router {
     let ready = health.clone();
     Router::new()

@@ -1,4 +1,4 @@
-//! How a consumer is named in the operator's own maps and queues.
+//! The name of a consumer in the operator's maps and queues.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,17 +8,17 @@ use kube::{Resource, ResourceExt as _};
 
 use crate::read::Found;
 
-/// Namespace and name.
+/// A namespace and a name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
-    /// Namespace.
+    /// The namespace.
     pub namespace: Arc<str>,
-    /// Name.
+    /// The name.
     pub name: Arc<str>,
 }
 
 impl Key {
-    /// Names an object.
+    /// Creates the key of an object.
     pub fn new(namespace: &str, name: &str) -> Self {
         Self {
             namespace: namespace.into(),
@@ -26,7 +26,7 @@ impl Key {
         }
     }
 
-    /// The name of an object that the API server gave.
+    /// Returns the key of an object from the API server.
     pub fn of(object: &impl Resource) -> Self {
         Self::new(
             object.meta().namespace.as_deref().unwrap_or_default(),
@@ -34,7 +34,7 @@ impl Key {
         )
     }
 
-    /// The name in the controller's queue.
+    /// Returns the key of an entry in the controller's queue.
     pub fn of_reference(reference: &ObjectRef<Found>) -> Self {
         Self::new(
             reference.namespace.as_deref().unwrap_or_default(),
@@ -42,7 +42,7 @@ impl Key {
         )
     }
 
-    /// As the controller's queue wants it.
+    /// Returns the reference that the controller's queue needs.
     pub fn reference(&self) -> ObjectRef<Found> {
         ObjectRef::new(&self.name).within(&self.namespace)
     }

@@ -1,10 +1,9 @@
 //! Leader election: of several operators, the one that holds the Lease works.
 //!
-//! The rules are those of Kubernetes' own components (client-go's
-//! `leaderelection`): a Lease is taken when it is free, or when its holder has
-//! not renewed it for its duration by the taker's own clock; a holder that could
-//! not renew it stops well before that. No well-kept crate does this for the
-//! version of `kube` that is used here.
+//! The rules are those of client-go's `leaderelection`, which Kubernetes' components use. A
+//! contender takes a free Lease, or a Lease that its holder has not renewed for its duration by the
+//! contender's own clock. A holder that can't renew the Lease stops well before that. No maintained
+//! crate does this for the version of `kube` that Penstock uses.
 
 use std::time::Duration;
 
@@ -14,54 +13,54 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{Api, PostParams};
 use tokio::time::{Instant, sleep, timeout};
 
-/// How long a Lease is good for after its renewal.
+/// The duration of a Lease after its renewal.
 pub const DURATION: Duration = Duration::from_secs(15);
 
-/// How often it is renewed.
+/// The time between two renewals.
 pub const PERIOD: Duration = Duration::from_secs(5);
 
-/// How often a standby looks whether it is free: the longest that a Lease which was given
-/// back stays without a holder.
+/// The time between two attempts of a standby, and so the maximum time without a holder after a
+/// release.
 pub const STANDBY_PERIOD: Duration = Duration::from_secs(2);
 
-/// How long after its last renewal its holder goes on working. The rest of the
-/// duration is for requests under way, so that no two work at once.
+/// The time after the last renewal for which the holder continues to work. The rest of the duration
+/// is for running requests, so that two operators never work at the same time.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
-/// How soon a renewal that failed is tried again.
+/// The wait before a failed renewal is repeated.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Longest time for one request.
+/// The maximum time for one request.
 const REQUEST: Duration = Duration::from_secs(3);
 
-/// How long a Lease is tried to be given back, and how soon again. By then it is about to
-/// run out by itself.
+/// The maximum time for a release, and the wait before it is repeated. After that time, the Lease
+/// soon expires.
 const RELEASE: Duration = Duration::from_secs(8);
 const RELEASE_RETRY: Duration = Duration::from_millis(200);
 
-/// Somebody who wants the Lease, or has it.
+/// A contender for the Lease, or its holder.
 pub struct Candidate {
     leases: Api<Lease>,
     name: String,
     identity: String,
-    /// The Lease as last seen, and when it was first seen like this.
+    /// The Lease as last seen, and the time at which it was first seen in this state.
     seen: Option<(Lease, Instant)>,
 }
 
-/// What an attempt to take the Lease came to.
+/// The result of an attempt to acquire or renew the Lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attempt {
-    /// It is ours.
+    /// This operator holds the Lease.
     Held,
-    /// It is this one's.
+    /// The operator with this name holds the Lease.
     Other(String),
-    /// Somebody was faster, or the API server did not answer.
+    /// Another operator was faster, or the API server did not answer.
     Failed(String),
 }
 
 impl Candidate {
-    /// Creates a candidate for the Lease of this name among `leases`, those of the operator's
-    /// namespace. `identity` must be another for each candidate.
+    /// Creates a candidate for the Lease of this name. `leases` are those of the operator's
+    /// namespace. Each candidate needs a different `identity`.
     pub fn new(leases: Api<Lease>, name: String, identity: String) -> Self {
         Self {
             leases,
@@ -71,7 +70,7 @@ impl Candidate {
         }
     }
 
-    /// Waits until the Lease is ours. Each attempt is told to `progress`.
+    /// Waits until this operator holds the Lease. Reports each attempt to `progress`.
     pub async fn acquire(&mut self, mut progress: impl FnMut(&Attempt)) {
         loop {
             let attempt = self.attempt().await;
@@ -84,8 +83,8 @@ impl Candidate {
         }
     }
 
-    /// Renews the Lease for as long as that works. Each attempt is told to
-    /// `progress`. Returns why it is lost.
+    /// Renews the Lease until a renewal fails for too long. Reports each attempt to `progress`.
+    /// Returns the reason of the loss.
     pub async fn keep(&mut self, mut progress: impl FnMut(&Attempt)) -> String {
         let mut renewed = Instant::now();
         loop {
@@ -111,23 +110,29 @@ impl Candidate {
         }
     }
 
-    /// Gives the Lease back if it is ours, so that another need not wait for its
-    /// end.
+    /// Releases the Lease if this operator holds it, so that another need not wait until it
+    /// expires.
     ///
-    /// A request that was cut off may still reach the API server: a claim or a renewal
-    /// that was under way at the stop. So this looks first, and again when the Lease was
-    /// touched meanwhile.
+    /// A claim or a renewal that was interrupted at the stop may still reach the API server. So
+    /// this reads the Lease first, and again if it has changed meanwhile.
     pub async fn release(&mut self) {
         let mut error = String::new();
         let released = timeout(RELEASE, async {
             while let Err(reason) = self.try_release().await {
-                tracing::debug!("the Lease is given back again: {reason}");
+                tracing::debug!(
+                    error = reason,
+                    "the release of the Lease failed and is repeated"
+                );
                 error = reason;
                 sleep(RELEASE_RETRY).await;
             }
         });
         if released.await.is_err() {
-            tracing::warn!("the Lease could not be given back: {error}");
+            tracing::warn!(
+                error,
+                duration = ?DURATION,
+                "the Lease could not be released; it expires after its duration"
+            );
         }
     }
 
@@ -146,7 +151,7 @@ impl Candidate {
         self.replace(&lease).await.map(drop)
     }
 
-    /// Takes or renews the Lease, if that may be.
+    /// Takes or renews the Lease if the rules allow it.
     pub async fn attempt(&mut self) -> Attempt {
         match self.try_once().await {
             Ok(attempt) => attempt,
@@ -155,7 +160,7 @@ impl Candidate {
     }
 
     async fn try_once(&mut self) -> Result<Attempt, String> {
-        // A holder whose Lease nobody has touched renews it in one request.
+        // A holder whose Lease is unchanged renews it in one request.
         let ours = |seen: &(Lease, Instant)| holder(&seen.0) == Some(&self.identity);
         let current = match self.seen.clone().filter(ours) {
             Some((lease, _)) => lease,
@@ -175,7 +180,7 @@ impl Candidate {
                 Ok(Attempt::Held)
             }
             Err(error) => {
-                // Somebody has touched it: look again.
+                // The Lease has changed: read it again.
                 self.seen = None;
                 match self.look().await? {
                     Some(lease)
@@ -189,7 +194,7 @@ impl Candidate {
         }
     }
 
-    /// Reads the Lease and notes when it was first seen like this.
+    /// Reads the Lease, and notes when it was first seen in this state.
     async fn look(&mut self) -> Result<Option<Lease>, String> {
         let lease = request(self.leases.get_opt(&self.name)).await?;
         if let Some(lease) = &lease {
@@ -208,8 +213,8 @@ impl Candidate {
         self.seen = Some((lease, since));
     }
 
-    /// By our own clock, since clocks differ: the Lease has stood untouched for
-    /// as long as its holder said.
+    /// Returns `true` if the Lease has been unchanged for the duration that its holder set, by the
+    /// local clock: clocks of machines differ.
     fn has_expired(&self, lease: &Lease) -> bool {
         let spec = lease.spec.as_ref();
         let seconds = spec
@@ -243,7 +248,7 @@ impl Candidate {
         .await
     }
 
-    /// The Lease as it is when it is ours.
+    /// Returns the Lease as this operator writes it when it holds it.
     fn claim(&self, lease: &Lease) -> Lease {
         let before = lease.spec.clone().unwrap_or_default();
         let ours = before.holder_identity.as_ref() == Some(&self.identity);

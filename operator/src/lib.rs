@@ -5,10 +5,10 @@
 //! read ─► validate ─► resolve ─► build ─► apply ─► prune ─► status
 //! ```
 //!
-//! [`reconcile`] has these steps in this order. What is known of the cluster
-//! comes from watches ([`existing`], [`pods`], [`secrets`]), what is known of
-//! Kafka from [`kafka`]; both tell [`controller`] which consumer to look at
-//! again. Nothing is polled from the API server.
+//! [`reconcile`] runs these steps in this order. Watches fill the stores with the state of the
+//! cluster ([`existing`], [`pods`], [`secrets`]), and [`kafka`] reads topics and positions. Both
+//! report to [`controller`] which consumer is to be reconciled again. Nothing is polled from the
+//! API server.
 
 #![forbid(unsafe_code)]
 
@@ -40,6 +40,5 @@ pub mod status;
 pub mod triggers;
 pub mod watches;
 
-/// The name that the operator goes by: its field manager, its Lease and the
-/// reporter of its events.
+/// The operator's name: its field manager, its Lease and the reporter of its events.
 pub const NAME: &str = "penstock-operator";

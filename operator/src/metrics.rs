@@ -1,5 +1,5 @@
-//! The operator's own metrics. Names of objects are no labels: a label for each
-//! consumer would grow without bound.
+//! The operator's metrics. No label contains the name of an object: a label for each consumer would
+//! grow without bound.
 
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -12,7 +12,7 @@ use prometheus::{
 };
 use tower::{Layer, Service};
 
-/// All of them.
+/// The operator's metrics.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Registry,
@@ -25,16 +25,16 @@ pub struct Metrics {
     requests: IntCounterVec,
 }
 
-/// Bounds of the durations, in seconds.
+/// The bounds of the durations, in seconds.
 const BUCKETS: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
 
 impl Metrics {
-    /// A registry of its own.
+    /// Creates the metrics in a separate registry.
     ///
     /// # Errors
-    /// When two have the same name, which they have not.
+    /// Returns an error if two metrics have the same name, which never happens.
     pub fn new() -> prometheus::Result<Self> {
         let metrics = Self {
             registry: Registry::new(),
@@ -88,7 +88,7 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// A pass begins; it ends when the value is dropped.
+    /// Counts a pass, which ends when the value is dropped.
     pub fn reconcile(&self) -> ReconcileTimer {
         self.reconciles.inc();
         ReconcileTimer {
@@ -97,44 +97,44 @@ impl Metrics {
         }
     }
 
-    /// A pass failed.
+    /// Counts a failed pass.
     pub fn reconcile_failed(&self) {
         self.failures.inc();
     }
 
-    /// A status was written.
+    /// Counts a written status.
     pub fn status_written(&self) {
         self.statuses.inc();
     }
 
-    /// So many consumers are looked after.
+    /// Sets the number of consumers.
     pub fn consumers(&self, count: usize) {
         self.consumers.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// Whether this operator works.
+    /// Notes that this operator leads, or that it does not.
     pub fn leader(&self, leads: bool) {
         self.leader.set(leads.into());
     }
 
-    /// Counts a client's requests.
+    /// Returns the layer that counts a client's requests.
     pub fn count_requests(&self) -> CountRequests {
         CountRequests {
             requests: self.requests.clone(),
         }
     }
 
-    /// The page, in Prometheus' text format.
+    /// Returns the page, in Prometheus' text format.
     pub fn text(&self) -> String {
         let mut text = Vec::new();
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
-            tracing::warn!("the metrics can't be written: {error}");
+            tracing::warn!(%error, "the page with the metrics can't be written");
         }
         String::from_utf8(text).unwrap_or_default()
     }
 }
 
-/// Records the time of a pass when it goes, however the pass ends.
+/// Records the time of a pass when it is dropped, however the pass ends.
 pub struct ReconcileTimer {
     duration: Histogram,
     began: Instant,
@@ -188,7 +188,7 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for Counted<S> {
     }
 }
 
-/// The verb as Kubernetes counts them, and the resource with its subresource.
+/// Returns the verb as Kubernetes counts it, and the resource with its subresource.
 fn describe(method: &Method, uri: &http::Uri) -> (&'static str, String) {
     let mut parts = uri.path().trim_matches('/').split('/').peekable();
     // `api/v1/…` or `apis/GROUP/VERSION/…`

@@ -1,4 +1,4 @@
-//! The consumers that exist, and the passes over them that are under way.
+//! The consumers that exist, and the passes that run.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use tokio::time::Instant;
 
 use crate::key::Key;
 
-/// The consumers that exist, which passes are under way, and when one last ended. No
-/// consumer has two passes at once.
+/// The consumers that exist, the passes that run, and the time at which one last ended. No consumer
+/// has two passes at the same time.
 ///
-/// The two are under one lock: a pass that begins just after its consumer was deleted would
-/// note things about the consumer that nobody forgets again.
+/// One lock guards all: a pass that begins just after its consumer was deleted would leave notes
+/// about the consumer that nothing removes.
 #[derive(Clone)]
 pub struct Passes(Arc<Mutex<State>>);
 
@@ -25,7 +25,7 @@ struct State {
 
 struct UnderWay {
     began: Instant,
-    /// The consumer was deleted meanwhile.
+    /// Is `true` if the consumer was deleted during the pass.
     gone: bool,
 }
 
@@ -45,8 +45,8 @@ impl Passes {
         self.0.lock().present.insert(consumer);
     }
 
-    /// Begins a pass over the consumer, unless the consumer was deleted: the pass was ready
-    /// before that. Returns whether it has begun.
+    /// Begins a pass, and returns `true`, unless the consumer was deleted after the pass was
+    /// queued.
     pub fn begin(&self, consumer: &Key) -> bool {
         let mut state = self.0.lock();
         if !state.present.contains(consumer) {
@@ -60,8 +60,8 @@ impl Passes {
         true
     }
 
-    /// Notes that the pass has ended. Returns `true` if the consumer was deleted meanwhile:
-    /// the pass may have noted things about it since.
+    /// Notes that the pass has ended. Returns `true` if the consumer was deleted during the pass,
+    /// which may have left notes about it.
     pub fn end(&self, consumer: &Key) -> bool {
         let mut state = self.0.lock();
         state.ended = Instant::now();
@@ -83,7 +83,7 @@ impl Passes {
         self.0.lock().present.contains(consumer)
     }
 
-    /// Returns the consumers that exist as far as is known, but are not in the list.
+    /// Returns the known consumers that are not in the list.
     pub fn missing_from(&self, listed: &HashSet<Key>) -> Vec<Key> {
         self.0.lock().present.difference(listed).cloned().collect()
     }
@@ -93,7 +93,7 @@ impl Passes {
         self.0.lock().present.len()
     }
 
-    /// Returns for how long passes have been under way of which none has ended.
+    /// Returns the time for which passes have run and none has ended.
     pub fn standstill(&self) -> Duration {
         let state = self.0.lock();
         let oldest = state.under_way.values().map(|pass| pass.began).min();

@@ -1,28 +1,30 @@
-//! What is wrong with a consumer's pods, read from their status.
+//! The failures of consumers' pods, read from their status.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use kube::ResourceExt as _;
 use parking_lot::RwLock;
+use penstock_runtime::EndCode;
 
 use crate::build::{CONSUMER_LABEL, HANDLER, RUNTIME};
 use crate::key::Key;
 use crate::reason::Reason;
 
-/// Something wrong with a pod.
+/// A failure of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// What kind of thing.
+    /// The reason that the condition has.
     pub reason: Reason,
-    /// What the kubelet or the container says, and the remedy.
+    /// The message of the kubelet or the container, and the remedy.
     pub message: String,
-    /// When a container ended, where that is the trouble.
+    /// The time at which the container ended, if that is the failure.
     pub ended: Option<Timestamp>,
 }
 
-/// The pods of all consumers, in what matters about them.
+/// The pods of all consumers: their failures, and their deletions.
 #[derive(Default)]
 pub struct Pods {
     troubles: RwLock<HashMap<Key, BTreeMap<String, Trouble>>>,
@@ -31,7 +33,7 @@ pub struct Pods {
 }
 
 impl Pods {
-    /// The troubles of a consumer's pods, the most telling first.
+    /// Returns the failures of a consumer's pods, the most significant first.
     pub fn troubles(&self, consumer: &Key) -> Vec<Trouble> {
         let troubles = self.troubles.read();
         let mut troubles: Vec<Trouble> = troubles
@@ -49,8 +51,7 @@ impl Pods {
         self.leaving.read().get(consumer).map_or(0, BTreeSet::len)
     }
 
-    /// Notes a pod that the watch showed. Returns its consumer when there is
-    /// something new.
+    /// Notes a pod that the watch showed. Returns its consumer if its state has changed.
     pub fn saw(&self, pod: &Pod) -> Option<Key> {
         let consumer = consumer_of(pod)?;
         let leaves = self.note_leaving(&consumer, &pod.name_any(), is_leaving(pod));
@@ -67,8 +68,7 @@ impl Pods {
         (changed || leaves).then_some(consumer)
     }
 
-    /// Notes that a pod is gone. Returns its consumer when it was in trouble, or was being
-    /// deleted.
+    /// Notes that a pod is gone. Returns its consumer if it had failed or was being deleted.
     pub fn gone(&self, pod: &Pod) -> Option<Key> {
         let consumer = consumer_of(pod)?;
         let left = self.note_leaving(&consumer, &pod.name_any(), false);
@@ -76,7 +76,8 @@ impl Pods {
         (left || troubled.is_some()).then_some(consumer)
     }
 
-    /// Notes a complete list of pods: those that are not in it are gone.
+    /// Notes a complete list of pods: a pod that is not in it is gone. Returns the consumers whose
+    /// state has changed.
     pub fn listed(&self, names: &HashSet<Key>) -> Vec<Key> {
         let consumers: Vec<Key> = self.troubles.read().keys().cloned().collect();
         let troubled = consumers.into_iter().filter_map(|consumer| {
@@ -101,7 +102,7 @@ impl Pods {
         changed.into_iter().collect()
     }
 
-    /// Returns `true` if that is new.
+    /// Notes whether a pod is being deleted. Returns `true` if that has changed.
     fn note_leaving(&self, consumer: &Key, pod: &str, leaves: bool) -> bool {
         let mut leaving = self.leaving.write();
         if leaves {
@@ -131,13 +132,13 @@ impl Pods {
     }
 }
 
-/// The consumer that a pod belongs to, by its label.
+/// Returns the consumer of a pod, by its label.
 fn consumer_of(pod: &Pod) -> Option<Key> {
     let name = pod.metadata.labels.as_ref()?.get(CONSUMER_LABEL)?;
     Some(Key::new(pod.metadata.namespace.as_deref()?, name))
 }
 
-/// Returns `true` for a pod that is being deleted and whose containers still run.
+/// Returns `true` if a pod is being deleted and its containers still run.
 fn is_leaving(pod: &Pod) -> bool {
     let phase = pod
         .status
@@ -147,7 +148,7 @@ fn is_leaving(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some() && !ended
 }
 
-/// What says most comes first: a poison message more than a pod that waits.
+/// Returns the rank of a reason: a poison message is more significant than a pod that waits.
 fn rank(reason: Reason) -> u8 {
     match reason {
         Reason::ConsumerFailed => 0,
@@ -158,7 +159,7 @@ fn rank(reason: Reason) -> u8 {
     }
 }
 
-/// The one thing that is most telling about a pod.
+/// Returns the most significant failure of a pod.
 fn trouble(pod: &Pod) -> Option<Trouble> {
     if pod.metadata.deletion_timestamp.is_some() {
         return None;
@@ -179,7 +180,7 @@ fn trouble(pod: &Pod) -> Option<Trouble> {
         .or_else(|| unschedulable(pod))
 }
 
-/// A container that ended with an error, and perhaps has been started again.
+/// Returns the failure of a container that ended with an error, also if it was started again.
 fn ended(container: &ContainerStatus) -> Option<Trouble> {
     let last = |state: &Option<k8s_openapi::api::core::v1::ContainerState>| {
         state.as_ref().and_then(|state| state.terminated.clone())
@@ -188,30 +189,42 @@ fn ended(container: &ContainerStatus) -> Option<Trouble> {
     if end.exit_code == 0 {
         return None;
     }
+    let words = last_words(&end);
     let (reason, remedy) = match container.name.as_str() {
-        RUNTIME => (
-            Reason::ConsumerFailed,
-            "mend the handler or the message, or set spec.delivery.onFailure to Skip or DeadLetter",
-        ),
+        RUNTIME => (Reason::ConsumerFailed, runtime_remedy(&words)),
         _ => (
             Reason::HandlerFailed,
-            "see kubectl logs --previous of container 'handler'",
+            "see kubectl logs --previous of container 'handler'".into(),
         ),
     };
     let remedy = match end.reason.as_deref() {
-        Some("OOMKilled") => "it had too little memory; raise the container's memory limit",
+        Some("OOMKilled") => "it had too little memory; raise the container's memory limit".into(),
         _ => remedy,
     };
     Some(Trouble {
         reason,
         message: format!(
-            "container '{}' ended {}: {}; {remedy}",
+            "container '{}' ended {}: {words}; {remedy}",
             container.name,
             times(container.restart_count),
-            last_words(&end),
         ),
         ended: end.finished_at.map(|time| time.0),
     })
+}
+
+/// Returns the remedy for an error of the runtime, by the code at its end. A failed message has
+/// one remedy. The error of another code names its own, and the page of codes has the details.
+fn runtime_remedy(words: &str) -> Cow<'static, str> {
+    let name = words
+        .rsplit_once("(code=")
+        .and_then(|(_, end)| end.strip_suffix(')'));
+    let code = EndCode::ALL.iter().find(|code| Some(code.name()) == name);
+    match code {
+        None | Some(EndCode::MessageFailed) => {
+            "correct the handler or the message, or set spec.delivery.onFailure to Skip or DeadLetter".into()
+        }
+        Some(code) => format!("see {code} in docs/troubleshooting.md").into(),
+    }
 }
 
 fn times(restarts: i32) -> String {
@@ -222,7 +235,7 @@ fn times(restarts: i32) -> String {
     }
 }
 
-/// What the container left behind, in one line, or how it ended.
+/// Returns the container's last message in one line, or otherwise how it ended.
 fn last_words(end: &ContainerStateTerminated) -> String {
     let words = end.message.as_deref().unwrap_or_default();
     let mut words = words.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -238,7 +251,7 @@ fn last_words(end: &ContainerStateTerminated) -> String {
     }
 }
 
-/// A container that the kubelet can't start.
+/// Returns the failure of a container that the kubelet can't start.
 fn waiting(container: &ContainerStatus) -> Option<Trouble> {
     let waiting = container.state.as_ref()?.waiting.as_ref()?;
     let (reason, remedy) = match waiting.reason.as_deref()? {
@@ -267,13 +280,13 @@ fn waiting(container: &ContainerStatus) -> Option<Trouble> {
     })
 }
 
-/// A handler that runs, but has not accepted a connection yet.
+/// Returns the failure of a handler that runs and has not accepted a connection yet.
 fn not_started(container: &ContainerStatus) -> Option<Trouble> {
     let running = container.state.as_ref()?.running.is_some();
     let started = container.started.unwrap_or_default();
     (container.name == HANDLER && running && !started).then(|| Trouble {
         reason: Reason::HandlerNotStarted,
-        message: "container 'handler' runs but its startup probe has not succeeded; it must accept connections on spec.handler.port at the pod's own address (0.0.0.0, not 127.0.0.1), or have a spec.handler.startupProbe of its own".into(),
+        message: "container 'handler' runs but its startup probe has not succeeded; it must accept connections on spec.handler.port at the pod's own address (0.0.0.0, not 127.0.0.1), or have a spec.handler.startupProbe".into(),
         ended: None,
     })
 }
@@ -341,6 +354,30 @@ mod tests {
             trouble.message
         );
         assert!(trouble.ended.is_some());
+    }
+
+    #[test]
+    fn the_remedy_follows_the_code_of_the_runtime_s_error() {
+        let message = |words: &str| {
+            let status = json!({ "containerStatuses": [{
+                "name": "runtime", "image": "x", "imageID": "", "ready": false, "restartCount": 1,
+                "state": { "terminated": { "exitCode": 1, "message": words } },
+            }] });
+            only_trouble(status).message
+        };
+        let handler = "correct the handler or the message";
+        for (words, remedy) in [
+            ("status 400 (code=MessageFailed)", handler),
+            ("status 400", handler),
+            ("panicked (code=Unknown)", handler),
+            (
+                "the commit failed (code=CommitFailed)",
+                "see CommitFailed in docs/troubleshooting.md",
+            ),
+        ] {
+            let message = message(words);
+            assert!(message.contains(&format!("{words}; {remedy}")), "{message}");
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Asking one page, for `helm test` and for people inside the cluster: the image
-//! has no other program that could.
+//! Asks one page, for `helm test` and for people inside the cluster: the image has no other program
+//! for that.
 
 use std::time::Duration;
 
@@ -9,33 +9,36 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use thiserror::Error;
 
-/// Longest time for an answer.
+/// The maximum time for an answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why the page is not as it should be.
+/// The error of a page that does not answer 200.
 #[derive(Debug, Error)]
 pub enum ProbeError {
-    /// Nobody answered.
-    #[error("{url} does not answer: {reason}")]
+    /// The page did not answer.
+    #[error("{url} does not answer: {reason}; check the URL and that the operator runs")]
     Silent {
-        /// The page.
+        /// The URL of the page.
         url: Uri,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// It answered something other than 200.
-    #[error("{url} answers {status}: {body}")]
+    /// The page answered a status other than 200.
+    #[error("{url} answers {status}: {body}; see the operator's log")]
     Status {
-        /// The page.
+        /// The URL of the page.
         url: Uri,
-        /// Its status.
+        /// The status of the answer.
         status: http::StatusCode,
-        /// What it says.
+        /// The body of the answer.
         body: String,
     },
 }
 
-/// Asks the page; returns what it says.
+/// Asks the page, and returns its body.
+///
+/// # Errors
+/// Returns an error if the page does not answer 200.
 pub async fn probe(url: Uri) -> Result<String, ProbeError> {
     let silent = |reason: String| ProbeError::Silent {
         url: url.clone(),

@@ -30,40 +30,46 @@ use crate::metrics::Metrics;
 use crate::probe::{ProbeError, probe};
 use crate::triggers::Triggers;
 
-/// How long passes under way may take at a stop.
+/// The maximum time for running passes at a stop.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// The maximum time without a byte of an answer. The API server ends watches sooner, and an
 /// admission webhook may take 30 seconds.
 const READ_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// Why the program ended.
+/// The error that ends the program.
 #[derive(Debug, Error)]
 enum MainError {
-    #[error("no threads can be started: {0}")]
+    #[error("the system refused threads: {0}; raise the limits on processes (pids) and open files")]
     Threads(io::Error),
-    #[error("signals can't be received: {0}")]
+    #[error(
+        "the system refused signal handlers: {0}; raise the limit on open files, or allow sigaction in the seccomp profile"
+    )]
     Signals(io::Error),
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
-    #[error("the metrics can't be set up: {0}")]
+    #[error("the metrics can't be registered: {0}; this is a defect of Penstock, report it")]
     Metrics(#[from] prometheus::Error),
-    #[error("no API server is configured: {0}; run in a cluster, or set KUBECONFIG")]
+    #[error("no API server is configured: {0}; run the operator in a cluster, or set KUBECONFIG")]
     Config(#[from] kube::config::InferConfigError),
-    #[error("the API server can't be spoken to: {0}")]
+    #[error(
+        "no client of the API server can be created: {0}; correct the kubeconfig, or the service account's token and certificate"
+    )]
     Client(kube::Error),
-    #[error("can't listen on {address}: {source}; choose another with --http-address")]
+    #[error(
+        "the pages can't be served at {address}: {source}; choose another address with --http-address"
+    )]
     Listen {
         address: SocketAddr,
         source: io::Error,
     },
-    #[error("the Lease is lost: {0}")]
+    #[error("the Lease is lost: {0}; the process ends, so that no two operators work")]
     LeaseLost(String),
     #[error(transparent)]
     Probe(#[from] ProbeError),
 }
 
-/// The operator's `main`.
+/// Runs the operator, and returns its exit code.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = tokio::runtime::Builder::new_multi_thread()
@@ -72,7 +78,7 @@ pub fn main() -> ExitCode {
         .map_err(MainError::Threads)
         .and_then(|threads| {
             let result = threads.block_on(run(arguments));
-            // Kafka clients that still wait for an answer must not hold it up.
+            // Kafka clients that wait for an answer must not delay the end.
             threads.shutdown_background();
             result
         });
@@ -97,7 +103,7 @@ async fn run(arguments: Arguments) -> Result<(), MainError> {
 }
 
 async fn operate(settings: Settings) -> Result<(), MainError> {
-    // kube's own lines are for those who ask for them: a later directive wins.
+    // A later directive wins, so `--log` can still show kube's lines.
     let filter = format!("kube=warn,{}", settings.log);
     let _telemetry = telemetry::init(settings.log_format, &filter, NAME)?;
     let stop = stop_on_signal().map_err(MainError::Signals)?;
@@ -107,7 +113,7 @@ async fn operate(settings: Settings) -> Result<(), MainError> {
     let _pages = serve(settings.http_address, health.clone(), metrics.clone()).await?;
     let identity = settings.identity.clone().unwrap_or_else(host_name);
     tracing::info!(
-        "{NAME} {} as '{identity}' looks after {}",
+        "{NAME} {} as '{identity}' reconciles the consumers of {}",
         env!("CARGO_PKG_VERSION"),
         match &settings.watch_namespace {
             Some(namespace) => format!("namespace '{namespace}'"),
@@ -142,12 +148,12 @@ async fn client(metrics: &Metrics) -> Result<Client, MainError> {
     Ok(client.with_layer(&metrics.count_requests()).build())
 }
 
-/// How requests fail, whatever else is configured.
+/// Limits requests, whatever else is configured.
 fn limited(mut config: Config) -> Config {
-    // The client's own retries would keep a pass waiting for minutes, uncounted and
-    // untold, where the back-off of each consumer lets others go on.
+    // The client's retries would keep a pass waiting for minutes, and no metric or log would show
+    // it. The back-off of each consumer lets other consumers continue.
     config.default_retry = false;
-    // TCP alone notices after a quarter of an hour that nobody answers any more.
+    // Without a limit, TCP notices a dead peer only after a quarter of an hour.
     config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;
     config
@@ -167,7 +173,7 @@ async fn serve(
     ))
 }
 
-/// What the operator needs to begin its work.
+/// The parts of an operator that is about to start.
 struct Work {
     settings: Settings,
     client: Client,
@@ -177,7 +183,7 @@ struct Work {
 }
 
 impl Work {
-    /// Waits for the Lease, works while it is held, and gives it back.
+    /// Waits for the Lease, works while it holds it, and releases it.
     async fn when_leading(
         &self,
         mut candidate: Candidate,
@@ -192,14 +198,14 @@ impl Work {
             candidate.release().await;
             return Ok(());
         }
-        tracing::info!("leading: the Lease is ours");
+        tracing::info!("leading: this operator holds the Lease");
         let finish = stop.child_token();
         let lost = {
             let mut work = std::pin::pin!(self.lead(finish.clone()));
             let mut lease = std::pin::pin!(candidate.keep(|attempt| self.note(attempt)));
             tokio::select! {
                 () = &mut work => None,
-                // At once, without finishing anything: another may be at work.
+                // Another operator may already work, so nothing is finished.
                 lost = &mut lease => Some(lost),
             }
         };
@@ -212,7 +218,7 @@ impl Work {
         }
     }
 
-    /// Works until the stop, and then for as long as passes under way take.
+    /// Works until the stop, and then until running passes end.
     async fn lead(&self, stop: CancellationToken) {
         self.metrics.leader(true);
         self.health.enter(Phase::Syncing);
@@ -221,7 +227,7 @@ impl Work {
         let controller = controller::run(context, woken, stop.clone(), move || health.synced());
         let too_late = async {
             stop.cancelled().await;
-            // Passes wait for the first lists, and the controller for those passes.
+            // Passes wait for the first lists, and the controller waits for those passes.
             let is_idle = self.health.is_syncing();
             self.health.enter(Phase::Stopping);
             if !is_idle {
@@ -230,11 +236,14 @@ impl Work {
             is_idle
         };
         tokio::select! {
-            () = controller => tracing::info!("stopped"),
+            () = controller => tracing::info!("the operator stopped"),
             is_idle = too_late => if is_idle {
-                tracing::info!("stopped before the first lists were complete");
+                tracing::info!("the operator stopped before the first lists were complete");
             } else {
-                tracing::warn!("some passes did not end within {STOP_LIMIT:?}");
+                tracing::warn!(
+                    limit = ?STOP_LIMIT,
+                    "the operator stopped before all passes ended; the next leader repeats them"
+                );
             },
         }
         self.metrics.leader(false);
@@ -247,11 +256,13 @@ impl Work {
             Attempt::Other(leader) => self.health.enter(Phase::Standby {
                 leader: leader.clone(),
             }),
-            Attempt::Failed(error) => tracing::warn!("the Lease can't be had: {error}"),
+            Attempt::Failed(error) => {
+                tracing::warn!(%error, "the Lease could not be acquired or renewed; the attempt is repeated");
+            }
         }
     }
 
-    /// Stands for the loop that keeps the Lease, where there is none.
+    /// Reports life in place of the loop that keeps the Lease, when there is no leader election.
     fn heartbeat(&self) -> tokio::task::JoinHandle<()> {
         let health = self.health.clone();
         tokio::spawn(async move {

@@ -1,8 +1,7 @@
-//! The first step: a consumer as the API server gives it, readable or not.
+//! The first step of a pass: a consumer as the API server returns it, readable or not.
 //!
-//! One object that can't be read, such as one that an older operator wrote or
-//! that a newer CRD allowed, must not stop the others; so it is carried along
-//! with what is wrong with it.
+//! An unreadable object, such as one that an older operator wrote or that a newer CRD allowed, must
+//! not stop the others. So it is kept together with its errors.
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -15,29 +14,28 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use std::borrow::Cow;
 
-/// A KafkaConsumer, or what was found in its place.
+/// A KafkaConsumer, readable or not.
 #[derive(Clone, Debug)]
 pub enum Found {
-    /// An object of the right structure. Whether it keeps the rules is another
-    /// question.
+    /// An object with the structure of this version. It may still break rules.
     Readable(Box<KafkaConsumer>),
     /// An object that does not have the structure of this version.
     Unreadable(Box<Unreadable>),
 }
 
-/// What can be told of an object that can't be read.
+/// The readable parts of an unreadable object.
 #[derive(Clone, Debug)]
 pub struct Unreadable {
-    /// Its metadata.
+    /// The metadata.
     pub metadata: ObjectMeta,
-    /// Its status, when at least that could be read.
+    /// The status, if at least that is readable.
     pub status: KafkaConsumerStatus,
-    /// What is wrong with it, field by field.
+    /// The errors, one for each field.
     pub problem: Violations,
 }
 
 impl Found {
-    /// The status as it was last read.
+    /// Returns the status as it was last read.
     pub fn status(&self) -> Cow<'_, KafkaConsumerStatus> {
         match self {
             Self::Readable(consumer) => match consumer.status() {
@@ -69,7 +67,7 @@ impl<'de> Deserialize<'de> for Found {
     }
 }
 
-/// Items of a list come without `apiVersion` and `kind`.
+/// The items of a list have no `apiVersion` and `kind`.
 fn typed(mut value: Value) -> Value {
     if let Value::Object(fields) = &mut value {
         let version = KafkaConsumer::api_version(&()).into_owned();

@@ -1,21 +1,20 @@
-//! The reasons that conditions and events give. docs/conditions.md says of each
-//! what to do.
+//! The reasons of conditions and events. docs/conditions.md explains each, with its remedy.
 
-/// Why a condition is as it is.
+/// The reason of a condition's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// The manifest keeps every rule.
     Valid,
-    /// It does, but others read the same topics as the same group.
+    /// The manifest keeps every rule, but other consumers read the same topics as the same group.
     GroupShared,
-    /// It breaks a rule.
+    /// The manifest breaks a rule.
     Invalid,
-    /// It does not have the structure of this version.
+    /// The manifest does not have the structure of this version.
     Unreadable,
 
-    /// Every topic is there.
+    /// Every topic exists.
     TopicsFound,
-    /// A topic is not there.
+    /// A topic does not exist.
     TopicNotFound,
     /// The brokers have not been asked yet.
     BrokersNotAsked,
@@ -27,20 +26,20 @@ pub enum Reason {
     AuthenticationFailed,
     /// A Secret or an entry of it is missing.
     SecretNotFound,
-    /// Topics are not looked for, because the manifest is not accepted.
+    /// The operator does not look for topics, because the manifest is not accepted.
     NotAccepted,
 
-    /// Pods are handling messages.
+    /// Pods handle messages.
     HandlersReady,
-    /// Pods are handling messages, but containers have ended not long ago.
+    /// Pods handle messages, but containers ended a short time ago.
     Restarting,
     /// `spec.replicas` is 0.
     Paused,
     /// `spec.replicas` is 0, and pods still run.
     Stopping,
-    /// Pods are on their way.
+    /// Pods are starting.
     Starting,
-    /// The topics are not there, so no pods were started.
+    /// The topics do not exist, so no pods were started.
     TopicsNotResolved,
     /// The runtime ended with an error, such as a message that can't be handled.
     ConsumerFailed,
@@ -59,24 +58,24 @@ pub enum Reason {
 
     /// Pods are being started or replaced.
     RollingOut,
-    /// The pods are as the manifest says.
+    /// The pods match the manifest.
     Complete,
-    /// The Deployment has given up on progress for now.
+    /// The Deployment reports that it makes no progress.
     Stalled,
-    /// Somebody has paused the rollout of the Deployment.
+    /// The rollout of the Deployment is paused.
     RolloutPaused,
-    /// An object's name is taken by an object of somebody else.
+    /// Another owner has an object with the name.
     NameTaken,
-    /// Objects of an earlier consumer of this name are not gone yet.
+    /// Objects of an earlier consumer with this name still exist.
     AwaitingDeletion,
     /// The API server refuses an object.
     ObjectRefused,
-    /// Requests to the API server fail for now.
+    /// Requests to the API server fail at the moment.
     RequestFailed,
 
     /// The log of every partition has the committed offset.
     NothingLost,
-    /// The log of a partition begins behind the committed offset.
+    /// The log of a partition begins after the committed offset.
     RetentionPassed,
     /// The log of a partition ends before the committed offset.
     TopicRecreated,
@@ -87,7 +86,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// As it stands in `reason`.
+    /// Returns the text in the field `reason`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Valid => "Valid",
@@ -131,7 +130,7 @@ impl Reason {
         }
     }
 
-    /// Whether somebody should look at it: it makes a Warning event.
+    /// Returns `true` if the reason needs attention: it causes a Warning event.
     pub fn is_warning(self) -> bool {
         match self {
             Self::GroupShared
@@ -175,7 +174,7 @@ impl Reason {
         }
     }
 
-    /// The reason of this name.
+    /// Returns the reason with this name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL
             .iter()
@@ -183,7 +182,7 @@ impl Reason {
             .find(|reason| reason.name() == name)
     }
 
-    /// Every reason, in the order of the conditions that give it.
+    /// All reasons, in the order of their conditions.
     pub const ALL: &[Self] = &[
         Self::Valid,
         Self::GroupShared,

@@ -1,5 +1,4 @@
-//! One pass over one consumer:
-//! read → validate → resolve → build → apply → prune → status.
+//! One pass over one consumer: read → validate → resolve → build → apply → prune → status.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,21 +22,21 @@ use crate::read::Found;
 use crate::secrets::{Secrets, SecretsError, access_token};
 use crate::status::{self, Outcome, Refusal, Seen, StatusError};
 
-/// How soon a refused object is tried again: what refused it, such as a quota,
-/// can change without any sign.
+/// The wait before a refused object is applied again: the cause, such as a quota, may end without a
+/// notification.
 const REFUSED_RETRY: Duration = Duration::from_secs(60);
 
-/// How soon a name is tried again that an object of an earlier consumer holds.
+/// The wait before an object is applied whose name an object of an earlier consumer still has.
 const LEAVING_RETRY: Duration = Duration::from_secs(2);
 
-/// Longest time for a pass: a request that is never answered must not hold a
-/// consumer, nor a place among the passes, for ever.
+/// The maximum time for a pass: an unanswered request must not block a consumer, nor a place among
+/// the passes, forever.
 const PASS_LIMIT: Duration = Duration::from_secs(60);
 
-/// How soon a status is written again that met another change of the consumer.
+/// The wait before a status is written again after a conflict with another change of the consumer.
 const CONFLICT_RETRY: Duration = Duration::from_secs(1);
 
-/// Why a pass must be made again soon.
+/// The error of a pass that must be repeated.
 #[derive(Debug, Error)]
 pub enum ReconcileError {
     /// An object could not be applied or pruned.
@@ -49,21 +48,22 @@ pub enum ReconcileError {
     /// The status could not be written.
     #[error(transparent)]
     Status(#[from] StatusError),
-    /// Some request was not answered.
+    /// A request was not answered.
     #[error("the pass did not end within {PASS_LIMIT:?}; the API server or Kafka does not answer")]
     TooLong,
 }
 
-/// One pass. What is wrong with the consumer ends in its status; what is wrong
-/// with the cluster is an error, and tried again with back-off.
+/// Runs one pass. An error in the consumer becomes part of its status. An error of the cluster is
+/// returned, and the pass is repeated after a back-off.
 ///
 /// # Errors
-/// When a request to the API server failed and may succeed later.
+/// Returns an error if a request to the API server failed and may succeed later.
 pub async fn reconcile(found: Arc<Found>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let _timer = context.metrics.reconcile();
     let key = Key::of(&*found);
     if found.meta().deletion_timestamp.is_some() {
-        // What holds it up is not ours; its credentials are not used any more.
+        // A third-party finalizer delays the deletion. The consumer's credentials are not used any
+        // more.
         context.stand_down(&key);
         return Ok(Action::await_change());
     }
@@ -75,15 +75,15 @@ pub async fn reconcile(found: Arc<Found>, context: Arc<Context>) -> Result<Actio
     ended.unwrap_or(Err(ReconcileError::TooLong))
 }
 
-/// A pass, until it is dropped. A consumer that was deleted meanwhile is forgotten again:
-/// the pass has noted things about it since.
+/// A running pass, until it is dropped. If the consumer was deleted during the pass, the notes of
+/// the pass are forgotten then.
 struct UnderWay<'a> {
     context: &'a Context,
     key: Key,
 }
 
 impl<'a> UnderWay<'a> {
-    /// None if the consumer was deleted before its pass could begin.
+    /// Begins a pass. Returns `None` if the consumer was deleted before.
     fn begin(context: &'a Context, key: Key) -> Option<Self> {
         let begun = context.passes.begin(&key);
         begun.then_some(Self { context, key })
@@ -93,7 +93,7 @@ impl<'a> UnderWay<'a> {
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         if self.context.passes.end(&self.key) {
-            // It may have been created again, so that it exists all the same.
+            // The consumer may have been created again, and exists all the same.
             self.context.forget_notes(&self.key);
         }
     }
@@ -142,26 +142,26 @@ struct Pass<'a> {
     before: KafkaConsumerStatus,
 }
 
-/// How far a pass has come.
+/// The results of a pass so far.
 #[derive(Default)]
 struct Progress {
-    /// What became of the topics, if they were looked for.
+    /// The result of the search for topics, if there was one.
     topics: Option<Resolution>,
-    /// Nothing is applied until every topic is found.
+    /// Is `true` while nothing is applied because a topic is missing.
     held: bool,
-    /// Why an object that pods need could not be applied.
+    /// The error of an object that pods need.
     blocked: Option<ApplyError>,
-    /// Why another object could not be applied, or one could not be deleted.
+    /// The error of an object that pods can run without, or of a deletion.
     incomplete: Option<ApplyError>,
-    /// How far its group has come, if that was read.
+    /// The positions of the group, if they were read.
     positions: Option<Arc<Positions>>,
-    /// Why Secrets could not be read, once that has gone on for long.
+    /// The error of reading Secrets, once it has lasted for long.
     unread: Option<SecretsError>,
 }
 
 impl Pass<'_> {
-    /// Resolve, build, apply and prune. Stops where a Secret is missing, or before the first
-    /// start where a topic is; what runs is left running.
+    /// Resolves, builds, applies and prunes. Stops if a Secret is missing, or, before the first
+    /// start, a topic. Running pods continue.
     async fn advance(
         &self,
         resource: &KafkaConsumer,
@@ -219,7 +219,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Looks for the topics, the dead-letter topic among them.
+    /// Looks for the topics, including the dead-letter topic.
     async fn resolve(
         &self,
         consumer: &ValidatedConsumer,
@@ -239,7 +239,7 @@ impl Pass<'_> {
         (Some(connection), resolution)
     }
 
-    /// The group's positions as last read.
+    /// Returns the group's positions as last read.
     fn positions(
         &self,
         consumer: &ValidatedConsumer,
@@ -262,8 +262,8 @@ impl Pass<'_> {
         lags.watch(self.key, target)
     }
 
-    /// The same while Kafka can't be asked for more: what is still being read in the
-    /// background, or nothing.
+    /// Returns the positions while Kafka can't be asked again: those that are still read in the
+    /// background, or the reason why there are none.
     fn unread_positions(&self, consumer: &ValidatedConsumer, why: &str) -> Option<Arc<Positions>> {
         if !self.reads_positions() {
             return None;
@@ -274,8 +274,8 @@ impl Pass<'_> {
         last.or_else(|| Some(Arc::new(Positions::unread(why))))
     }
 
-    /// Returns `true` once the consumer has been available: a group that has not begun
-    /// has no positions.
+    /// Returns `true` once the consumer has been available: a group that has not begun has no
+    /// positions.
     fn reads_positions(&self) -> bool {
         let before = &self.before;
         before.lag.is_some()
@@ -284,12 +284,12 @@ impl Pass<'_> {
             || self.rollout().is_some_and(|rollout| rollout.ready > 0)
     }
 
-    /// Returns `true` if a change waits until every topic is found: only the first start does,
-    /// and other brokers or topics for pods that run. Everything else is applied at once.
+    /// Returns `true` if a change waits until every topic is found. Only the first start does, and,
+    /// for running pods, a change of brokers or topics. All other changes are applied immediately.
     ///
-    /// An earlier operator noted no digest, and it may have held back other brokers or
-    /// topics. So until this operator has noted one, which it does as soon as it has found the
-    /// topics, any change waits.
+    /// An earlier operator noted no digest, and may have held back other brokers or topics. So
+    /// every change waits until this operator has noted a digest, which it does as soon as it has
+    /// found the topics.
     fn must_wait(&self, consumer: &ValidatedConsumer) -> bool {
         if !self.has_started() {
             return true;
@@ -301,8 +301,8 @@ impl Pass<'_> {
         !is_same && consumer.replicas() > 0
     }
 
-    /// Returns `true` if the consumer's pods have been started at some time, even if their
-    /// Deployment was deleted since: something else of it is there, or its group has begun.
+    /// Returns `true` if the consumer's pods were started at some time, even if their Deployment
+    /// was deleted since: another object of the consumer exists, or its group has begun.
     fn has_started(&self) -> bool {
         let is_ours = |kind: Kind| {
             let records = self.context.existing.of_consumer(kind, self.key);
@@ -312,10 +312,10 @@ impl Pass<'_> {
         Kind::ALL.into_iter().any(is_ours) || self.reads_positions()
     }
 
-    /// Returns an error that is to be reported.
+    /// Returns an error that the status reports.
     ///
     /// # Errors
-    /// When it may pass: it is reported once it lasts.
+    /// Returns an error that may pass; the status reports it once it lasts.
     fn lasting(&self, error: Option<ApplyError>) -> Result<Option<ApplyError>, ReconcileError> {
         match error {
             Some(error @ ApplyError::Request { .. })
@@ -327,10 +327,10 @@ impl Pass<'_> {
         }
     }
 
-    /// Builds, applies and prunes. Returns an error about an object that pods can run without.
+    /// Builds, applies and prunes. Returns the error of an object that pods can run without.
     ///
     /// # Errors
-    /// About an object that pods need.
+    /// Returns the error of an object that pods need.
     async fn apply(
         &self,
         resource: &KafkaConsumer,
@@ -356,12 +356,12 @@ impl Pass<'_> {
             uid: self.uid,
         };
         let applied = applier.apply(&objects).await;
-        // Whatever failed: a quota may have no room until something is deleted.
+        // Pruning follows a failure too: a quota may have no room until an object is deleted.
         let pruned = applier.prune(&objects).await;
         Ok(applied?.or(pruned.err()))
     }
 
-    /// Writes the status, and says when to come again.
+    /// Writes the status, and returns the time of the next pass.
     async fn report(
         &self,
         consumer: Result<&ValidatedConsumer, &Refusal>,

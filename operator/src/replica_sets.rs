@@ -1,7 +1,7 @@
 //! The ConfigMaps that the pods of each ReplicaSet read, as its template names them.
 //!
-//! A ConfigMap is kept for as long as some ReplicaSet names it: pods of that template may
-//! restart, or come back by a rollback.
+//! A ConfigMap is kept while a ReplicaSet names it: pods of that template may restart, or return by
+//! a rollback.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +22,7 @@ pub struct ReplicaSets {
 
 #[derive(Default)]
 struct State {
-    /// For each consumer the ReplicaSets by name, and the ConfigMaps that each names.
+    /// The ReplicaSets of each consumer by name, and the ConfigMaps that each names.
     of: HashMap<Key, HashMap<Key, Box<[String]>>>,
     consumers: HashMap<Key, Key>,
 }
@@ -43,13 +43,13 @@ impl ReplicaSets {
         state.of.entry(consumer).or_default().insert(key, names);
     }
 
-    /// Notes that a ReplicaSet is gone. Returns its consumer, if it is known: a ConfigMap
-    /// may be unused now.
+    /// Notes that a ReplicaSet is gone. Returns its consumer, if it is known: a ConfigMap may be
+    /// unused now.
     pub fn gone(&self, replica_set: &ReplicaSet) -> Option<Key> {
         self.state.lock().remove(&Key::of(replica_set))
     }
 
-    /// Notes a complete list. Returns the consumers of those that went unseen.
+    /// Notes a complete list. Returns the consumers of ReplicaSets that were deleted unseen.
     pub fn listed(&self, names: &HashSet<Key>) -> Vec<Key> {
         let mut state = self.state.lock();
         let gone: Vec<Key> = state
@@ -64,7 +64,7 @@ impl ReplicaSets {
         consumers
     }
 
-    /// Returns `true` if some ReplicaSet of the consumer names the ConfigMap.
+    /// Returns `true` if a ReplicaSet of the consumer names the ConfigMap.
     pub fn name(&self, consumer: &Key, config_map: &str) -> bool {
         let state = self.state.lock();
         let mut names = state.of.get(consumer).into_iter().flat_map(HashMap::values);
@@ -102,8 +102,8 @@ fn consumer_of(replica_set: &ReplicaSet) -> Option<Key> {
     Some(Key::new(metadata.namespace.as_deref()?, consumer))
 }
 
-/// Returns those of the consumer's ConfigMaps that the volumes of a ReplicaSet's pods name.
-/// Whoever may create ReplicaSets decides what else they name.
+/// Returns the ConfigMaps of the consumer that the volumes of a ReplicaSet's pods name. A
+/// ReplicaSet may name other ConfigMaps too: every client that may create ReplicaSets decides that.
 pub fn own_config_maps(replica_set: &ReplicaSet, consumer: &Key) -> impl Iterator<Item = String> {
     let own = config_maps(replica_set).filter(|name| is_of(name, consumer));
     own.map(str::to_owned)

@@ -1,5 +1,5 @@
-//! The Secrets that consumers name: read once, and again when the watch shows a
-//! change. Only the entries that a consumer names are looked at.
+//! The Secrets that consumers name. Each is read once, and again when the watch shows a change.
+//! Only the entries that a consumer names are used.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -16,18 +16,20 @@ use crate::api::Scope;
 use crate::build::digest;
 use crate::key::Key;
 
-/// Why a consumer's Secrets can't be used.
+/// The error of a consumer's Secrets.
 #[derive(Debug, Error)]
 pub enum SecretsError {
-    /// One or more are not there, or lack an entry.
+    /// Secrets or entries are missing.
     #[error("{}", .0.join("; "))]
     Missing(Vec<String>),
-    /// They could not be read.
-    #[error("Secret '{name}' can't be read: {source}; see whether the operator's roles let it")]
+    /// A Secret could not be read.
+    #[error(
+        "Secret '{name}' can't be read: {source}; grant the operator the rights of its chart's roles"
+    )]
     Read {
-        /// Name of the Secret.
+        /// The name of the Secret.
         name: String,
-        /// Why.
+        /// The error.
         source: kube::Error,
     },
 }
@@ -35,37 +37,37 @@ pub enum SecretsError {
 /// An entry that a consumer names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Need {
-    /// Name of the Secret.
+    /// The name of the Secret.
     pub secret: String,
-    /// The entry; absent: all of them.
+    /// The entry; `None` for all entries.
     pub entry: Option<String>,
-    /// Whether pods start without it.
+    /// Is `true` if pods start without the entry.
     pub optional: bool,
-    /// Whether it must hold something: credentials must, variables need not.
+    /// Is `true` if an empty value is an error: credentials need a value, variables do not.
     pub filled: bool,
-    /// Whether pods must be replaced to see a change.
+    /// Is `true` if pods must be replaced to see a change.
     pub restarts: bool,
 }
 
-/// What a consumer's Secrets hold.
+/// The content of a consumer's Secrets.
 #[derive(Debug)]
 pub struct Secrets {
     found: HashMap<String, Entries>,
-    /// Digest of the entries that pods read only at their start.
+    /// The digest of the entries that pods read only at their start.
     pub digest: String,
 }
 
 type Entries = Option<Arc<BTreeMap<String, Vec<u8>>>>;
 
 impl Secrets {
-    /// The text of an entry.
+    /// Returns the text of an entry.
     pub fn text(&self, secret: &str, entry: &str) -> Option<String> {
         let entries = self.found.get(secret)?.as_ref()?;
         String::from_utf8(entries.get(entry)?.clone()).ok()
     }
 }
 
-/// The Secrets that have been read, and who names them.
+/// The Secrets that have been read, and the consumers that name them.
 #[derive(Default)]
 pub struct SecretCache {
     state: Mutex<State>,
@@ -76,8 +78,7 @@ struct State {
     entries: HashMap<Key, Read>,
     users: HashMap<Key, HashSet<Key>>,
     named: HashMap<Key, BTreeSet<Key>>,
-    /// Versions that the watch showed last, of Secrets that are named; none of one
-    /// that is gone.
+    /// The versions that the watch showed last of named Secrets; `None` for a Secret that is gone.
     shown: HashMap<Key, Option<String>>,
 }
 
@@ -87,10 +88,10 @@ struct Read {
 }
 
 impl SecretCache {
-    /// Everything that the consumer names.
+    /// Returns all entries that the consumer names.
     ///
     /// # Errors
-    /// When an entry that must be there is not, or the API server does not answer.
+    /// Returns an error if a required entry is missing, or if the API server does not answer.
     pub async fn read(
         &self,
         scope: &Scope,
@@ -145,7 +146,8 @@ impl SecretCache {
         state.users_of(key)
     }
 
-    /// Notes a complete list of Secrets: those that are not in it are gone.
+    /// Notes a complete list of Secrets: a Secret that is not in it is gone. Returns the consumers
+    /// that name such Secrets.
     pub fn listed(&self, names: &HashSet<Key>) -> Vec<Key> {
         let mut state = self.state.lock();
         let gone: Vec<Key> = state
@@ -161,7 +163,7 @@ impl SecretCache {
         gone.iter().flat_map(|key| state.users_of(key)).collect()
     }
 
-    /// Forgets a consumer, and the Secrets that nobody else names.
+    /// Forgets a consumer, and the Secrets that no other consumer names.
     pub fn forget(&self, consumer: &Key) {
         self.name(consumer, &BTreeSet::new());
     }
@@ -216,7 +218,7 @@ impl SecretCache {
             entries: Entries::clone(&entries),
         };
         let mut state = self.state.lock();
-        // What the watch shows may be newer, and would not be shown again.
+        // The watch may show a newer version, and will not show it again.
         if state
             .shown
             .get(key)
@@ -241,7 +243,7 @@ impl State {
     }
 }
 
-/// The Secrets and entries of the connection to Kafka, which pods see as files.
+/// Returns the Secrets and entries of the connection to Kafka, which pods see as files.
 pub fn connection_entries(consumer: &ValidatedConsumer) -> BTreeSet<(String, String)> {
     let config = librdkafka::consumer_config(consumer);
     let mut entries: BTreeSet<(String, String)> = config
@@ -252,18 +254,17 @@ pub fn connection_entries(consumer: &ValidatedConsumer) -> BTreeSet<(String, Str
     entries
 }
 
-/// The entry with the access token, for OAuth.
+/// Returns the entry with the access token for OAuth.
 pub fn access_token(kafka: &Kafka) -> Option<(String, String)> {
     let token = librdkafka::oauth_token(kafka)?;
     Some((token.secret_name.clone(), token.key.clone()))
 }
 
-/// Every entry that the consumer names, in the connection, in the environment
-/// and in volumes.
+/// Returns every entry that the consumer names: in the connection, the environment and the volumes.
 fn needs(consumer: &ValidatedConsumer) -> BTreeSet<Need> {
     let token = access_token(&consumer.kafka);
     let connection = connection_entries(consumer).into_iter().map(|entry| Need {
-        // A token is renewed all the time, and its file is read again.
+        // A token is renewed often, and the runtime reads its file again.
         restarts: Some(&entry) != token.as_ref(),
         secret: entry.0,
         entry: Some(entry.1),
@@ -333,8 +334,8 @@ fn missing(need: &Need, found: &HashMap<String, Entries>) -> Option<String> {
     }
 }
 
-/// The digest stands in an annotation that more people can read than the Secret,
-/// so each consumer has another.
+/// Returns the digest of entries. More people can read the annotation with it than the Secret, so
+/// the digest depends on the consumer's uid too.
 fn digest_of(uid: &str, needs: &BTreeSet<Need>, found: &HashMap<String, Entries>) -> String {
     let mut texts = vec![uid.to_owned()];
     for need in needs.iter().filter(|need| need.restarts) {

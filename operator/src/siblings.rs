@@ -1,5 +1,5 @@
-//! Consumers that share a group: on the same brokers they split the partitions
-//! of the topics that both read, which is seldom what their authors meant.
+//! Consumers that share a group. On the same brokers they split the partitions of the topics that
+//! both read, which is seldom intended.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use penstock_crds::validate::ValidatedConsumer;
 
 use crate::key::Key;
 
-/// Who reads what, as which group.
+/// The topics that each consumer reads, by group.
 #[derive(Default)]
 pub struct Siblings {
     state: Mutex<State>,
@@ -24,15 +24,15 @@ struct State {
 /// A group on some brokers.
 #[derive(PartialEq, Eq, Hash)]
 struct Group {
-    /// In lower case, in order, with commas.
+    /// The brokers in lower case, sorted, with commas.
     brokers: String,
     id: String,
 }
 
-/// A consumer of a group. Most groups have one, so this is kept small.
+/// A consumer of a group. Most groups have one, so the type is small.
 struct Member {
     key: Key,
-    /// In order.
+    /// Sorted.
     topics: Box<[String]>,
 }
 
@@ -49,8 +49,8 @@ impl Group {
 }
 
 impl Siblings {
-    /// Notes what a consumer reads. Returns the others that must be looked at
-    /// again: those whose company changed.
+    /// Notes the topics that a consumer reads. Returns the other consumers that must be reconciled,
+    /// because a consumer joined or left their group.
     pub fn set(&self, key: &Key, consumer: &ValidatedConsumer) -> Vec<Key> {
         let group = Group::of(consumer);
         let topics: BTreeSet<String> = consumer.topics.iter().map(ToString::to_string).collect();
@@ -75,12 +75,12 @@ impl Siblings {
         affected.into_iter().collect()
     }
 
-    /// Forgets a consumer. Returns the others that must be looked at again.
+    /// Forgets a consumer. Returns the other consumers that must be reconciled.
     pub fn forget(&self, key: &Key) -> Vec<Key> {
         self.state.lock().remove(key).into_iter().collect()
     }
 
-    /// The consumers that read some of the same topics as the same group.
+    /// Returns the consumers that read some of the same topics in the same group.
     pub fn of(&self, key: &Key) -> Vec<Key> {
         let state = self.state.lock();
         let Some(members) = state.of.get(key).and_then(|group| state.groups.get(group)) else {
@@ -103,7 +103,7 @@ impl Siblings {
 }
 
 impl State {
-    /// Removes a consumer; returns who is left in its group.
+    /// Removes a consumer. Returns the remaining consumers of its group.
     fn remove(&mut self, key: &Key) -> BTreeSet<Key> {
         let Some(group) = self.of.remove(key) else {
             return BTreeSet::new();

@@ -1,5 +1,5 @@
-//! The watches: what they show goes into the stores, and the consumers that it
-//! concerns are woken.
+//! The watches of the API server. They fill the stores, and wake the consumers that a change
+//! concerns.
 
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -19,42 +19,40 @@ use crate::context::Context;
 use crate::existing::Shown;
 use crate::key::Key;
 
-/// Objects in one page of a list: enough for few requests, few enough for little
-/// memory.
+/// The number of objects in one page of a list: few requests, and little memory.
 const PAGE: u32 = 250;
 
-/// The time after which the API server ends a watch and the operator begins it again, in
-/// seconds. A watch whose connection has died without a sign is given up five seconds later:
-/// for so long changes may go unseen. A watch that begins again costs one request and lists
-/// nothing.
+/// The time after which the API server ends a watch and the operator begins it again, in seconds. A
+/// watch whose connection has died silently ends five seconds later: for that time, changes may go
+/// unseen. Beginning a watch again costs one request and lists nothing.
 const WATCH_SECONDS: u32 = 25;
 
-/// Returns how anything is watched.
+/// Returns the settings of every watch.
 pub(crate) fn config() -> watcher::Config {
     watcher::Config::default()
         .page_size(PAGE)
         .timeout(WATCH_SECONDS)
 }
 
-/// What an event of a watch means.
+/// The meaning of an event of a watch.
 pub enum Change<'a, K> {
-    /// An object is there, new or not.
+    /// An object exists, new or not.
     Saw(&'a K),
     /// An object is gone.
     Gone(&'a K),
-    /// These are all the objects there are; others went unseen.
+    /// All existing objects; an object that is missing here was deleted unseen.
     Listed(HashSet<Key>),
 }
 
-/// Calls the roll while a watch lists its objects, so that those are noticed
-/// which went while it was interrupted.
+/// Collects the objects that a watch lists, so that objects that were deleted during an
+/// interruption are noticed.
 #[derive(Default)]
 pub struct RollCall {
     present: HashSet<Key>,
 }
 
 impl RollCall {
-    /// The meaning of an event.
+    /// Returns the meaning of an event, if it has one.
     pub fn change<'a, K: Resource>(&mut self, event: &'a Event<K>) -> Option<Change<'a, K>> {
         match event {
             Event::Apply(object) => Some(Change::Saw(object)),
@@ -72,8 +70,7 @@ impl RollCall {
     }
 }
 
-/// Starts all watches but that of the consumers themselves. They end with the
-/// task that polls the returned futures' set.
+/// Starts all watches except that of the consumers. They end when the returned set is dropped.
 pub fn spawn_all(context: &Arc<Context>) -> tokio::task::JoinSet<()> {
     let mut watches = tokio::task::JoinSet::new();
     for kind in Kind::ALL {
@@ -85,7 +82,7 @@ pub fn spawn_all(context: &Arc<Context>) -> tokio::task::JoinSet<()> {
     watches
 }
 
-/// What is watched of our own making.
+/// Returns the settings of a watch of Penstock's objects.
 fn ours() -> watcher::Config {
     let (label, value) = MANAGED_BY;
     config().labels(&format!("{label}={value}"))
@@ -147,7 +144,7 @@ async fn pods(context: Arc<Context>) {
     .await;
 }
 
-/// Metadata alone: what Secrets hold is read only of those that consumers name.
+/// Watches the metadata of Secrets. The operator reads only the Secrets that consumers name.
 async fn secrets(context: Arc<Context>) {
     let api = context.scope.all::<PartialObjectMeta<Secret>>();
     let secrets = &context.secrets;
@@ -164,8 +161,7 @@ async fn secrets(context: Arc<Context>) {
     .await;
 }
 
-/// Follows a watch for ever: an interruption is logged, and the watch begins
-/// again after a back-off.
+/// Follows a watch forever. Logs an interruption, and begins the watch again after a back-off.
 async fn follow<K>(
     kind: &str,
     stream: impl Stream<Item = watcher::Result<Event<K>>> + Send,
@@ -182,7 +178,9 @@ async fn follow<K>(
                     on_change(change);
                 }
             }
-            Err(error) => tracing::warn!("the watch of {kind}s was interrupted: {error}"),
+            Err(error) => {
+                tracing::warn!(kind, %error, "a watch was interrupted and begins again");
+            }
         }
     }
 }

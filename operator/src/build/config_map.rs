@@ -2,7 +2,7 @@
 //! less what the runtime has no use for, so that a change of the number of pods
 //! restarts none of them.
 //!
-//! It is immutable, and a digest of its content is part of its name. A changed manifest
+//! The ConfigMap is immutable, and a digest of its content is part of its name. A changed manifest
 //! makes another ConfigMap, which only the pods of the new template read: a pod of the
 //! old template that restarts reads what it read before.
 

@@ -1,5 +1,4 @@
-//! The containers: the runtime, and the handler beside it; or, for an Embedded
-//! handler, the one that is both.
+//! The containers: the runtime and the handler, or, for an Embedded handler, the one that is both.
 
 use std::collections::BTreeMap;
 
@@ -16,27 +15,26 @@ use penstock_crds::validate::{Address, Endpoint, Transport, ValidatedConsumer};
 use super::volumes::Mounts;
 use super::{Blueprint, some};
 
-/// Name of the main container.
+/// The name of the main container.
 pub const RUNTIME: &str = "runtime";
 
-/// Name of the sidecar.
+/// The name of the sidecar.
 pub const HANDLER: &str = "handler";
 
-/// Name of the metrics' port.
+/// The name of the metrics' port.
 pub(super) const METRICS: &str = "metrics";
 
-/// Where the runtime serves its metrics.
+/// The port of the runtime's metrics.
 pub(super) const METRICS_PORT: i32 = 6060;
 
-/// Name and number of the port of the health pages.
+/// The name and the number of the port of the health pages.
 const HEALTH: (&str, i32) = ("health", 9090);
 
-/// Where a container leaves its last words for the pod's status. Kubernetes'
-/// default.
+/// The file for a container's termination message: Kubernetes' default.
 const TERMINATION_LOG: &str = "/dev/termination-log";
 
-/// What the runtime needs of CPU and memory, and may have of memory, unless
-/// `spec.pod.resources` says otherwise. It stays below 80 MB under load.
+/// The runtime's requests and its memory limit, unless `spec.pod.resources` sets them. The runtime
+/// stays below 80 MB under load.
 const RUNTIME_CPU: &str = "50m";
 const RUNTIME_MEMORY: (&str, &str) = ("96Mi", "256Mi");
 
@@ -102,7 +100,7 @@ fn embedded(blueprint: &Blueprint<'_>, mounts: &Mounts) -> Container {
     }
 }
 
-/// What the runtime's container is, wherever the image comes from.
+/// Returns the runtime's container without its image.
 fn main_container() -> Container {
     Container {
         name: RUNTIME.into(),
@@ -119,9 +117,9 @@ fn main_container() -> Container {
     }
 }
 
-/// A port is probed by a connection, with gRPC too: whether there is a health service
-/// to ask, only the runtime finds out, which then asks it. Without a port there is
-/// nothing that the kubelet could probe, and the runtime alone waits for the handler.
+/// Builds the handler's container. A port is probed by a connection, with gRPC too: only the
+/// runtime finds out whether there is a health service, and asks it then. Without a port the
+/// kubelet has nothing to probe, and only the runtime waits for the handler.
 fn sidecar(
     blueprint: &Blueprint<'_>,
     mounts: &Mounts,
@@ -155,8 +153,8 @@ fn sidecar(
     }
 }
 
-/// Where the runtime leaves its last words, and what it is called at every start, by
-/// which it ends the transactions of its predecessor.
+/// Returns the variables with the file of the termination message, and with the name that the
+/// runtime keeps across restarts. By that name it aborts the transactions of its predecessor.
 fn runtime_environment(consumer: &ValidatedConsumer) -> Vec<EnvVar> {
     let mut environment = vec![variable("PENSTOCK_TERMINATION_LOG", TERMINATION_LOG)];
     if consumer.commit == Commit::Transactional {
@@ -175,7 +173,8 @@ fn runtime_environment(consumer: &ValidatedConsumer) -> Vec<EnvVar> {
     environment
 }
 
-/// Where to listen, as `penstock dev` tells it too.
+/// Returns the variable with the address at which the handler listens. `penstock dev` sets the
+/// same.
 fn listen_at(address: &Address) -> EnvVar {
     match address {
         Address::Port(port) => variable("PORT", &port.to_string()),
@@ -183,7 +182,7 @@ fn listen_at(address: &Address) -> EnvVar {
     }
 }
 
-/// Variables of ours, unless the user sets them, and the user's.
+/// Returns Penstock's variables that the user does not set, and the user's.
 fn with_own(mut ours: Vec<EnvVar>, own: &[EnvVar]) -> Vec<EnvVar> {
     ours.retain(|variable| !own.iter().any(|theirs| theirs.name == variable.name));
     ours.extend(own.iter().cloned());
@@ -245,7 +244,7 @@ fn probe(period_seconds: i32, failures: i32) -> Probe {
     }
 }
 
-/// As the Restricted pod security standard asks, and a read-only root.
+/// Returns the settings of the pod security standard Restricted, with a read-only root.
 fn security_context() -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),

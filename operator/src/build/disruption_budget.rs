@@ -7,8 +7,8 @@ use penstock_crds::spec::DisruptionBudget;
 
 use super::{Blueprint, labels};
 
-/// None for a single pod, which a budget would only make hard to move, and none where the
-/// manifest wants none.
+/// Returns `None` for a single pod, which a budget would only make hard to move, and if the
+/// manifest disables the budget.
 pub(super) fn build(blueprint: &Blueprint<'_>) -> Option<PodDisruptionBudget> {
     let wants = blueprint.consumer.pod.disruption_budget == DisruptionBudget::Enabled;
     if blueprint.consumer.replicas() < 2 || !wants {
@@ -22,7 +22,7 @@ pub(super) fn build(blueprint: &Blueprint<'_>) -> Option<PodDisruptionBudget> {
                 match_labels: Some(labels::select(&blueprint.key.name)),
                 ..LabelSelector::default()
             }),
-            // Pods that are not ready serve nobody and must not hold up a node.
+            // Pods that are not ready handle nothing and must not block the drain of a node.
             unhealthy_pod_eviction_policy: Some("AlwaysAllow".into()),
             ..PodDisruptionBudgetSpec::default()
         }),

@@ -6,16 +6,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::Blueprint;
 
-/// Label with the consumer's name; pods are selected by it.
+/// The label with the consumer's name; pods are selected by it.
 pub const CONSUMER_LABEL: &str = "penstock.dev/consumer";
 
-/// Label and value of everything that the operator makes; it watches nothing else.
+/// The label of every object that the operator creates; it watches no others.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "penstock");
 
 const NAME: (&str, &str) = ("app.kubernetes.io/name", "kafka-consumer");
 const INSTANCE: &str = "app.kubernetes.io/instance";
 
-/// The labels of a consumer's objects.
+/// Returns the labels of a consumer's objects.
 pub(super) fn labels(consumer: &str) -> BTreeMap<String, String> {
     let mut labels = select(consumer);
     labels.insert(NAME.0.into(), NAME.1.into());
@@ -24,17 +24,17 @@ pub(super) fn labels(consumer: &str) -> BTreeMap<String, String> {
     labels
 }
 
-/// The labels that a consumer's pods, and no others of the namespace, have.
+/// Returns the labels that only the pods of a consumer have in their namespace.
 pub(super) fn select(consumer: &str) -> BTreeMap<String, String> {
     BTreeMap::from([(CONSUMER_LABEL.into(), consumer.into())])
 }
 
-/// The same as a label selector in text.
+/// Returns the selector of a consumer's pods as text.
 pub fn selector(consumer: &str) -> String {
     format!("{CONSUMER_LABEL}={consumer}")
 }
 
-/// Metadata of an object that belongs to the consumer. Its name is the
+/// Returns the metadata of an object that belongs to the consumer. The object's name is the
 /// consumer's with a suffix.
 pub(super) fn metadata(blueprint: &Blueprint<'_>, suffix: &str) -> ObjectMeta {
     ObjectMeta {

@@ -1,5 +1,5 @@
-//! From a validated consumer to the objects that it needs, as pure functions:
-//! one file an object.
+//! Builds the objects of a consumer from a validated consumer, as pure functions: one file for each
+//! object.
 
 mod config_map;
 mod containers;
@@ -26,37 +26,37 @@ use penstock_crds::validate::ValidatedConsumer;
 use crate::existing::deployment::Rollout;
 use crate::key::Key;
 
-/// All that the objects are made of.
+/// The input of all objects.
 pub struct Blueprint<'a> {
     /// Namespace and name of the consumer.
     pub key: &'a Key,
-    /// Its unique id: its objects belong to this very one.
+    /// The consumer's unique id: its objects belong to this very consumer.
     pub uid: &'a str,
-    /// The resource as it was written.
+    /// The resource as the user wrote it.
     pub resource: &'a KafkaConsumer,
-    /// What it comes to.
+    /// The validated consumer.
     pub consumer: &'a ValidatedConsumer,
-    /// Digest of the Secrets' entries that the pods read once, at their start.
+    /// The digest of the Secrets' entries that pods read once, at their start.
     pub secrets: &'a str,
     /// The runtime's image, for handlers that are not embedded.
     pub runtime: &'a RuntimeImage,
-    /// The Deployment that runs, if any. Only the strategy depends on it.
+    /// The existing Deployment, if any. Only the strategy depends on it.
     pub running: Option<&'a Rollout>,
 }
 
-/// The runtime's image and how nodes get it.
+/// The runtime's image, and how nodes pull it.
 #[derive(Clone, Debug)]
 pub struct RuntimeImage {
-    /// Reference of the image.
+    /// The reference of the image.
     pub image: String,
     /// `Always`, `IfNotPresent` or `Never`.
     pub pull_policy: String,
-    /// Secrets of the consumer's namespace to pull it with.
+    /// The Secrets in the consumer's namespace to pull the image with.
     pub pull_secrets: Vec<String>,
 }
 
-/// Every object that the consumer needs, in the order in which they are applied:
-/// what pods read comes before the pods, and objects that pods can run without come last.
+/// Returns every object that the consumer needs, in the order in which they are applied: the
+/// configuration of pods before the pods, and objects that pods can run without last.
 pub fn objects(blueprint: &Blueprint<'_>) -> Vec<Object> {
     let config = config_map::build(blueprint);
     let reads = Reads {
@@ -74,7 +74,7 @@ pub fn objects(blueprint: &Blueprint<'_>) -> Vec<Object> {
     objects
 }
 
-/// What pods read at their start.
+/// The input of pods at their start.
 struct Reads {
     /// The name of their ConfigMap.
     config_map: String,
@@ -83,8 +83,8 @@ struct Reads {
 }
 
 impl Blueprint<'_> {
-    /// Owned by the consumer, so that they go with it, even when the operator is
-    /// gone.
+    /// Returns the consumer as the owner of its objects, so that Kubernetes deletes them with it,
+    /// also without an operator.
     fn owner(&self) -> OwnerReference {
         OwnerReference {
             api_version: KafkaConsumer::api_version(&()).into_owned(),
@@ -97,7 +97,7 @@ impl Blueprint<'_> {
     }
 }
 
-/// An empty list is left out.
+/// Returns the list, or `None` if it is empty.
 fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
     Some(list).filter(|list| !list.is_empty())
 }

@@ -1,4 +1,4 @@
-//! An object that ought to exist, in the form in which it is sent.
+//! A desired object, in the form in which it is sent.
 
 use kube::Resource;
 use kube::api::ApiResource;
@@ -12,21 +12,21 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
 use crate::key::Key;
 
-/// The kinds of object that a consumer is made into.
+/// The kinds of a consumer's objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// The runtime's configuration.
     ConfigMap,
-    /// Where the metrics are scraped.
+    /// The Service of the metrics.
     Service,
     /// The pods.
     Deployment,
-    /// How many pods may be evicted at once.
+    /// The number of pods that may be evicted at the same time.
     PodDisruptionBudget,
 }
 
 impl Kind {
-    /// Every kind.
+    /// All kinds.
     pub const ALL: [Self; 4] = [
         Self::ConfigMap,
         Self::Service,
@@ -42,7 +42,7 @@ impl Kind {
         }
     }
 
-    /// Group, version and plural, for requests.
+    /// Returns group, version and plural, for requests.
     pub fn resource(self) -> ApiResource {
         match self {
             Self::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
@@ -52,7 +52,7 @@ impl Kind {
         }
     }
 
-    /// The kind's name, such as `ConfigMap`.
+    /// Returns the kind's name, such as `ConfigMap`.
     pub fn name(self) -> &'static str {
         match self {
             Self::ConfigMap => "ConfigMap",
@@ -62,13 +62,13 @@ impl Kind {
         }
     }
 
-    /// Returns the name of a consumer's object of this kind. The names of ConfigMaps begin
-    /// with it, and their content follows from the rest.
+    /// Returns the name of a consumer's object of this kind. The names of ConfigMaps begin with it;
+    /// the rest follows from their content.
     pub fn object_name(self, consumer: &str) -> String {
         format!("{consumer}{}", self.suffix())
     }
 
-    /// The consumer whose object of this kind has this name.
+    /// Returns the consumer whose object of this kind has this name.
     pub fn consumer_name(self, object: &Key) -> Option<Key> {
         let consumer = match self {
             Self::ConfigMap => super::config_map::consumer_name(&object.name),
@@ -79,7 +79,7 @@ impl Kind {
         Some(Key::new(&object.namespace, consumer))
     }
 
-    /// What the names of objects of this kind end in.
+    /// Returns the suffix of the names of objects of this kind.
     fn suffix(self) -> &'static str {
         match self {
             Self::ConfigMap => super::config_map::SUFFIX,
@@ -89,7 +89,7 @@ impl Kind {
     }
 }
 
-/// An object that ought to exist.
+/// A desired object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Object {
     /// Its kind.
@@ -101,7 +101,7 @@ pub struct Object {
 }
 
 impl Object {
-    /// Takes a typed object; its metadata has a name.
+    /// Creates the object from a typed object, whose metadata have a name.
     pub(super) fn new<K: Resource + Serialize>(kind: Kind, object: &K) -> Self {
         Self {
             kind,
@@ -111,7 +111,7 @@ impl Object {
     }
 }
 
-/// A short digest of some texts, for annotations that make pods follow them: 32
+/// Returns a short digest of texts, for annotations that roll the pods when it changes: 32
 /// hexadecimal digits of their SHA-256.
 pub fn digest<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
     let mut hash = Sha256::new();

@@ -1,6 +1,5 @@
-//! The pod: the runtime as its main container, and a handler that is not
-//! embedded as a native sidecar, which is up before the runtime starts and
-//! outlives its drain.
+//! The pod: the runtime as its main container, and a handler that is not embedded as a native
+//! sidecar. The sidecar is up before the runtime starts, and outlives its drain.
 
 use std::collections::BTreeMap;
 
@@ -12,15 +11,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::containers::{self, METRICS_PORT, RUNTIME};
 use super::{Blueprint, Reads, labels, some, volumes};
 
-/// The user and group that containers run as, distroless images' `nonroot`. One
-/// for both, so that the two can share a socket.
+/// The user and group of the containers: `nonroot` of distroless images. One for both, so that they
+/// can share a socket.
 const USER: i64 = 65_532;
 
-/// Time for the runtime to leave the group and for the handler to end, on top of
-/// the drain, in seconds.
+/// The time for the runtime to leave the group and for the handler to end, in addition to the
+/// drain, in seconds.
 const STOP_MARGIN: u64 = 10;
 
-/// Annotation with the digest of what pods read at their start.
+/// The annotation with the digest of the input that pods read at their start.
 const DIGEST: &str = "penstock.dev/config-digest";
 
 pub(super) fn template(blueprint: &Blueprint<'_>, reads: &Reads) -> PodTemplateSpec {
@@ -34,14 +33,14 @@ pub(super) fn template(blueprint: &Blueprint<'_>, reads: &Reads) -> PodTemplateS
     }
 }
 
-/// The user's labels, and ours above them.
+/// Returns the user's labels, and Penstock's, which win.
 fn pod_labels(blueprint: &Blueprint<'_>) -> BTreeMap<String, String> {
     let mut all = blueprint.consumer.pod.labels.clone();
     all.extend(labels::labels(&blueprint.key.name));
     all
 }
 
-/// Where to scrape, unless the user says otherwise, and the digest.
+/// Returns the annotations for scrapes, unless the user sets them, and the digest.
 fn annotations(blueprint: &Blueprint<'_>, reads: &Reads) -> BTreeMap<String, String> {
     let mut all = BTreeMap::from([
         (
@@ -64,7 +63,7 @@ fn spec(blueprint: &Blueprint<'_>, reads: &Reads) -> PodSpec {
     let grace = blueprint.consumer.stop_timeout.as_secs_f64().ceil() as u64 + STOP_MARGIN;
     PodSpec {
         affinity: pod.affinity.clone(),
-        // Neither the runtime nor a handler speaks to the API server.
+        // Neither the runtime nor a handler uses the API server.
         automount_service_account_token: Some(false),
         containers: vec![containers.main],
         enable_service_links: Some(false),
@@ -92,7 +91,7 @@ fn spec(blueprint: &Blueprint<'_>, reads: &Reads) -> PodSpec {
     }
 }
 
-/// The user's, and those for the runtime's image, each once.
+/// Returns the user's Secrets and those for the runtime's image, each once.
 fn pull_secrets(blueprint: &Blueprint<'_>) -> Vec<LocalObjectReference> {
     let mut secrets = blueprint.consumer.pod.image_pull_secrets.clone();
     for name in &blueprint.runtime.pull_secrets {

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-/// The families of rebalance protocols. Members of two families can't be in one group, nor
-/// eager ones without an assignor in common: the broker refuses a new one until the last of
-/// the old ones has left.
+/// The families of rebalance protocols. Members of two families can't be in one group, nor can
+/// eager members without a common assignor: the broker refuses a new member until the last of the
+/// old ones has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RebalanceProtocol {
-    /// Each member gives all its partitions back.
+    /// Each member releases all its partitions.
     Eager(Assignors),
-    /// A member gives back only partitions that move: `cooperative-sticky`.
+    /// A member releases only partitions that move: `cooperative-sticky`.
     Cooperative,
     /// The broker assigns: `group.protocol: consumer` (KIP-848).
     Consumer,
@@ -22,14 +22,13 @@ pub enum Assignors {
     Range,
     /// `roundrobin` alone.
     RoundRobin,
-    /// Either, the default.
+    /// Both, which is the default.
     Both,
 }
 
 impl RebalanceProtocol {
-    /// The Deployment's annotation with the protocol of its pods. It stands at the
-    /// Deployment and not in the template, where a new operator that adds it would
-    /// replace every pod.
+    /// The Deployment's annotation with the protocol of its pods. The Deployment has it and not the
+    /// template, in which a new operator would add it and so replace every pod.
     pub const ANNOTATION: &str = "penstock.dev/rebalance-protocol";
 
     const ALL: [Self; 5] = [
@@ -58,8 +57,8 @@ impl RebalanceProtocol {
         })
     }
 
-    /// Returns the annotation's value. `eager` is that of an earlier operator too, which
-    /// noted no assignors.
+    /// Returns the annotation's value. An earlier operator, which noted no assignors, also wrote
+    /// `eager`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Eager(Assignors::Both) => "eager",

@@ -1,4 +1,4 @@
-//! The headless Service by which the pods' metrics are found.
+//! The headless Service that exposes the pods' metrics.
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::containers::{METRICS, METRICS_PORT};
 use super::{Blueprint, labels};
 
-/// What its name ends in.
+/// The suffix of its name.
 pub(super) const SUFFIX: &str = "-metrics";
 
 pub(super) fn build(blueprint: &Blueprint<'_>) -> Service {
@@ -21,7 +21,7 @@ pub(super) fn build(blueprint: &Blueprint<'_>) -> Service {
                 target_port: Some(IntOrString::String(METRICS.into())),
                 ..ServicePort::default()
             }]),
-            // A consumer that can't get ready is the one to look at.
+            // The metrics of a consumer that does not become ready are needed most.
             publish_not_ready_addresses: Some(true),
             selector: Some(labels::select(&blueprint.key.name)),
             ..ServiceSpec::default()

@@ -1,5 +1,5 @@
-//! What pods see of files: the configuration, the Secrets of the connection, the
-//! directory of the handler's socket, and the user's own volumes.
+//! The files in a pod: the configuration, the Secrets of the connection, the directory of the
+//! handler's socket, and the user's volumes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use penstock_crds::validate::Address;
 use super::{Blueprint, config_map};
 use crate::secrets::connection_entries;
 
-/// Where the runtime finds Secrets, as `SECRET/ENTRY` below.
+/// The directory in which the runtime finds Secrets, as `SECRET/ENTRY`.
 const SECRETS: &str = "/etc/penstock/secrets";
 
 const CONFIG_VOLUME: &str = "penstock-config";
@@ -21,13 +21,13 @@ const TMP_VOLUME: &str = "penstock-tmp";
 
 const TMP: &str = "/tmp";
 
-/// The volumes, and who sees which.
+/// The volumes, and their mounts in each container.
 pub(super) struct Mounts {
     /// All volumes of the pod.
     pub(super) volumes: Vec<Volume>,
-    /// What the runtime sees.
+    /// The mounts of the runtime.
     pub(super) runtime: Vec<VolumeMount>,
-    /// What the handler sees, its own volume mounts among them.
+    /// The mounts of the handler, with those of the user.
     pub(super) handler: Vec<VolumeMount>,
 }
 
@@ -56,13 +56,12 @@ impl Mounts {
         });
         let file = format!("{}/{}", config_map::DIRECTORY, config_map::FILE);
         let mut mount = read_only(CONFIG_VOLUME, &file);
-        // A file alone, because the Secrets' directory is beside it.
+        // A single file, because the directory also contains that of the Secrets.
         mount.sub_path = Some(config_map::FILE.into());
         self.runtime.push(mount);
     }
 
-    /// Each Secret as a directory of its own, with no more than the entries that
-    /// are named.
+    /// Adds a directory for each Secret, with only the named entries.
     fn secrets(&mut self, blueprint: &Blueprint<'_>) {
         let mut secrets: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (secret, entry) in connection_entries(blueprint.consumer) {
@@ -89,8 +88,8 @@ impl Mounts {
         }
     }
 
-    /// Where the handler can write, as its root is read-only, and where its
-    /// socket is.
+    /// Adds the directories that the handler can write, because its root is read-only, and that of
+    /// its socket.
     fn scratch(&mut self, blueprint: &Blueprint<'_>) {
         let socket = match blueprint.consumer.endpoint.address() {
             Some(Address::Socket(socket)) => socket.parent().map(|path| path.display().to_string()),
@@ -112,8 +111,8 @@ impl Mounts {
         self.volumes
             .extend(consumer.pod.volumes.iter().map(own_volume));
         let mounts = &consumer.handler.volume_mounts;
-        // A mount of their own at /tmp takes the place of ours. No other may: where
-        // the socket is, runtime and handler must see the same volume.
+        // A mount of the user at /tmp replaces Penstock's. No other mount does: runtime and handler
+        // must see the same volume with the socket.
         if mounts.iter().any(|mount| mount.mount_path == TMP) {
             self.volumes.retain(|volume| volume.name != TMP_VOLUME);
             self.handler.retain(|mount| mount.name != TMP_VOLUME);

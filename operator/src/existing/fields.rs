@@ -1,14 +1,14 @@
-//! Cutting the fields that are ours out of an object.
+//! Extracts the fields that Penstock applied from an object.
 //!
-//! `managedFields` says in the FieldsV1 format (KEP-555, server-side apply)
-//! which fields each manager applied: `f:NAME` is a field, `k:{…}` the item of a
-//! list with these keys, `v:…` the item of a set with this value, `.` the item
-//! or field itself; an empty set stands for the whole value.
+//! `managedFields` lists in the FieldsV1 format (KEP-555, server-side apply) which fields each
+//! manager applied. `f:NAME` is a field. `k:{…}` is the item of a list with these keys, and `v:…`
+//! the item of a set with this value. `.` is the item or field itself. An empty set stands for the
+//! whole value.
 
 use serde_json::{Map, Value};
 
-/// The fields of an object that `manager` applied, less what names the object.
-/// Null when there are none.
+/// Returns the fields of an object that `manager` applied, without the object's identity. Returns
+/// null if there are none.
 pub fn owned(object: &Value, manager: &str) -> Value {
     let entries = object["metadata"]["managedFields"].as_array();
     let set = entries.into_iter().flatten().find(|entry| {
@@ -22,8 +22,7 @@ pub fn owned(object: &Value, manager: &str) -> Value {
     }
 }
 
-/// An object less its kind, version, name and namespace, which `managedFields`
-/// leaves out.
+/// Returns an object without its kind, version, name and namespace, which `managedFields` omits.
 pub fn without_identity(object: &Value) -> Value {
     let mut object = object.clone();
     if let Value::Object(fields) = &mut object {
@@ -37,7 +36,7 @@ pub fn without_identity(object: &Value) -> Value {
     object
 }
 
-/// The part of a value that a set of fields covers.
+/// Returns the part of a value that a set of fields covers.
 fn cut(value: &Value, set: &Value) -> Value {
     let members = match set.as_object() {
         Some(members) if members.keys().any(|key| key != ".") => members,
@@ -61,7 +60,7 @@ fn cut_fields(fields: &Map<String, Value>, members: &Map<String, Value>) -> Map<
         .collect()
 }
 
-/// The items that are ours, in the list's own order.
+/// Returns the items that the set covers, in the order of the list.
 fn cut_items(items: &[Value], members: &Map<String, Value>) -> Vec<Value> {
     let members: Vec<(Member, &Value)> = members
         .iter()
@@ -77,13 +76,13 @@ fn cut_items(items: &[Value], members: &Map<String, Value>) -> Vec<Value> {
         .collect()
 }
 
-/// How a set of fields names an item of a list.
+/// The way in which a set of fields identifies an item of a list.
 enum Member {
     /// By some of its fields.
     Keys(Map<String, Value>),
     /// By its value.
     Value(Value),
-    /// By its place.
+    /// By its index.
     Index(usize),
 }
 

@@ -1,10 +1,9 @@
-//! What exists of the objects that the operator made, in a few bytes each.
+//! The existing objects of consumers, in a few bytes each.
 //!
-//! Whether an object is as it ought to be is decided without a request and
-//! without keeping the object: the fields that are ours, by its
-//! `managedFields`, are cut out of it when the watch shows it ([`fields`]), and
-//! only their hash is kept. It equals the hash of what was applied until
-//! somebody changes one of them, by which it stops being ours.
+//! The operator decides without a request, and without keeping the object, whether an object has
+//! the desired state. When the watch shows an object, the fields that Penstock applied, by its
+//! `managedFields`, are extracted ([`fields`]), and only their hash is kept. The hash equals that
+//! of the applied fields until another client changes one of them.
 
 pub mod deployment;
 pub mod fields;
@@ -27,16 +26,16 @@ use crate::build::{Kind, Object};
 use crate::key::Key;
 use deployment::Rollout;
 
-/// What is kept of an object.
+/// The kept part of an object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     /// Its unique id.
     pub uid: Box<str>,
     /// The object that controls it.
     pub controller: Option<Controller>,
-    /// Hash of the fields that are ours.
+    /// The hash of the fields that Penstock applied.
     pub fields: u64,
-    /// What a Deployment reports.
+    /// The report of a Deployment.
     pub rollout: Option<Box<Rollout>>,
 }
 
@@ -50,7 +49,7 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// The controller of an object, if it has one.
+    /// Returns the controller of an object, if it has one.
     pub fn of(object: &impl kube::Resource) -> Option<Self> {
         Self::among(object.owner_references())
     }
@@ -68,12 +67,12 @@ impl Controller {
     }
 }
 
-/// The objects that exist.
+/// The existing objects.
 #[derive(Default)]
 pub struct Existing {
     objects: RwLock<BTreeMap<(Kind, Key), Record>>,
-    /// Hashes of what was sent, and of what came back where the API server wrote
-    /// it differently, such as `1000m` as `1`.
+    /// The hashes of sent fields, and of returned fields that the API server wrote in another way,
+    /// such as `1000m` as `1`.
     answers: RwLock<HashMap<(Kind, Key), Answer>>,
     /// The newest version of any object that the watch of each kind has shown.
     shown: RwLock<HashMap<Kind, u64>>,
@@ -88,12 +87,12 @@ struct Answer {
 }
 
 impl Existing {
-    /// The record of an object, by its own name.
+    /// Returns the record of an object, by the object's name.
     pub fn get(&self, kind: Kind, key: &Key) -> Option<Record> {
         self.objects.read().get(&(kind, key.clone())).cloned()
     }
 
-    /// Returns a consumer's objects of a kind, by their own names.
+    /// Returns a consumer's objects of a kind, by the names of the objects.
     pub fn of_consumer(&self, kind: Kind, consumer: &Key) -> Vec<(Key, Record)> {
         let base = kind.object_name(&consumer.name);
         let objects = self.objects.read();
@@ -108,7 +107,7 @@ impl Existing {
             .collect()
     }
 
-    /// Whether the object that exists is what applying `object` would make of it.
+    /// Returns `true` if applying `object` would not change the existing object.
     pub fn is_current(&self, record: &Record, object: &Object, key: &Key) -> bool {
         let sent = hash(&fields::without_identity(&object.body));
         if record.fields == sent {
@@ -120,8 +119,7 @@ impl Existing {
             .is_some_and(|answer| answer.sent == sent && answer.came_back == record.fields)
     }
 
-    /// Notes an object that the watch showed. Tells whether anything about it
-    /// that matters is new.
+    /// Notes an object that the watch showed. Returns `true` if its record has changed.
     pub fn saw(&self, kind: Kind, object: &Shown) -> bool {
         let record = object.record(kind);
         let key = (kind, Key::of(object));
@@ -131,7 +129,7 @@ impl Existing {
         before.as_ref() != Some(&record)
     }
 
-    /// Notes what came back when `sent` was applied.
+    /// Notes the API server's answer after `sent` was applied.
     pub fn applied(&self, sent: &Object, object: &Shown) {
         let record = object.record(sent.kind);
         let key = (sent.kind, Key::of(object));
@@ -141,8 +139,8 @@ impl Existing {
         };
         let as_sent = answer.sent == answer.came_back;
         let mut objects = self.objects.write();
-        // An answer can be overtaken by what follows from it: what the watch has shown
-        // meanwhile is newer, and it will not show it again.
+        // The watch may have shown a newer object than the answer, and it will not show that object
+        // again.
         if !self.has_shown(sent.kind, object) {
             objects.insert(key.clone(), record);
         }
@@ -163,7 +161,7 @@ impl Existing {
         self.answers.write().remove(&key);
     }
 
-    /// Notes that the object with this uid was deleted, which the watch has yet to show.
+    /// Notes that the object with this uid was deleted before the watch shows that.
     pub fn deleted(&self, kind: Kind, key: &Key, uid: &str) {
         let key = (kind, key.clone());
         let mut objects = self.objects.write();
@@ -174,8 +172,8 @@ impl Existing {
         }
     }
 
-    /// Notes a complete list: what is not in it is gone. Returns the objects that
-    /// went unseen.
+    /// Notes a complete list: an object that is not in it is gone. Returns the objects that were
+    /// deleted unseen.
     pub fn listed(&self, kind: Kind, names: &HashSet<Key>) -> Vec<Key> {
         let mut objects = self.objects.write();
         let gone: Vec<Key> = objects
@@ -196,7 +194,7 @@ impl Existing {
         gone
     }
 
-    /// Called with `objects` locked, so that versions and records change together.
+    /// The caller has locked `objects`, so that versions and records change together.
     fn note_shown(&self, kind: Kind, object: &Shown) {
         if let Some(version) = version(object) {
             let mut shown = self.shown.write();
@@ -205,15 +203,15 @@ impl Existing {
         }
     }
 
-    /// Whether the watch has shown this version of an object or a later one: it shows
-    /// the changes of all objects of a kind in their order.
+    /// Returns `true` if the watch has shown this version of an object or a later one. It shows the
+    /// changes of all objects of a kind in their order.
     fn has_shown(&self, kind: Kind, object: &Shown) -> bool {
         let newest = self.shown.read().get(&kind).copied();
         version(object).is_some_and(|version| newest.is_some_and(|newest| version <= newest))
     }
 
-    /// Waits until every kind has been listed once: before, what is missing here
-    /// may well exist.
+    /// Waits until every kind has been listed once. Before, an object that is missing here may
+    /// exist.
     pub async fn complete(&self) {
         let mut listed = self.listed.subscribe();
         // The sender lives as long as self.
@@ -222,14 +220,14 @@ impl Existing {
     }
 }
 
-/// The version of an object: a number that rises with every change of any object, as
-/// Kubernetes has it for its own and for custom resources.
+/// Returns the version of an object: a number that rises with every change of any object, as in
+/// Kubernetes for its own and for custom resources.
 fn version(object: &Shown) -> Option<u64> {
     object.resource_version()?.parse().ok()
 }
 
-/// A hash that does not depend on the order of an object's fields: serde_json's
-/// maps are sorted.
+/// Returns a hash that does not depend on the order of an object's fields: serde_json's maps are
+/// sorted.
 fn hash(value: &Value) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);

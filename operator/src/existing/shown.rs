@@ -1,5 +1,5 @@
-//! An object of ours as the API server shows it, cut down to what is kept of it
-//! while it is read: a page of a list is never held as whole objects.
+//! One of Penstock's objects as the API server shows it. Everything but its record is dropped while
+//! it is read, so a page of a list is never held as whole objects.
 
 use std::borrow::Cow;
 
@@ -15,20 +15,20 @@ use super::{Controller, Record, fields, hash};
 use crate::build::Kind;
 use crate::existing::deployment::Rollout;
 
-/// What is kept of an object, and what names it.
+/// The kept part of an object, and its name.
 #[derive(Clone, Debug)]
 pub struct Shown {
     metadata: ObjectMeta,
     record: Record,
-    /// Means something of a Deployment only.
+    /// Only meaningful for a Deployment.
     rollout: Rollout,
 }
 
 impl Shown {
-    /// Cuts an object down.
+    /// Extracts the kept part of an object.
     ///
     /// # Errors
-    /// When its metadata are not such.
+    /// Returns an error if the object's metadata are not valid.
     pub fn of(object: &Value) -> serde_json::Result<Self> {
         let metadata = ObjectMeta::deserialize(&object["metadata"])?;
         let owners = metadata.owner_references.as_deref().unwrap_or_default();
@@ -51,7 +51,7 @@ impl Shown {
         })
     }
 
-    /// What is kept of it, given its kind, which lists leave out.
+    /// Returns the record of the object. Lists omit the kind, so the caller passes it.
     pub(super) fn record(&self, kind: Kind) -> Record {
         Record {
             rollout: (kind == Kind::Deployment).then(|| self.rollout.clone().into()),

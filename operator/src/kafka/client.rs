@@ -1,4 +1,4 @@
-//! Short-lived Kafka clients: one question each.
+//! Short-lived Kafka clients, one for each question.
 
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
@@ -23,7 +23,7 @@ use super::policy::{BrokerPolicy, NotAllowed, ResolveError, address};
 use super::settings::{Connection, Isolation, client_config};
 use super::slots::Slot;
 
-/// How often a client's errors and logins are served while it waits.
+/// The time between two polls of a waiting client, which serve its errors and logins.
 const SERVE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The maximum time for all topics of a listing.
@@ -32,13 +32,13 @@ const LIST_BUDGET: Duration = Duration::from_secs(12);
 /// The maximum time for a listing and the client that it needs.
 const LIST_LIMIT: Duration = Duration::from_secs(20);
 
-/// What the brokers said of each topic that they were asked for; `None`: it is not there.
+/// The brokers' answer for each topic that they were asked for; `None` if it does not exist.
 pub(super) type Topics = HashMap<String, Option<Partitions>>;
 
 /// The partitions of a topic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Partitions {
-    /// Number of partitions.
+    /// The number of partitions.
     pub count: i32,
     /// The partitions that have no leader.
     pub leaderless: Vec<i32>,
@@ -55,7 +55,7 @@ impl Partitions {
     }
 }
 
-/// Why the topics of a cluster can't be listed.
+/// The error of a question to the brokers.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ListError {
     /// No broker answered in time.
@@ -80,17 +80,17 @@ impl ListError {
     }
 }
 
-/// A client that takes note of errors, and connects only where the policy allows it.
+/// Notes the client's errors, and allows connections only by the policy.
 pub(super) struct Context {
     token: Option<String>,
     namespace: String,
     policy: Arc<BrokerPolicy>,
-    /// The first error that is about the connection, and whether it is final.
+    /// The first error of the connection, or a final one.
     trouble: Mutex<Option<ListError>>,
 }
 
 impl Context {
-    /// Returns `true` if there is no use in waiting for an answer.
+    /// Returns `true` if no answer can come.
     fn has_failed(&self) -> bool {
         let trouble = self.trouble.lock();
         matches!(
@@ -150,8 +150,8 @@ impl Resolve for Context {
     }
 }
 
-/// Leaves out addresses to which this machine has no route, unless it has one to none: a name
-/// may have IPv6 addresses where only IPv4 is spoken. No packet is sent.
+/// Removes addresses without a route from this machine, unless no address has one: a name may have
+/// IPv6 addresses in an IPv4 network. No packet is sent.
 fn routable(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let has_route = |address: &&SocketAddr| {
         let from: SocketAddr = match address {
@@ -171,20 +171,20 @@ fn routable(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 
 pub(super) type Client = BaseConsumer<Context>;
 
-/// A client with its slot. The slot is free again once the client's threads have ended,
-/// even if nobody waits for that: a client that is stuck takes up a slot of its own
-/// namespace and nothing else.
+/// A client with its slot. The slot becomes free once the client's threads have ended, even if
+/// nothing waits for that: a stuck client occupies a slot of its own namespace and nothing else.
 struct Session {
     client: Option<Arc<Client>>,
     slot: Arc<Slot>,
 }
 
 impl Session {
-    /// Creates a client, in `group` if it is about a group's offsets. It never joins.
+    /// Creates a client, in `group` if the question is about a group's offsets. It never joins the
+    /// group.
     ///
-    /// It is made in a thread that serves no connection of ours: librdkafka leaves
-    /// OpenSSL errors behind in the thread in which it reads certificates, and the next
-    /// use of TLS there, such as a watch of the API server, would fail by them.
+    /// The client is created in a thread that serves no connection of the operator. librdkafka
+    /// leaves OpenSSL errors in the thread in which it reads certificates, and the next use of TLS
+    /// in that thread, such as a watch of the API server, would fail with them.
     async fn open(
         slot: &Arc<Slot>,
         connection: &Connection,
@@ -206,7 +206,7 @@ impl Session {
             if let Ok(client) = &made {
                 add_brokers(client.client(), &brokers);
             }
-            // The slot goes last.
+            // The slot is dropped last.
             (made, held)
         });
         let (made, slot) = made
@@ -220,7 +220,7 @@ impl Session {
             Err(error) => {
                 let error = error_text(&error);
                 Err(ListError::Refused(format!(
-                    "the Kafka client refused it: {error}"
+                    "the Kafka client refused its configuration: {error}"
                 )))
             }
         }
@@ -228,7 +228,7 @@ impl Session {
 }
 
 impl Drop for Session {
-    /// Gives up the client, which waits for its threads to end.
+    /// Drops the client in another thread, which waits for the client's threads.
     fn drop(&mut self) {
         let (client, slot) = (self.client.take(), Arc::clone(&self.slot));
         spawn_blocking(move || {
@@ -238,7 +238,7 @@ impl Drop for Session {
     }
 }
 
-/// Has a client of its own ask something, for at most `limit`.
+/// Creates a client and asks a question, for at most `limit`.
 pub(super) async fn ask<T: Send + 'static>(
     slot: &Arc<Slot>,
     connection: &Connection,
@@ -266,7 +266,9 @@ pub(super) async fn ask<T: Send + 'static>(
         .await;
         let trouble = client.context().trouble.lock().take();
         match answer {
-            None => Err(trouble.unwrap_or(ListError::Refused("it was refused".into()))),
+            None => Err(trouble.unwrap_or(ListError::Refused(
+                "the brokers refused the connection".into(),
+            ))),
             Some(Err(_)) => Err(ListError::Unreachable("the request was aborted".into())),
             Some(Ok(Err(error))) => {
                 Err(trouble.unwrap_or(ListError::Unreachable(error_text(&error))))
@@ -280,9 +282,9 @@ pub(super) async fn ask<T: Send + 'static>(
         .unwrap_or_else(|_| Err(no_answer()))
 }
 
-/// Asks for some topics of the cluster, and for no others. Those for which the time did
-/// not suffice are not in the answer. Nothing is asked where the policy does not allow the
-/// brokers, or those that they name in turn.
+/// Asks for these topics of the cluster, and for no others. A topic for which the time did not
+/// suffice is missing in the answer. Nothing is asked if the policy does not allow the brokers, or
+/// the brokers that they name.
 pub(super) async fn list_topics(
     slot: &Arc<Slot>,
     connection: &Connection,
@@ -319,7 +321,7 @@ fn list(
         }
         let metadata = match client.fetch_metadata(Some(&topic), left.min(METADATA_TIMEOUT)) {
             Ok(metadata) => metadata,
-            // The time is over, and the rest is asked for by the next listing.
+            // The time is over. The next listing asks for the rest.
             Err(_) if !answers.is_empty() && Instant::now() >= ends => break,
             Err(error) => return Err(error),
         };
@@ -347,8 +349,8 @@ fn list(
     Ok(Ok(answers))
 }
 
-/// Serves the client while a request is under way: logins by token and errors
-/// are told in its poll. Ends early, with nothing, when the brokers refuse it.
+/// Polls the client during a request: a poll serves logins by token, and errors. Returns `None`
+/// early if the brokers refuse the client.
 async fn served<T>(client: &Arc<Client>, request: impl Future<Output = T>) -> Option<T> {
     let mut request = std::pin::pin!(request);
     loop {
@@ -364,8 +366,7 @@ async fn served<T>(client: &Arc<Client>, request: impl Future<Output = T>) -> Op
     }
 }
 
-/// What the client says, less what differs each time: who says it, in front, and
-/// how long it took, at the end.
+/// Returns the client's message without the part that differs each time: the duration at the end.
 fn stable(reason: &str) -> String {
     let text = reason.split(" (after ").next().unwrap_or(reason);
     text.trim().to_owned()

@@ -1,6 +1,5 @@
-//! One cluster, as seen over one connection: the topics that consumers name, and the
-//! consumers that wait to hear of changes. A task of its own asks the brokers, so that no
-//! pass has to.
+//! One cluster over one connection: the topics that consumers name, and the consumers to wake after
+//! a change. A separate task asks the brokers, so that no pass has to.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
@@ -19,20 +18,20 @@ use super::slots::{Slot, Slots};
 use crate::key::Key;
 use crate::triggers::Triggers;
 
-/// A listing of this age answers even for a topic that is not there.
+/// The maximum age of a listing that may answer that a topic is missing.
 const FRESH: Duration = Duration::from_secs(2);
 
-/// How soon topics that are missing are looked for again.
+/// The time after which missing topics are looked for again.
 const MISSING_RECHECK: Duration = Duration::from_secs(10);
 
 /// The first wait after brokers did not answer; it doubles up to the interval.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 
-/// How long a pass that has a seat waits for the brokers' answer.
+/// The time for which a pass with a seat waits for the brokers' answer.
 const PATIENCE: Duration = Duration::from_secs(25);
 
-/// The maximum number of topics in one listing. Where consumers name more, those that
-/// were asked for longest ago come next.
+/// The maximum number of topics in one listing. If consumers name more, the topics with the oldest
+/// answers are next.
 const MAX_TOPICS_LISTED: usize = 500;
 
 pub(super) struct Cluster {
@@ -40,7 +39,7 @@ pub(super) struct Cluster {
     policy: Arc<BrokerPolicy>,
     listing: watch::Sender<Option<Arc<Listing>>>,
     members: Mutex<HashMap<Key, Member>>,
-    /// Somebody needs an answer before its time.
+    /// Notified when a pass needs an answer before the interval ends.
     wanted: Arc<Notify>,
 }
 
@@ -52,13 +51,13 @@ struct Listing {
 #[derive(Clone)]
 struct Topic {
     asked: Instant,
-    /// `None`: it is not there.
+    /// `None` if the topic does not exist.
     partitions: Option<Partitions>,
 }
 
 struct Member {
     topics: Vec<String>,
-    /// What its last pass was told; `None` while a pass waits for it.
+    /// The result of the last pass; `None` while a pass waits for it.
     told: Option<Resolution>,
 }
 
@@ -73,10 +72,9 @@ impl Cluster {
         }
     }
 
-    /// What became of a consumer's topics. Where the brokers have not been asked for one of
-    /// them yet, or it is not in a listing that is no longer fresh, they are asked; the
-    /// pass waits for their answer if there is a seat for it. While they don't answer, only
-    /// the timer asks.
+    /// Returns the result of the search for a consumer's topics. If the brokers have not been asked
+    /// for one of them yet, or an older listing lacks it, they are asked. The pass waits for their
+    /// answer if a seat is free. While the brokers do not answer, they are only asked periodically.
     pub(super) async fn resolve(
         &self,
         consumer: &Key,
@@ -97,21 +95,21 @@ impl Cluster {
                         is_new && listing.covers(&topics)
                     })
                 };
-                // Without an answer the consumer is woken when it comes.
+                // Without an answer now, the consumer is woken when it arrives.
                 let _ = timeout(PATIENCE, listings.wait_for(answers)).await;
             }
         }
         self.tell(consumer, &topics)
     }
 
-    /// Forgets a consumer. Returns `true` if any is left.
+    /// Forgets a consumer. Returns `true` if any remains.
     pub(super) fn forget(&self, consumer: &Key) -> bool {
         let mut members = self.members.lock();
         members.remove(consumer);
         !members.is_empty()
     }
 
-    /// Partitions of each of some topics, as last listed.
+    /// Returns the partitions of topics, as last listed.
     pub(super) fn partitions(&self, topics: &[String]) -> Vec<(String, Partitions)> {
         let listing = self.listing.borrow().clone();
         let Some(Ok(known)) = listing.as_ref().map(|listing| &listing.topics) else {
@@ -127,8 +125,8 @@ impl Cluster {
         self.members.lock().insert(consumer.clone(), member);
     }
 
-    /// The answer is noted under the lock under which [`Self::renew`] looks for consumers
-    /// that were told something else.
+    /// Notes and returns the result. The lock is the one under which [`Self::renew`] looks for
+    /// consumers with another result.
     fn tell(&self, consumer: &Key, topics: &[String]) -> Resolution {
         let mut members = self.members.lock();
         let listing = self.listing.borrow().clone();
@@ -172,7 +170,7 @@ impl Cluster {
                 namespace = self.connection.namespace(),
                 brokers = self.connection.brokers(),
                 %error,
-                "topics can't be listed"
+                "the topics could not be listed; the attempt is repeated"
             );
         }
         let answered = answer.is_ok();
@@ -192,8 +190,8 @@ impl Cluster {
         answered
     }
 
-    /// The topics that consumers name: first those that were never asked for, then those
-    /// that were asked for longest ago.
+    /// Returns the topics that consumers name: first topics without an answer, then topics with the
+    /// oldest answers.
     fn topics_to_list(&self) -> Vec<String> {
         let members = self.members.lock();
         let names: BTreeSet<&String> = members.values().flat_map(|member| &member.topics).collect();
@@ -207,7 +205,7 @@ impl Cluster {
         names.into_iter().take(MAX_TOPICS_LISTED).cloned().collect()
     }
 
-    /// The answer, with earlier answers for the topics that were not asked for this time.
+    /// Returns the answer, with earlier answers for the topics that were not asked for this time.
     fn merged(&self, answer: Result<Topics, ListError>) -> Listing {
         let at = Instant::now();
         let members = self.members.lock();
@@ -243,7 +241,7 @@ impl Cluster {
 }
 
 impl Listing {
-    /// Returns `true` if it says something about every topic.
+    /// Returns `true` if the listing has an answer for every topic.
     fn covers(&self, topics: &[String]) -> bool {
         match &self.topics {
             Ok(known) => topics.iter().all(|topic| known.contains_key(topic)),
@@ -264,8 +262,8 @@ fn must_ask(listing: Option<&Listing>, topics: &[String]) -> bool {
     !is_fresh && !topics.iter().all(is_there)
 }
 
-/// Asks the brokers for as long as somebody holds the cluster: at once, periodically, and
-/// when a pass needs an answer. Each time it waits for a slot of the namespace.
+/// Asks the brokers while a consumer holds the cluster: immediately, periodically, and when a pass
+/// needs an answer. Each time it waits for a slot of the namespace.
 pub(super) async fn keep(
     cluster: Arc<Cluster>,
     slots: Arc<Slots>,
@@ -287,7 +285,7 @@ pub(super) async fn keep(
         let Some(held) = cluster.upgrade() else {
             return;
         };
-        // Whoever wanted it so far is served by what follows.
+        // The next listing answers all requests until now.
         let _ = wanted.notified().now_or_never();
         failures = match held.renew(slot, &triggers).await {
             true => 0,
@@ -308,8 +306,8 @@ pub(super) async fn keep(
     }
 }
 
-/// A wait that is up to a tenth shorter: consumers that were found at the same time are
-/// not asked for at the same time forever.
+/// Returns a wait that is up to a tenth shorter: consumers that were found at the same time are not
+/// asked for at the same time forever.
 pub(super) fn jittered(wait: Duration) -> Duration {
     wait.mul_f64(1.0 - rand::random::<f64>() / 10.0)
 }

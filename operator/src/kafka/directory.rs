@@ -1,4 +1,4 @@
-//! All clusters that consumers name.
+//! The clusters that consumers name.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use super::slots::Slots;
 use crate::key::Key;
 use crate::triggers::Triggers;
 
-/// Listings at once, and how many of them for one namespace.
+/// The number of concurrent listings, in total and for one namespace.
 const SLOTS: (usize, usize) = (16, 3);
 
-/// Passes that wait for an answer at once, and how many of them of one namespace. There are
-/// twice as many passes at once, so half of them never wait for Kafka.
+/// The number of passes that wait for an answer at the same time, in total and for one namespace.
+/// There are twice as many concurrent passes, so half of them never wait for Kafka.
 const SEATS: (usize, usize) = (16, 4);
 
 /// The clusters, each held by the consumers that name it.
@@ -39,8 +39,8 @@ struct State {
 }
 
 impl Directory {
-    /// Listings are renewed every `interval`; consumers that must hear of a change
-    /// are sent to `triggers`. No connection is made that `policy` does not allow.
+    /// Creates a directory. Listings are renewed every `interval`, and `triggers` wakes the
+    /// consumers for which the answer changed. Clients connect only where `policy` allows it.
     pub fn new(interval: Duration, triggers: Triggers, policy: BrokerPolicy) -> Self {
         Self {
             state: Mutex::default(),
@@ -52,8 +52,7 @@ impl Directory {
         }
     }
 
-    /// The connection as the others that name it hold it, so that thousands of
-    /// consumers do not each keep one of their own.
+    /// Returns the stored connection that equals this one, so that thousands of consumers share it.
     pub fn share(&self, connection: Connection) -> Arc<Connection> {
         let state = self.state.lock();
         match state.clusters.get_key_value(&connection) {
@@ -62,8 +61,8 @@ impl Directory {
         }
     }
 
-    /// What became of a consumer's topics. From now on the consumer is woken when
-    /// the answer changes.
+    /// Returns the result of the search for a consumer's topics. From now on the consumer is woken
+    /// when the result changes.
     pub async fn resolve(
         &self,
         consumer: &Key,
@@ -82,13 +81,12 @@ impl Directory {
             .await
     }
 
-    /// The brokers to which connections are made.
+    /// Returns the policy for connections to brokers.
     pub(super) fn policy(&self) -> &Arc<BrokerPolicy> {
         &self.policy
     }
 
-    /// Partitions of each of some topics, as last listed over the consumer's
-    /// connection.
+    /// Returns the partitions of topics, as last listed over the consumer's connection.
     pub(super) fn partitions(
         &self,
         consumer: &Key,
@@ -102,12 +100,12 @@ impl Directory {
         cluster.map_or_else(Vec::new, |cluster| cluster.partitions(topics))
     }
 
-    /// Returns `true` if the consumer's brokers are asked.
+    /// Returns `true` if the operator asks the consumer's brokers.
     pub fn knows(&self, consumer: &Key) -> bool {
         self.state.lock().of.contains_key(consumer)
     }
 
-    /// Forgets a consumer, and a cluster that nobody else names.
+    /// Forgets a consumer, and a cluster that no other consumer names.
     pub fn forget(&self, consumer: &Key) {
         self.state.lock().forget(consumer);
     }

@@ -1,4 +1,4 @@
-//! How far each group has come, read from Kafka one consumer after another.
+//! Reads the positions of each group from Kafka, one consumer after another.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,21 +19,21 @@ use super::slots::{Slot, Slots};
 use crate::key::Key;
 use crate::triggers::Triggers;
 
-/// Clients at once, and how many of them for one namespace: a broker that does not answer
-/// holds up few others, and none of another namespace.
+/// The number of concurrent clients, in total and for one namespace: a broker that does not answer
+/// delays few others, and none of another namespace.
 const CLIENTS: (usize, usize) = (8, 2);
 
 /// The maximum time for the offsets of one group.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Shortest time between two clients: with very many consumers each is read less
-/// often instead of all at once.
+/// The minimum time between two clients: with very many consumers, each group is read less often
+/// instead of all at the same time.
 const PACE: Duration = Duration::from_millis(100);
 
 /// The number of turns for which a namespace's last one is remembered.
 const MAX_TURNS: u64 = 100_000;
 
-/// Whose lag is read, and how.
+/// The group whose positions are read, and its settings.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LagTarget {
     /// The cluster.
@@ -42,9 +42,9 @@ pub struct LagTarget {
     pub group: String,
     /// The topics.
     pub topics: Vec<String>,
-    /// Where the group begins without a committed offset.
+    /// The start of a group without a committed offset.
     pub reset: OffsetReset,
-    /// The group reads messages of open transactions too.
+    /// Is `true` if the group reads messages of open transactions too.
     pub reads_uncommitted: bool,
 }
 
@@ -67,13 +67,13 @@ struct State {
 struct Entry {
     target: LagTarget,
     due: Instant,
-    /// What was read last.
+    /// The positions as last read.
     positions: Option<Arc<Positions>>,
 }
 
 impl LagReader {
-    /// Each group is read every `interval`; consumers whose group has moved are sent to
-    /// `triggers`.
+    /// Creates a reader. It reads each group every `interval`, and `triggers` wakes the consumers
+    /// whose group has moved.
     pub fn new(interval: Duration, triggers: Triggers) -> Self {
         Self {
             state: Mutex::default(),
@@ -83,8 +83,8 @@ impl LagReader {
         }
     }
 
-    /// Returns the positions as they were last read; `None` before the first reading.
-    /// From now on they are read again and again.
+    /// Returns the positions as last read; `None` before the first reading. From now on they are
+    /// read periodically.
     pub fn watch(&self, consumer: &Key, target: LagTarget) -> Option<Arc<Positions>> {
         let entries = &mut self.state.lock().entries;
         match entries.get_mut(consumer) {
@@ -101,7 +101,7 @@ impl LagReader {
         }
     }
 
-    /// Returns the positions of a group as they were last read from these brokers.
+    /// Returns the positions of a group as last read from these brokers.
     pub fn last(&self, consumer: &Key, group: &str, brokers: &str) -> Option<Arc<Positions>> {
         let state = self.state.lock();
         let entry = state.entries.get(consumer)?;
@@ -131,9 +131,9 @@ impl LagReader {
         }
     }
 
-    /// Takes a consumer that is due and puts it off. Namespaces take turns, so that those
-    /// with many consumers or slow brokers do not keep the others waiting. In a namespace it
-    /// is the turn of the consumer that has been due longest.
+    /// Takes a consumer that is due and schedules its next reading. Namespaces take turns, so that
+    /// a namespace with many consumers or slow brokers does not delay the others. Within a
+    /// namespace, the consumer that has been due longest is next.
     fn next(&self) -> Option<(Key, LagTarget, Slot)> {
         let now = Instant::now();
         let mut state = self.state.lock();
@@ -169,7 +169,7 @@ impl LagReader {
 
     fn note(&self, consumer: &Key, target: &LagTarget, positions: Positions) {
         if let Some(why) = &positions.unread {
-            tracing::debug!(%consumer, error = why, "positions can't be read");
+            tracing::debug!(%consumer, error = why, "the positions could not be read");
         }
         let mut state = self.state.lock();
         let Some(entry) = state

@@ -1,7 +1,7 @@
-//! What is known of the Kafka clusters: which topics they have, and how far the
-//! groups have come. Consumers of a namespace with the same brokers and credentials share
-//! one listing, which is renewed on a timer; a consumer is looked at again when the
-//! answer for it changes.
+//! The operator's knowledge of the Kafka clusters: their topics, and the positions of the groups.
+//!
+//! Consumers of a namespace with the same brokers and credentials share one listing, which is
+//! renewed periodically. The operator reconciles a consumer when the answer for it changes.
 
 mod client;
 mod cluster;
@@ -22,31 +22,31 @@ pub use positions::{Lag, Loss, PartitionLag, Positions};
 pub use search::SearchPath;
 pub use settings::Connection;
 
-/// What became of a consumer's topics.
+/// The result of the search for a consumer's topics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resolution {
-    /// Every topic is there.
+    /// Every topic exists.
     Found,
     /// The brokers have not been asked yet.
     Pending,
-    /// These are not.
+    /// These topics do not exist.
     Missing(Vec<String>),
     /// No broker answered in time.
     Unreachable {
         /// The bootstrap servers.
         brokers: String,
-        /// What the client said.
+        /// The client's error.
         error: String,
     },
     /// The brokers refuse the connection: wrong credentials or certificates.
     Refused {
         /// The bootstrap servers.
         brokers: String,
-        /// What the client said.
+        /// The client's error.
         error: String,
     },
     /// The operator may not connect to this broker.
     NotAllowed(NotAllowed),
-    /// The connection needs a Secret that is not there.
+    /// The connection needs a Secret that does not exist.
     NoSecret(String),
 }

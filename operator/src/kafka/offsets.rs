@@ -22,8 +22,8 @@ const MAX_PARTITIONS: usize = 100;
 /// The maximum time for all partitions of a group.
 const BUDGET: Duration = Duration::from_secs(40);
 
-/// Asks for the offsets of every partition. The log's start comes first and its end
-/// last: an offset that is committed meanwhile then lies between the two.
+/// Asks for the offsets of every partition. The log's start is read first and its end last, so an
+/// offset that is committed meanwhile lies between them.
 pub(super) fn ask(
     client: &Client,
     topics: &[(String, Partitions)],
@@ -32,8 +32,7 @@ pub(super) fn ask(
     let mut names = Vec::new();
     for (topic, partitions) in topics {
         for partition in 0..partitions.count {
-            // One partition without a leader would make librdkafka wait for it and
-            // then fail for all of them.
+            // librdkafka would wait for the leader of one partition, and then fail for all.
             if partitions.leaderless.contains(&partition) {
                 answers.push(PartitionOffsets {
                     topic: topic.clone(),
@@ -88,9 +87,9 @@ fn ask_some(
     Ok(answers)
 }
 
-/// Corrects the ends of the log where a committed offset lies beyond the newest
-/// message that the group may read. `client` reads uncommitted messages too: an
-/// offset among those of an open transaction is in the log.
+/// Corrects the ends of the log for committed offsets beyond the newest message that the group may
+/// read. `client` reads uncommitted messages too: an offset within an open transaction is in the
+/// log.
 pub(super) fn ask_log_ends(
     client: &Client,
     partitions: &mut [PartitionOffsets],
@@ -124,7 +123,7 @@ pub(super) fn is_beyond(partition: &PartitionOffsets) -> bool {
 
 type ByPartition<T> = HashMap<(String, i32), Result<T, String>>;
 
-const NO_OFFSET: &str = "the broker gave no offset";
+const NO_OFFSET: &str = "the broker returned no offset";
 
 fn offsets_of(
     start: Option<&Result<i64, String>>,
@@ -140,7 +139,7 @@ fn offsets_of(
     })
 }
 
-/// Where the logs begin or end.
+/// Returns the offsets at which the logs begin or end.
 fn edges(
     client: &Client,
     names: &TopicPartitionList,
@@ -155,15 +154,15 @@ fn edges(
     }))
 }
 
-/// The offset that an answer holds, if any. The messages settled beyond it matter only
-/// where the log begins behind it.
+/// Returns the committed offset of an answer, if any. The messages settled beyond it matter only if
+/// the log begins after it.
 fn committed_offset(answer: &TopicPartitionListElem<'_>, start: Option<i64>) -> Option<Committed> {
     let Offset::Offset(offset) = answer.offset() else {
         return None;
     };
     let gaps = match start {
         Some(start) if offset < start => {
-            // A text that can't be used says nothing, as for the runtime.
+            // An unusable text has no meaning, as for the runtime.
             Gaps::decode(answer.metadata().as_bytes(), offset).unwrap_or_default()
         }
         Some(_) | None => None,

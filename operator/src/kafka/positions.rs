@@ -1,17 +1,17 @@
-//! How far a group has come in its topics, and what follows from it: the lag, and
-//! the messages that the group has lost. Pure; `offsets` asks the brokers.
+//! The positions of a group in its topics, and the lag and the lost messages that follow from them.
+//! Pure functions; `offsets` asks the brokers.
 
 use std::collections::BTreeSet;
 
 use penstock_crds::spec::{LossReason, OffsetReset};
 use penstock_runtime::gaps::Gaps;
 
-/// Why a lag is not known where the group has no committed offset and does not
-/// begin at the start of the log. With Latest it begins at the end that the log has
-/// when a pod is assigned the partition, which the brokers do not record.
+/// The reason of an unknown lag if the group has no committed offset and does not begin at the
+/// start of the log. With Latest it begins at the end of the log at the time when a pod is assigned
+/// the partition, which the brokers do not record.
 const NOTHING_COMMITTED: &str = "nothing committed yet";
 
-/// The offsets of one partition, or why they could not be read.
+/// The offsets of one partition, or the reason why they could not be read.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct PartitionOffsets {
     pub topic: String,
@@ -22,13 +22,13 @@ pub(super) struct PartitionOffsets {
 /// The offsets of one partition.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Offsets {
-    /// Offset of the oldest message that is kept.
+    /// The offset of the oldest message that is kept.
     pub start: i64,
-    /// Offset behind the newest message that the group may read.
+    /// The offset after the newest message that the group may read.
     pub end: i64,
-    /// Offset behind the newest message, even of an open transaction.
+    /// The offset after the newest message, also of an open transaction.
     pub log_end: i64,
-    /// What the group has committed.
+    /// The group's commit, if there is one.
     pub committed: Option<Committed>,
 }
 
@@ -40,24 +40,24 @@ pub(super) struct Committed {
     pub gaps: Option<Gaps>,
 }
 
-/// The lag of one partition. What is not known is never taken for a number.
+/// The lag of one partition. An unknown lag is never reported as a number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PartitionLag {
-    /// So many messages.
+    /// The number of messages.
     Known(i64),
-    /// Not known, and why.
+    /// Unknown, for this reason.
     Unknown(String),
 }
 
 /// The lag of all partitions of a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lag {
-    /// The sum over the partitions whose lag is known; absent when none is. While
-    /// another partition's is unknown, this is a lower bound.
+    /// The sum over the partitions with a known lag; `None` if there are none. While the lag of
+    /// another partition is unknown, this is a lower bound.
     pub known: Option<i64>,
-    /// Number of partitions whose lag is not known.
+    /// The number of partitions with an unknown lag.
     pub unknown_partitions: i32,
-    /// Why, of the first of them.
+    /// The reason of the first of them.
     pub unknown_reason: Option<String>,
 }
 
@@ -75,22 +75,22 @@ pub struct Loss {
     pub committed: i64,
     /// The offset at which the log begins, or ends.
     pub log: i64,
-    /// Number of messages that are lost, at most.
+    /// The maximum number of lost messages.
     pub messages: Option<i64>,
 }
 
-/// What one reading of a group's offsets has shown.
+/// The result of one reading of a group's offsets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Positions {
     /// The lag.
     pub lag: Lag,
-    /// Messages that are lost.
+    /// The lost messages.
     pub losses: Vec<Loss>,
-    /// Topics in which the group has a committed offset.
+    /// The topics in which the group has a committed offset.
     pub committed: BTreeSet<String>,
-    /// Topics in which it has none. Every partition of these could be read.
+    /// The topics without a committed offset. Every partition of these could be read.
     pub uncommitted: BTreeSet<String>,
-    /// Why some partition could not be read.
+    /// The reason why a partition could not be read.
     pub unread: Option<String>,
     /// The partitions that could not be read.
     pub unread_partitions: BTreeSet<(String, i32)>,
@@ -99,7 +99,7 @@ pub struct Positions {
 }
 
 impl Positions {
-    /// Nothing could be read.
+    /// Creates the result of a reading that failed.
     pub fn unread(why: impl Into<String>) -> Self {
         let why = why.into();
         Self {
@@ -112,8 +112,8 @@ impl Positions {
         }
     }
 
-    /// Returns `true` if what is not among the losses of a partition is not lost: the
-    /// partition was read, or the topic no longer has it.
+    /// Returns `true` if the list of losses is complete for a partition: the partition was read, or
+    /// the topic no longer has it.
     pub fn was_read(&self, topic: &str, partition: i32) -> bool {
         let nothing_was = self.unread.is_some() && self.unread_partitions.is_empty();
         let unread = (topic.to_owned(), partition);
@@ -122,8 +122,8 @@ impl Positions {
             && !self.unread_partitions.contains(&unread)
     }
 
-    /// What follows from the offsets of all partitions, given where the group begins
-    /// without a committed one.
+    /// Computes the result from the offsets of all partitions. `reset` is the start of a group
+    /// without a committed offset.
     pub(super) fn of(partitions: &[PartitionOffsets], reset: OffsetReset) -> Self {
         let mut positions = Self::default();
         let mut unread = Reasons::default();
@@ -164,7 +164,7 @@ impl Positions {
 }
 
 impl Offsets {
-    /// Messages from the first that the group will read to the end.
+    /// Returns the number of messages from the first that the group will read to the end.
     fn lag(&self, reset: OffsetReset) -> PartitionLag {
         let messages_from = |offset: i64| (self.end - offset.max(self.start)).max(0);
         match &self.committed {
@@ -202,8 +202,8 @@ impl PartitionOffsets {
 }
 
 impl Committed {
-    /// Number of offsets from the committed one up to `end` of which the group does
-    /// not say that they are settled.
+    /// Returns the number of offsets from the committed one up to `end` that the group has not
+    /// noted as settled.
     fn unsettled_below(&self, end: i64) -> i64 {
         let Some(gaps) = &self.gaps else {
             return (end - self.offset).max(0);

@@ -1,18 +1,17 @@
-//! The names by which a pod of some namespace finds a broker.
+//! The names by which a pod of a namespace finds a broker.
 //!
-//! A pod completes a short name by its search path, which begins with its own namespace:
-//! `kafka` is `kafka.shop.svc.cluster.local` for the pods of namespace shop. The operator's
-//! pod is in another namespace, so the operator goes through the search path as a pod of the
-//! consumer's namespace has it.
+//! A pod completes a short name by its search path, which begins with its own namespace: `kafka` is
+//! `kafka.shop.svc.cluster.local` for the pods of namespace shop. The operator's pod is in another
+//! namespace. So the operator tries the search path of a pod in the consumer's namespace.
 
 use std::net::IpAddr;
 
 /// The search path of this pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SearchPath {
-    /// Empty outside a cluster: names are then resolved as they are.
+    /// Empty outside a cluster: names are then resolved unchanged.
     entries: Vec<String>,
-    /// A name with so many dots is tried as it is first.
+    /// A name with this number of dots is first tried unchanged.
     dots: usize,
 }
 
@@ -23,18 +22,19 @@ pub(super) struct Name {
     pub query: String,
     /// The spellings by which a policy may allow it.
     pub spellings: Vec<String>,
-    /// The cluster's own DNS answers for it, and it comes before names that others answer for.
+    /// Is `true` if the cluster's DNS answers for the name. Such names come before names for which
+    /// other servers answer.
     pub is_of_cluster: bool,
 }
 
 impl SearchPath {
-    /// Reads that of this pod.
+    /// Reads the search path of this pod.
     pub fn of_this_pod() -> Self {
         let text = std::fs::read_to_string("/etc/resolv.conf");
         text.map_or_else(|_| Self::default(), |text| Self::parse(&text))
     }
 
-    /// Reads a `resolv.conf`, in which the last line of a kind counts.
+    /// Reads a `resolv.conf`. The last line of each kind counts.
     pub fn parse(text: &str) -> Self {
         let mut path = Self {
             entries: Vec::new(),
@@ -61,7 +61,7 @@ impl SearchPath {
         }
     }
 
-    /// Returns the names that a pod of the namespace tries for a host, in order.
+    /// Returns the names that a pod of the namespace tries for a host, in their order.
     pub(super) fn names(&self, namespace: &str, host: &str) -> Vec<Name> {
         let is_address = host.parse::<IpAddr>().is_ok();
         let as_it_is = is_address || host.ends_with('.') || host == "localhost";
@@ -92,8 +92,8 @@ impl SearchPath {
     }
 }
 
-/// A host completed by an entry of the search path. In the namespace itself, a tenant decides
-/// which names there are: there, the host alone is not a spelling that allows it.
+/// Completes a host by an entry of the search path. A tenant decides the names in its namespace:
+/// there, the host alone is not a spelling that allows it.
 fn completed(namespace: &str, host: &str, entry: &str, domain: &str) -> Name {
     if of_namespace(entry).is_some() {
         let short = format!("{host}.{namespace}.svc");

@@ -1,9 +1,8 @@
 //! The configuration of the operator's own Kafka clients.
 //!
-//! A tenant writes a manifest, and the operator connects with what it says. So a client
-//! takes from a manifest only the properties of [`ALLOWED`], without which it could not
-//! connect, and everything else is fixed here. [`client_config`] is the only place that
-//! configures a client.
+//! A tenant writes a manifest, and the operator connects with its settings. So a client takes from
+//! a manifest only the properties of [`ALLOWED`], without which it could not connect. All other
+//! properties are fixed here. [`client_config`] is the only place that configures a client.
 
 use std::collections::BTreeMap;
 
@@ -33,18 +32,18 @@ const BOOTSTRAP_SERVERS: &str = "bootstrap.servers";
 /// The maximum number of bootstrap brokers: librdkafka starts a thread for each.
 const MAX_BOOTSTRAP_SERVERS: usize = 8;
 
-/// Limits that hold for every client, whatever the manifest says.
+/// Limits of every client, whatever the manifest contains.
 const FIXED: [(&str, &str); 21] = [
     ("allow.auto.create.topics", "false"),
     ("api.version.request.timeout.ms", "5000"),
-    // Nothing is fetched; librdkafka holds the limit of an answer against these.
+    // Nothing is fetched, but librdkafka compares the limit of an answer with these.
     ("fetch.max.bytes", "65536"),
     ("fetch.message.max.bytes", "65536"),
     ("max.in.flight", "16"),
     ("message.max.bytes", "65536"),
     ("queued.max.messages.kbytes", "64"),
     ("queued.min.messages", "1"),
-    // Of a broker's answer. One topic with ten thousand partitions fits in.
+    // The limit of a broker's answer. One topic with ten thousand partitions fits.
     ("receive.message.max.bytes", "524288"),
     ("enable.auto.commit", "false"),
     ("enable.metrics.push", "false"),
@@ -60,7 +59,7 @@ const FIXED: [(&str, &str); 21] = [
     ("topic.metadata.refresh.interval.ms", "-1"),
 ];
 
-/// Which messages a client reads, and up to where a log then reaches.
+/// The messages that a client reads, which determine the end of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Isolation {
     /// Messages before the first open transaction.
@@ -78,8 +77,8 @@ impl Isolation {
     }
 }
 
-/// How to reach a cluster, and as whom. Consumers of one namespace with equal connections
-/// share what is learnt over one.
+/// The address of a cluster, and the credentials. Consumers of one namespace with equal connections
+/// share the answers.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Connection {
     namespace: String,
@@ -88,8 +87,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Takes from librdkafka properties those that are needed to connect. `namespace` is
-    /// that of the consumer, and `token` its access token for OAUTHBEARER.
+    /// Creates a connection with the librdkafka properties that are needed to connect. `namespace`
+    /// is that of the consumer, and `token` its access token for OAUTHBEARER.
     pub fn new(
         namespace: &str,
         properties: BTreeMap<String, String>,
@@ -125,7 +124,7 @@ impl Connection {
     }
 }
 
-/// Returns the configuration of a client, in `group` if it is about a group's offsets. It
+/// Returns the configuration of a client, in `group` if the question is about a group's offsets. It
 /// names no brokers: they are added once the client can resolve their names.
 pub(super) fn client_config(
     connection: &Connection,

@@ -1,5 +1,5 @@
-//! Slots for work on behalf of tenants: a fixed number in all, and a few for each
-//! namespace, so that no namespace can take them all.
+//! Slots for work on behalf of tenants: a fixed number in total, and a few for each namespace, so
+//! that no namespace can take all of them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -7,12 +7,11 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// A number of slots. Those that wait for one are served in order, each namespace for
-/// itself.
+/// A number of slots. Each namespace has a queue of waiting tasks, which are served in their order.
 pub(super) struct Slots {
     total: Arc<Semaphore>,
     each: usize,
-    /// Kept while somebody has a slot of the namespace or waits for one.
+    /// Kept while a task has a slot of the namespace or waits for one.
     namespaces: Mutex<HashMap<String, Weak<Semaphore>>>,
 }
 
@@ -35,8 +34,8 @@ impl Slots {
     /// Waits for a slot. Returns `None` only if the semaphores were closed, which they never
     /// are.
     pub(super) async fn take(&self, namespace: &str) -> Option<Slot> {
-        // First the namespace's own: of those that wait for one of all slots, a namespace
-        // has only a few.
+        // The slot of the namespace comes first, so that few tasks of a namespace wait for one of
+        // all slots.
         let namespace = self.of(namespace).acquire_owned().await.ok()?;
         let total = Arc::clone(&self.total).acquire_owned().await.ok()?;
         Some(Slot {
@@ -45,7 +44,7 @@ impl Slots {
         })
     }
 
-    /// Takes a slot unless that would mean to wait for it.
+    /// Takes a slot if one is free.
     pub(super) fn try_take(&self, namespace: &str) -> Option<Slot> {
         let namespace = self.of(namespace).try_acquire_owned().ok()?;
         let total = Arc::clone(&self.total).try_acquire_owned().ok()?;

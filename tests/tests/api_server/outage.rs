@@ -77,7 +77,7 @@ async fn a_leader_that_cannot_renew_its_lease_ends_and_says_why() -> Outcome {
     let again = settings.spawn()?;
     again
         .process()
-        .wait_for_line("the Lease can't be had", LIMIT)
+        .wait_for_line("the Lease could not be acquired or renewed", LIMIT)
         .await?;
     control_plane.start_api_server().await?;
     again.process().wait_for_line("leading", LIMIT).await?;

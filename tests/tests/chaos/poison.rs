@@ -40,7 +40,7 @@ async fn a_message_that_stops_the_consumer_is_named_and_goes_through_once_the_ha
                 ),
                 "400 Bad Request",
                 "no such customer",
-                "mend the handler or the message",
+                "correct the handler or the message",
             ],
             LIMIT,
         )
