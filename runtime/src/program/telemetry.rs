@@ -8,12 +8,13 @@ use opentelemetry_otlp::ExporterBuildError;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use thiserror::Error;
-use tracing::Level;
+use tracing::{Dispatch, Level, Subscriber};
 use tracing_subscriber::filter::{EnvFilter, FilterFn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
-use tracing_subscriber::{Layer as _, fmt, registry};
+use tracing_subscriber::{Layer, fmt, registry};
 
 /// The target of the spans around messages. They do not appear in the logs, and cost nothing
 /// unless traces are exported.
@@ -96,31 +97,56 @@ where
         filter: filter.to_owned(),
         reason: error.to_string(),
     })?;
-    let no_spans = FilterFn::new(|metadata| metadata.target() != SPANS);
-    let logs = fmt::layer()
-        .with_writer(writer)
-        .with_ansi(colour())
-        .with_target(false);
-    let logs = match format {
-        LogFormat::Text => logs.boxed(),
-        LogFormat::Json => logs.json().flatten_event(true).boxed(),
-    };
     let provider = match ENDPOINTS.iter().any(|name| env::var_os(name).is_some()) {
         true => Some(tracer_provider(service)?),
         false => None,
     };
-    let spans = provider.as_ref().map(|provider| {
-        tracing_opentelemetry::layer()
-            .with_tracer(provider.tracer("penstock"))
-            .with_filter(FilterFn::new(|metadata| {
-                metadata.target() == SPANS && *metadata.level() <= Level::INFO
-            }))
-    });
-    registry()
-        .with(logs.with_filter(no_spans).with_filter(filter))
-        .with(spans)
-        .try_init()?;
+    subscriber(writer, format, filter, provider.as_ref()).try_init()?;
     Ok(Telemetry { provider })
+}
+
+/// Without traces the filter is global. A filter of a layer notes its last answer in the thread,
+/// and an event at a place whose answer is cached is judged by that note. After a question without
+/// an event, as librdkafka's client asks for its level, a line would be lost
+/// (tokio-rs/tracing#2519). With two filters that differ no answer is cached.
+fn subscriber<W>(
+    writer: W,
+    format: LogFormat,
+    filter: EnvFilter,
+    provider: Option<&SdkTracerProvider>,
+) -> Dispatch
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let no_spans = FilterFn::new(|metadata| metadata.target() != SPANS);
+    let Some(provider) = provider else {
+        let logs = logs(writer, format);
+        return registry().with(no_spans).with(filter).with(logs).into();
+    };
+    let logs = logs(writer, format)
+        .with_filter(no_spans)
+        .with_filter(filter);
+    let spans = tracing_opentelemetry::layer()
+        .with_tracer(provider.tracer("penstock"))
+        .with_filter(FilterFn::new(|metadata| {
+            metadata.target() == SPANS && *metadata.level() <= Level::INFO
+        }));
+    registry().with(logs).with(spans).into()
+}
+
+fn logs<S, W>(writer: W, format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let logs = fmt::layer()
+        .with_writer(writer)
+        .with_ansi(colour())
+        .with_target(false);
+    match format {
+        LogFormat::Text => logs.boxed(),
+        LogFormat::Json => logs.json().flatten_event(true).boxed(),
+    }
 }
 
 /// Colour is for terminals, and `NO_COLOR` forbids it even there.
