@@ -208,6 +208,51 @@ async fn a_handler_that_never_listens_is_told_port_and_remedy() -> Outcome {
 }
 
 #[tokio::test]
+async fn a_handler_of_another_protocol_or_on_loopback_alone_is_told_so() -> Outcome {
+    const LISTEN: &str = "import socket, os\ns = socket.create_server(('127.0.0.1', int(os.environ['PORT'])))\nwhile True: s.accept()[0].sendall(b'HTTP/1.1 505 no\\r\\n\\r\\n')";
+    let grpc = Local::new(
+        &manifest("Fast", "").replace("timeout: 5s\n", "timeout: 5s\n    protocol: Grpc\n"),
+    )?;
+    let ended = grpc
+        .dev(grpc.manifest(), "python3")
+        .arg("-c")
+        .arg(LISTEN)
+        .option("--start-timeout", "1s")
+        .run()
+        .await?;
+    assert_eq!(ended.code(), Some(1));
+    let port = grpc.handler_port();
+    let expected = format!("a program listens on 127.0.0.1:{port}, but not as a gRPC server: ");
+    assert!(ended.err.contains(&expected), "{}", ended.err);
+
+    let http = Local::new(&manifest("InOrder", ""))?;
+    let process = http
+        .dev(http.manifest(), "python3")
+        .arg("-c")
+        .arg(LISTEN)
+        .start()?;
+    process
+        .wait_for_line("note: the handler listens on 127.0.0.1 alone", LIMIT)
+        .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_a_run_whose_handler_is_busy() -> Outcome {
+    let local = Local::new(&manifest("InOrder", ""))?;
+    local.messages(["{}"])?;
+    let process = local.printing(&["600"]).start()?;
+    process.wait_for_line("1 in flight", LIMIT).await?;
+    process.signal(Signal::INT)?;
+    process
+        .wait_for_line("a second signal ends the run", LIMIT)
+        .await?;
+    process.signal(Signal::INT)?;
+    assert_eq!(process.wait(LIMIT).await?.code(), Some(130));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_port_that_is_found_is_free_for_a_handler_that_is_started_apart() -> Outcome {
     let local = Local::new(&manifest("InOrder", ""))?;
     let program = penstock()
@@ -544,10 +589,17 @@ async fn an_address_in_use_is_told_before_anything_starts() -> Outcome {
     let ended = local
         .shell("echo started")
         .option("--handler-port", &port)
+        .option("--metrics-address", &address)
+        .option("--health-address", &address)
         .run()
         .await?;
-    let expected = format!("the handler can't listen on port {port}: ");
-    assert!(ended.err.contains(&expected), "{}", ended.err);
+    for expected in [
+        format!("error: the metrics page can't be served at {address}: "),
+        format!("error: the health page can't be served at {address}: "),
+        format!("error: the handler can't listen on port {port}: "),
+    ] {
+        assert!(ended.err.contains(&expected), "{expected}: {}", ended.err);
+    }
     assert_eq!((ended.code(), ended.out.as_str()), (Some(1), ""));
     Ok(())
 }

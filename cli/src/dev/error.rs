@@ -10,6 +10,7 @@ use penstock_crds::librdkafka::SecretError;
 use penstock_crds::manifest::ManifestErrors;
 use penstock_crds::validate::{FailureAction, ValidatedConsumer};
 use penstock_crds::violation::Violations;
+use penstock_runtime::handler::HandlerError;
 use penstock_runtime::handler::http::HttpHandlerError;
 use penstock_runtime::telemetry::TelemetryError;
 use penstock_runtime::{Cause, ConnectError, Failure, RunError, error_text};
@@ -57,11 +58,13 @@ pub enum DevError {
         address: SocketAddr,
         source: io::Error,
     },
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\nerror: "))]
+    Several(Vec<Self>),
     #[error(
         "the handler can't listen on port {port}: {source}; end the program that listens there, or choose another port with --handler-port (0 takes any free port)"
     )]
     HandlerPort { port: u16, source: io::Error },
-    #[error("spec.handler.socket: its directory {} can't be made: {source}; choose a path that this user may write, or a port", directory.display())]
+    #[error("spec.handler.socket: its directory {} can't be made: {source}; choose a path that this user may write, or, if the manifest sets no socket, add --handler-port 0", directory.display())]
     SocketDirectory {
         directory: PathBuf,
         source: io::Error,
@@ -75,19 +78,30 @@ pub enum DevError {
     )]
     EndedEarly { program: String, status: ExitStatus },
     #[error(
-        "the handler '{program}' does not listen on {target} after {limit:?}; let it listen on the address in {variable}, correct spec.handler.{field}, or raise --start-timeout"
+        "the handler '{program}' does not listen on {target} after {limit:?}; let it listen on the address in {variable}, correct spec.handler.{field}, or raise --start-timeout. The last attempt: {error}"
     )]
     NotListening {
         program: String,
         target: String,
+        error: HandlerError,
         limit: Duration,
         variable: &'static str,
         field: &'static str,
     },
     #[error(
-        "no handler accepts connections on {target} after {limit:?}; start it, or give its command after '--'"
+        "no handler accepts connections on {target} after {limit:?}; start it, or give its command after '--'. The last attempt: {error}"
     )]
-    NobodyListening { target: String, limit: Duration },
+    NobodyListening {
+        target: String,
+        limit: Duration,
+        error: HandlerError,
+    },
+    #[error(
+        "a program listens on {target}, but not as a gRPC server: {error}; let the handler serve penstock.handler.v1.Handler, or correct spec.handler.protocol, which is Grpc"
+    )]
+    NotGrpc { target: String, error: HandlerError },
+    #[error("the handler on {target} can't work with this consumer: {error}")]
+    HandlerRefused { target: String, error: HandlerError },
     #[error(
         "the handler '{program}' ended with {status} while messages were being handled; its output is above. Messages that were not committed come again at the next start"
     )]

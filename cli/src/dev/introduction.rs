@@ -24,6 +24,13 @@ impl Introduction {
             "broker",
             format!("{servers}, instead of the manifest's {manifests}"),
         );
+        self.add(
+            "group",
+            format!(
+                "{} of these brokers; this run commits its offsets, and shares the partitions with its other members",
+                plan.consumer.group
+            ),
+        );
     }
 
     /// The broker in this process, once it has replaced the manifest's.
@@ -36,10 +43,11 @@ impl Introduction {
             true => ", without the manifest's TLS and authentication",
             false => "",
         };
+        let s = plural(partitions.into());
         self.add(
             "broker",
             format!(
-                "in this process at {}{security}; topics, with {partitions} partitions each: {topics}",
+                "in this process at {}{security}; topics, with {partitions} partition{s} each: {topics}",
                 plan.consumer.kafka.bootstrap_servers
             ),
         );
@@ -49,12 +57,8 @@ impl Introduction {
     pub fn rest(&mut self, arguments: &DevArguments, plan: &Plan, pages: Pages, topic: &str) {
         let mode = match plan.consumer.mode {
             ConsumeMode::InOrder => "InOrder".to_owned(),
-            ConsumeMode::KeyOrdered { handlers, .. } => {
-                format!("KeyOrdered with {} handlers", handlers.get())
-            }
-            ConsumeMode::Fast { handlers, .. } => {
-                format!("Fast with {} handlers", handlers.get())
-            }
+            ConsumeMode::KeyOrdered { handlers, .. } => with_handlers("KeyOrdered", handlers.get()),
+            ConsumeMode::Fast { handlers, .. } => with_handlers("Fast", handlers.get()),
         };
         let name = plan.resource.metadata.name.as_deref().unwrap_or_default();
         let consumer = format!(
@@ -99,6 +103,14 @@ impl Introduction {
     fn add(&mut self, title: &'static str, text: String) {
         self.lines.push((title, text));
     }
+}
+
+fn with_handlers(mode: &str, handlers: usize) -> String {
+    format!("{mode} with {handlers} handler{}", plural(handlers))
+}
+
+fn plural(number: usize) -> &'static str {
+    if number == 1 { "" } else { "s" }
 }
 
 fn handler(arguments: &DevArguments, plan: &Plan) -> String {

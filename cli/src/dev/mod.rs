@@ -23,9 +23,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use penstock_crds::spec::OffsetReset;
-use penstock_crds::validate::Endpoint;
+use penstock_crds::validate::{Address, Endpoint};
+use penstock_handler::signals::stop_on_signal;
 use penstock_runtime::SECRETS_DIRECTORY;
-use penstock_runtime::signals::stop_on_signal;
 use penstock_runtime::telemetry::{self, LogFormat};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -113,7 +113,13 @@ async fn run(arguments: DevArguments, console: &Console) -> Result<(), DevError>
         &log_filter,
         plan.consumer.group.service(),
     )?;
-    let (listeners, pages) = Listeners::open(&arguments, handler_port)?;
+    let port = match plan.consumer.endpoint.address() {
+        Some(Address::Port(port)) if handler_port.is_none() && !arguments.command.is_empty() => {
+            Some(*port)
+        }
+        _ => None,
+    };
+    let (listeners, pages) = Listeners::open(&arguments, handler_port, port)?;
     let stop = stop_on_signal().map_err(DevError::Signals)?;
 
     let mut introduction = Introduction::default();

@@ -36,17 +36,31 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Takes the arguments' addresses, and says which they are, with ports instead
-    /// of 0.
+    /// Takes the arguments' addresses. Returns them with ports instead of 0.
+    ///
+    /// # Errors
+    /// Returns the error of every address in use, also of the `port` that the handler is to
+    /// listen on.
     pub fn open(
         arguments: &DevArguments,
         handler: Option<TcpListener>,
+        port: Option<u16>,
     ) -> Result<(Self, Pages), DevError> {
-        let (metrics, metrics_address) = open("metrics", arguments.metrics_address)?;
-        let (health, health_address) = open("health", arguments.health_address)?;
-        let pages = Pages {
-            metrics: metrics_address,
-            health: health_address,
+        let metrics = open("metrics", arguments.metrics_address);
+        let health = open("health", arguments.health_address);
+        let port = port.map_or(Ok(()), check_port);
+        let (metrics, health, pages) = match (metrics, health, port) {
+            (Ok((metrics, metrics_address)), Ok((health, health_address)), Ok(())) => {
+                let pages = Pages {
+                    metrics: metrics_address,
+                    health: health_address,
+                };
+                (metrics, health, pages)
+            }
+            (metrics, health, port) => {
+                let errors = [metrics.err(), health.err(), port.err()];
+                return Err(DevError::Several(errors.into_iter().flatten().collect()));
+            }
         };
         let listeners = Self {
             metrics,
@@ -63,6 +77,14 @@ fn open(page: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketA
         address,
         source,
     })
+}
+
+/// Checks that the handler can listen on a port, and that no other program is taken for it.
+pub fn check_port(port: u16) -> Result<(), DevError> {
+    match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(DevError::HandlerPort { port, source }),
+    }
 }
 
 /// Takes an address, and says which it is, with a port instead of 0.

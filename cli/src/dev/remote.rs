@@ -1,16 +1,20 @@
-//! A consumer in this process, with a handler in a process of its own.
+//! A consumer in this process, with a handler in another process.
 
 use std::ffi::OsString;
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
+use std::io;
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use penstock_crds::spec::Protocol;
 use penstock_crds::validate::Address;
+use penstock_runtime::handler::{FailureKind, HandlerError};
 use penstock_runtime::{Metrics, RemoteHandler, Runtime};
 
 use super::child::{Child, HANDLER_STOP_LIMIT};
 use super::error::DevError;
-use super::pages::{Listeners, Source};
+use super::pages::{Listeners, Source, check_port};
 use super::{Setting, Started};
 
 /// Starts the handler, waits until it accepts connections, and consumes. Nothing
@@ -61,14 +65,7 @@ pub async fn start(setting: &Setting, listeners: Listeners) -> Result<Option<Sta
 /// Makes sure that the handler can listen, and that nobody else is taken for it.
 fn make_way(address: &Address) -> Result<(), DevError> {
     match address {
-        Address::Port(port) => {
-            TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).map_err(|source| {
-                DevError::HandlerPort {
-                    port: *port,
-                    source,
-                }
-            })?;
-        }
+        Address::Port(port) => check_port(*port)?,
         Address::Socket(path) => {
             let directory = path.parent().unwrap_or(Path::new("/"));
             fs::create_dir_all(directory).map_err(|source| DevError::SocketDirectory {
@@ -115,6 +112,69 @@ fn environment(setting: &Setting) -> Vec<(&str, OsString)> {
     environment
 }
 
+/// Returns the error of a handler that was not up in time, or that was refused.
+fn not_up(
+    setting: &Setting,
+    address: &Address,
+    program: Option<String>,
+    error: HandlerError,
+) -> DevError {
+    let target = address.to_string();
+    let limit = setting.arguments.start_limit();
+    let is_grpc = setting.plan.consumer.handler.protocol == Protocol::Grpc;
+    if error.kind() == FailureKind::Permanent {
+        return DevError::HandlerRefused { target, error };
+    }
+    if is_grpc && listens(address) {
+        return DevError::NotGrpc { target, error };
+    }
+    let Some(program) = program else {
+        return DevError::NobodyListening {
+            target,
+            limit,
+            error,
+        };
+    };
+    let (variable, field) = match address {
+        Address::Socket(_) => ("PENSTOCK_HANDLER_SOCKET", "socket"),
+        Address::Port(_) => ("PORT", "port"),
+    };
+    DevError::NotListening {
+        program,
+        target,
+        error,
+        limit,
+        variable,
+        field,
+    }
+}
+
+fn listens(address: &Address) -> bool {
+    match address {
+        Address::Port(port) => TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_ok(),
+        Address::Socket(path) => UnixStream::connect(path).is_ok(),
+    }
+}
+
+/// Notes that a handler listens on 127.0.0.1 alone, which is enough here and not in a pod. On
+/// Linux, every address of 127.0.0.0/8 is this machine's.
+async fn note_loopback(setting: &Setting, address: &Address) {
+    let Address::Port(port) = address else {
+        return;
+    };
+    if !cfg!(target_os = "linux") || setting.plan.consumer.handler.startup_probe.is_some() {
+        return;
+    }
+    let other = Ipv4Addr::new(127, 0, 0, 2);
+    if let Err(error) = tokio::net::TcpStream::connect((other, *port)).await
+        && error.kind() == io::ErrorKind::ConnectionRefused
+    {
+        setting.console.say(
+            "note: the handler listens on 127.0.0.1 alone; in a pod the kubelet probes it at the pod's address, so let it listen on all addresses (0.0.0.0)",
+        );
+    }
+}
+
 /// Waits for the handler; `false` when a stop came first.
 async fn wait_until_up(
     setting: &Setting,
@@ -134,16 +194,12 @@ async fn wait_until_up(
         .console
         .progress(format!("waiting for the handler at {target}"));
     tokio::select! {
-        up = remote.wait_until_up(limit) => match (up, program) {
-            (Ok(()), _) => Ok(true),
-            (Err(_), None) => Err(DevError::NobodyListening { target, limit }),
-            (Err(_), Some(program)) => {
-                let (variable, field) = match remote.address() {
-                    Address::Socket(_) => ("PENSTOCK_HANDLER_SOCKET", "socket"),
-                    Address::Port(_) => ("PORT", "port"),
-                };
-                Err(DevError::NotListening { program, target, limit, variable, field })
+        up = remote.wait_until_up(limit) => match up {
+            Ok(()) => {
+                note_loopback(setting, remote.address()).await;
+                Ok(true)
             }
+            Err(error) => Err(not_up(setting, remote.address(), program, error)),
         },
         status = ended => Err(DevError::EndedEarly {
             program: program.unwrap_or_default(),

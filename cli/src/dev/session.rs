@@ -230,7 +230,7 @@ impl Session {
         let in_flight = self.progress.now().in_flight;
         if in_flight > 0 {
             self.console.say(format_args!(
-                "stopping  waiting for {in_flight} in flight, at most {:?}",
+                "stopping  waiting for {in_flight} in flight, at most {:?}; a second signal ends the run at once",
                 self.stop_timeout
             ));
         } else {
