@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use kube::ResourceExt as _;
 use parking_lot::RwLock;
@@ -22,14 +22,34 @@ pub struct Trouble {
     pub message: String,
     /// The time at which the container ended, if that is the failure.
     pub ended: Option<Timestamp>,
+    /// From when on the containers that have ended count as working again, if they run.
+    pub trusted: Option<Timestamp>,
 }
+
+impl Trouble {
+    /// Returns `true` while the trouble keeps its pod from working, or from counting as working.
+    pub fn holds(&self, now: Timestamp) -> bool {
+        self.trusted.is_none_or(|trusted| trusted > now)
+    }
+}
+
+/// The run after which the end of a container is no crash loop. The kubelet restarts such a
+/// container without a back-off too.
+const LONG_RUN: SignedDuration = SignedDuration::from_secs(600);
+
+/// The maximum time for which a container that was restarted has to run before its pod counts as
+/// ready: with the back-off before it, less than the time after which a consumer counts as stalled.
+const MAX_PROBATION: SignedDuration = SignedDuration::from_secs(480);
+
+/// How much longer than its grace period the end of a pod may take.
+const END_SLACK: SignedDuration = SignedDuration::from_secs(30);
 
 /// The pods of all consumers: their failures, and their deletions.
 #[derive(Default)]
 pub struct Pods {
     troubles: RwLock<HashMap<Key, BTreeMap<String, Trouble>>>,
-    /// Pods that are being deleted and still run.
-    leaving: RwLock<HashMap<Key, BTreeSet<String>>>,
+    /// Pods that are being deleted and still run, and when each should have ended.
+    leaving: RwLock<HashMap<Key, BTreeMap<String, Timestamp>>>,
 }
 
 impl Pods {
@@ -45,16 +65,18 @@ impl Pods {
         troubles
     }
 
-    /// Returns the number of a consumer's pods that are being deleted and still run: the
-    /// Deployment does not count them.
-    pub fn leaving(&self, consumer: &Key) -> usize {
-        self.leaving.read().get(consumer).map_or(0, BTreeSet::len)
+    /// Returns when each of a consumer's pods that are being deleted and still run should have
+    /// ended. The Deployment does not count these pods.
+    pub fn leaving(&self, consumer: &Key) -> Vec<Timestamp> {
+        let leaving = self.leaving.read();
+        let pods = leaving.get(consumer);
+        pods.map_or_else(Vec::new, |pods| pods.values().copied().collect())
     }
 
     /// Notes a pod that the watch showed. Returns its consumer if its state has changed.
     pub fn saw(&self, pod: &Pod) -> Option<Key> {
         let consumer = consumer_of(pod)?;
-        let leaves = self.note_leaving(&consumer, &pod.name_any(), is_leaving(pod));
+        let leaves = self.note_leaving(&consumer, &pod.name_any(), leaves_by(pod));
         let mut troubles = self.troubles.write();
         let pods = troubles.entry(consumer.clone()).or_default();
         let before = match trouble(pod) {
@@ -71,7 +93,7 @@ impl Pods {
     /// Notes that a pod is gone. Returns its consumer if it had failed or was being deleted.
     pub fn gone(&self, pod: &Pod) -> Option<Key> {
         let consumer = consumer_of(pod)?;
-        let left = self.note_leaving(&consumer, &pod.name_any(), false);
+        let left = self.note_leaving(&consumer, &pod.name_any(), None);
         let troubled = self.remove(&consumer, |name| name == pod.name_any());
         (left || troubled.is_some()).then_some(consumer)
     }
@@ -88,31 +110,30 @@ impl Pods {
             let leaving = self.leaving.read();
             let pods = leaving
                 .iter()
-                .flat_map(|(consumer, pods)| pods.iter().map(move |pod| (consumer, pod)));
+                .flat_map(|(consumer, pods)| pods.keys().map(move |pod| (consumer, pod)));
             let gone =
                 pods.filter(|(consumer, pod)| !names.contains(&Key::new(&consumer.namespace, pod)));
             gone.map(|(consumer, pod)| (consumer.clone(), pod.clone()))
                 .collect::<Vec<_>>()
         };
         let left = left.into_iter().filter_map(|(consumer, pod)| {
-            self.note_leaving(&consumer, &pod, false)
-                .then_some(consumer)
+            self.note_leaving(&consumer, &pod, None).then_some(consumer)
         });
         let changed: BTreeSet<Key> = troubled.chain(left).collect();
         changed.into_iter().collect()
     }
 
-    /// Notes whether a pod is being deleted. Returns `true` if that has changed.
-    fn note_leaving(&self, consumer: &Key, pod: &str, leaves: bool) -> bool {
+    /// Notes until when a pod that is being deleted may end. Returns `true` if that has changed.
+    fn note_leaving(&self, consumer: &Key, pod: &str, by: Option<Timestamp>) -> bool {
         let mut leaving = self.leaving.write();
-        if leaves {
+        if let Some(by) = by {
             let pods = leaving.entry(consumer.clone()).or_default();
-            return pods.insert(pod.to_owned());
+            return pods.insert(pod.to_owned(), by) != Some(by);
         }
         let Some(pods) = leaving.get_mut(consumer) else {
             return false;
         };
-        let known = pods.remove(pod);
+        let known = pods.remove(pod).is_some();
         if pods.is_empty() {
             leaving.remove(consumer);
         }
@@ -138,14 +159,19 @@ fn consumer_of(pod: &Pod) -> Option<Key> {
     Some(Key::new(pod.metadata.namespace.as_deref()?, name))
 }
 
-/// Returns `true` if a pod is being deleted and its containers still run.
-fn is_leaving(pod: &Pod) -> bool {
-    let phase = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref());
-    let ended = matches!(phase, Some("Succeeded" | "Failed"));
-    pod.metadata.deletion_timestamp.is_some() && !ended
+/// Returns when a pod should have ended that is being deleted and whose containers still run.
+fn leaves_by(pod: &Pod) -> Option<Timestamp> {
+    // The API server sets the time to the end of the grace period.
+    let deadline = pod.metadata.deletion_timestamp.as_ref()?.0;
+    let by = deadline.checked_add(END_SLACK).unwrap_or(deadline);
+    (!has_ended(pod)).then_some(by)
+}
+
+/// Returns `true` for a pod whose containers have ended and are not restarted.
+fn has_ended(pod: &Pod) -> bool {
+    let status = pod.status.as_ref();
+    let phase = status.and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 /// Returns the rank of a reason: a poison message is more significant than a pod that waits.
@@ -168,25 +194,37 @@ fn trouble(pod: &Pod) -> Option<Trouble> {
     let mains = status.container_statuses.iter().flatten();
     let sidecars = status.init_container_statuses.iter().flatten();
     let containers: Vec<&ContainerStatus> = mains.chain(sidecars).collect();
-    containers
-        .iter()
-        .find_map(|container| ended(container))
+    let ended = || containers.iter().filter_map(|container| ended(container));
+    let trusted = match has_ended(pod) {
+        // The Deployment has started another pod in its place.
+        true => Some(Timestamp::UNIX_EPOCH),
+        false => ended().map(|it| it.trusted).reduce(later).flatten(),
+    };
+    let trouble = ended()
+        .next()
         .or_else(|| containers.iter().find_map(|container| waiting(container)))
         .or_else(|| {
             containers
                 .iter()
                 .find_map(|container| not_started(container))
         })
-        .or_else(|| unschedulable(pod))
+        .or_else(|| unschedulable(pod))?;
+    Some(Trouble { trusted, ..trouble })
 }
 
-/// Returns the failure of a container that ended with an error, also if it was started again.
+/// Returns the later of two times; none if one is not known yet.
+fn later(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
+    Some(one?.max(other?))
+}
+
+/// Returns the failure of a container that ended with an error, also if it was started again. A handler never
+/// ends by itself, so its end is an error with any exit code.
 fn ended(container: &ContainerStatus) -> Option<Trouble> {
     let last = |state: &Option<k8s_openapi::api::core::v1::ContainerState>| {
         state.as_ref().and_then(|state| state.terminated.clone())
     };
     let end = last(&container.state).or_else(|| last(&container.last_state))?;
-    if end.exit_code == 0 {
+    if end.exit_code == 0 && container.name == RUNTIME {
         return None;
     }
     let words = last_words(&end);
@@ -208,6 +246,7 @@ fn ended(container: &ContainerStatus) -> Option<Trouble> {
             container.name,
             times(container.restart_count),
         ),
+        trusted: trusted_from(container, &end),
         ended: end.finished_at.map(|time| time.0),
     })
 }
@@ -225,6 +264,23 @@ fn runtime_remedy(words: &str) -> Cow<'static, str> {
         }
         Some(code) => format!("see {code} in docs/troubleshooting.md").into(),
     }
+}
+
+/// Returns when a container that was restarted counts as working: once it has run for twice as
+/// long as the last time. So a container that ends again and again never does, however it starts.
+fn trusted_from(container: &ContainerStatus, end: &ContainerStateTerminated) -> Option<Timestamp> {
+    let running = container.state.as_ref()?.running.as_ref()?;
+    let since = running.started_at.as_ref();
+    let since = since.map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+    let last_run = match (&end.started_at, &end.finished_at) {
+        (Some(started), Some(finished)) => finished.0.duration_since(started.0),
+        _ => SignedDuration::ZERO,
+    };
+    let probation = match last_run >= LONG_RUN {
+        true => SignedDuration::ZERO,
+        false => (last_run * 2).clamp(SignedDuration::ZERO, MAX_PROBATION),
+    };
+    since.checked_add(probation).ok()
 }
 
 fn times(restarts: i32) -> String {
@@ -277,6 +333,7 @@ fn waiting(container: &ContainerStatus) -> Option<Trouble> {
             waiting.message.as_deref().unwrap_or("no reason given"),
         ),
         ended: None,
+        trusted: None,
     })
 }
 
@@ -288,6 +345,7 @@ fn not_started(container: &ContainerStatus) -> Option<Trouble> {
         reason: Reason::HandlerNotStarted,
         message: "container 'handler' runs but its startup probe has not succeeded; it must accept connections on spec.handler.port at the pod's own address (0.0.0.0, not 127.0.0.1), or have a spec.handler.startupProbe".into(),
         ended: None,
+        trusted: None,
     })
 }
 
@@ -303,6 +361,7 @@ fn unschedulable(pod: &Pod) -> Option<Trouble> {
             scheduled.message.as_deref().unwrap_or("no reason given"),
         ),
         ended: None,
+        trusted: None,
     })
 }
 
@@ -437,7 +496,7 @@ mod tests {
         let consumer = Key::new("shop", "orders");
         assert!(pods.saw(&leaving).is_some(), "it leaves");
         assert_eq!(pods.saw(&leaving), None, "nothing is new");
-        assert_eq!(pods.leaving(&consumer), 1);
+        assert_eq!(pods.leaving(&consumer).len(), 1);
         assert!(pods.troubles(&consumer).is_empty());
     }
 
@@ -458,9 +517,9 @@ mod tests {
         for end in ends {
             let pods = Pods::default();
             pods.saw(&leaving("Running"));
-            assert_eq!(pods.leaving(&consumer), 1);
+            assert_eq!(pods.leaving(&consumer).len(), 1);
             assert!(end(&pods), "it is news");
-            assert_eq!(pods.leaving(&consumer), 0);
+            assert_eq!(pods.leaving(&consumer), []);
         }
     }
 
@@ -478,5 +537,87 @@ mod tests {
             std::slice::from_ref(&consumer)
         );
         assert!(pods.troubles(&consumer).is_empty());
+    }
+    /// A pod whose runtime ended after a run of so many seconds, and is in this state now.
+    fn restarted(last_run: i64, state: Value) -> Value {
+        let at = |seconds: i64| (now() + SignedDuration::from_secs(seconds)).to_string();
+        json!({ "phase": "Running", "containerStatuses": [{
+            "name": "runtime", "image": "x", "imageID": "", "ready": true, "restartCount": 3,
+            "state": state,
+            "lastState": { "terminated": {
+                "exitCode": 1, "startedAt": at(-30 - last_run), "finishedAt": at(-30),
+            } },
+        }] })
+    }
+
+    fn now() -> Timestamp {
+        "2026-01-02T03:04:05Z".parse().unwrap()
+    }
+
+    #[test]
+    fn a_container_that_was_restarted_counts_once_it_has_outlasted_its_last_run() {
+        let running = json!({ "running": { "startedAt": now().to_string() } });
+        let cases = [
+            (1, 2),
+            (30, 60),
+            (239, 478),
+            (299, 480),
+            (599, 480),
+            // That is no loop.
+            (600, 0),
+        ];
+        for (last_run, probation) in cases {
+            let trouble = only_trouble(restarted(last_run, running.clone()));
+            let trusted = now() + SignedDuration::from_secs(probation);
+            assert_eq!(trouble.trusted, Some(trusted), "{last_run}");
+            assert!(!trouble.holds(trusted));
+            assert!(trouble.holds(trusted - SignedDuration::from_secs(1)));
+        }
+        let waiting = json!({ "waiting": { "reason": "CrashLoopBackOff" } });
+        let trouble = only_trouble(restarted(3000, waiting));
+        assert_eq!(trouble.trusted, None, "it does not run");
+    }
+
+    #[test]
+    fn a_pod_counts_once_both_of_its_containers_do() {
+        let running = json!({ "running": { "startedAt": now().to_string() } });
+        let mut both = restarted(30, running.clone());
+        let mut handler = restarted(60, running)["containerStatuses"][0].take();
+        handler["name"] = "handler".into();
+        both["initContainerStatuses"] = json!([handler]);
+        let trouble = only_trouble(both.clone());
+        assert_eq!(trouble.reason, Reason::ConsumerFailed);
+        assert_eq!(
+            trouble.trusted,
+            Some(now() + SignedDuration::from_secs(120))
+        );
+        both["initContainerStatuses"][0]["state"] = json!({ "waiting": {} });
+        assert_eq!(only_trouble(both).trusted, None);
+    }
+
+    #[test]
+    fn a_pod_that_has_ended_keeps_nothing_from_working() {
+        let mut evicted = restarted(30, json!({ "terminated": { "exitCode": 137 } }));
+        evicted["phase"] = "Failed".into();
+        assert!(!only_trouble(evicted).holds(now()));
+    }
+
+    #[test]
+    fn a_handler_never_ends_by_itself() {
+        let of = |name: &str| {
+            json!({ "initContainerStatuses": [{
+                "name": name, "image": "x", "imageID": "", "ready": false, "restartCount": 2,
+                "state": { "waiting": { "reason": "CrashLoopBackOff" } },
+                "lastState": { "terminated": { "exitCode": 0, "reason": "Completed" } },
+            }] })
+        };
+        let trouble = only_trouble(of(HANDLER));
+        assert_eq!(trouble.reason, Reason::HandlerFailed);
+        assert!(
+            trouble
+                .message
+                .contains("ended twice: exit code 0 (Completed)")
+        );
+        assert_eq!(Pods::default().saw(&pod(of(RUNTIME))), None);
     }
 }

@@ -1,5 +1,6 @@
 //! What a Deployment reports of its pods.
 
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DeploymentCondition, DeploymentStatus};
 use serde::Deserialize as _;
 use serde_json::Value;
@@ -29,6 +30,9 @@ pub struct Rollout {
     pub updated: i32,
     /// Those that are ready.
     pub ready: i32,
+    /// When all pods of the newest template had become ready. From then on the Deployment
+    /// watches no deadline, whatever becomes of the pods.
+    pub settled: Option<Timestamp>,
     /// Why the Deployment makes no progress, if it says so.
     pub stalled: Option<String>,
     /// Why pods are refused, if they are: quota, pod security, a missing service
@@ -48,10 +52,17 @@ impl Rollout {
             let found = conditions.iter().find(condition)?;
             Some(found.message.clone().unwrap_or_default())
         };
+        let generation = deployment["metadata"]["generation"].as_i64();
+        let generation = generation.unwrap_or_default();
+        let observed = status.observed_generation.unwrap_or_default();
+        let settled = || {
+            let condition = conditions.iter().find(|it| it.type_ == "Progressing")?;
+            let is_settled = condition.reason.as_deref() == Some("NewReplicaSetAvailable");
+            let time = condition.last_update_time.as_ref()?.0;
+            (is_settled && observed >= generation).then_some(time)
+        };
         Self {
-            generation: deployment["metadata"]["generation"]
-                .as_i64()
-                .unwrap_or_default(),
+            generation,
             protocol: deployment["metadata"]["annotations"][RebalanceProtocol::ANNOTATION]
                 .as_str()
                 .and_then(RebalanceProtocol::parse),
@@ -64,10 +75,11 @@ impl Rollout {
                 .as_i64()
                 .and_then(|replicas| i32::try_from(replicas).ok())
                 .unwrap_or_default(),
-            observed: status.observed_generation.unwrap_or_default(),
+            observed,
             replicas: status.replicas.unwrap_or_default(),
             updated: status.updated_replicas.unwrap_or_default(),
             ready: status.ready_replicas.unwrap_or_default(),
+            settled: settled(),
             stalled: message("Progressing", "False"),
             refused: message("ReplicaFailure", "True").map(without_pod_name),
         }
@@ -144,6 +156,28 @@ mod tests {
         ]);
         let fine = rollout(json!({ "conditions": conditions }));
         assert_eq!((fine.stalled, fine.refused), (None, None));
+    }
+
+    #[test]
+    fn a_deployment_has_settled_when_all_pods_of_its_newest_spec_were_ready() {
+        let settled = |observed: i64, reason: &str| {
+            let progressing = json!({
+                "type": "Progressing",
+                "status": "True",
+                "reason": reason,
+                "lastUpdateTime": "2026-01-02T03:04:05Z",
+            });
+            let status = json!({ "observedGeneration": observed, "conditions": [progressing] });
+            rollout(status).settled
+        };
+        let time = "2026-01-02T03:04:05Z".parse().unwrap();
+        assert_eq!(settled(2, "NewReplicaSetAvailable"), Some(time));
+        assert_eq!(
+            settled(1, "NewReplicaSetAvailable"),
+            None,
+            "of an older spec"
+        );
+        assert_eq!(settled(2, "ReplicaSetUpdated"), None);
     }
 
     #[test]

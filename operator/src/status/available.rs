@@ -27,7 +27,7 @@ pub(super) fn available(seen: &Seen<'_>) -> Condition {
     });
     if ready > 0 {
         let count = format!("{ready}{of} replicas ready");
-        let (reason, trouble) = match (refused, seen.troubles.iter().find(|it| tells(it, seen))) {
+        let (reason, trouble) = match (refused, most_telling(seen)) {
             (Some(refused), _) => (Reason::PodsRefused, refused),
             (None, Some(trouble)) => (while_others_run(trouble), trouble.message.clone()),
             (None, None) => return condition(State::True, Reason::HandlersReady, count),
@@ -37,7 +37,8 @@ pub(super) fn available(seen: &Seen<'_>) -> Condition {
     if let Some(refused) = refused {
         return condition(State::False, Reason::PodsRefused, refused);
     }
-    if let Some(trouble) = seen.troubles.first() {
+    let holding = seen.troubles.iter().find(|it| it.holds(seen.now));
+    if let Some(trouble) = holding.or(seen.troubles.first()) {
         return condition(State::False, trouble.reason, trouble.message.clone());
     }
     not_running(seen)
@@ -49,7 +50,7 @@ fn paused(seen: &Seen<'_>) -> Condition {
         Condition::new(ConditionType::Available, State::False, reason, message)
     };
     let rollout = seen.rollout.clone().unwrap_or_default();
-    let running = usize::try_from(rollout.replicas).unwrap_or_default() + seen.leaving;
+    let running = usize::try_from(rollout.replicas).unwrap_or_default() + seen.leaving.len();
     if running > 0 {
         let message = format!("spec.replicas is 0, and {running} pods have not ended yet");
         return condition(Reason::Stopping, message);
@@ -87,6 +88,14 @@ fn not_running(seen: &Seen<'_>) -> Condition {
     Condition::new(ConditionType::Available, State::False, reason, message)
 }
 
+/// Returns the trouble to report while other pods are ready. One that keeps its pod from working
+/// comes before one that is over.
+fn most_telling<'a>(seen: &'a Seen<'_>) -> Option<&'a Trouble> {
+    let telling = || seen.troubles.iter().filter(|it| tells(it, seen));
+    let holding = telling().find(|it| it.holds(seen.now));
+    holding.or_else(|| telling().next())
+}
+
 /// Whether a trouble is worth telling while other pods are ready. In a rollout there
 /// is always one that waits for its handler, and what has ended long ago is over.
 fn tells(trouble: &Trouble, seen: &Seen<'_>) -> bool {
@@ -96,7 +105,7 @@ fn tells(trouble: &Trouble, seen: &Seen<'_>) -> bool {
     }
     trouble.ended.is_none_or(|ended| {
         let since = seen.now.duration_since(ended);
-        since.as_secs() < RECENT.as_secs() as i64
+        trouble.holds(seen.now) || since.as_secs() < RECENT.as_secs() as i64
     })
 }
 

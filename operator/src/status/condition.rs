@@ -47,12 +47,6 @@ impl ConditionType {
             .iter()
             .any(|type_| type_.name() == name)
     }
-
-    /// Returns `true` if the condition's time is that of its reason and manifest, and not of its
-    /// state alone: how long one obstacle lasts counts.
-    fn is_timed(self) -> bool {
-        self == Self::Reconciling
-    }
 }
 
 /// Whether a condition holds.
@@ -98,6 +92,8 @@ pub struct Condition {
     pub reason: Reason,
     /// Why, for people, and what to do.
     pub message: String,
+    /// Since when, if that is not the time of the last flip.
+    pub since: Option<Timestamp>,
 }
 
 impl Condition {
@@ -113,11 +109,12 @@ impl Condition {
             state,
             reason,
             message: message.into(),
+            since: None,
         }
     }
 
-    /// With a time: that of the last flip, which is now unless the condition
-    /// already stood so. That of Reconciling is another with each reason and manifest.
+    /// With a time: its own, or that of the last flip, which is now unless the condition
+    /// already stood so.
     pub(super) fn stamp(
         mut self,
         generation: Option<i64>,
@@ -126,16 +123,9 @@ impl Condition {
     ) -> meta::Condition {
         let end = self.message.floor_char_boundary(MAX_MESSAGE);
         self.message.truncate(end);
-        let since = find(before, self.type_)
-            .filter(|before| before.status == self.state.name())
-            .filter(|before| {
-                let is_same =
-                    before.reason == self.reason.name() && before.observed_generation == generation;
-                is_same || !self.type_.is_timed()
-            })
-            .map_or(meta::Time(now), |before| {
-                before.last_transition_time.clone()
-            });
+        let same = find(before, self.type_).filter(|it| it.status == self.state.name());
+        let last_flip = same.map_or(now, |it| it.last_transition_time.0);
+        let since = meta::Time(self.since.unwrap_or(last_flip));
         meta::Condition {
             last_transition_time: since,
             message: self.message,

@@ -54,8 +54,8 @@ pub struct Seen<'a> {
     pub rollout: Option<Rollout>,
     /// What is wrong with its pods, the most telling first.
     pub troubles: Vec<Trouble>,
-    /// How many of its pods are being deleted and still run.
-    pub leaving: usize,
+    /// When each of its pods that are being deleted and still run should have ended.
+    pub leaving: Vec<Timestamp>,
     /// How far its group has come. Absent before that was read for the first time:
     /// what was reported before then still stands.
     pub positions: Option<Arc<Positions>>,
@@ -79,14 +79,14 @@ pub fn status(seen: &Seen<'_>, before: &KafkaConsumerStatus) -> KafkaConsumerSta
     let accepted = accepted(seen);
     let topics = topics::resolved(seen, before);
     let available = available::available(seen);
-    let progressing = progressing::progressing(seen);
+    let progressing = progressing::progressing(seen, before);
     let causes = ready::Causes {
         accepted: &accepted,
         topics: &topics,
         available: &available,
         progressing: &progressing,
     };
-    let derived = ready::ready(&causes, seen.generation, &before.conditions, seen.now);
+    let derived = ready::ready(&causes, seen, before);
     let messages_lost = messages_lost::messages_lost(seen, before, &memory.lost);
     let conditions = [accepted, topics, available, progressing, messages_lost];
     let lag = lag(seen, before);
@@ -128,7 +128,8 @@ fn lag(seen: &Seen<'_>, before: &KafkaConsumerStatus) -> Lag {
 }
 
 /// Returns in how long the status changes by time alone: when the end of a container,
-/// or a loss of messages, is no longer reported, or when an obstacle has lasted for long.
+/// or a loss of messages, is no longer reported, when an obstacle has lasted for long, when a
+/// container that was restarted counts again, or when a pod should have ended.
 /// `after` is the status as it is now.
 pub fn forgets_at(seen: &Seen<'_>, after: &KafkaConsumerStatus) -> Option<Duration> {
     let ends = seen.troubles.iter().filter_map(|trouble| trouble.ended);
@@ -143,8 +144,13 @@ pub fn forgets_at(seen: &Seen<'_>, after: &KafkaConsumerStatus) -> Option<Durati
         .filter(|lost| lost.passed_time.is_some())
         .filter_map(|lost| memory::left(lost, seen.now))
         .min();
-    let stalls = ready::stalls_in(&after.conditions, seen.now);
-    let next = ends.into_iter().chain(passed).chain(stalls).min();
+    let stalls = ready::stalls_in(seen, &after.conditions);
+    let trusted = seen.troubles.iter().filter_map(|trouble| trouble.trusted);
+    let times = trusted.chain(seen.leaving.iter().copied());
+    let times = times.filter_map(|time| Duration::try_from(time.duration_since(seen.now)).ok());
+    let times = times.filter(|left| !left.is_zero());
+    let all = ends.into_iter().chain(passed).chain(stalls).chain(times);
+    let next = all.min();
     next.map(|left| left + Duration::from_secs(1))
 }
 

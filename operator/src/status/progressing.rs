@@ -1,10 +1,14 @@
 //! Whether the pods are being brought to what the manifest says.
 
-use super::{Condition, ConditionType, Reason, Seen, State};
+use penstock_crds::spec::KafkaConsumerStatus;
+
+use super::{Condition, ConditionType, Reason, Seen, State, find, ready};
 use crate::apply::ApplyError;
+use crate::build::CONSUMER_LABEL;
+use crate::existing::deployment::Rollout;
 use crate::kafka::Resolution;
 
-pub(super) fn progressing(seen: &Seen<'_>) -> Condition {
+pub(super) fn progressing(seen: &Seen<'_>, before: &KafkaConsumerStatus) -> Condition {
     let condition = |state, reason, message: String| {
         Condition::new(ConditionType::Progressing, state, reason, message)
     };
@@ -33,7 +37,16 @@ pub(super) fn progressing(seen: &Seen<'_>) -> Condition {
         );
         return condition(State::False, Reason::RolloutPaused, message + &besides);
     }
-    if seen.rollout.is_some() && rollout.is_complete(desired) {
+    let is_complete = seen.rollout.is_some() && rollout.is_complete(desired);
+    let ending = seen.leaving.iter().filter(|by| **by > seen.now).count();
+    if is_complete && ending > 0 && desired > 0 {
+        let message = format!(
+            "{desired} of {desired} replicas are of the newest template, {} ready, and {ending} earlier pods have not ended yet{besides}",
+            rollout.ready
+        );
+        return condition(State::True, Reason::RollingOut, message);
+    }
+    if is_complete {
         if let Some(error) = seen.incomplete {
             return blocked(error);
         }
@@ -45,7 +58,7 @@ pub(super) fn progressing(seen: &Seen<'_>) -> Condition {
     }
     // A message about an earlier spec says nothing about the new one.
     let is_of_this_spec = rollout.observed >= rollout.generation;
-    if let Some(message) = rollout.stalled.filter(|_| is_of_this_spec) {
+    if let Some(message) = rollout.stalled.clone().filter(|_| is_of_this_spec) {
         return condition(
             State::False,
             Reason::Stalled,
@@ -53,6 +66,13 @@ pub(super) fn progressing(seen: &Seen<'_>) -> Condition {
                 "{message} See the condition Available for what keeps the pods from being ready.{besides}"
             ),
         );
+    }
+    if is_overdue(seen, &rollout, before) {
+        let message = format!(
+            "{} of {desired} replicas ready, and no pod has become ready for ten minutes; see kubectl -n {} describe pods -l {CONSUMER_LABEL}={}{besides}",
+            rollout.ready, seen.key.namespace, seen.key.name
+        );
+        return condition(State::False, Reason::Stalled, message);
     }
     condition(
         State::True,
@@ -62,6 +82,27 @@ pub(super) fn progressing(seen: &Seen<'_>) -> Condition {
             rollout.updated, rollout.ready
         ),
     )
+}
+
+/// Returns `true` if a Deployment that watches no deadline any more has had no more pods ready
+/// for as long as a rollout may make no progress.
+fn is_overdue(seen: &Seen<'_>, rollout: &Rollout, before: &KafkaConsumerStatus) -> bool {
+    let Some(settled) = rollout.settled else {
+        return false;
+    };
+    if ready::has_progressed(seen, before) {
+        return false;
+    }
+    let has = |type_, reason: Reason| {
+        find(&before.conditions, type_)
+            .filter(|it| it.reason == reason.name() && it.observed_generation == seen.generation)
+    };
+    let waits = has(ConditionType::Reconciling, Reason::RollingOut);
+    has(ConditionType::Progressing, Reason::Stalled).is_some()
+        || waits.is_some_and(|it| {
+            let since = it.last_transition_time.0.max(settled);
+            ready::patience_left(since, seen.now).is_zero()
+        })
 }
 
 /// Why nothing was applied in this pass, if that is so.

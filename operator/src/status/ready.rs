@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+use penstock_crds::spec::KafkaConsumerStatus;
 
-use super::{Condition, ConditionType, Reason, State, find};
+use super::{Condition, ConditionType, Reason, Seen, State, find};
 use crate::build::PROGRESS_DEADLINE;
+use crate::pods::Trouble;
 
 /// How long an obstacle may last before the consumer counts as stalled: as long as a rollout
 /// may make no progress. Until then, a topic or a Secret may be about to be created.
@@ -35,19 +37,18 @@ enum Verdict<'a> {
     Stuck(&'a Condition),
 }
 
-/// Returns Ready, and Reconciling or Stalled if one of them is true. `before` are the conditions
-/// as they were reported last.
+/// Returns Ready, and Reconciling or Stalled if one of them is true. `before` is the status as it
+/// was reported last.
 pub(super) fn ready(
     causes: &Causes<'_>,
-    generation: Option<i64>,
-    before: &[meta::Condition],
-    now: Timestamp,
+    seen: &Seen<'_>,
+    before: &KafkaConsumerStatus,
 ) -> Vec<Condition> {
-    let (state, cause, beside) = match verdict(causes) {
+    let (state, cause, beside) = match verdict(causes, seen) {
         Verdict::Done(cause) => (State::True, cause, None),
         Verdict::Stuck(cause) => (State::False, cause, Some(ConditionType::Stalled)),
         Verdict::Working(cause) => {
-            let lasts = cause.reason.is_warning() && lasts(cause.reason, generation, before, now);
+            let lasts = cause.reason.is_warning() && lasts(cause.reason, seen, before);
             let beside = match lasts {
                 true => ConditionType::Stalled,
                 false => ConditionType::Reconciling,
@@ -58,11 +59,14 @@ pub(super) fn ready(
     let like_cause =
         |type_, state| Condition::new(type_, state, cause.reason, cause.message.clone());
     let mut conditions = vec![like_cause(ConditionType::Ready, state)];
-    conditions.extend(beside.map(|type_| like_cause(type_, State::True)));
+    conditions.extend(beside.map(|type_| Condition {
+        since: waits_since(type_, cause.reason, seen, before),
+        ..like_cause(type_, State::True)
+    }));
     conditions
 }
 
-fn verdict<'a>(causes: &Causes<'a>) -> Verdict<'a> {
+fn verdict<'a>(causes: &Causes<'a>, seen: &Seen<'_>) -> Verdict<'a> {
     let Causes {
         accepted,
         topics,
@@ -72,14 +76,19 @@ fn verdict<'a>(causes: &Causes<'a>) -> Verdict<'a> {
     if accepted.state != State::True {
         return Verdict::Stuck(accepted);
     }
+    // A container that was restarted a moment ago may end again.
+    let restarts = |it: &Trouble| it.ended.is_some() && it.holds(seen.now);
+    let is_restarting =
+        available.reason == Reason::Restarting && seen.troubles.iter().any(restarts);
     match (progressing.state, progressing.reason) {
         (_, Reason::Complete) => match available.reason {
             // The last pods of a consumer that is to have none have not ended yet.
             Reason::Stopping => Verdict::Working(available),
+            _ if is_restarting => Verdict::Working(available),
             _ => Verdict::Done(available),
         },
         (_, Reason::TopicsNotResolved) if topics.state != State::True => Verdict::Working(topics),
-        (State::True, _) if keeps_pods_from_starting(available.reason) => {
+        (State::True, _) if is_restarting || keeps_pods_from_starting(available.reason) => {
             Verdict::Working(available)
         }
         (State::True, _) | (_, Reason::TopicsNotResolved) => Verdict::Working(progressing),
@@ -101,32 +110,76 @@ fn keeps_pods_from_starting(reason: Reason) -> bool {
     )
 }
 
-/// Returns `true` if this manifest has had the obstacle for as long as it may.
-fn lasts(
-    reason: Reason,
-    generation: Option<i64>,
-    before: &[meta::Condition],
-    now: Timestamp,
-) -> bool {
-    let had = |type_| {
-        find(before, type_).filter(|it| {
-            it.status == State::True.name()
-                && it.reason == reason.name()
-                && it.observed_generation == generation
-        })
+/// Returns `true` if both are the same obstacle. Those of pods are one: a pod that ends and is
+/// started again gives one reason after the other.
+fn is_same_obstacle(one: Reason, other: Reason) -> bool {
+    let is_of_pods = |reason| {
+        matches!(reason, Reason::Restarting | Reason::Stalled) || keeps_pods_from_starting(reason)
     };
-    let is_over = |waits: &meta::Condition| patience_left(waits, now).is_zero();
-    had(ConditionType::Stalled).is_some() || had(ConditionType::Reconciling).is_some_and(is_over)
+    one == other || (is_of_pods(one) && is_of_pods(other))
+}
+
+/// Returns the condition in which this manifest was reported to have the obstacle.
+fn had<'a>(
+    type_: ConditionType,
+    reason: Reason,
+    seen: &Seen<'_>,
+    before: &'a KafkaConsumerStatus,
+) -> Option<&'a meta::Condition> {
+    find(&before.conditions, type_).filter(|it| {
+        it.status == State::True.name()
+            && it.observed_generation == seen.generation
+            && Reason::parse(&it.reason).is_some_and(|had| is_same_obstacle(had, reason))
+    })
+}
+
+/// Returns `true` if this manifest has had the obstacle for as long as it may.
+fn lasts(reason: Reason, seen: &Seen<'_>, before: &KafkaConsumerStatus) -> bool {
+    let waits = had(ConditionType::Reconciling, reason, seen, before);
+    let is_over =
+        waits.is_some_and(|waits| patience_left(waits.last_transition_time.0, seen.now).is_zero());
+    is_over || had(ConditionType::Stalled, reason, seen, before).is_some()
+}
+
+/// Returns since when a consumer that is reconciling waits for the same thing; none for another
+/// condition. A rollout begins to wait again with each pod that becomes ready.
+fn waits_since(
+    type_: ConditionType,
+    reason: Reason,
+    seen: &Seen<'_>,
+    before: &KafkaConsumerStatus,
+) -> Option<Timestamp> {
+    if type_ != ConditionType::Reconciling {
+        return None;
+    }
+    let goes_on = reason != Reason::RollingOut || !has_progressed(seen, before);
+    let waits = had(type_, reason, seen, before).filter(|_| goes_on);
+    Some(waits.map_or(seen.now, |waits| waits.last_transition_time.0))
+}
+
+/// Returns `true` if more pods are ready than before.
+pub(super) fn has_progressed(seen: &Seen<'_>, before: &KafkaConsumerStatus) -> bool {
+    let ready = seen.rollout.as_ref().map(|rollout| rollout.ready);
+    ready > before.ready_replicas
 }
 
 /// Returns in how long a consumer with these conditions becomes stalled, if nothing changes.
-pub(super) fn stalls_in(conditions: &[meta::Condition], now: Timestamp) -> Option<Duration> {
+pub(super) fn stalls_in(seen: &Seen<'_>, conditions: &[meta::Condition]) -> Option<Duration> {
     let waits = find(conditions, ConditionType::Reconciling)?;
     let reason = Reason::parse(&waits.reason)?;
-    reason.is_warning().then(|| patience_left(waits, now))
+    let since = waits.last_transition_time.0;
+    let settled = seen.rollout.as_ref().and_then(|rollout| rollout.settled);
+    match settled {
+        _ if reason.is_warning() => Some(patience_left(since, seen.now)),
+        Some(settled) if reason == Reason::RollingOut => {
+            Some(patience_left(since.max(settled), seen.now))
+        }
+        _ => None,
+    }
 }
 
-fn patience_left(waits: &meta::Condition, now: Timestamp) -> Duration {
-    let waited = now.duration_since(waits.last_transition_time.0);
+/// Returns how long something may still last that began then.
+pub(super) fn patience_left(since: Timestamp, now: Timestamp) -> Duration {
+    let waited = now.duration_since(since);
     PATIENCE.saturating_sub(Duration::try_from(waited).unwrap_or_default())
 }

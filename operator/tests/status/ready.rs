@@ -10,12 +10,13 @@ use penstock_crds::spec::KafkaConsumerStatus;
 use penstock_operator::existing::deployment::Rollout;
 use penstock_operator::kafka::Resolution;
 use penstock_operator::key::Key;
+use penstock_operator::pods::Trouble;
 use penstock_operator::status::ConditionType::{Ready, Reconciling, Stalled};
 use penstock_operator::status::{Reason, find, forgets_at};
 
 use crate::argo_cd::ArgoCd;
 use crate::scenarios::scenarios;
-use crate::world::{World, consumer, now, rollout};
+use crate::world::{World, consumer, now, rollout, seconds_ago, trouble};
 
 /// When an obstacle that has been there since [`now`] stalls the consumer.
 const DEADLINE: SignedDuration = SignedDuration::from_secs(600);
@@ -180,6 +181,128 @@ fn a_rollout_that_makes_progress_never_stalls_here() {
     let first = world.status();
     assert_eq!(states(&first), (true, false, "RollingOut"));
     assert_eq!(world.status_after(&first, after(36_000)), first);
+}
+
+/// A pod that is ready for some seconds and ends again, beside two that work or none.
+#[test]
+fn a_crash_loop_is_never_ready_and_stalls_a_consumer_whichever_phase_is_seen() {
+    for others in [0, 2] {
+        let pods = others + 1;
+        let phase = |seconds: i64| {
+            let at = after(seconds);
+            // It waits for 20 seconds, and runs for 10.
+            let waits = seconds % 30 < 20;
+            let loops = Trouble {
+                trusted: (!waits).then(|| at + SignedDuration::from_secs(20)),
+                ..trouble(Reason::ConsumerFailed, "x", Some(at))
+            };
+            World {
+                replicas: u32::try_from(pods).unwrap(),
+                rollout: Some(Rollout {
+                    ready: pods - i32::from(waits),
+                    settled: Some(seconds_ago(3600)),
+                    ..rollout(pods)
+                }),
+                troubles: vec![loops],
+                ..World::running()
+            }
+        };
+        let mut status = World::running().status();
+        for seconds in (0..1200).step_by(10) {
+            status = phase(seconds).status_after(&status, after(seconds));
+            let (reconciling, stalled, reason) = states(&status);
+            assert_eq!(
+                (reconciling, stalled),
+                (seconds < 600, seconds >= 600),
+                "{reason} of {pods} pods after {seconds} s"
+            );
+        }
+        let works = World {
+            replicas: u32::try_from(pods).unwrap(),
+            rollout: Some(rollout(pods)),
+            troubles: vec![trouble(Reason::ConsumerFailed, "x", Some(after(1180)))],
+            ..World::running()
+        };
+        let status = works.status_after(&status, after(1220));
+        assert_eq!(states(&status), (false, false, "Restarting"), "it is over");
+    }
+}
+
+/// The Deployment watches no deadline any more.
+#[test]
+fn a_pod_that_stays_unready_after_the_rollout_stalls_the_consumer() {
+    let settled = |ready| World {
+        rollout: Some(Rollout {
+            ready,
+            settled: Some(seconds_ago(-60)),
+            ..rollout(3)
+        }),
+        ..World::running()
+    };
+    let first = settled(1).status();
+    assert_eq!(states(&first), (true, false, "RollingOut"));
+    let (key, consumer) = (Key::new("shop", "orders"), consumer(3));
+    let world = settled(1);
+    let left = forgets_at(&world.seen(&key, &consumer, now()), &first);
+    assert_eq!(
+        left,
+        Some(Duration::from_secs(601)),
+        "by the operator's clock"
+    );
+
+    let before = settled(1).status_after(&first, after(659));
+    assert_eq!(before, first);
+    let progress = settled(2).status_after(&before, after(659));
+    let one_more = settled(2).status_after(&progress, after(1258));
+    assert_eq!(states(&one_more), (true, false, "RollingOut"));
+    let stalled = settled(2).status_after(&one_more, after(1259));
+    assert_eq!(states(&stalled), (false, true, "Stalled"));
+    let message = &find(&stalled.conditions, Stalled).unwrap().message;
+    let remedy = "see kubectl -n shop describe pods -l penstock.dev/consumer=orders";
+    assert!(message.contains(remedy), "{message}");
+    let still = settled(1).status_after(&stalled, after(5000));
+    assert_eq!(states(&still), (false, true, "Stalled"));
+    let moves = settled(2).status_after(&still, after(5001));
+    assert_eq!(
+        states(&moves),
+        (true, false, "RollingOut"),
+        "one more is ready"
+    );
+}
+
+#[test]
+fn earlier_pods_are_waited_for_until_they_should_have_ended() {
+    let world = World {
+        leaving: vec![after(30), after(90)],
+        ..World::running()
+    };
+    let (key, consumer) = (Key::new("shop", "orders"), consumer(3));
+    let first = world.status();
+    assert_eq!(states(&first), (true, false, "RollingOut"));
+    let left = forgets_at(&world.seen(&key, &consumer, now()), &first);
+    assert_eq!(left, Some(Duration::from_secs(31)));
+    let second = world.status_after(&first, after(89));
+    assert_eq!(states(&second), (true, false, "RollingOut"));
+    let done = world.status_after(&second, after(90));
+    assert_eq!(states(&done), (false, false, "HandlersReady"));
+}
+
+#[test]
+fn a_pass_is_made_when_a_container_that_was_restarted_counts_again() {
+    let (key, consumer) = (Key::new("shop", "orders"), consumer(3));
+    let world = World {
+        troubles: vec![Trouble {
+            trusted: Some(after(60)),
+            ..trouble(Reason::HandlerFailed, "x", Some(seconds_ago(5)))
+        }],
+        ..World::running()
+    };
+    let first = world.status();
+    assert_eq!(states(&first), (true, false, "Restarting"));
+    let left = forgets_at(&world.seen(&key, &consumer, now()), &first);
+    assert_eq!(left, Some(Duration::from_secs(61)));
+    let second = world.status_after(&first, after(60));
+    assert_eq!(states(&second), (false, false, "Restarting"), "it is ready");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use penstock_operator::apply::ApplyError;
 use penstock_operator::existing::deployment::Rollout;
 use penstock_operator::kafka::{NotAllowed, Resolution};
 use penstock_operator::key::Key;
+use penstock_operator::pods::Trouble;
 use penstock_operator::status::{ConditionType, Reason, Refusal, State};
 
 use crate::messages;
@@ -302,6 +303,29 @@ fn pods() -> Vec<(&'static str, World, Vec<Told>)> {
             vec![(Available, True, Reason::HandlersReady, &[])],
         ),
         (
+            "a container that ended has just been started again",
+            World {
+                troubles: vec![Trouble {
+                    trusted: Some(seconds_ago(-60)),
+                    ..trouble(
+                        Reason::HandlerFailed,
+                        "mend the handler",
+                        Some(seconds_ago(5)),
+                    )
+                }],
+                ..World::running()
+            },
+            vec![
+                (
+                    Available,
+                    True,
+                    Reason::Restarting,
+                    &["3 of 3 replicas ready; mend the handler"],
+                ),
+                (Progressing, False, Reason::Complete, &[]),
+            ],
+        ),
+        (
             "pods are on their way",
             World::starting(),
             vec![(Available, False, Reason::Starting, &["pods are starting"])],
@@ -371,7 +395,7 @@ fn pods() -> Vec<(&'static str, World, Vec<Told>)> {
                     ready: 0,
                     ..rollout(2)
                 }),
-                leaving: 1,
+                leaving: vec![seconds_ago(-60)],
                 ..World::running()
             },
             vec![(
@@ -386,7 +410,7 @@ fn pods() -> Vec<(&'static str, World, Vec<Told>)> {
             World {
                 replicas: 0,
                 rollout: Some(rollout(0)),
-                leaving: 1,
+                leaving: vec![seconds_ago(-60)],
                 ..World::running()
             },
             vec![(
@@ -479,7 +503,33 @@ fn pods_beside_ready_ones() -> Vec<(&'static str, World, Vec<Told>)> {
     );
     let mut stalled = beside(vec![handler.clone()], None);
     stalled.rollout.get_or_insert_default().stalled = Some("timed out progressing.".into());
+    let ends = Trouble {
+        trusted: None,
+        ..trouble(
+            Reason::ConsumerFailed,
+            "offset 41: status 400; mend the handler",
+            Some(seconds_ago(20)),
+        )
+    };
+    let over = trouble(
+        Reason::HandlerFailed,
+        "out of memory",
+        Some(seconds_ago(90)),
+    );
     vec![
+        (
+            "one pod ends again and again",
+            beside(vec![over, ends], None),
+            vec![
+                (
+                    Available,
+                    True,
+                    Reason::Restarting,
+                    &["1 of 3 replicas ready; offset 41: status 400; mend"],
+                ),
+                (Progressing, True, Reason::RollingOut, &[]),
+            ],
+        ),
         (
             "the namespace's quota refuses some of the pods",
             beside(Vec::new(), Some("exceeded quota: small")),
@@ -576,6 +626,36 @@ fn rollouts() -> Vec<(&'static str, World, Vec<Told>)> {
                 False,
                 Reason::Stalled,
                 &["has timed out progressing. See the condition Available"],
+            )],
+        ),
+        (
+            "a pod is not ready any more after the rollout",
+            World {
+                rollout: Some(Rollout {
+                    ready: 2,
+                    settled: Some(seconds_ago(3600)),
+                    ..rollout(3)
+                }),
+                ..World::running()
+            },
+            vec![(
+                Progressing,
+                True,
+                Reason::RollingOut,
+                &["3 of 3 replicas are of the newest template, 2 ready"],
+            )],
+        ),
+        (
+            "a pod of before the rollout has not ended yet",
+            World {
+                leaving: vec![seconds_ago(-60), seconds_ago(60)],
+                ..World::running()
+            },
+            vec![(
+                Progressing,
+                True,
+                Reason::RollingOut,
+                &["3 of 3 replicas", "1 earlier pods have not ended yet"],
             )],
         ),
         (

@@ -27,7 +27,7 @@ pub struct World {
     pub incomplete: Option<ApplyError>,
     pub rollout: Option<Rollout>,
     pub troubles: Vec<Trouble>,
-    pub leaving: usize,
+    pub leaving: Vec<Timestamp>,
     pub positions: Option<Positions>,
     /// What an earlier pass has reported.
     pub before: KafkaConsumerStatus,
@@ -48,7 +48,7 @@ impl World {
             incomplete: None,
             rollout: Some(rollout(3)),
             troubles: Vec::new(),
-            leaving: 0,
+            leaving: Vec::new(),
             positions: None,
             before: KafkaConsumerStatus::default(),
             reset: "Latest",
@@ -144,7 +144,7 @@ impl World {
             incomplete: self.incomplete.as_ref(),
             rollout: self.rollout.clone(),
             troubles: self.troubles.clone(),
-            leaving: self.leaving,
+            leaving: self.leaving.clone(),
             positions: self.positions.clone().map(Arc::new),
             now,
         }
@@ -230,6 +230,7 @@ pub fn trouble(reason: Reason, message: &str, ended: Option<Timestamp>) -> Troub
         reason,
         message: message.into(),
         ended,
+        trusted: ended,
     }
 }
 
