@@ -43,7 +43,7 @@
 {{/* Which pods are the operator's. A Deployment's selector can't change: nor may these. */}}
 {{- define "penstock.selectorLabels" -}}
 app.kubernetes.io/name: penstock-operator
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | toYaml }}
 {{- end -}}
 
 {{- define "penstock.metadataLabels" -}}

@@ -45,7 +45,7 @@ capabilities:
 - name: PENSTOCK_LEADER_ELECTION
   value: {{ .Values.leaderElection.enabled | quote }}
 - name: PENSTOCK_LEASE_NAME
-  value: {{ include "penstock.leaseName" . }}
+  value: {{ include "penstock.leaseName" . | toYaml }}
 - name: PENSTOCK_RECHECK_INTERVAL
   value: {{ .Values.recheckInterval | quote }}
 {{- $brokers := .Values.allowedBrokers.default }}
