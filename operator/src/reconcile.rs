@@ -347,6 +347,7 @@ impl Pass<'_> {
             secrets: &secrets.digest,
             runtime: &context.runtime,
             running: running.as_ref(),
+            protocols: context.replica_sets.protocols(self.key),
         });
         let applier = Applier {
             client: &context.scope.client,

@@ -1,4 +1,5 @@
-//! The ConfigMaps that the pods of each ReplicaSet read, as its template names them.
+//! The ConfigMaps that the pods of each ReplicaSet read, as its template names them, and the
+//! rebalance protocol of these pods.
 //!
 //! A ConfigMap is kept while a ReplicaSet names it: pods of that template may restart, or return by
 //! a rollback.
@@ -10,7 +11,7 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use kube::Resource as _;
 use parking_lot::Mutex;
 
-use crate::build::{CONSUMER_LABEL, Kind};
+use crate::build::{CONSUMER_LABEL, Kind, RebalanceProtocol};
 use crate::key::Key;
 
 /// The ReplicaSets of all consumers.
@@ -22,25 +23,59 @@ pub struct ReplicaSets {
 
 #[derive(Default)]
 struct State {
-    /// The ReplicaSets of each consumer by name, and the ConfigMaps that each names.
-    of: HashMap<Key, HashMap<Key, Box<[String]>>>,
+    /// The ReplicaSets of each consumer, by name.
+    of: HashMap<Key, HashMap<Key, Kept>>,
     consumers: HashMap<Key, Key>,
 }
 
+/// What is kept of a ReplicaSet.
+struct Kept {
+    /// The ConfigMaps that it names.
+    config_maps: Box<[String]>,
+    pods: Pods,
+}
+
+/// The pods of a ReplicaSet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pods {
+    /// It has none, or none that is not being deleted.
+    None,
+    /// The rebalance protocol of its pods, if the operator has noted it.
+    Some(Option<RebalanceProtocol>),
+}
+
 impl ReplicaSets {
-    /// Notes a ReplicaSet that the watch showed. Its template never changes.
-    pub fn saw(&self, replica_set: &ReplicaSet) {
-        let Some(consumer) = consumer_of(replica_set) else {
-            return;
-        };
+    /// Notes a ReplicaSet that the watch showed. Its template never changes. Returns its consumer
+    /// if pods of another protocol run than before.
+    pub fn saw(&self, replica_set: &ReplicaSet) -> Option<Key> {
+        let consumer = consumer_of(replica_set)?;
         let key = Key::of(replica_set);
+        let pods = pods_of(replica_set);
         let mut state = self.state.lock();
-        if state.consumers.contains_key(&key) {
-            return;
+        let sets = state.of.entry(consumer.clone()).or_default();
+        if let Some(kept) = sets.get_mut(&key) {
+            let before = std::mem::replace(&mut kept.pods, pods);
+            return (before != pods).then_some(consumer);
         }
-        let names = own_config_maps(replica_set, &consumer).collect();
-        state.consumers.insert(key.clone(), consumer.clone());
-        state.of.entry(consumer).or_default().insert(key, names);
+        let config_maps = own_config_maps(replica_set, &consumer).collect();
+        sets.insert(key.clone(), Kept { config_maps, pods });
+        state.consumers.insert(key, consumer.clone());
+        (pods != Pods::None).then_some(consumer)
+    }
+
+    /// Returns the rebalance protocols of a consumer's pods that run and are not being deleted;
+    /// none if one of them is not known.
+    pub fn protocols(&self, consumer: &Key) -> Option<Vec<RebalanceProtocol>> {
+        if !self.are_listed() {
+            return None;
+        }
+        let state = self.state.lock();
+        let sets = state.of.get(consumer).into_iter().flat_map(HashMap::values);
+        let protocols = sets.filter_map(|kept| match kept.pods {
+            Pods::None => None,
+            Pods::Some(protocol) => Some(protocol),
+        });
+        protocols.collect()
     }
 
     /// Notes that a ReplicaSet is gone. Returns its consumer, if it is known: a ConfigMap may be
@@ -68,7 +103,7 @@ impl ReplicaSets {
     pub fn name(&self, consumer: &Key, config_map: &str) -> bool {
         let state = self.state.lock();
         let mut names = state.of.get(consumer).into_iter().flat_map(HashMap::values);
-        names.any(|names| names.iter().any(|name| name == config_map))
+        names.any(|kept| kept.config_maps.iter().any(|name| name == config_map))
     }
 
     /// Returns `true` once ReplicaSets have been listed: before, any ConfigMap may be in use.
@@ -100,6 +135,19 @@ fn consumer_of(replica_set: &ReplicaSet) -> Option<Key> {
     let metadata = replica_set.meta();
     let consumer = metadata.labels.as_ref()?.get(CONSUMER_LABEL)?;
     Some(Key::new(metadata.namespace.as_deref()?, consumer))
+}
+
+/// Returns the pods of a ReplicaSet. The Deployment's controller gives each ReplicaSet the
+/// annotations that the Deployment has while it is the newest.
+fn pods_of(replica_set: &ReplicaSet) -> Pods {
+    let wanted = replica_set.spec.as_ref().and_then(|spec| spec.replicas);
+    let actual = replica_set.status.as_ref().map(|status| status.replicas);
+    if wanted.unwrap_or_default() == 0 && actual.unwrap_or_default() == 0 {
+        return Pods::None;
+    }
+    let annotations = replica_set.meta().annotations.as_ref();
+    let name = annotations.and_then(|all| all.get(RebalanceProtocol::ANNOTATION));
+    Pods::Some(name.and_then(|name| RebalanceProtocol::parse(name)))
 }
 
 /// Returns the ConfigMaps of the consumer that the volumes of a ReplicaSet's pods name. A
@@ -152,7 +200,44 @@ mod tests {
         sets.saw(&replica_set("orders-1", &"x".repeat(100_000)));
         let state = sets.state.lock();
         let kept = state.of.values().flat_map(HashMap::values);
-        assert!(kept.clone().count() == 1 && kept.clone().all(|names| names.is_empty()));
+        assert!(kept.clone().count() == 1 && kept.clone().all(|it| it.config_maps.is_empty()));
+    }
+
+    #[test]
+    fn the_protocols_of_running_pods_are_those_of_their_replica_sets() {
+        use RebalanceProtocol::{Consumer, Cooperative};
+        let sets = ReplicaSets::default();
+        let consumer = Key::new("shop", "orders");
+        let with = |name: &str, protocol: &str, wanted: i32, actual: i32| {
+            let mut set = replica_set(name, &super::tests::name('a'));
+            let annotation = (
+                RebalanceProtocol::ANNOTATION.to_owned(),
+                protocol.to_owned(),
+            );
+            set.metadata.annotations = Some([annotation].into());
+            set.spec.as_mut().unwrap().replicas = Some(wanted);
+            set.status.get_or_insert_default().replicas = actual;
+            set
+        };
+        let news = |set: &ReplicaSet| sets.saw(set).is_some();
+        assert!(news(&with("orders-1", "cooperative", 3, 3)));
+        assert_eq!(sets.protocols(&consumer), None, "not all are known yet");
+        sets.listed(&HashSet::from([Key::new("shop", "orders-1")]));
+        assert_eq!(sets.protocols(&consumer), Some(vec![Cooperative]));
+        assert!(
+            !news(&with("orders-1", "cooperative", 0, 2)),
+            "some still run"
+        );
+        assert!(!news(&with("orders-2", "consumer", 0, 0)));
+        assert_eq!(sets.protocols(&consumer), Some(vec![Cooperative]));
+        assert!(news(&with("orders-1", "cooperative", 0, 0)));
+        assert_eq!(sets.protocols(&consumer), Some(vec![]));
+        assert!(news(&with("orders-2", "consumer", 1, 0)));
+        assert_eq!(sets.protocols(&consumer), Some(vec![Consumer]));
+        assert!(news(&with("orders-2", "unheard-of", 1, 0)));
+        assert_eq!(sets.protocols(&consumer), None);
+        sets.listed(&HashSet::new());
+        assert_eq!(sets.protocols(&consumer), Some(vec![]));
     }
 
     #[test]

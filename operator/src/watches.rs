@@ -121,7 +121,7 @@ async fn replica_sets(context: Arc<Context>) {
         "ReplicaSet",
         watcher::watcher(api, ours()),
         |change: Change<'_, ReplicaSet>| match change {
-            Change::Saw(replica_set) => sets.saw(replica_set),
+            Change::Saw(replica_set) => wake(&context, sets.saw(replica_set)),
             Change::Gone(replica_set) => wake(&context, sets.gone(replica_set)),
             Change::Listed(present) => wake(&context, sets.listed(&present)),
         },

@@ -62,8 +62,9 @@ pub(super) fn build(blueprint: &Blueprint<'_>, reads: &Reads) -> Deployment {
             },
             strategy: Some(strategy(
                 blueprint.consumer.rollout,
-                blueprint.running,
-                protocol,
+                blueprint.running.is_some_and(|running| {
+                    changes_protocol(running, blueprint.protocols.as_deref(), protocol)
+                }),
             )),
             template: pod::template(blueprint, reads),
             ..DeploymentSpec::default()
@@ -73,12 +74,7 @@ pub(super) fn build(blueprint: &Blueprint<'_>, reads: &Reads) -> Deployment {
 }
 
 /// Returns the manifest's strategy, and Recreate while the rebalance protocol changes.
-fn strategy(
-    policy: RolloutPolicy,
-    running: Option<&Rollout>,
-    protocol: RebalanceProtocol,
-) -> DeploymentStrategy {
-    let changes = running.is_some_and(|running| changes_protocol(running, protocol));
+fn strategy(policy: RolloutPolicy, changes: bool) -> DeploymentStrategy {
     match policy {
         RolloutPolicy::RollingUpdate {
             max_surge,
@@ -106,9 +102,25 @@ fn int_or_string(count: PodCount) -> IntOrString {
 
 /// Returns `true` while pods that can't be in one group would meet in a rolling update: a new pod
 /// could not join the group before the last old one has left, which waits for the new
-/// one to be ready. A rollout that has begun with Recreate ends with it.
-fn changes_protocol(running: &Rollout, protocol: RebalanceProtocol) -> bool {
+/// one to be ready. `pods` are the protocols of the pods that run, if all are known.
+fn changes_protocol(
+    running: &Rollout,
+    pods: Option<&[RebalanceProtocol]>,
+    protocol: RebalanceProtocol,
+) -> bool {
     let is_complete = running.is_complete(running.desired);
+    if let Some(pods) = pods {
+        // The watch of ReplicaSets may be behind.
+        let newest = running.protocol.filter(|_| is_complete);
+        let mut pods = pods.iter().copied().chain(newest);
+        // Earlier pods may still be ending, which ReplicaSets do not count. With Recreate there
+        // is no new pod until all have ended.
+        let has_new_pods = running.observed >= running.generation && running.updated > 0;
+        let goes_on = running.recreates && running.protocol == Some(protocol);
+        return pods.any(|it| !it.agrees_with(protocol))
+            || (goes_on && !is_complete && !has_new_pods);
+    }
+    // Without that knowledge, a rollout that has begun with Recreate ends with it.
     let disagrees = running.protocol.is_some_and(|latest| {
         // Pods of an earlier template may be left, which agree with the latest one alone.
         !latest.agrees_with(protocol) || (latest != protocol && !is_complete)

@@ -40,8 +40,10 @@ pub struct Blueprint<'a> {
     pub secrets: &'a str,
     /// The runtime's image, for handlers that are not embedded.
     pub runtime: &'a RuntimeImage,
-    /// The existing Deployment, if any. Only the strategy depends on it.
+    /// The existing Deployment, if any. Only the strategy depends on it and on the next field.
     pub running: Option<&'a Rollout>,
+    /// The rebalance protocols of the pods that run, if all are known.
+    pub protocols: Option<Vec<RebalanceProtocol>>,
 }
 
 /// The runtime's image, and how nodes pull it.

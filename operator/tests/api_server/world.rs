@@ -176,8 +176,9 @@ impl World {
         let sets: Vec<ReplicaSet> = sets
             .map(|object| serde_json::from_value(object).expect("a ReplicaSet"))
             .collect();
-        sets.iter()
-            .for_each(|set| self.context.replica_sets.saw(set));
+        for set in &sets {
+            self.context.replica_sets.saw(set);
+        }
         let names: HashSet<Key> = sets.iter().map(Key::of).collect();
         self.context.replica_sets.listed(&names);
     }

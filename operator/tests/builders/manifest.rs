@@ -3,7 +3,7 @@
 use penstock_crds::manifest;
 use penstock_crds::spec::KafkaConsumer;
 use penstock_crds::validate::ValidatedConsumer;
-use penstock_operator::build::{self, Blueprint, Kind, Object, RuntimeImage};
+use penstock_operator::build::{self, Blueprint, Kind, Object, RebalanceProtocol, RuntimeImage};
 use penstock_operator::existing::deployment::Rollout;
 use penstock_operator::key::Key;
 use serde_json::Value;
@@ -39,6 +39,16 @@ impl Manifest {
 
     /// The same while this Deployment runs.
     pub fn objects_over(&self, secrets: &str, running: Option<&Rollout>) -> Vec<Object> {
+        self.objects_over_pods(secrets, running, None)
+    }
+
+    /// The same while pods of these protocols run, if all are known.
+    pub fn objects_over_pods(
+        &self,
+        secrets: &str,
+        running: Option<&Rollout>,
+        protocols: Option<Vec<RebalanceProtocol>>,
+    ) -> Vec<Object> {
         let key = Key::new(NAMESPACE, self.name());
         build::objects(&Blueprint {
             key: &key,
@@ -52,6 +62,7 @@ impl Manifest {
                 pull_secrets: vec!["penstock-registry".into()],
             },
             running,
+            protocols,
         })
     }
 }

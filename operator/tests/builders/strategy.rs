@@ -126,6 +126,133 @@ fn a_rollout_that_recreates_pods_ends_as_it_began() {
     assert_eq!(strategy(&done), ROLLING);
 }
 
+/// The protocol changes from eager to that of KIP-848 and back: what the Deployment reports,
+/// which pods run, and the strategy of the manifest that is applied then.
+#[test]
+fn recreate_ends_with_the_pods_of_another_protocol() {
+    use RebalanceProtocol::{Consumer, Cooperative, Eager};
+    let eager = Eager(Assignors::Both);
+    let under_way = |protocol, replicas, updated| Rollout {
+        recreates: true,
+        replicas,
+        updated,
+        ready: 0,
+        ..complete(protocol)
+    };
+    let unseen = Rollout {
+        generation: 3,
+        ..under_way(Consumer, 2, 2)
+    };
+    let cases: [(&str, Rollout, &[RebalanceProtocol], RebalanceProtocol, &str); 13] = [
+        (
+            "all are of before",
+            complete(eager),
+            &[eager],
+            Consumer,
+            RECREATE,
+        ),
+        (
+            "the watch is behind",
+            complete(eager),
+            &[],
+            Consumer,
+            RECREATE,
+        ),
+        (
+            "it has not begun",
+            unseen.clone(),
+            &[eager],
+            Consumer,
+            RECREATE,
+        ),
+        (
+            "old pods run",
+            under_way(Consumer, 2, 0),
+            &[eager],
+            Consumer,
+            RECREATE,
+        ),
+        (
+            "old pods end",
+            under_way(Consumer, 0, 0),
+            &[],
+            Consumer,
+            RECREATE,
+        ),
+        (
+            "new pods start",
+            under_way(Consumer, 2, 2),
+            &[Consumer],
+            Consumer,
+            ROLLING,
+        ),
+        // The manifest is reverted.
+        ("before it has begun", unseen, &[eager], eager, ROLLING),
+        (
+            "old pods still run",
+            under_way(Consumer, 2, 0),
+            &[eager],
+            eager,
+            ROLLING,
+        ),
+        (
+            "old pods end",
+            under_way(Consumer, 0, 0),
+            &[],
+            eager,
+            ROLLING,
+        ),
+        (
+            "a new pod runs",
+            under_way(Consumer, 1, 1),
+            &[Consumer],
+            eager,
+            RECREATE,
+        ),
+        (
+            "both run",
+            under_way(eager, 2, 1),
+            &[eager, Consumer],
+            eager,
+            RECREATE,
+        ),
+        ("it ended", under_way(eager, 1, 1), &[eager], eager, ROLLING),
+        // To a third one.
+        (
+            "none of either",
+            under_way(Consumer, 2, 0),
+            &[eager],
+            Cooperative,
+            RECREATE,
+        ),
+    ];
+    for (case, running, pods, to, expected) in cases {
+        let config = match to {
+            Consumer => json!({ "group.protocol": "consumer" }),
+            Cooperative => json!({ "partition.assignment.strategy": "cooperative-sticky" }),
+            Eager(_) => json!({}),
+        };
+        let manifest = manifest("Fast", config);
+        let objects = manifest.objects_over_pods("", Some(&running), Some(pods.to_vec()));
+        let strategy = &body(&objects, Kind::Deployment)["spec"]["strategy"]["type"];
+        assert_eq!(strategy, expected, "{case}, to {to:?}");
+    }
+}
+
+#[test]
+fn a_strategy_that_the_manifest_asked_for_ends_with_it() {
+    let manifest = manifest("Fast", json!({}));
+    let eager = RebalanceProtocol::Eager(Assignors::Both);
+    let under_way = Rollout {
+        recreates: true,
+        ready: 0,
+        ..complete(eager)
+    };
+    let objects = manifest.objects_over_pods("", Some(&under_way), Some(vec![eager]));
+    let strategy = &body(&objects, Kind::Deployment)["spec"]["strategy"]["type"];
+    assert_eq!(strategy, ROLLING);
+}
+
 #[test]
 fn a_deployment_of_an_earlier_operator_is_updated_as_before() {
     let unknown = Rollout {
