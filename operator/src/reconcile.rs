@@ -287,9 +287,9 @@ impl Pass<'_> {
     /// Returns `true` if a change waits until every topic is found. Only the first start does, and,
     /// for running pods, a change of brokers or topics. All other changes are applied immediately.
     ///
-    /// An earlier operator noted no digest, and may have held back other brokers or topics. So
-    /// every change waits until this operator has noted a digest, which it does as soon as it has
-    /// found the topics.
+    /// An earlier operator noted no digest, and it may have held back other brokers or
+    /// topics. So every change waits until this operator has noted a digest, unless the earlier
+    /// operator has reported that it applied this manifest.
     fn must_wait(&self, consumer: &ValidatedConsumer) -> bool {
         if !self.has_started() {
             return true;
@@ -297,7 +297,10 @@ impl Pass<'_> {
         let Some(running) = self.rollout() else {
             return false;
         };
-        let is_same = running.kafka.as_deref() == Some(&*build::kafka_digest(consumer));
+        let is_same = match &running.kafka {
+            Some(digest) => *digest == build::kafka_digest(consumer),
+            None => status::was_applied(&self.before, self.found.meta().generation),
+        };
         !is_same && consumer.replicas() > 0
     }
 

@@ -154,6 +154,18 @@ pub fn forgets_at(seen: &Seen<'_>, after: &KafkaConsumerStatus) -> Option<Durati
     next.map(|left| left + Duration::from_secs(1))
 }
 
+/// Returns `true` if a status says that the manifest of this generation was applied.
+pub fn was_applied(status: &KafkaConsumerStatus, generation: Option<i64>) -> bool {
+    find(&status.conditions, ConditionType::Progressing).is_some_and(|progressing| {
+        let reason = Reason::parse(&progressing.reason);
+        let is_applied = matches!(
+            reason,
+            Some(Reason::Complete | Reason::RollingOut | Reason::Stalled | Reason::RolloutPaused)
+        );
+        is_applied && progressing.observed_generation == generation
+    })
+}
+
 /// Whether the resource is a consumer at all.
 fn accepted(seen: &Seen<'_>) -> Condition {
     let type_ = ConditionType::Accepted;
