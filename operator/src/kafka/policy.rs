@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use super::search::SearchPath;
+use super::search::{Name, SearchPath};
 
 /// Brokers that are allowed, and networks that never are.
 #[derive(Clone, Debug, Default)]
@@ -157,9 +157,9 @@ impl BrokerPolicy {
                     continue;
                 }
             };
-            let is_allowed = |name: &String| self.allows_name(namespace, name, Some(port));
+            let is_allowed = self.allows_name(namespace, &name, Some(port));
             let is_denied = |address: &SocketAddr| self.denies(address.ip());
-            if name.spellings.iter().any(is_allowed) && !addresses.iter().any(is_denied) {
+            if is_allowed && !addresses.iter().any(is_denied) {
                 return Ok(addresses);
             }
             if !unanswered {
@@ -182,18 +182,24 @@ impl BrokerPolicy {
             return false;
         };
         let names = self.search.names(namespace, without_brackets(host));
-        let mut spellings = names.iter().flat_map(|name| &name.spellings);
-        spellings.any(|name| self.allows_name(namespace, name, port.parse().ok()))
+        let mut names = names.iter();
+        names.any(|name| self.allows_name(namespace, name, port.parse().ok()))
     }
 
-    fn allows_name(&self, namespace: &str, name: &str, port: Option<u16>) -> bool {
+    fn allows_name(&self, namespace: &str, name: &Name, port: Option<u16>) -> bool {
         let is_own = |pattern: &&AllowedBrokers| pattern.namespace.as_deref() == Some(namespace);
         let has_own = self.allowed.iter().any(|pattern| is_own(&pattern));
         let mut patterns = self.allowed.iter().filter(|pattern| match has_own {
             true => is_own(pattern),
             false => pattern.namespace.is_none(),
         });
-        self.allowed.is_empty() || patterns.any(|pattern| pattern.matches(name, port))
+        let matches = |pattern: &AllowedBrokers| {
+            let mut spellings = name.spellings.iter();
+            let mut short = name.short.iter().filter(|_| pattern.is_exact());
+            spellings.any(|it| pattern.matches(it, port))
+                || short.any(|it| pattern.matches(it, port))
+        };
+        self.allowed.is_empty() || patterns.any(matches)
     }
 
     fn denies(&self, address: IpAddr) -> bool {
@@ -203,6 +209,11 @@ impl BrokerPolicy {
 }
 
 impl AllowedBrokers {
+    /// Returns `true` if the pattern has no wildcard in front of a name.
+    fn is_exact(&self) -> bool {
+        matches!(self.host, Host::Exactly(_))
+    }
+
     fn matches(&self, host: &str, port: Option<u16>) -> bool {
         let host = canonical(host);
         let host_matches = match &self.host {

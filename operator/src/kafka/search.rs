@@ -22,6 +22,8 @@ pub(super) struct Name {
     pub query: String,
     /// The spellings by which a policy may allow it.
     pub spellings: Vec<String>,
+    /// The spelling by which a policy without a wildcard may allow the name.
+    pub short: Option<String>,
     /// Is `true` if the cluster's DNS answers for the name. Such names come before names for which
     /// other servers answer.
     pub is_of_cluster: bool,
@@ -69,6 +71,7 @@ impl SearchPath {
             return vec![Name {
                 query: host.to_owned(),
                 spellings: vec![host.to_owned()],
+                short: None,
                 is_of_cluster: false,
             }];
         }
@@ -80,7 +83,8 @@ impl SearchPath {
             .collect();
         let absolute = Name {
             query: format!("{host}."),
-            spellings: spelled_by_host(host, host, domain),
+            spellings: Vec::from_iter(spelled_by_host(host, host, domain)),
+            short: None,
             is_of_cluster: false,
         };
         let place = match host.matches('.').count() >= self.dots {
@@ -101,13 +105,21 @@ fn completed(namespace: &str, host: &str, entry: &str, domain: &str) -> Name {
         return Name {
             query: format!("{full}."),
             spellings: vec![short, full],
+            short: None,
             is_of_cluster: true,
         };
     }
     let entry = entry.trim_end_matches('.');
     let is_services = entry.strip_prefix("svc.") == Some(domain);
     let full = format!("{host}.{entry}");
-    let mut spellings = spelled_by_host(host, &full, domain);
+    let is_of_cluster = is_services || entry == domain;
+    // Anybody's Service may be called like a public name: `kafka.example.com` is also pod kafka
+    // of Service example in namespace com. A wildcard such as `*.example.com` does not mean it.
+    let (short, spelled) = match service_meant(host, domain).is_none() && is_of_cluster {
+        true => (Some(host.to_owned()), None),
+        false => (None, spelled_by_host(host, &full, domain)),
+    };
+    let mut spellings = Vec::from_iter(spelled);
     if is_services {
         spellings.push(format!("{host}.svc"));
     }
@@ -115,23 +127,27 @@ fn completed(namespace: &str, host: &str, entry: &str, domain: &str) -> Name {
     Name {
         query: format!("{full}."),
         spellings,
-        is_of_cluster: is_services || entry == domain,
+        short,
+        is_of_cluster,
     }
 }
 
 /// Returns the host alone, unless it means another name than this one: `k.kafka.svc` means
 /// namespace kafka. Completed by `svc.cluster.local`, it is a name of the namespace called svc.
-fn spelled_by_host(host: &str, full: &str, domain: &str) -> Vec<String> {
+fn spelled_by_host(host: &str, full: &str, domain: &str) -> Option<String> {
+    let means = service_meant(host, domain);
+    let is_same = means.is_none_or(|means| means.eq_ignore_ascii_case(full));
+    is_same.then(|| host.to_owned())
+}
+
+/// Returns the full name of the Service that a host means by its end, `.svc` or `.svc.DOMAIN`.
+fn service_meant(host: &str, domain: &str) -> Option<String> {
     let lower = host.to_ascii_lowercase();
     let end = format!(".svc.{}", domain.to_ascii_lowercase());
-    let means = match lower {
-        service if service.ends_with(".svc") => format!("{service}.{domain}"),
-        service if service.ends_with(&end) => service,
-        _ => return vec![host.to_owned()],
-    };
-    match means.eq_ignore_ascii_case(full) {
-        true => vec![host.to_owned()],
-        false => Vec::new(),
+    match lower {
+        service if service.ends_with(".svc") => Some(format!("{service}.{domain}")),
+        service if service.ends_with(&end) => Some(service),
+        _ => None,
     }
 }
 

@@ -97,6 +97,9 @@ fn look_up(name: &str) -> Lookup {
         // A pod of namespace svc, behind its Service kafka.
         "k.kafka.svc.svc.cluster.local." => "10.0.0.4:9092",
         "kafka.example.com." => "192.0.2.1:9092",
+        // Pods of namespace com, behind its Services example and other.
+        "b-1.example.com.svc.cluster.local." => "10.0.0.5:9092",
+        "kafka.com.svc.cluster.local." => "10.0.0.6:9092",
         _ => return Lookup::Found(Vec::new()),
     };
     Lookup::Found(vec![address.parse().unwrap()])
@@ -162,6 +165,48 @@ fn a_pattern_of_a_namespace_allows_no_name_of_the_namespace_svc() {
     }
     let own = policy(&["*.svc.svc:*"], &[]).searching(SearchPath::parse(SEARCH));
     assert!(own.resolve_by("svc", "k.kafka", 9092, look_up).is_ok());
+}
+
+/// Anybody may have a namespace that is called like a top-level domain.
+#[test]
+fn a_pattern_of_public_names_allows_no_name_of_the_cluster() {
+    let with = |allowed: &[&str]| policy(allowed, &[]).searching(SearchPath::parse(SEARCH));
+    let service = |address: &str| Some(address.to_owned());
+    let cases = [
+        ("*.example.com:*", "b-1.example.com", None),
+        ("*.com:*", "kafka.com", None),
+        ("*.com:*", "b-1.example.com", None),
+        // The public name, which the cluster does not have.
+        (
+            "*.example.com:*",
+            "kafka.example.com",
+            service("192.0.2.1:9092"),
+        ),
+        // Names of the cluster are meant.
+        (
+            "*.example.com.svc:*",
+            "b-1.example.com",
+            service("10.0.0.5:9092"),
+        ),
+        ("*.com.svc:*", "kafka.com", service("10.0.0.6:9092")),
+        ("*.svc:*", "kafka.com", service("10.0.0.6:9092")),
+        ("*.cluster.local:*", "kafka.com", service("10.0.0.6:9092")),
+        ("kafka.com:*", "kafka.com", service("10.0.0.6:9092")),
+        ("*:*", "kafka.com", service("10.0.0.6:9092")),
+        ("*.central:*", "kafka.central", None),
+        (
+            "*.central.svc:*",
+            "kafka.central.svc",
+            service("10.0.0.3:9092"),
+        ),
+    ];
+    for (allowed, host, expected) in cases {
+        assert_eq!(
+            found(&with(&[allowed]), host),
+            expected,
+            "{host} by {allowed}"
+        );
+    }
 }
 
 /// The resolver answers as above, but for these names.
