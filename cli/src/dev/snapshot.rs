@@ -112,6 +112,45 @@ penstock_assigned_partitions{consumer=\"c\"} 2
         assert_eq!(snapshot.settled(), 1026);
     }
 
+    /// The counters of the reference, and whether `--exit-when-done` counts their messages.
+    #[test]
+    fn every_counter_either_settles_messages_or_does_not() {
+        const SETTLE: [&str; 4] = [
+            "kafka_consumer_messages_processed_total",
+            "penstock_invalid_messages_total",
+            "penstock_skipped_messages_total",
+            "penstock_dead_lettered_messages_total",
+        ];
+        const DO_NOT: [&str; 10] = [
+            "penstock_abandoned_messages_total",
+            "penstock_already_handled_total",
+            "penstock_commit_failures_total",
+            "penstock_fetch_errors_total",
+            "penstock_lost_messages_total",
+            "penstock_lost_positions_total",
+            "penstock_produced_messages_total",
+            "penstock_rebalances_total",
+            "penstock_retries_total",
+            "penstock_transactions_total",
+        ];
+        let reference = include_str!("../../../docs/metrics.md");
+        let rows = reference
+            .lines()
+            .filter(|line| line.contains("| counter |"));
+        let counters: Vec<&str> = rows.filter_map(|row| row.split('`').nth(1)).collect();
+        assert!(!counters.is_empty());
+        for counter in counters {
+            let page = format!("{counter}{{kafka_success=\"true\"}} 1\n");
+            let settled = Snapshot::parse(&page).settled();
+            assert_eq!(settled == 1, SETTLE.contains(&counter), "{counter}");
+            assert_eq!(
+                settled == 0,
+                DO_NOT.contains(&counter),
+                "{counter}: add it to Snapshot::settled or to this list"
+            );
+        }
+    }
+
     #[test]
     fn an_unknown_lag_is_not_zero() {
         assert_eq!(Snapshot::parse("").lag, None);

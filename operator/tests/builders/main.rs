@@ -1,5 +1,6 @@
 //! From manifests to objects, without a cluster.
 
+mod fields;
 mod golden;
 mod manifest;
 mod properties;

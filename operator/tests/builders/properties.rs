@@ -15,7 +15,7 @@ use crate::manifest::{Manifest, NAMESPACE, UID, body};
 
 /// Settings that only pods and containers know of: where they stand in the spec,
 /// and a value.
-fn pod_settings() -> Vec<(&'static str, Value)> {
+pub fn pod_settings() -> Vec<(&'static str, Value)> {
     let probe = json!({ "tcpSocket": { "port": 8080 } });
     let resources = json!({ "requests": { "cpu": "1" }, "limits": { "memory": "1Gi" } });
     vec![
@@ -54,7 +54,7 @@ fn pod_settings() -> Vec<(&'static str, Value)> {
 }
 
 /// Settings that the runtime must know of.
-fn runtime_settings() -> Vec<(&'static str, Value)> {
+pub fn runtime_settings() -> Vec<(&'static str, Value)> {
     vec![
         ("/group", json!("billing.other")),
         ("/topics", json!(["orders", "returns"])),
@@ -81,7 +81,7 @@ fn runtime_settings() -> Vec<(&'static str, Value)> {
     ]
 }
 
-type Settings = Vec<(&'static str, Value)>;
+pub type Settings = Vec<(&'static str, Value)>;
 
 fn some_of(settings: Settings) -> impl Strategy<Value = Settings> {
     let count = settings.len();
@@ -93,7 +93,7 @@ fn name() -> impl Strategy<Value = String> {
 }
 
 /// A consumer with some settings. Only a Fast one has as many replicas as asked.
-fn manifest(name: &str, replicas: u32, settings: &[&Settings]) -> Manifest {
+pub fn manifest(name: &str, replicas: u32, settings: &[&Settings]) -> Manifest {
     let mut spec = json!({
         "group": "billing.orders",
         "topics": ["orders"],
@@ -119,7 +119,7 @@ fn manifest(name: &str, replicas: u32, settings: &[&Settings]) -> Manifest {
     Manifest::read(&object.to_string())
 }
 
-fn config(objects: &[Object]) -> &str {
+pub fn config(objects: &[Object]) -> &str {
     body(objects, Kind::ConfigMap)["data"]["consumer.yaml"]
         .as_str()
         .expect("the file is text")
