@@ -13,6 +13,10 @@ pub struct Handler {
     /// Container image of the handler.
     pub image: String,
 
+    /// When a node pulls the image. (The schema takes its text from the type.)
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<ImagePullPolicy>,
+
     /// Protocol between the runtime and the handler. Http: one POST for each message.
     /// BatchHttp: one POST for up to consumeBatchSize messages, with a verdict for each.
     /// Grpc: one stream for batches of messages and their verdicts. Embedded: the image
@@ -99,6 +103,29 @@ impl Handler {
 
 /// The least time to wait unless the manifest says otherwise.
 const MIN_WAIT_TIMEOUT: HumanDuration = HumanDuration::from_secs(60);
+
+/// When a node pulls the image: Always, IfNotPresent or Never. Default: Always for an image with
+/// the tag latest or without a tag, otherwise IfNotPresent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum ImagePullPolicy {
+    /// At each start of a container.
+    Always,
+    /// If the node does not have it.
+    IfNotPresent,
+    /// The node must have it.
+    Never,
+}
+
+impl ImagePullPolicy {
+    /// Returns its name in Kubernetes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Always => "Always",
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Never => "Never",
+        }
+    }
+}
 
 /// The protocol between the runtime and the handler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]

@@ -18,7 +18,7 @@ mod status;
 
 pub use delivery::{Backoff, Delivery, OnFailure};
 pub use duration::HumanDuration;
-pub use handler::{Handler, Protocol};
+pub use handler::{Handler, ImagePullPolicy, Protocol};
 pub use kafka::{
     Authentication, AuthenticationType, CertificateSource, GenericSecretSource, Kafka,
     KeyPairSecretSource, PasswordSecretSource, Tls,

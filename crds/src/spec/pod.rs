@@ -46,6 +46,11 @@ pub struct Pod {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_account_name: Option<String>,
 
+    /// Mounts the token of the service account into the containers, for a handler that
+    /// calls the Kubernetes API. Default: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub automount_service_account_token: bool,
+
     /// Secrets for pulling images.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub image_pull_secrets: Vec<LocalObjectReference>,

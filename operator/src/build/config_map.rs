@@ -80,6 +80,7 @@ fn for_the_runtime(spec: &KafkaConsumerSpec) -> KafkaConsumerSpec {
         pod: None,
         handler: Handler {
             image: handler.image.clone(),
+            image_pull_policy: None,
             protocol: handler.protocol,
             port: handler.port,
             socket: handler.socket.clone(),

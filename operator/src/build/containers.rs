@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use penstock_crds::spec::Commit;
+use penstock_crds::spec::{Commit, Handler};
 use penstock_crds::validate::{Address, Endpoint, Transport, ValidatedConsumer};
 
 use super::volumes::Mounts;
@@ -85,6 +85,7 @@ fn embedded(blueprint: &Blueprint<'_>, mounts: &Mounts) -> Container {
     let main = main_container();
     Container {
         image: Some(handler.image.clone()),
+        image_pull_policy: pull_policy(handler),
         command: some(handler.command.clone()),
         args: some(handler.args.clone()),
         env: Some(environment),
@@ -98,6 +99,12 @@ fn embedded(blueprint: &Blueprint<'_>, mounts: &Mounts) -> Container {
         volume_mounts: Some(volume_mounts),
         ..main
     }
+}
+
+/// Returns the handler's pull policy. If there is none, Kubernetes chooses it.
+fn pull_policy(handler: &Handler) -> Option<String> {
+    let policy = handler.image_pull_policy?;
+    Some(policy.name().to_owned())
 }
 
 /// Returns the runtime's container without its image.
@@ -134,6 +141,7 @@ fn sidecar(
     Container {
         name: HANDLER.into(),
         image: Some(handler.image.clone()),
+        image_pull_policy: pull_policy(handler),
         command: some(handler.command.clone()),
         args: some(handler.args.clone()),
         env: Some(with_own(vec![listen_at(address)], &handler.env)),

@@ -22,14 +22,18 @@ const STOP_MARGIN: u64 = 10;
 /// The annotation with the digest of the input that pods read at their start.
 const DIGEST: &str = "penstock.dev/config-digest";
 
+/// Annotation with the local volumes for which the cluster autoscaler need not keep a node.
+const EVICTABLE: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
+
 pub(super) fn template(blueprint: &Blueprint<'_>, reads: &Reads) -> PodTemplateSpec {
+    let mounts = volumes::Mounts::of(blueprint, &reads.config_map);
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(pod_labels(blueprint)),
-            annotations: Some(annotations(blueprint, reads)),
+            annotations: Some(annotations(blueprint, reads, &mounts)),
             ..ObjectMeta::default()
         }),
-        spec: Some(spec(blueprint, reads)),
+        spec: Some(spec(blueprint, mounts)),
     }
 }
 
@@ -40,8 +44,13 @@ fn pod_labels(blueprint: &Blueprint<'_>) -> BTreeMap<String, String> {
     all
 }
 
-/// Returns the annotations for scrapes, unless the user sets them, and the digest.
-fn annotations(blueprint: &Blueprint<'_>, reads: &Reads) -> BTreeMap<String, String> {
+/// Returns the annotations for scrapes and for the cluster autoscaler, which may delete the
+/// operator's own volumes, unless the user sets them; and the digest.
+fn annotations(
+    blueprint: &Blueprint<'_>,
+    reads: &Reads,
+    mounts: &volumes::Mounts,
+) -> BTreeMap<String, String> {
     let mut all = BTreeMap::from([
         (
             "kubectl.kubernetes.io/default-container".into(),
@@ -51,20 +60,23 @@ fn annotations(blueprint: &Blueprint<'_>, reads: &Reads) -> BTreeMap<String, Str
         ("prometheus.io/port".into(), METRICS_PORT.to_string()),
         ("prometheus.io/path".into(), "/metrics".into()),
     ]);
+    let scratch = mounts.own_scratch().join(",");
+    if !scratch.is_empty() {
+        all.insert(EVICTABLE.into(), scratch);
+    }
     all.extend(blueprint.consumer.pod.annotations.clone());
     all.insert(DIGEST.into(), reads.digest.clone());
     all
 }
 
-fn spec(blueprint: &Blueprint<'_>, reads: &Reads) -> PodSpec {
+fn spec(blueprint: &Blueprint<'_>, mounts: volumes::Mounts) -> PodSpec {
     let pod = &blueprint.consumer.pod;
-    let mounts = volumes::Mounts::of(blueprint, &reads.config_map);
     let containers = containers::build(blueprint, &mounts);
     let grace = blueprint.consumer.stop_timeout.as_secs_f64().ceil() as u64 + STOP_MARGIN;
     PodSpec {
         affinity: pod.affinity.clone(),
-        // Neither the runtime nor a handler uses the API server.
-        automount_service_account_token: Some(false),
+        // The runtime does not use the API server, and few handlers do.
+        automount_service_account_token: Some(pod.automount_service_account_token),
         containers: vec![containers.main],
         enable_service_links: Some(false),
         image_pull_secrets: some(pull_secrets(blueprint)),

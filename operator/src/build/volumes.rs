@@ -45,6 +45,14 @@ impl Mounts {
         mounts
     }
 
+    /// Returns the names of the operator's volumes whose content ends with the pod.
+    pub(super) fn own_scratch(&self) -> Vec<&str> {
+        let names = self.volumes.iter().map(|volume| volume.name.as_str());
+        names
+            .filter(|name| [TMP_VOLUME, SOCKET_VOLUME].contains(name))
+            .collect()
+    }
+
     fn config(&mut self, config_map: &str) {
         self.volumes.push(Volume {
             name: CONFIG_VOLUME.into(),

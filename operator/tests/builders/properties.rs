@@ -32,6 +32,7 @@ pub fn pod_settings() -> Vec<(&'static str, Value)> {
         ("/pod/affinity", json!({ "nodeAffinity": {} })),
         ("/pod/priorityClassName", json!("high")),
         ("/pod/serviceAccountName", json!("billing")),
+        ("/pod/automountServiceAccountToken", json!(true)),
         ("/pod/imagePullSecrets", json!([{ "name": "registry" }])),
         (
             "/pod/env",
@@ -45,6 +46,7 @@ pub fn pod_settings() -> Vec<(&'static str, Value)> {
             "/handler/envFrom",
             json!([{ "configMapRef": { "name": "settings" } }]),
         ),
+        ("/handler/imagePullPolicy", json!("Never")),
         ("/handler/command", json!(["/bin/handler"])),
         ("/handler/args", json!(["-v"])),
         ("/handler/resources", resources),
@@ -147,7 +149,7 @@ fn less_pods(consumer: &ValidatedConsumer) -> ValidatedConsumer {
     (handler.command, handler.args) = Default::default();
     (handler.startup_probe, handler.liveness_probe) = Default::default();
     handler.volume_mounts = Vec::new();
-    handler.resources = None;
+    (handler.resources, handler.image_pull_policy) = Default::default();
     consumer
 }
 
