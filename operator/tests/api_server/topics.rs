@@ -162,8 +162,10 @@ async fn brokers_that_do_not_answer_start_nothing_and_stop_nothing() {
 fn without_digest(world: &World) {
     world.api.edit("deployments", "orders", |object| {
         let annotations = &mut object["metadata"]["annotations"];
-        let digest = annotations.as_object_mut().unwrap();
-        digest.remove("penstock.dev/kafka-digest").unwrap();
+        let digest = annotations.as_object_mut().expect("annotations");
+        digest
+            .remove("penstock.dev/kafka-digest")
+            .expect("a digest");
     });
 }
 
