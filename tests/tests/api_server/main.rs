@@ -13,6 +13,7 @@ mod drift;
 mod explain;
 mod leader;
 mod outage;
+mod policies;
 mod refusals;
 mod rights;
 mod scene;
