@@ -1,5 +1,9 @@
 //! The CustomResourceDefinition: the types' schema with the rules in it.
 
+mod kubernetes;
+
+pub(crate) use kubernetes::{LABEL_VALUE, MAX_LABEL_VALUE, QUALIFIED_NAME, QUANTITY, described};
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use serde_json::{Map, Value, json};
@@ -217,6 +221,7 @@ fn complete(mut schema: Value) -> Value {
     for path in PASSED_THROUGH {
         for_each_below(node(&mut schema, path), &mut shorten);
     }
+    kubernetes::constrain(&mut schema);
     for (path, keyword, bound) in BOUNDS {
         node(&mut schema, path).insert((*keyword).to_owned(), json!(bound));
     }

@@ -1,14 +1,16 @@
 //! Reading manifests: from YAML text to checked consumers, with everything that
 //! is wrong reported at once.
 
+mod metadata;
 mod yaml;
+
+use std::sync::LazyLock;
 
 use kube::Resource;
 use serde::Serialize;
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use crate::crd::{MAX_NAME_LENGTH, NAME_MESSAGE, NAME_PATTERN};
 use crate::schema;
 use crate::spec::KafkaConsumer;
 use crate::suggest::nearest;
@@ -103,22 +105,86 @@ pub enum ManifestErrors {
 }
 
 /// Reads every document of a text.
+///
+/// A list of objects, such as one of `kind: List`, counts as one document and gives as
+/// many results as it has items. Paths of violations in it begin with the item.
 pub fn read(text: &str) -> Vec<Document> {
-    yaml::documents(text)
-        .into_iter()
-        .enumerate()
-        .map(|(before, document)| Document {
+    let mut documents = Vec::new();
+    for (before, document) in yaml::documents(text).into_iter().enumerate() {
+        let contents = match document.value {
+            Ok(value) => contents(value),
+            Err(problem) => vec![Content::Refused(Refusal {
+                name: None,
+                problem,
+            })],
+        };
+        documents.extend(contents.into_iter().map(|content| Document {
             index: before + 1,
             line: document.line,
-            content: match document.value {
-                Ok(value) => content(value),
-                Err(problem) => Content::Refused(Refusal {
-                    name: None,
-                    problem,
-                }),
-            },
-        })
-        .collect()
+            content,
+        }));
+    }
+    documents
+}
+
+/// Returns the content of an object, or of each object of a list. kubectl takes each object
+/// with `items` for a list.
+fn contents(mut value: Value) -> Vec<Content> {
+    let Some(items) = take_items(&mut value) else {
+        return vec![content(value)];
+    };
+    let item = |(index, mut item): (usize, Value)| match take_items(&mut item) {
+        Some(_) => refused_list(index),
+        None => below(&format!("items[{index}]."), content(item)),
+    };
+    items.into_iter().enumerate().map(item).collect()
+}
+
+/// Takes the items out of a list.
+fn take_items(value: &mut Value) -> Option<Vec<Value>> {
+    let is_list = value["kind"]
+        .as_str()
+        .is_some_and(|it| it.ends_with("List"));
+    match value.get_mut("items") {
+        Some(Value::Array(items)) if is_list => Some(std::mem::take(items)),
+        _ => None,
+    }
+}
+
+fn refused_list(index: usize) -> Content {
+    let violation = Violation {
+        path: format!("items[{index}].kind"),
+        value: None,
+        message: "kubectl takes no list in a list; put its items into this one".to_owned(),
+    };
+    Content::Refused(Refusal {
+        name: None,
+        problem: Problem::Violations(Violations(vec![violation])),
+    })
+}
+
+/// Puts a path in front of the paths of violations.
+fn below(path: &str, mut content: Content) -> Content {
+    if let Content::Refused(refusal) = &mut content
+        && let Problem::Violations(violations) = &mut refusal.problem
+    {
+        for violation in &mut violations.0 {
+            violation.path.insert_str(0, path);
+        }
+    }
+    content
+}
+
+/// Writes a manifest so that [`read`] gives the same values: as YAML, or as JSON if the YAML
+/// would be read differently. serde_yaml writes YAML 1.2, without quotes around `yes`, and
+/// breaks lines at U+2028.
+pub fn write(manifest: &Value) -> String {
+    let text = serde_yaml::to_string(manifest).expect("JSON is YAML");
+    if yaml::is_read_as(&text, manifest) {
+        text
+    } else {
+        manifest.to_string()
+    }
 }
 
 /// Reads a text that must hold one consumer. It may also contain objects of other kinds.
@@ -209,8 +275,8 @@ pub fn read_object(value: Value) -> Result<Consumer, Violations> {
     let mut violations = Vec::new();
     violations.extend(wrong_text(&value, "apiVersion", &api_version_wanted()));
     violations.extend(wrong_text(&value, "kind", KIND));
-    violations.extend(metadata(&value));
-    violations.extend(schema::check(&root_schema(), &value, ""));
+    violations.extend(metadata::check(&value));
+    violations.extend(schema::check(root_schema(), &value, ""));
     if !violations.is_empty() {
         return Err(Violations(violations));
     }
@@ -244,61 +310,15 @@ fn wrong_text(value: &Value, field: &str, wanted: &str) -> Option<Violation> {
     })
 }
 
-fn metadata(value: &Value) -> Vec<Violation> {
-    let metadata = match value.get("metadata") {
-        Some(metadata) => metadata,
-        None => &json!({}),
-    };
-    let violations = schema::check(&metadata_schema(), metadata, "metadata");
-    match metadata["name"].as_str() {
-        Some(name) if !is_name(name) => vec![Violation {
-            path: "metadata.name".to_owned(),
-            value: Some(Value::from(name)),
-            message: NAME_MESSAGE.to_owned(),
-        }],
-        _ => violations,
-    }
-}
-
-fn is_name(name: &str) -> bool {
-    name.len() <= MAX_NAME_LENGTH
-        && regex::Regex::new(NAME_PATTERN).is_ok_and(|pattern| pattern.is_match(name))
-}
-
-/// The part of Kubernetes' ObjectMeta that people write; the rest is the API
-/// server's.
-fn metadata_schema() -> Value {
-    let texts = json!({ "type": "object", "additionalProperties": { "type": "string" } });
-    let anything = json!({});
-    json!({
-        "type": "object",
-        "required": ["name"],
-        "properties": {
-            "name": { "type": "string", "description": "Name of the consumer in its namespace." },
-            "generateName": { "type": "string" },
-            "namespace": { "type": "string" },
-            "labels": texts,
-            "annotations": texts,
-            "finalizers": { "type": "array", "items": { "type": "string" } },
-            "ownerReferences": anything,
-            "creationTimestamp": anything,
-            "deletionGracePeriodSeconds": anything,
-            "deletionTimestamp": anything,
-            "generation": anything,
-            "managedFields": anything,
-            "resourceVersion": anything,
-            "selfLink": anything,
-            "uid": anything,
-        },
-    })
-}
-
 /// The CRD's schema, with the fields that every object has. A status is the
 /// operator's to write, and nothing here reads it.
-fn root_schema() -> Value {
-    let mut schema = schema::root().clone();
-    for field in ["apiVersion", "kind", "metadata", "status"] {
-        schema["properties"][field] = json!({});
-    }
-    schema
+fn root_schema() -> &'static Value {
+    static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
+        let mut schema = schema::root().clone();
+        for field in ["apiVersion", "kind", "metadata", "status"] {
+            schema["properties"][field] = json!({});
+        }
+        schema
+    });
+    &SCHEMA
 }

@@ -1,8 +1,10 @@
 //! Holding a value to the CRD's schema, as the API server does, but with every
 //! fault reported at its full path, and with a remedy.
 
-use std::sync::LazyLock;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
+use regex::Regex;
 use serde_json::{Map, Value};
 
 use crate::crd;
@@ -63,6 +65,9 @@ impl Walk {
             match value {
                 Value::String(text) => self.text(schema, text, path),
                 Value::Number(number) if number.is_i64() => self.integer(schema, value, path),
+                Value::Number(_) if schema["pattern"] == crd::QUANTITY => {
+                    self.wrong_type(value, path, "text or a whole number; put it in quotes");
+                }
                 _ => self.wrong_type(value, path, "text or a whole number"),
             }
             return;
@@ -148,12 +153,14 @@ impl Walk {
     }
 
     fn array(&mut self, schema: &Value, items: &[Value], path: &str) {
-        for (index, item) in items.iter().enumerate() {
-            self.value(&schema["items"], item, &format!("{path}[{index}]"));
-        }
         if let Some(max) = bound(schema, "maxItems").filter(|max| items.len() > *max) {
             let message = format!("has {} items; at most {max} are allowed", items.len());
             self.report(path, None, message);
+            // Nobody reads what is wrong with each of them.
+            return;
+        }
+        for (index, item) in items.iter().enumerate() {
+            self.value(&schema["items"], item, &format!("{path}[{index}]"));
         }
         // A set's repetitions are left to the rules, which say more.
         if schema["x-kubernetes-list-type"] == "map" {
@@ -170,14 +177,12 @@ impl Walk {
     }
 
     fn repeated(&mut self, items: &[Value], key: &str, path: &str) {
+        let mut seen = HashSet::new();
         for (index, item) in items.iter().enumerate() {
             let Some(value) = item.get(key).filter(|value| !value.is_null()) else {
                 continue;
             };
-            if items[..index]
-                .iter()
-                .any(|before| before.get(key) == Some(value))
-            {
+            if !seen.insert(value) {
                 let path = format!("{path}[{index}].{key}");
                 let message = format!("is the {key} of an earlier item too; keep one of them");
                 self.report(&path, Some(value), message);
@@ -200,20 +205,18 @@ impl Walk {
         if let Some(max) = bound(schema, "maxLength").filter(|max| length > *max) {
             let message = format!("has {length} characters; at most {max} are allowed");
             self.report(path, None, message);
-        } else if !self.matches(schema, text) {
+        } else if schema["pattern"]
+            .as_str()
+            .is_some_and(|it| !matches(it, text))
+        {
             let message = format!("must look like {}", described(schema));
-            self.report(path, Some(&value), message);
+            // Such as a password behind a variable's name.
+            let shown = (!may_be_secret(path)).then_some(&value);
+            self.report(path, shown, message);
         } else if is_duration && text.parse::<HumanDuration>().is_err() {
             // The API server's rules fail on it, because Go can't hold it.
             let message = "is longer than 292 years; shorten it";
             self.report(path, Some(&value), message);
-        }
-    }
-
-    fn matches(&self, schema: &Value, text: &str) -> bool {
-        match schema["pattern"].as_str() {
-            Some(pattern) => regex::Regex::new(pattern).is_ok_and(|regex| regex.is_match(text)),
-            None => true,
         }
     }
 
@@ -225,9 +228,15 @@ impl Walk {
         };
         let min = whole(schema, "minimum").unwrap_or(format.0);
         let max = whole(schema, "maximum").unwrap_or(format.1);
-        if !(min..=max).contains(&number) {
-            self.report(path, Some(value), format!("must be {min} to {max}"));
+        if (min..=max).contains(&number) {
+            return;
         }
+        let message = match (min, max == format.1) {
+            (0, true) => "must not be negative".to_owned(),
+            (1, true) => "must be at least 1".to_owned(),
+            _ => format!("must be {min} to {max}"),
+        };
+        self.report(path, Some(value), message);
     }
 }
 
@@ -237,9 +246,23 @@ fn may_be_secret(path: &str) -> bool {
         "spec.kafka.config[",
         "spec.kafka.authentication.",
         "spec.handler.env[",
+        "spec.pod.env[",
     ]
     .iter()
     .any(|prefix| path.starts_with(prefix))
+}
+
+/// Returns `true` if a text matches a pattern of the schema. Each is compiled once.
+pub(crate) fn matches(pattern: &str, text: &str) -> bool {
+    static COMPILED: Mutex<BTreeMap<String, Regex>> = Mutex::new(BTreeMap::new());
+    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(regex) = compiled.get(pattern) {
+        return regex.is_match(text);
+    }
+    let regex = Regex::new(pattern).expect("the schema's patterns are valid");
+    let is_match = regex.is_match(text);
+    compiled.insert(pattern.to_owned(), regex);
+    is_match
 }
 
 fn is_set(schema: &Value, keyword: &str) -> bool {
@@ -265,7 +288,10 @@ fn described(schema: &Value) -> String {
         Some(PodCount::PATTERN) => {
             "25%: a percentage up to 100%; write a number of pods without quotes".to_owned()
         }
-        Some(pattern) => format!("the pattern {pattern}"),
+        Some(pattern) => match crd::described(pattern) {
+            Some(words) => words.to_owned(),
+            None => format!("the pattern {pattern}"),
+        },
         None => "something else".to_owned(),
     }
 }

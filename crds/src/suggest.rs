@@ -1,11 +1,18 @@
 //! "Did you mean": the nearest of the names that exist.
 
+/// The longest text that is compared, in bytes. The time and memory of a comparison grow with
+/// its length.
+const MAX_LENGTH: usize = 500;
+
 /// The candidate that is most like `given`, when it is like it at all: at most a
 /// third of the letters may differ.
 pub(crate) fn nearest<'a>(
     given: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
+    if given.len() > MAX_LENGTH {
+        return None;
+    }
     let lower = given.to_lowercase();
     candidates
         .into_iter()

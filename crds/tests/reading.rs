@@ -94,8 +94,8 @@ fn a_key_that_comes_twice_is_an_error() {
     let Problem::Syntax { line, message, .. } = problem(&text) else {
         panic!();
     };
-    assert_eq!(message, "spec: duplicate entry with key \"mode\"");
-    assert!((6..=9).contains(&line), "{line}");
+    assert_eq!(message, "duplicate entry with key \"mode\"");
+    assert_eq!(line, 9);
 }
 
 #[test]
@@ -256,10 +256,11 @@ fn numbers_that_no_field_can_hold_are_refused_and_do_not_panic() {
         with("maxConcurrency", "18446744073709551615"),
         ["spec.maxConcurrency: must be a whole number (found 18446744073709551615)"]
     );
-    assert_eq!(
-        with("delivery", "{ backoff: { factor: .nan } }"),
-        ["spec.delivery.backoff.factor: must be a number, without quotes (found '.nan')"]
-    );
+    let text = ORDERS.replace("  mode: InOrder\n", "  mode: InOrder\n  replicas: .nan\n");
+    let Problem::Syntax { line, message, .. } = problem(&text) else {
+        panic!();
+    };
+    assert_eq!((line, message.as_str()), (9, "JSON has no number .nan"));
     assert_eq!(
         with("stopTimeout", "99999999999999999999999h"),
         [

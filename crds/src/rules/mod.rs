@@ -6,6 +6,7 @@
 //! operator. The tests hold both to the same cases.
 
 mod consumer;
+mod containers;
 mod delivery;
 mod handler;
 mod kafka;
@@ -128,6 +129,7 @@ pub fn all() -> &'static [Rule] {
             delivery::rules(),
             rollout::rules(),
             pod::rules(),
+            containers::rules(),
         ]
         .into_iter()
         .flatten()

@@ -86,7 +86,7 @@ pub fn merge(target: &mut Value, patch: &Value) {
 
 /// The one document of a manifest.
 pub fn document(object: &Value) -> Document {
-    let text = serde_yaml::to_string(object).unwrap();
+    let text = object.to_string();
     let mut documents = manifest::read(&text);
     assert_eq!(documents.len(), 1, "{text}");
     documents.remove(0)

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Resource as _;
+use penstock_crds::manifest;
 use penstock_crds::spec::{Handler, KafkaConsumer, KafkaConsumerSpec};
 use serde_json::json;
 
@@ -30,7 +31,7 @@ pub(super) const FILE: &str = "consumer.yaml";
 pub(super) const DIRECTORY: &str = "/etc/penstock";
 
 pub(super) fn build(blueprint: &Blueprint<'_>) -> ConfigMap {
-    let manifest = manifest(blueprint);
+    let manifest = text_of(blueprint);
     let mut content = digest([FILE, &manifest]);
     content.truncate(DIGITS);
     ConfigMap {
@@ -62,14 +63,14 @@ pub(super) fn text(config: &ConfigMap) -> &str {
         .map_or("", String::as_str)
 }
 
-fn manifest(blueprint: &Blueprint<'_>) -> String {
+fn text_of(blueprint: &Blueprint<'_>) -> String {
     let manifest = json!({
         "apiVersion": KafkaConsumer::api_version(&()),
         "kind": KafkaConsumer::kind(&()),
         "metadata": { "name": &*blueprint.key.name, "namespace": &*blueprint.key.namespace },
         "spec": for_the_runtime(&blueprint.resource.spec),
     });
-    serde_yaml::to_string(&manifest).expect("a manifest is YAML")
+    manifest::write(&manifest)
 }
 
 fn for_the_runtime(spec: &KafkaConsumerSpec) -> KafkaConsumerSpec {
