@@ -1,5 +1,6 @@
 //! From manifests to objects, without a cluster.
 
+mod decision;
 mod fields;
 mod golden;
 mod manifest;

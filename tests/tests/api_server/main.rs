@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod agreement;
 mod config_maps;
 mod defaults;
 mod drift;

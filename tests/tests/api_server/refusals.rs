@@ -20,7 +20,10 @@ const URL: &str = "/apis/penstock.dev/v1alpha1/namespaces/default/kafkaconsumers
     ?dryRun=All&fieldValidation=Strict&fieldManager=kubectl";
 
 /// The API server's refusal; nothing when it takes the manifest.
-async fn refusal(client: &Client, manifest: &Value) -> kube::Result<Option<kube::core::Status>> {
+pub async fn refusal(
+    client: &Client,
+    manifest: &Value,
+) -> kube::Result<Option<kube::core::Status>> {
     let request = http_post(URL, manifest);
     match client.request::<Value>(request).await {
         Ok(_) => Ok(None),

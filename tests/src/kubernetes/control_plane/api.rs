@@ -64,6 +64,17 @@ impl ControlPlane {
         command::run_on(&mut kubectl, manifests)
     }
 
+    /// Asks the API server, through kubectl, whether it takes a text of manifests, and
+    /// keeps nothing.
+    ///
+    /// # Errors
+    /// [`ClusterError::Command`] with what kubectl said when it does not.
+    pub fn try_create(&self, manifests: &str) -> Result<String, ClusterError> {
+        let mut kubectl = self.kubectl();
+        kubectl.args(["create", "--dry-run=server", "--validate=strict", "-f", "-"]);
+        command::run_on(&mut kubectl, manifests)
+    }
+
     /// Makes the API server know KafkaConsumers.
     ///
     /// # Errors
