@@ -73,7 +73,7 @@ pub(super) fn begin(run: &Run, (partition, log): LogName) -> Option<&Cut> {
 fn topic(run: &Run, (partition, number): LogName) -> Option<u128> {
     let cuts = run.cuts.iter();
     let until = cuts.filter(|cut| cut.partition == partition && cut.log <= number);
-    until.filter_map(|cut| cut.topic).last()
+    until.filter_map(|cut| cut.topic).next_back()
 }
 
 /// What processes that set the group back said, while a partition had this log, about the
