@@ -30,8 +30,8 @@ pub struct Rollout {
     pub updated: i32,
     /// Those that are ready.
     pub ready: i32,
-    /// When all pods of the newest template had become ready. From then on the Deployment
-    /// watches no deadline, whatever becomes of the pods.
+    /// When all pods of the newest template had become ready, if all still exist. From then on
+    /// the Deployment watches no deadline, whatever becomes of the pods.
     pub settled: Option<Timestamp>,
     /// Why the Deployment makes no progress, if it says so.
     pub stalled: Option<String>,
@@ -54,12 +54,18 @@ impl Rollout {
         };
         let generation = deployment["metadata"]["generation"].as_i64();
         let generation = generation.unwrap_or_default();
+        let desired = deployment["spec"]["replicas"].as_i64();
+        let desired = desired.and_then(|replicas| i32::try_from(replicas).ok());
+        let desired = desired.unwrap_or_default();
         let observed = status.observed_generation.unwrap_or_default();
+        let updated = status.updated_replicas.unwrap_or_default();
         let settled = || {
             let condition = conditions.iter().find(|it| it.type_ == "Progressing")?;
             let is_settled = condition.reason.as_deref() == Some("NewReplicaSetAvailable");
             let time = condition.last_update_time.as_ref()?.0;
-            (is_settled && observed >= generation).then_some(time)
+            // With Recreate, the condition stays as it is while old pods end.
+            let has_all = updated >= desired;
+            (is_settled && has_all && observed >= generation).then_some(time)
         };
         Self {
             generation,
@@ -71,13 +77,10 @@ impl Rollout {
                 .map(str::to_owned),
             recreates: deployment["spec"]["strategy"]["type"] == "Recreate",
             paused: deployment["spec"]["paused"] == true,
-            desired: deployment["spec"]["replicas"]
-                .as_i64()
-                .and_then(|replicas| i32::try_from(replicas).ok())
-                .unwrap_or_default(),
+            desired,
             observed,
             replicas: status.replicas.unwrap_or_default(),
-            updated: status.updated_replicas.unwrap_or_default(),
+            updated,
             ready: status.ready_replicas.unwrap_or_default(),
             settled: settled(),
             stalled: message("Progressing", "False"),
@@ -160,24 +163,30 @@ mod tests {
 
     #[test]
     fn a_deployment_has_settled_when_all_pods_of_its_newest_spec_were_ready() {
-        let settled = |observed: i64, reason: &str| {
+        let settled = |observed: i64, updated: i64, reason: &str| {
             let progressing = json!({
                 "type": "Progressing",
                 "status": "True",
                 "reason": reason,
                 "lastUpdateTime": "2026-01-02T03:04:05Z",
             });
-            let status = json!({ "observedGeneration": observed, "conditions": [progressing] });
-            rollout(status).settled
+            let deployment = json!({
+                "metadata": { "generation": 2 },
+                "spec": { "replicas": 3 },
+                "status": {
+                    "observedGeneration": observed,
+                    "updatedReplicas": updated,
+                    "conditions": [progressing],
+                },
+            });
+            Rollout::of(&deployment).settled
         };
         let time = "2026-01-02T03:04:05Z".parse().unwrap();
-        assert_eq!(settled(2, "NewReplicaSetAvailable"), Some(time));
-        assert_eq!(
-            settled(1, "NewReplicaSetAvailable"),
-            None,
-            "of an older spec"
-        );
-        assert_eq!(settled(2, "ReplicaSetUpdated"), None);
+        let available = "NewReplicaSetAvailable";
+        assert_eq!(settled(2, 3, available), Some(time));
+        assert_eq!(settled(1, 3, available), None, "of an older spec");
+        assert_eq!(settled(2, 0, available), None, "old pods are ending");
+        assert_eq!(settled(2, 3, "ReplicaSetUpdated"), None);
     }
 
     #[test]
