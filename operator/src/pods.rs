@@ -217,16 +217,13 @@ fn later(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> 
     Some(one?.max(other?))
 }
 
-/// Returns the failure of a container that ended with an error, also if it was started again. A handler never
-/// ends by itself, so its end is an error with any exit code.
+/// Returns the failure of a container that ended, also if it was started again. No container of a
+/// pod that stays should end: with exit code 0, a probe may have failed.
 fn ended(container: &ContainerStatus) -> Option<Trouble> {
     let last = |state: &Option<k8s_openapi::api::core::v1::ContainerState>| {
         state.as_ref().and_then(|state| state.terminated.clone())
     };
     let end = last(&container.state).or_else(|| last(&container.last_state))?;
-    if end.exit_code == 0 && container.name == RUNTIME {
-        return None;
-    }
     let words = last_words(&end);
     let (reason, remedy) = match container.name.as_str() {
         RUNTIME => (Reason::ConsumerFailed, runtime_remedy(&words)),
@@ -237,6 +234,9 @@ fn ended(container: &ContainerStatus) -> Option<Trouble> {
     };
     let remedy = match end.reason.as_deref() {
         Some("OOMKilled") => "it had too little memory; raise the container's memory limit".into(),
+        _ if end.exit_code == 0 => {
+            "it ended by itself, or a probe failed; see kubectl describe pod, and kubectl logs --previous".into()
+        }
         _ => remedy,
     };
     Some(Trouble {

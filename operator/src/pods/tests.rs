@@ -234,20 +234,26 @@ fn a_pod_that_has_ended_keeps_nothing_from_working() {
 }
 
 #[test]
-fn a_handler_never_ends_by_itself() {
-    let of = |name: &str| {
-        json!({ "initContainerStatuses": [{
+fn the_end_of_a_container_is_a_failure_with_any_exit_code() {
+    let ended = |name: &str| {
+        json!({ "containerStatuses": [{
             "name": name, "image": "x", "imageID": "", "ready": false, "restartCount": 2,
             "state": { "waiting": { "reason": "CrashLoopBackOff" } },
             "lastState": { "terminated": { "exitCode": 0, "reason": "Completed" } },
         }] })
     };
-    let trouble = only_trouble(of(HANDLER));
-    assert_eq!(trouble.reason, Reason::HandlerFailed);
-    assert!(
-        trouble
-            .message
-            .contains("ended twice: exit code 0 (Completed)")
-    );
-    assert_eq!(Pods::default().saw(&pod(of(RUNTIME))), None);
+    for (name, reason) in [
+        (HANDLER, Reason::HandlerFailed),
+        (RUNTIME, Reason::ConsumerFailed),
+    ] {
+        let trouble = only_trouble(ended(name));
+        assert_eq!(trouble.reason, reason);
+        let message = &trouble.message;
+        assert!(
+            message.contains("twice: exit code 0 (Completed)"),
+            "{message}"
+        );
+        assert!(message.contains("see kubectl describe pod"), "{message}");
+        assert!(trouble.holds(now()));
+    }
 }
