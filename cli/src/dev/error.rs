@@ -83,7 +83,7 @@ pub enum DevError {
     NotListening {
         program: String,
         target: String,
-        error: HandlerError,
+        error: Box<HandlerError>,
         limit: Duration,
         variable: &'static str,
         field: &'static str,
@@ -94,14 +94,20 @@ pub enum DevError {
     NobodyListening {
         target: String,
         limit: Duration,
-        error: HandlerError,
+        error: Box<HandlerError>,
     },
     #[error(
         "a program listens on {target}, but not as a gRPC server: {error}; let the handler serve penstock.handler.v1.Handler, or correct spec.handler.protocol, which is Grpc"
     )]
-    NotGrpc { target: String, error: HandlerError },
+    NotGrpc {
+        target: String,
+        error: Box<HandlerError>,
+    },
     #[error("the handler on {target} can't work with this consumer: {error}")]
-    HandlerRefused { target: String, error: HandlerError },
+    HandlerRefused {
+        target: String,
+        error: Box<HandlerError>,
+    },
     #[error(
         "the handler '{program}' ended with {status} while messages were being handled; its output is above. Messages that were not committed come again at the next start"
     )]

@@ -122,7 +122,9 @@ fn not_up(
     let target = address.to_string();
     let limit = setting.arguments.start_limit();
     let is_grpc = setting.plan.consumer.handler.protocol == Protocol::Grpc;
-    if error.kind() == FailureKind::Permanent {
+    let kind = error.kind();
+    let error = Box::new(error);
+    if kind == FailureKind::Permanent {
         return DevError::HandlerRefused { target, error };
     }
     if is_grpc && listens(address) {
