@@ -54,9 +54,11 @@ pub struct Context {
 }
 
 impl Context {
-    /// Waits until every store that passes read has a complete list.
+    /// Waits until objects and pods have a complete list. ReplicaSets may have none: the role of an
+    /// earlier release does not allow it.
     pub async fn complete(&self) {
         self.existing.complete().await;
+        self.pods.complete().await;
     }
 
     /// Notes a consumer that exists, as the watch shows it.

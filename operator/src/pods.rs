@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod}
 use kube::ResourceExt as _;
 use parking_lot::RwLock;
 use penstock_runtime::EndCode;
+use tokio::sync::watch;
 
 use crate::build::{CONSUMER_LABEL, HANDLER, RUNTIME};
 use crate::key::Key;
@@ -38,7 +39,7 @@ impl Trouble {
 const LONG_RUN: SignedDuration = SignedDuration::from_secs(600);
 
 /// The maximum time for which a container that was restarted has to run before its pod counts as
-/// ready: with the back-off before it, less than the time after which a consumer counts as stalled.
+/// ready: less than the time after which a consumer counts as stalled.
 const MAX_PROBATION: SignedDuration = SignedDuration::from_secs(480);
 
 /// How much longer than its grace period the end of a pod may take.
@@ -50,6 +51,7 @@ pub struct Pods {
     troubles: RwLock<HashMap<Key, BTreeMap<String, Trouble>>>,
     /// Pods that are being deleted and still run, and when each should have ended.
     leaving: RwLock<HashMap<Key, BTreeMap<String, Timestamp>>>,
+    is_listed: watch::Sender<bool>,
 }
 
 impl Pods {
@@ -120,7 +122,15 @@ impl Pods {
             self.note_leaving(&consumer, &pod, None).then_some(consumer)
         });
         let changed: BTreeSet<Key> = troubled.chain(left).collect();
+        self.is_listed.send_replace(true);
         changed.into_iter().collect()
+    }
+
+    /// Waits until pods have been listed once. Before, a pod that is missing here may have failed.
+    pub async fn complete(&self) {
+        let mut listed = self.is_listed.subscribe();
+        // The sender lives as long as self.
+        let _ = listed.wait_for(|is_listed| *is_listed).await;
     }
 
     /// Notes until when a pod that is being deleted may end. Returns `true` if that has changed.
@@ -217,13 +227,19 @@ fn later(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> 
     Some(one?.max(other?))
 }
 
-/// Returns the failure of a container that ended, also if it was started again. No container of a
-/// pod that stays should end: with exit code 0, a probe may have failed.
+/// Returns the failure of a container that ended, also if it was started again. Neither the
+/// runtime nor the handler should end while their pod stays: with exit code 0, a probe may have
+/// failed.
 fn ended(container: &ContainerStatus) -> Option<Trouble> {
     let last = |state: &Option<k8s_openapi::api::core::v1::ContainerState>| {
         state.as_ref().and_then(|state| state.terminated.clone())
     };
     let end = last(&container.state).or_else(|| last(&container.last_state))?;
+    // An init container that a webhook has added ends by design.
+    let is_ours = [RUNTIME, HANDLER].contains(&container.name.as_str());
+    if end.exit_code == 0 && !is_ours {
+        return None;
+    }
     let words = last_words(&end);
     let (reason, remedy) = match container.name.as_str() {
         RUNTIME => (Reason::ConsumerFailed, runtime_remedy(&words)),
@@ -267,7 +283,7 @@ fn runtime_remedy(words: &str) -> Cow<'static, str> {
 }
 
 /// Returns when a container that was restarted counts as working: once it has run for twice as
-/// long as the last time. So a container that ends again and again never does, however it starts.
+/// long as the last time. So a container never does whose runs last about as long as each other.
 fn trusted_from(container: &ContainerStatus, end: &ContainerStateTerminated) -> Option<Timestamp> {
     let running = container.state.as_ref()?.running.as_ref()?;
     let since = running.started_at.as_ref();

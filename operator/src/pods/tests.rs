@@ -1,3 +1,4 @@
+use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 
 use super::*;
@@ -224,6 +225,23 @@ fn a_pod_counts_once_both_of_its_containers_do() {
     );
     both["initContainerStatuses"][0]["state"] = json!({ "waiting": {} });
     assert_eq!(only_trouble(both).trusted, None);
+}
+
+#[test]
+fn an_init_container_of_a_webhook_may_end() {
+    let status = json!({ "initContainerStatuses": [{
+        "name": "istio-init", "image": "x", "imageID": "", "ready": true, "restartCount": 0,
+        "state": { "terminated": { "exitCode": 0, "reason": "Completed" } },
+    }] });
+    assert_eq!(Pods::default().saw(&pod(status)), None);
+}
+
+#[test]
+fn pods_are_complete_once_they_are_listed() {
+    let pods = Pods::default();
+    assert_eq!(pods.complete().now_or_never(), None);
+    pods.listed(&HashSet::new());
+    assert_eq!(pods.complete().now_or_never(), Some(()));
 }
 
 #[test]

@@ -5,7 +5,6 @@ use penstock_crds::spec::KafkaConsumerStatus;
 use super::{Condition, ConditionType, Reason, Seen, State, find, ready};
 use crate::apply::ApplyError;
 use crate::build::CONSUMER_LABEL;
-use crate::existing::deployment::Rollout;
 use crate::kafka::Resolution;
 
 pub(super) fn progressing(seen: &Seen<'_>, before: &KafkaConsumerStatus) -> Condition {
@@ -67,7 +66,7 @@ pub(super) fn progressing(seen: &Seen<'_>, before: &KafkaConsumerStatus) -> Cond
             ),
         );
     }
-    if is_overdue(seen, &rollout, before) {
+    if is_overdue(seen, before) {
         let message = format!(
             "{} of {desired} replicas ready, and no pod has become ready for ten minutes; see kubectl -n {} describe pods -l {CONSUMER_LABEL}={}{besides}",
             rollout.ready, seen.key.namespace, seen.key.name
@@ -86,23 +85,23 @@ pub(super) fn progressing(seen: &Seen<'_>, before: &KafkaConsumerStatus) -> Cond
 
 /// Returns `true` if a Deployment that watches no deadline any more has had no more pods ready
 /// for as long as a rollout may make no progress.
-fn is_overdue(seen: &Seen<'_>, rollout: &Rollout, before: &KafkaConsumerStatus) -> bool {
-    let Some(settled) = rollout.settled else {
+fn is_overdue(seen: &Seen<'_>, before: &KafkaConsumerStatus) -> bool {
+    let Some(from) = ready::watched_from(seen) else {
         return false;
     };
-    if ready::has_progressed(seen, before) {
-        return false;
-    }
     let has = |type_, reason: Reason| {
         find(&before.conditions, type_)
             .filter(|it| it.reason == reason.name() && it.observed_generation == seen.generation)
     };
+    let was_overdue = has(ConditionType::Progressing, Reason::Stalled).is_some();
+    let begins_again =
+        ready::has_progressed(seen, before) || (ready::has_lost_pods(seen, before) && !was_overdue);
     let waits = has(ConditionType::Reconciling, Reason::RollingOut);
-    has(ConditionType::Progressing, Reason::Stalled).is_some()
-        || waits.is_some_and(|it| {
-            let since = it.last_transition_time.0.max(settled);
-            ready::patience_left(since, seen.now).is_zero()
-        })
+    let is_over = waits.is_some_and(|it| {
+        let since = it.last_transition_time.0.max(from);
+        ready::patience_left(since, seen.now).is_zero()
+    });
+    !begins_again && (was_overdue || is_over)
 }
 
 /// Why nothing was applied in this pass, if that is so.

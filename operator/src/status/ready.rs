@@ -142,7 +142,7 @@ fn lasts(reason: Reason, seen: &Seen<'_>, before: &KafkaConsumerStatus) -> bool 
 }
 
 /// Returns since when a consumer that is reconciling waits for the same thing; none for another
-/// condition. A rollout begins to wait again with each pod that becomes ready.
+/// condition. A rollout begins to wait again when the number of pods that are ready changes.
 fn waits_since(
     type_: ConditionType,
     reason: Reason,
@@ -152,7 +152,8 @@ fn waits_since(
     if type_ != ConditionType::Reconciling {
         return None;
     }
-    let goes_on = reason != Reason::RollingOut || !has_progressed(seen, before);
+    let is_new = has_progressed(seen, before) || has_lost_pods(seen, before);
+    let goes_on = reason != Reason::RollingOut || !is_new;
     let waits = had(type_, reason, seen, before).filter(|_| goes_on);
     Some(waits.map_or(seen.now, |waits| waits.last_transition_time.0))
 }
@@ -163,16 +164,32 @@ pub(super) fn has_progressed(seen: &Seen<'_>, before: &KafkaConsumerStatus) -> b
     ready > before.ready_replicas
 }
 
+/// Returns `true` if fewer pods are ready than before.
+pub(super) fn has_lost_pods(seen: &Seen<'_>, before: &KafkaConsumerStatus) -> bool {
+    let ready = seen.rollout.as_ref().map_or(0, |rollout| rollout.ready);
+    ready < before.ready_replicas.unwrap_or_default()
+}
+
+/// Returns from when on the operator itself watches the deadline of a rollout, because the
+/// Deployment does not: it is complete, or waits with Recreate for pods that should have ended.
+pub(super) fn watched_from(seen: &Seen<'_>) -> Option<Timestamp> {
+    let rollout = seen.rollout.as_ref()?;
+    let waits_for_old = rollout.recreates && rollout.updated == 0;
+    let ended = || seen.leaving.iter().max().copied().filter(|_| waits_for_old);
+    rollout.settled.or_else(ended)
+}
+
 /// Returns in how long a consumer with these conditions becomes stalled, if nothing changes.
 pub(super) fn stalls_in(seen: &Seen<'_>, conditions: &[meta::Condition]) -> Option<Duration> {
     let waits = find(conditions, ConditionType::Reconciling)?;
     let reason = Reason::parse(&waits.reason)?;
     let since = waits.last_transition_time.0;
-    let settled = seen.rollout.as_ref().and_then(|rollout| rollout.settled);
-    match settled {
+    match watched_from(seen) {
         _ if reason.is_warning() => Some(patience_left(since, seen.now)),
-        Some(settled) if reason == Reason::RollingOut => {
-            Some(patience_left(since.max(settled), seen.now))
+        Some(from) if reason == Reason::RollingOut => {
+            let left = patience_left(since.max(from), seen.now);
+            // A pod that may still end for longer keeps the rollout from being overdue.
+            Some(left).filter(|it| !it.is_zero())
         }
         _ => None,
     }

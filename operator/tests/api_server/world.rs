@@ -94,6 +94,7 @@ impl World {
             triggers,
             metrics: Metrics::new().expect("metrics"),
         };
+        context.pods.listed(&HashSet::new());
         Self {
             api,
             kafka,

@@ -287,6 +287,60 @@ fn earlier_pods_are_waited_for_until_they_should_have_ended() {
     assert_eq!(states(&done), (false, false, "HandlersReady"));
 }
 
+/// A pod may take an hour to end.
+#[test]
+fn pods_that_end_slowly_neither_stall_a_consumer_nor_keep_the_operator_busy() {
+    let (key, consumer) = (Key::new("shop", "orders"), consumer(3));
+    let world = |ready| World {
+        leaving: vec![after(3600)],
+        rollout: Some(Rollout {
+            ready,
+            settled: Some(seconds_ago(3600)),
+            ..rollout(3)
+        }),
+        ..World::running()
+    };
+    let first = world(3).status();
+    let later = world(3).status_after(&first, after(900));
+    assert_eq!(states(&later), (true, false, "RollingOut"));
+    let left = forgets_at(&world(3).seen(&key, &consumer, after(900)), &later);
+    assert_eq!(
+        left,
+        Some(Duration::from_secs(2701)),
+        "when it should have ended"
+    );
+
+    let unready = world(2).status_after(&later, after(901));
+    assert_eq!(states(&unready), (true, false, "RollingOut"));
+    let unready = world(2).status_after(&unready, after(1500));
+    assert_eq!(states(&unready), (true, false, "RollingOut"));
+    let stalled = world(2).status_after(&unready, after(1501));
+    assert_eq!(states(&stalled), (false, true, "Stalled"));
+}
+
+/// The Deployment watches no deadline before the first new pod.
+#[test]
+fn an_old_pod_that_never_ends_stalls_a_consumer_whose_pods_are_recreated() {
+    let (key, consumer) = (Key::new("shop", "orders"), consumer(3));
+    let world = World {
+        leaving: vec![after(60)],
+        rollout: Some(Rollout {
+            recreates: true,
+            ..rollout(0)
+        }),
+        ..World::running()
+    };
+    let first = world.status();
+    assert_eq!(states(&first), (true, false, "RollingOut"));
+    let ended = world.status_after(&first, after(60));
+    let left = forgets_at(&world.seen(&key, &consumer, after(60)), &ended);
+    assert_eq!(left, Some(Duration::from_secs(601)));
+    let waits = world.status_after(&ended, after(659));
+    assert_eq!(states(&waits), (true, false, "RollingOut"));
+    let stalled = world.status_after(&waits, after(660));
+    assert_eq!(states(&stalled), (false, true, "Stalled"));
+}
+
 #[test]
 fn a_pass_is_made_when_a_container_that_was_restarted_counts_again() {
     let (key, consumer) = (Key::new("shop", "orders"), consumer(3));
