@@ -204,8 +204,11 @@ impl<C: Client> Pump<C> {
             false => 0,
         };
         let had_some = !self.pending.is_empty();
-        let goes_on = self.stopped.is_none();
-        if had_some && !self.pins.hold(&mut self.parts.commits, goes_on) {
+        // Neither a stop nor an error that ends the consumer waits for repetitions.
+        let is_error = |it: &Delivery| matches!(it, Delivery::Error(_));
+        let repeats = self.stopped.is_none() && !self.pending.iter().any(is_error);
+        self.pins.advance(&mut self.parts.commits, repeats);
+        if had_some && !self.pins.hold() {
             let _put = tracing::info_span!(target: SPANS, "kafka.work_queue_put").entered();
             self.parts.queue.put(&mut self.pending);
             if self.parts.lanes.is_some() {
@@ -243,6 +246,7 @@ impl<C: Client> Pump<C> {
             .look_again()
             .map_or(limit, |wait| limit.min(wait));
         let limit = self.recovery.wait().map_or(limit, |wait| limit.min(wait));
+        let limit = self.pins.wait().map_or(limit, |wait| limit.min(wait));
         let limit = until_attempt.map_or(limit, |wait| limit.min(wait)).min(
             match (&self.revocation, self.parts.strategy) {
                 (None, Strategy::Read | Strategy::EachMessage) => IDLE_WAIT,

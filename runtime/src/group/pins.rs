@@ -42,7 +42,7 @@ enum State {
     Asked(oneshot::Receiver<CommitResult>),
     /// The brokers refused it, and it is repeated.
     Refused(Instant),
-    /// It has been made, or is given up.
+    /// It has been made, or is not repeated.
     Done,
 }
 
@@ -57,20 +57,36 @@ impl Pins {
         });
     }
 
-    /// Advances the commits, and returns `true` while messages must wait for them. With
-    /// `repeats`, a commit that the brokers refused is requested again.
-    pub(crate) fn hold<C: Client>(&mut self, commits: &mut Commits<C>, repeats: bool) -> bool {
+    /// Takes the answers. With `repeats`, a commit that the brokers refused is requested again.
+    pub(crate) fn advance<C: Client>(&mut self, commits: &mut Commits<C>, repeats: bool) {
         self.waiting.retain_mut(|pin| {
-            pin.take_result(repeats);
-            pin.repeat(commits);
+            pin.take_result();
+            if repeats {
+                pin.repeat(commits);
+            } else if matches!(pin.state, State::Refused(_)) {
+                pin.state = State::Done;
+            }
             pin.is_open()
         });
-        !self.waiting.is_empty()
+    }
+
+    /// Returns `true` while messages must wait.
+    pub(crate) fn hold(&self) -> bool {
+        self.waiting.iter().any(Pin::is_open)
+    }
+
+    /// Returns the time until a refused commit is requested again.
+    pub(crate) fn wait(&self) -> Option<Duration> {
+        let due = self.waiting.iter().filter_map(|pin| match pin.state {
+            State::Refused(at) => Some(at.saturating_duration_since(Instant::now())),
+            State::Asked(_) | State::Done => None,
+        });
+        due.min()
     }
 }
 
 impl Pin {
-    fn take_result(&mut self, repeats: bool) {
+    fn take_result(&mut self) {
         let State::Asked(result) = &mut self.state else {
             return;
         };
@@ -83,10 +99,7 @@ impl Pin {
                     error = %reason,
                     "the start offset could not be committed"
                 );
-                match repeats {
-                    true => State::Refused(Instant::now() + self.wait),
-                    false => State::Done,
-                }
+                State::Refused(Instant::now() + self.wait)
             }
             Ok(CommitResult::Committed | CommitResult::Revoked) | Err(TryRecvError::Closed) => {
                 State::Done

@@ -189,6 +189,32 @@ async fn messages_wait_while_the_brokers_refuse_where_a_new_group_begins() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn neither_a_stop_nor_an_error_waits_for_a_refused_start() {
+    for stops in [true, false] {
+        let mut fixture = fixture(Strategy::Read, None, (0, 50));
+        fixture.client.is_slow.store(true, Ordering::Relaxed);
+        fixture.run(WHILE).await;
+        fixture.fetch([Fetch::Message(50)]);
+        fixture
+            .client
+            .refuse(RDKafkaErrorCode::GroupAuthorizationFailed);
+        fixture.run(Duration::from_millis(10)).await;
+        assert_eq!(fixture.queue.load().0, 0);
+        match stops {
+            true => fixture.pump.begin_stop(),
+            false => {
+                let code = RDKafkaErrorCode::Fatal;
+                fixture
+                    .pump
+                    .fail(EndCode::ALL[0], code, "refused".to_owned());
+            }
+        }
+        fixture.run(Duration::from_millis(10)).await;
+        assert!(fixture.queue.load().0 > 0, "{stops}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn retention_moves_the_position_and_leaves_messages_in_flight_alone() {
     let mut fixture = fixture(Strategy::Handled, Some(10), (0, 100));
     fixture.run(WHILE).await;
