@@ -64,6 +64,8 @@ pub struct Cut {
     pub log: u32,
     /// Its first offset.
     pub start: i64,
+    /// The end of the log before.
+    pub end_before: i64,
     /// The id of the topic, if it was created again.
     pub topic: Option<u128>,
 }
@@ -208,26 +210,35 @@ impl Ledger {
         self.remove(Removal::Truncation, now, |it| {
             it.partition == partition && it.offset >= to
         });
-        self.cut(partition, to, None, now);
+        self.cut(partition, to, bounds.end, None, now);
     }
 
     /// Deletes the topic, and creates it again with as many partitions.
     pub(super) fn recreate(&mut self, now: Duration) {
         let partitions = self.partitions();
+        let ends: Vec<_> = (0..partitions).map(|it| self.bounds(it).end).collect();
         let TopicId(topic) = self.kafka.recreate(TOPIC, partitions);
         self.remove(Removal::Recreation, now, |_| true);
-        for partition in 0..partitions {
-            self.cut(partition, 0, Some(topic), now);
+        for (partition, end) in (0..).zip(ends) {
+            self.cut(partition, 0, end, Some(topic), now);
         }
     }
 
-    fn cut(&mut self, partition: i32, start: i64, topic: Option<u128>, at: Duration) {
+    fn cut(
+        &mut self,
+        partition: i32,
+        start: i64,
+        end_before: i64,
+        topic: Option<u128>,
+        at: Duration,
+    ) {
         let log = self.log(partition) + 1;
         self.cuts.push(Cut {
             at,
             partition,
             log,
             start,
+            end_before,
             topic,
         });
     }
@@ -382,9 +393,11 @@ pub fn passed_below(
     let (before, after): (Vec<_>, Vec<_>) = commits.partition(|it| it.at <= cut.at);
     let unaware = after.iter().take_while(|it| it.at <= first);
     let passed = if cut.topic.is_some() {
-        // If the id was looked up afterwards for the first time, the commits name the new topic.
+        // If the id was looked up afterwards for the first time, commits of what was read before
+        // name the new topic.
         let is_late = before.iter().all(|it| it.topic.is_none());
-        let is_other = |it: &Committed| is_late && it.topic == cut.topic;
+        let is_other =
+            |it: &Committed| is_late && it.topic == cut.topic && it.horizon <= cut.end_before;
         let unnamed = unaware.filter(|it| it.topic.is_none() || is_other(it));
         unnamed.map(|it| it.horizon).max()
     } else {
