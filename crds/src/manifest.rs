@@ -2,6 +2,7 @@
 //! is wrong reported at once.
 
 mod metadata;
+mod partial;
 mod yaml;
 
 use std::sync::LazyLock;
@@ -128,7 +129,7 @@ pub fn read(text: &str) -> Vec<Document> {
 }
 
 /// Returns the content of an object, or of each object of a list. kubectl takes each object
-/// with `items` for a list.
+/// with `items` whose kind ends in `List` for a list.
 fn contents(mut value: Value) -> Vec<Content> {
     let Some(items) = take_items(&mut value) else {
         return vec![content(value)];
@@ -264,12 +265,11 @@ fn api_version_wanted() -> String {
     KafkaConsumer::api_version(&()).into_owned()
 }
 
-/// Reads one object as JSON, such as an API server gives it: structure first,
-/// since rules speak of fields that are there and have the right type; then the
-/// rules.
+/// Reads one object as JSON, such as an API server gives it.
 ///
 /// # Errors
-/// Everything that is wrong with its structure, or else every rule that it breaks.
+/// Every fault of its structure, and every rule that it breaks and that does not depend on a field
+/// with a fault.
 pub fn read_object(value: Value) -> Result<Consumer, Violations> {
     let value = schema::without_nulls(value);
     let mut violations = Vec::new();
@@ -278,6 +278,7 @@ pub fn read_object(value: Value) -> Result<Consumer, Violations> {
     violations.extend(metadata::check(&value));
     violations.extend(schema::check(root_schema(), &value, ""));
     if !violations.is_empty() {
+        violations.extend(partial::broken_rules(&value, &violations));
         return Err(Violations(violations));
     }
     let resource: KafkaConsumer = serde_json::from_value(value).map_err(|error| {

@@ -218,7 +218,8 @@ fn is_within_limits(resources: &ResourceRequirements) -> bool {
     requests.all(|(name, request)| {
         let limit = limits.get(name).and_then(amount);
         let pair = amount(request).zip(limit);
-        pair.is_none_or(|(request, limit)| request <= limit)
+        // Amounts that are equal may differ by the rounding of a double.
+        pair.is_none_or(|(request, limit)| request <= limit * (1.0 + 1e-12))
     })
 }
 
@@ -266,6 +267,19 @@ mod tests {
             assert!(amount(text).is_some(), "{text}");
         }
         assert_eq!(amount("one"), None);
+        for (request, limit, is_kept) in [
+            ("1001M", "1.001G", true),
+            ("1.07G", "1070M", true),
+            ("1002M", "1.001G", false),
+        ] {
+            let of = |text: &str| Some([("memory".to_owned(), Quantity(text.to_owned()))].into());
+            let resources = ResourceRequirements {
+                requests: of(request),
+                limits: of(limit),
+                ..ResourceRequirements::default()
+            };
+            assert_eq!(is_within_limits(&resources), is_kept, "{request}");
+        }
         assert_eq!(amount("1xyz"), None);
     }
 }

@@ -21,7 +21,11 @@ const MAX_ALIASED: usize = 4 * 1024 * 1024;
 /// Where kubectl can't read the text, or reads something else than a person would.
 pub(super) fn value(text: &str) -> Result<Value, Fault> {
     let mut composer = Composer {
-        parser: Parser::new_from_str(text),
+        // The parser keeps few comments, and refuses a text with more in one place.
+        parser: Parser::new_from_str_with_options(
+            text,
+            granit_parser::options! { emit_comments: false },
+        ),
         anchors: HashMap::new(),
         aliased: 0,
     };

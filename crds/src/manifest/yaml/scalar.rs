@@ -14,7 +14,7 @@ const CORE: &str = "tag:yaml.org,2002:";
 /// `true` if it has neither quotes nor a block's indicator.
 ///
 /// # Errors
-/// Tells why kubectl can't read it.
+/// Returns the reason why kubectl can't read it.
 pub(super) fn value(text: &str, tag: Option<&str>, plain: bool) -> Result<Value, String> {
     let Some(tag) = tag.filter(|tag| *tag != "!") else {
         return match plain && tag.is_none() {
@@ -27,7 +27,8 @@ pub(super) fn value(text: &str, tag: Option<&str>, plain: bool) -> Result<Value,
     match wanted {
         "bool" => Some(resolved(text)?).filter(Value::is_boolean),
         "null" => Some(resolved(text)?).filter(Value::is_null),
-        "int" | "float" => Some(resolved(text)?).filter(Value::is_number),
+        "int" => Some(resolved(text)?).filter(|it| it.is_i64() || it.is_u64()),
+        "float" => Some(resolved(text)?).filter(Value::is_number),
         "binary" => return binary(text).map(Value::String),
         // Of an unknown tag Go takes the text alone.
         _ => Some(Value::from(text)),
@@ -114,7 +115,7 @@ fn integer(text: &str) -> Option<Number> {
     }
 }
 
-/// Go writes a whole number without a fraction, up to 1e21; the API server then reads a
+/// Go writes a whole number without a fraction, up to 1e18 here; the API server then reads a
 /// whole number.
 pub(super) fn float(value: f64) -> Option<Number> {
     let is_whole = value.fract() == 0.0 && value.abs() < 1e18;
@@ -127,12 +128,12 @@ pub(super) fn float(value: f64) -> Option<Number> {
 /// Returns the text of a key.
 ///
 /// # Errors
-/// Tells why kubectl takes no such key.
+/// Returns the reason why kubectl takes no such key.
 pub(super) fn key(value: Value) -> Result<String, String> {
     match value {
         Value::String(text) => Ok(text),
         Value::Bool(it) => Ok(it.to_string()),
-        Value::Number(it) if it.is_i64() => Ok(it.to_string()),
+        Value::Number(it) => Ok(it.to_string()),
         _ => Err("a key must be text; put it in quotes".to_owned()),
     }
 }
