@@ -1,7 +1,7 @@
 //! The policies of examples/policies, on an API server that no other test uses.
 
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{Api, ApiResource, DynamicObject, PostParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::client::Client;
 use penstock_crds::spec::KafkaConsumer;
 use penstock_tests::wait;
@@ -171,6 +171,7 @@ async fn the_policies_refuse_with_field_value_and_remedy_and_accept_the_rest() -
     create_namespace(&client, "brokerless", annotations).await?;
     let annotations = json!({ "policies.example.com/brokers": brokers });
     create_namespace(&client, "groupless", annotations).await?;
+    let old = create_old(&client).await?;
     for (_, policy) in POLICIES {
         control_plane.apply(policy)?;
     }
@@ -198,7 +199,39 @@ async fn the_policies_refuse_with_field_value_and_remedy_and_accept_the_rest() -
             }
         }
     }
+    let set = |finalizers: Value| {
+        let patch = Patch::Merge(json!({ "metadata": { "finalizers": finalizers } }));
+        let old = &old;
+        async move { old.patch("old", &PatchParams::default(), &patch).await }
+    };
+    let kept = set(json!([FINALIZER, "test.example.com/other"])).await;
+    assert!(kept.is_err(), "it is not being deleted");
+    old.delete("old", &DeleteParams::default()).await?;
+    set(Value::Null).await?;
+    assert!(old.get_opt("old").await?.is_none());
     Ok(())
+}
+
+const FINALIZER: &str = "test.example.com/finalizer";
+
+/// Creates a consumer that no policy would accept.
+async fn create_old(client: &Client) -> kube::Result<Api<KafkaConsumer>> {
+    let object = json!({
+        "apiVersion": "penstock.dev/v1alpha1",
+        "kind": "KafkaConsumer",
+        "metadata": { "name": "old", "finalizers": [FINALIZER] },
+        "spec": {
+            "group": "foreign.orders",
+            "topics": ["orders"],
+            "mode": "Fast",
+            "kafka": { "bootstrapServers": "kafka.attacker.example:9092" },
+            "handler": { "image": "registry.example/handler:1" },
+        },
+    });
+    let object: KafkaConsumer = serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
+    let api: Api<KafkaConsumer> = Api::namespaced(client.clone(), "shop");
+    api.create(&PostParams::default(), &object).await?;
+    Ok(api)
 }
 
 fn documents(text: &str) -> Result<Vec<Value>, serde_yaml::Error> {
@@ -221,6 +254,7 @@ fn the_kyverno_policies_have_the_tested_rules_and_expressions() -> Outcome {
         assert_eq!(theirs["metadata"], policy["metadata"]);
         for field in [
             "matchConstraints",
+            "matchConditions",
             "variables",
             "validations",
             "failurePolicy",
