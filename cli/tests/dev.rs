@@ -217,7 +217,7 @@ async fn a_handler_of_another_protocol_or_on_loopback_alone_is_told_so() -> Outc
         .dev(grpc.manifest(), "python3")
         .arg("-c")
         .arg(LISTEN)
-        .option("--start-timeout", "1s")
+        .option("--start-timeout", "10s")
         .run()
         .await?;
     assert_eq!(ended.code(), Some(1));
