@@ -396,8 +396,12 @@ pub fn passed_below(
         // If the id was looked up afterwards for the first time, commits of what was read before
         // name the new topic.
         let is_late = before.iter().all(|it| it.topic.is_none());
+        let earlier = cuts
+            .iter()
+            .filter(|it| it.partition == partition && it.log <= cut.log);
+        let end_before = earlier.map(|it| it.end_before).max().unwrap_or_default();
         let is_other =
-            |it: &Committed| is_late && it.topic == cut.topic && it.horizon <= cut.end_before;
+            |it: &Committed| is_late && it.topic == cut.topic && it.horizon <= end_before;
         let unnamed = unaware.filter(|it| it.topic.is_none() || is_other(it));
         unnamed.map(|it| it.horizon).max()
     } else {
