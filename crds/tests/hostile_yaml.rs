@@ -338,6 +338,9 @@ fn many_items_names_and_documents_are_decided_soon() {
         &format!("name: orders, labels: {{ {labels} }}"),
     );
     assert!(refused_soon(&text).contains("a name that Kubernetes does not take"));
+    let ones = "1,".repeat(20_000);
+    let refusal = refused_soon(&with(&format!("pod: {{ imagePullSecrets: [{ones}] }}")));
+    assert!(refusal.contains("spec.pod.imagePullSecrets[19999]: must be an object"));
     let name = "x".repeat(1 << 20);
     let refusal = refused_soon(&format!(r#"{{ "kind": "KafkaConsumer", "{name}": 1 }}"#));
     assert!(refusal.contains("unknown field"), "{refusal}");

@@ -14,10 +14,18 @@ use crate::spec::KafkaConsumerSpec;
 use crate::suggest::nearest;
 use crate::violation::Violation;
 
-/// Returns the broken rules that do not depend on a field with a fault.
+/// The maximum number of faults beside which rules are judged. Each rule is compared with each
+/// fault.
+const MAX_FAULTS: usize = 200;
+
+/// Returns the broken rules that do not depend on a field with a fault. With very many faults,
+/// there are none.
 pub(super) fn broken_rules(object: &Value, faults: &[Violation]) -> Vec<Violation> {
     let faults = faults.iter().map(|fault| fault.path.as_str());
     let faults: HashSet<&str> = faults.filter(|path| is_within(path, "spec")).collect();
+    if faults.len() > MAX_FAULTS {
+        return Vec::new();
+    }
     let mut mending = Mending {
         faults: &faults,
         spoilt: faults.iter().map(|path| (*path).to_owned()).collect(),
@@ -66,11 +74,16 @@ impl Mending<'_> {
                 None if schema.get("additionalProperties").is_some() => {
                     (&schema["additionalProperties"], format!("{path}[{name}]"))
                 }
+                None if keeps_unknown => return true,
                 None => {
                     let names = declared.into_iter().flat_map(Map::keys);
-                    let meant = nearest(name, names.map(String::as_str));
-                    self.spoilt.extend(meant.map(|meant| join(path, meant)));
-                    return keeps_unknown;
+                    match nearest(name, names.map(String::as_str)) {
+                        Some(meant) => self.spoilt.push(join(path, meant)),
+                        // Any field of the object may be meant. At the top these would be all.
+                        None if path != "spec" => self.spoilt.push(path.to_owned()),
+                        None => {}
+                    }
+                    return false;
                 }
             };
             self.mend(schema, value, &path);

@@ -219,7 +219,7 @@ fn is_within_limits(resources: &ResourceRequirements) -> bool {
         let limit = limits.get(name).and_then(amount);
         let pair = amount(request).zip(limit);
         // Amounts that are equal may differ by the rounding of a double.
-        pair.is_none_or(|(request, limit)| request <= limit * (1.0 + 1e-12))
+        pair.is_none_or(|(request, limit)| request <= limit * (1.0 + 4.0 * f64::EPSILON))
     })
 }
 

@@ -133,7 +133,7 @@ pub(super) fn key(value: Value) -> Result<String, String> {
     match value {
         Value::String(text) => Ok(text),
         Value::Bool(it) => Ok(it.to_string()),
-        Value::Number(it) => Ok(it.to_string()),
+        Value::Number(it) if it.is_i64() => Ok(it.to_string()),
         _ => Err("a key must be text; put it in quotes".to_owned()),
     }
 }
