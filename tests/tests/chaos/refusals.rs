@@ -84,13 +84,17 @@ async fn an_image_that_is_not_there() -> Outcome {
 #[tokio::test]
 async fn a_handler_that_listens_where_nobody_looks() -> Outcome {
     let scene = Scene::new("loopback").await?;
-    let loopback = json!({"name": "LISTEN_ON", "value": "127.0.0.1"});
     let elsewhere = json!({"name": "PORT", "value": "9999"});
-    for variable in [loopback, elsewhere] {
-        let manifest = scene.in_order().variable(variable);
-        let parts = ["startup probe", "0.0.0.0, not 127.0.0.1"];
-        ends_in(&scene, &manifest, "HandlerNotStarted", &parts).await?;
-    }
+    let manifest = scene.in_order().variable(elsewhere);
+    let refused = scene.namespace.apply(&manifest.named("orders"));
+    let words = refused.err().map(|error| error.to_string());
+    let words = words.unwrap_or_default();
+    assert!(words.contains("PORT names another port"), "{words}");
+
+    let loopback = json!({"name": "LISTEN_ON", "value": "127.0.0.1"});
+    let manifest = scene.in_order().variable(loopback);
+    let parts = ["startup probe", "0.0.0.0, not 127.0.0.1"];
+    ends_in(&scene, &manifest, "HandlerNotStarted", &parts).await?;
     scene.namespace.apply(&scene.in_order().named("orders"))?;
     goes_on(&scene).await
 }
