@@ -4,7 +4,7 @@
 //! fields that are required then get a value of the right type. The rules that may depend on such
 //! a field are not judged: what they say could be untrue once the field is corrected.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use serde_json::{Map, Value, json};
 
@@ -35,8 +35,16 @@ pub(super) fn broken_rules(object: &Value, faults: &[Violation]) -> Vec<Violatio
     let Ok(spec) = serde_json::from_value::<KafkaConsumerSpec>(spec) else {
         return Vec::new();
     };
+    let spoilt = mending.spoilt.iter();
+    let spoilt: BTreeSet<_> = spoilt
+        .map(|path| (without_indices(path), name_of(path)))
+        .collect();
+    let concerns_any = |rule: &&Rule| {
+        let mut spoilt = spoilt.iter();
+        spoilt.any(|(path, name)| concerns(rule, path, name))
+    };
     let rules = rules::all().iter();
-    let independent = rules.filter(|rule| !mending.spoilt.iter().any(|path| concerns(rule, path)));
+    let independent = rules.filter(|rule| !concerns_any(rule));
     independent
         .flat_map(|rule| rule.violations(&spec))
         .collect()
@@ -112,20 +120,17 @@ fn placeholder(schema: &Value) -> Value {
     }
 }
 
-/// Returns `true` if a rule may depend on the field at a path: it speaks of it, of a field
-/// around it or within it, or it has the field's name in its text.
-fn concerns(rule: &Rule, fault: &str) -> bool {
-    let path = without_indices(fault);
+/// Returns `true` if a rule may depend on the field at a path without indices: it speaks of it,
+/// of a field around it or within it, or it has the field's name in its text.
+fn concerns(rule: &Rule, path: &str, name: &str) -> bool {
     let nodes: &[String] = match &rule.cel {
         Cel::At { nodes, .. } => nodes,
         Cel::RustOnly(_) => &[],
     };
-    let fields = rule.fields.iter().map(|field| without_indices(field));
-    let is_about = |field: String| is_within(&field, &path) || is_within(&path, &field);
-    if fields.into_iter().any(is_about) {
+    let mut fields = rule.fields.iter().map(|field| without_indices(field));
+    if fields.any(|field| is_within(&field, path) || is_within(path, &field)) {
         return true;
     }
-    let name = name_of(fault);
     let mut texts = vec![rule.message.as_str()];
     if let Cel::At { rule, message, .. } = &rule.cel {
         texts.push(rule);
