@@ -204,10 +204,12 @@ impl<C: Client> Pump<C> {
             false => 0,
         };
         let had_some = !self.pending.is_empty();
-        // Neither a stop nor an error that ends the consumer waits until a refused commit is due.
-        let is_error = |it: &Delivery| matches!(it, Delivery::Error(_));
-        let repeats = self.stopped.is_none() && !self.pending.iter().any(is_error);
-        self.pins.advance(&mut self.parts.commits, repeats);
+        if !self.pins.is_empty() {
+            // Neither a stop nor an error that ends the consumer waits until a refused commit is due.
+            let is_error = |it: &Delivery| matches!(it, Delivery::Error(_));
+            let repeats = self.stopped.is_none() && !self.pending.iter().any(is_error);
+            self.pins.advance(&mut self.parts.commits, repeats);
+        }
         if had_some && !self.pins.hold() {
             let _put = tracing::info_span!(target: SPANS, "kafka.work_queue_put").entered();
             self.parts.queue.put(&mut self.pending);

@@ -40,10 +40,8 @@ struct Pin {
 enum State {
     /// The commit is on its way.
     Asked(oneshot::Receiver<CommitResult>),
-    /// The brokers refused it, and it is repeated.
+    /// The brokers refused it, and it is repeated then.
     Refused(Instant),
-    /// It has been made, or is not repeated.
-    Done,
 }
 
 impl Pins {
@@ -59,15 +57,13 @@ impl Pins {
 
     /// Takes the answers. With `repeats`, a commit that the brokers refused is requested again.
     pub(crate) fn advance<C: Client>(&mut self, commits: &mut Commits<C>, repeats: bool) {
-        self.waiting.retain_mut(|pin| {
-            pin.take_result();
-            if repeats {
-                pin.repeat(commits);
-            } else if matches!(pin.state, State::Refused(_)) {
-                pin.state = State::Done;
-            }
-            pin.is_open()
-        });
+        self.waiting
+            .retain_mut(|pin| pin.advance(commits, repeats) && pin.is_open());
+    }
+
+    /// Returns `true` if no start is being committed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
     }
 
     /// Returns `true` while messages must wait.
@@ -79,43 +75,43 @@ impl Pins {
     pub(crate) fn wait(&self) -> Option<Duration> {
         let due = self.waiting.iter().filter_map(|pin| match pin.state {
             State::Refused(at) => Some(at.saturating_duration_since(Instant::now())),
-            State::Asked(_) | State::Done => None,
+            State::Asked(_) => None,
         });
         due.min()
     }
 }
 
 impl Pin {
-    fn take_result(&mut self) {
-        let State::Asked(result) = &mut self.state else {
-            return;
-        };
-        self.state = match result.try_recv() {
-            Err(TryRecvError::Empty) => return,
-            Ok(CommitResult::Failed(reason)) => {
-                tracing::warn!(
-                    topic = self.partition.topic,
-                    partition = self.partition.number,
-                    error = %reason,
-                    "the start offset could not be committed"
-                );
-                State::Refused(Instant::now() + self.wait)
+    /// Returns `false` once the commit was made, or is not repeated.
+    fn advance<C: Client>(&mut self, commits: &mut Commits<C>, repeats: bool) -> bool {
+        if let State::Asked(result) = &mut self.state {
+            match result.try_recv() {
+                Err(TryRecvError::Empty) => return true,
+                Ok(CommitResult::Failed(reason)) => {
+                    tracing::warn!(
+                        topic = self.partition.topic,
+                        partition = self.partition.number,
+                        error = %reason,
+                        "the start offset could not be committed"
+                    );
+                    self.state = State::Refused(Instant::now() + self.wait);
+                }
+                Ok(CommitResult::Committed | CommitResult::Revoked) | Err(TryRecvError::Closed) => {
+                    return false;
+                }
             }
-            Ok(CommitResult::Committed | CommitResult::Revoked) | Err(TryRecvError::Closed) => {
-                State::Done
-            }
-        };
-    }
-
-    fn repeat<C: Client>(&mut self, commits: &mut Commits<C>) {
-        if matches!(self.state, State::Refused(at) if Instant::now() >= at) && self.is_open() {
+        }
+        if matches!(self.state, State::Refused(at) if Instant::now() >= at)
+            && repeats
+            && self.is_open()
+        {
             self.wait *= 2;
             self.state = State::Asked(commits.ask(&self.partition));
         }
+        repeats || matches!(self.state, State::Asked(_))
     }
 
     fn is_open(&self) -> bool {
-        let is_done = matches!(self.state, State::Done);
-        !is_done && self.partition.is_active() && self.since.elapsed() < HOLD_LIMIT
+        self.partition.is_active() && self.since.elapsed() < HOLD_LIMIT
     }
 }
